@@ -1,0 +1,1 @@
+"""One module per CLI: pure translators, found through entry points. No I/O, no clock, no event loop."""

@@ -1,0 +1,349 @@
+"""The contract of an adapter: how one CLI is spoken to. Values and protocols only, no I/O.
+
+An adapter translates and does nothing: `command` says what to start, a `Conversation` what a line means.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, Protocol
+
+import orjson
+
+from orchestrator.events import ErrorKind, Output, Permission, Unparsed, Update, Usage
+from orchestrator.task import Dialect, Task
+
+TEXT_LIMIT = 64 * 1024
+"""How much of a line's text an event carries, in characters; the spool has it whole."""
+
+
+
+def _no_options() -> Mapping[str, object]:
+    return MappingProxyType({})
+
+
+def _no_names() -> Mapping[str, str]:
+    return MappingProxyType({})
+
+
+def _no_files() -> Mapping[str, bytes]:
+    return MappingProxyType({})
+
+@dataclass(frozen=True, kw_only=True)
+class Agent:
+    """A configured coding agent: what a route chooses and what the user names.
+
+    `server` is the kind of model server (`ollama`, ...) and `base_url` its address as configured;
+    None: the provider's own. `api_key_env` names the variable with the key, None: no key.
+    `tier` says where the model runs. `options` are the adapter's own.
+    `program` and `home` are set by the core before `Adapter.command`: the program as an absolute
+    path, and the private folder for the agent's settings and sessions (None: the user's own).
+    """
+
+    name: str
+    adapter: str
+    model: str | None = None
+    server: str | None = None
+    base_url: str | None = None
+    api_key_env: str | None = None
+    tier: Literal["local", "cloud"] = "cloud"
+    profile: Literal["user", "clean"] = "clean"
+    options: Mapping[str, object] = field(default_factory=_no_options)
+    program: str | None = None
+    home: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tail:
+    """A further file to follow while the agent runs, such as its session log.
+
+    `pattern` is a glob below `folder`; only files that appear or grow after the spawn are read.
+    Of their lines only those that contain `containing` reach `Conversation.feed`.
+    """
+
+    name: str
+    folder: str
+    pattern: str
+    containing: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What to start. `argv[0]` is an absolute path or a program's name; there is no shell.
+
+    `env` is the whole environment together with `env_from` (name for the child: name in the
+    supervisor's environment; absent ones are left out) and a small base (PATH, LANG, TMPDIR, ...).
+    `stdin`: bytes become a private file; "open" keeps a pipe for `Send`; None is empty.
+    `files` (absolute path: content) are written 0600 before the spawn. `secrets` names the variables
+    among `env_from` whose values must not appear in any record.
+    `interrupt` is the signal that stops this CLI cleanly, sent before SIGTERM; None: there is none.
+    """
+
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str] = field(default_factory=_no_names)
+    env_from: Mapping[str, str] = field(default_factory=_no_names)
+    secrets: tuple[str, ...] = ()
+    stdin: bytes | Literal["open"] | None = None
+    files: Mapping[str, bytes] = field(default_factory=_no_files)
+    tails: tuple[Tail, ...] = ()
+    interrupt: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exit:
+    """How a process ended: exit status or signal number (never both), and the end of its stderr."""
+
+    status: int | None = None
+    signal: int | None = None
+    stderr: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Send:
+    """Bytes for the agent's stdin (with `Command.stdin == "open"`)."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A program that an adapter starts.
+
+    `name` is looked for on PATH and in the environments of our own. `natives` are glob patterns,
+    relative to the folder of the resolved program: a wrapper's real binary, preferred where found.
+    """
+
+    name: str
+    natives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a CLI is: how to find it, what was tested, what it speaks.
+
+    `tested` are version texts, newest first. `dialects` are what it can use of a model server,
+    `servers` the kinds that it knows by itself. `prompt_tokens` is the size of its leanest own prompt.
+    `enforces` are the levels of access that the CLI itself can hold an agent to.
+    """
+
+    name: str
+    title: str
+    program: Program | None
+    version_argv: tuple[str, ...] = ("--version",)
+    tested: tuple[str, ...] = ()
+    install: str = ""
+    dialects: tuple[Dialect, ...] = ()
+    prompt_tokens: int | None = None
+    enforces: tuple[Literal["read", "edit", "full"], ...] = ("read", "edit", "full")
+    resumes: bool = False
+
+
+class Conversation(Protocol):
+    """The protocol state of one run, without I/O."""
+
+    def start(self) -> Iterable[Update | Send]:
+        """What to say first."""
+        ...
+
+    def feed(self, line: bytes) -> Iterable[Update | Send]:
+        r"""What one line of stdout (or of a tail) means. Never empty for a line of stdout."""
+        ...
+
+    def interrupt(self) -> Iterable[Send]:
+        """The cleanest stop that this CLI knows, before any signal."""
+        ...
+
+    def decide(self, permission: Permission) -> Iterable[Send]:
+        """The answer to a permission that was asked for."""
+        ...
+
+    def close(self, exit: Exit) -> Iterable[Update]:
+        """What the exit and the end of stderr mean. Nothing is fed afterwards."""
+        ...
+
+
+class Adapter(Protocol):
+    """How one CLI is spoken to."""
+
+    @property
+    def about(self) -> About:
+        """What the CLI is."""
+        ...
+
+    def command(self, task: Task, agent: Agent) -> Command:
+        """What to start for this task. Raises ConfigError if the agent's options do not fit."""
+        ...
+
+    def conversation(self, task: Task, agent: Agent, before: Usage | None) -> Conversation:
+        """A fresh conversation; `before` is the usage of the session that is resumed, if known."""
+        ...
+
+
+def _nothing(exit: Exit) -> Iterable[Update]:
+    del exit
+    return ()
+
+
+@dataclass(kw_only=True)
+class OneShot:
+    """The ready-made conversation: a prompt goes in once, lines come out, the exit may add a word."""
+
+    parse: Callable[[bytes], Iterable[Update | Send]]
+    ended: Callable[[Exit], Iterable[Update]] = _nothing
+
+    def start(self) -> Iterable[Update | Send]:
+        """Nothing: the prompt went in with the command."""
+        return ()
+
+    def feed(self, line: bytes) -> Iterable[Update | Send]:
+        """What the line means, by `parse`."""
+        return self.parse(line)
+
+    def interrupt(self) -> Iterable[Send]:
+        """Nothing: a signal is its only stop."""
+        return ()
+
+    def decide(self, permission: Permission) -> Iterable[Send]:
+        """Nothing: it does not ask."""
+        del permission
+        return ()
+
+    def close(self, exit: Exit) -> Iterable[Update]:
+        """What the exit means, by `ended`."""
+        return self.ended(exit)
+
+
+# --- what every parser needs ---------------------------------------------------------------------
+
+_DEEP = 200
+# orjson reads 1,024 levels and writes 254: what it cannot write again must stay raw.
+
+
+def json_line(line: bytes) -> dict[str, object] | None:
+    """The JSON object on a line, or None if the line is anything else.
+
+    NUL bytes, a byte order mark and blanks around it are forgiven. What could not be written again
+    (nested deeper than 254 levels) is None too.
+    """
+    text = line.strip(b"\x00 \t\r\n").removeprefix(b"\xef\xbb\xbf")
+    if not text.startswith(b"{"):
+        return None
+    try:
+        value = orjson.loads(text)
+        if text.count(b"{") + text.count(b"[") > _DEEP:
+            orjson.dumps(value)
+    except (orjson.JSONDecodeError, TypeError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def unparsed(line: bytes, reason: str = "no rule of the adapter matches") -> Update:
+    """A line kept as it is: plain text becomes `Output`, JSON that nobody knows `Unparsed`."""
+    text = line[:TEXT_LIMIT].decode("utf-8", "backslashreplace")
+    if line.strip(b"\x00 \t\r\n\xef\xbb\xbf").startswith(b"{"):
+        return Unparsed(stream="stdout", text=text, reason=reason)
+    return Output(stream="stdout", text=text)
+
+
+def usage_since(now: Usage, before: Usage | None) -> Usage:
+    """The delta between two cumulative usages, never below zero; unknown stays unknown."""
+    if before is None:
+        return now
+
+    def less(one: int | None, other: int | None) -> int | None:
+        return None if one is None else max(0, one - (other or 0))
+
+    return Usage(
+        input_tokens=less(now.input_tokens, before.input_tokens),
+        output_tokens=less(now.output_tokens, before.output_tokens),
+        cache_read_tokens=less(now.cache_read_tokens, before.cache_read_tokens),
+        cache_write_tokens=less(now.cache_write_tokens, before.cache_write_tokens),
+        reasoning_tokens=less(now.reasoning_tokens, before.reasoning_tokens),
+        cost_usd=None
+        if now.cost_usd is None
+        else max(0.0, now.cost_usd - (before.cost_usd or 0.0)),
+        cost_source=now.cost_source,
+        scope=now.scope,
+    )
+
+
+_STATUS_KINDS: Mapping[int, ErrorKind] = MappingProxyType(
+    {
+        400: "invalid_request",
+        401: "auth_failed",
+        402: "rate_limited",
+        403: "auth_failed",
+        404: "model_not_found",
+        408: "timed_out",
+        413: "context_overflow",
+        422: "invalid_request",
+        429: "rate_limited",
+    }
+)
+
+# Wording decides before the status: a context overflow is a 400 like any other, and litellm turns a
+# refused connection into a 500.
+_WORDINGS: tuple[tuple[ErrorKind, re.Pattern[str]], ...] = tuple(
+    (kind, re.compile(pattern, re.IGNORECASE))
+    for kind, pattern in (
+        (
+            "context_overflow",
+            r"context[ _](length|window|size)|maximum context|prompt is too long|too many tokens"
+            r"|context_length_exceeded|exceeds the (available )?context|input is too long"
+            r"|exceed_context_size",
+        ),
+        (
+            "unavailable",
+            r"connection (refused|error|failed|reset|closed)|connecterror|cannot connect|econnrefused"
+            r"|failed to connect|could not connect|error sending request|name or service not known"
+            r"|connect call failed|no route to host|dns error|network is unreachable"
+            r"|server disconnected|stream (disconnected|closed)|all connection attempts failed"
+            r"|connection attempts? failed|is (the|your) server running|no running .{0,40}server"
+            r"|server (not|isn't) running",
+        ),
+        (
+            "auth_failed",
+            r"unauthori[sz]ed|invalid[ _]api[ _]?key|incorrect api key|authentication"
+            r"|not logged in|missing (bearer|api[ _]key)|permission_error|invalid x-api-key"
+            r"|api key .{0,40}(missing|not set|required)",
+        ),
+        (
+            "model_not_found",
+            r"model[^.\n]{0,80}(not found|does not exist|not exist|is not supported)"
+            r"|model_not_found|not_found_error|no such model|unknown model",
+        ),
+        (
+            "rate_limited",
+            r"rate[ _-]?limit|too many requests|quota|insufficient_quota|usage limit"
+            r"|credit balance|billing",
+        ),
+        ("timed_out", r"timed out|timeout"),
+        ("refused", r"content[ _]policy|content_filter|safety (system|policy)"),
+        (
+            "server_error",
+            r"internal server error|overloaded|high demand|server had an error|bad gateway"
+            r"|service unavailable|server_error|at capacity",
+        ),
+    )
+)
+
+_STATUS = re.compile(r"(?i)(?:status(?: code)?|error code|http(?: error)?)[ :=]*\(?([45]\d\d)\b")
+
+
+def error_kind(text: str, status: int | None = None) -> ErrorKind:
+    """The kind of a model error, by the provider's wording first, then by the HTTP status.
+
+    `status` None: one that the text names ("status 429", "HTTP 500") is used. `unknown` if neither helps.
+    """
+    for kind, pattern in _WORDINGS:
+        if pattern.search(text):
+            return kind
+    if status is None and (found := _STATUS.search(text)):
+        status = int(found[1])
+    if status is None:
+        return "unknown"
+    return "server_error" if status >= 500 else _STATUS_KINDS.get(status, "invalid_request")  # noqa: PLR2004

@@ -1,0 +1,61 @@
+"""The exceptions of the library: what is wrong with the input, or what failed in our own work.
+
+A failed agent is a value (`Outcome`), not an exception; only `Outcome.check()` turns one into the other.
+
+    OrchestrateError
+    ├── InputError           what the caller gave is wrong; nothing was started (exit status 2)
+    │   ├── TaskFileError    a task file, with every problem's line and column
+    │   └── ConfigError      a configuration file, variable or flag
+    ├── SpawnError           a program could not be started
+    ├── SupervisionError     the reaper is gone; what it supervised has been killed
+    ├── JournalError         the record of a run could not be written or read
+    └── OutcomeError         raised by `Outcome.check()`: the run did not succeed
+"""
+
+
+class OrchestrateError(Exception):
+    """Base of all. `str()` says what and which; `hint` says what to do next, or is None."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InputError(OrchestrateError):
+    """The caller's input is wrong. Nothing was started and nothing was lost."""
+
+
+class TaskFileError(InputError):
+    """A task file is wrong. `problems` has one line for each, as `FILE:LINE:COLUMN: KEY: ...`."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class ConfigError(InputError):
+    """A configuration file, an environment variable or a flag is wrong."""
+
+
+class SpawnError(OrchestrateError):
+    """A program could not be started. `errno` is the system's error number, if it was one."""
+
+    def __init__(self, message: str, *, errno: int | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.errno = errno
+
+
+class SupervisionError(OrchestrateError):
+    """The reaper ended or did not answer. Whatever it supervised has been killed."""
+
+
+class JournalError(OrchestrateError):
+    """The record of a run cannot be written or read."""
+
+
+class OutcomeError(OrchestrateError):
+    """A run did not succeed. `status` is the outcome's status."""
+
+    def __init__(self, message: str, *, status: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status

@@ -1,0 +1,79 @@
+r"""Bytes to lines: split at `\n` alone, bounded in memory, nothing dropped. No I/O and no parsing.
+
+`str.splitlines` also cuts at U+2028 and U+0085, which occur raw inside JSON strings.
+"""
+
+from dataclasses import dataclass
+
+LINE_LIMIT = 4 * 1024 * 1024
+"""Longest line that is handed on whole, in bytes. Parsing more blocks the event loop too long."""
+
+HEAD = 64 * 1024
+"""How much of an oversize line is kept, in bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    r"""One line of a stream, without its `\n`.
+
+    `offset` and `length` are bytes in the stream; `length` counts the line's `\n` if it had one.
+    An `oversize` line carries only its first `HEAD` bytes. `ended` is False for a last line without `\n`.
+    """
+
+    data: bytes
+    offset: int
+    length: int
+    oversize: bool = False
+    ended: bool = True
+
+
+class LineSplitter:
+    """Splits a stream, fed in chunks of any size, into lines. Holds at most `limit` bytes."""
+
+    def __init__(self, limit: int = LINE_LIMIT, *, offset: int = 0) -> None:
+        self._limit = limit
+        self._head = min(HEAD, limit)
+        self._parts: list[bytes] = []
+        self._held = 0
+        self._length = 0
+        self._start = offset
+
+    def feed(self, chunk: bytes) -> list[Line]:
+        """The lines that `chunk` completes, in order."""
+        lines: list[Line] = []
+        begin = 0
+        while (end := chunk.find(b"\n", begin)) >= 0:
+            self._hold(chunk[begin:end])
+            lines.append(self._take(newline=1))
+            begin = end + 1
+        if begin < len(chunk):
+            self._hold(chunk[begin:])
+        return lines
+
+    def close(self) -> list[Line]:
+        r"""The tail that had no `\n`, if there is one. The splitter can be fed again afterwards."""
+        return [self._take(newline=0)] if self._length else []
+
+    def _hold(self, part: bytes) -> None:
+        self._length += len(part)
+        if self._length > self._limit:
+            # Oversize: from here on only the head is of use, whatever else arrives.
+            if self._held > self._head:
+                self._parts = [b"".join(self._parts)[: self._head]]
+                self._held = len(self._parts[0])
+            part = part[: self._head - self._held]
+        if part:
+            self._parts.append(part)
+            self._held += len(part)
+
+    def _take(self, *, newline: int) -> Line:
+        line = Line(
+            data=b"".join(self._parts),
+            offset=self._start,
+            length=self._length + newline,
+            oversize=self._length > self._limit,
+            ended=bool(newline),
+        )
+        self._start += line.length
+        self._parts, self._held, self._length = [], 0, 0
+        return line
