@@ -1,0 +1,97 @@
+"""What the scripted server says besides answers: which models it has, which version it is, that it is well.
+
+Ollama's paths (`/api/...`) and the `/v1/models` that OpenAI, Anthropic, LM Studio, vLLM and llama.cpp share. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import sha256
+
+from orchestrator.testing.dialect import Json
+from orchestrator.testing.script import Script
+
+# codex --oss refuses an Ollama older than 0.13.4.
+OLLAMA_VERSION = "0.30.0"
+CONTEXT_LENGTH = 131_072
+_EPOCH = "2026-01-01T00:00:00Z"
+_EPOCH_S = 1_767_225_600
+_DETAILS: Json = {
+    "format": "gguf",
+    "family": "scripted",
+    "families": ["scripted"],
+    "parameter_size": "0B",
+    "quantization_level": "Q4_K_M",
+}
+
+
+def models(script: Script) -> Json:
+    """`GET /v1/models`, with OpenAI's and Anthropic's keys."""
+    served = [_model(name) for name in script.models]
+    return {
+        "object": "list",
+        "data": served,
+        "has_more": False,
+        "first_id": script.models[0],
+        "last_id": script.models[-1],
+    }
+
+
+def model(name: str) -> Json:
+    """`GET /v1/models/NAME`."""
+    return _model(name)
+
+
+def _model(name: str) -> Json:
+    return {
+        "id": name,
+        "object": "model",
+        "created": _EPOCH_S,
+        "owned_by": "scripted",
+        "type": "model",
+        "display_name": name,
+        "created_at": _EPOCH,
+    }
+
+
+def tags(script: Script) -> Json:
+    """`GET /api/tags`: the models that Ollama has on disk."""
+    return {"models": [_tag(name) for name in script.models]}
+
+
+def running(script: Script) -> Json:
+    """`GET /api/ps`: the models that Ollama has loaded, with the context really configured."""
+    loaded = {"expires_at": "2126-01-01T00:00:00Z", "size_vram": 0, "context_length": CONTEXT_LENGTH}
+    return {"models": [{**_tag(name), **loaded} for name in script.models]}
+
+
+def _tag(name: str) -> Json:
+    full = name if ":" in name else f"{name}:latest"
+    return {
+        "name": full,
+        "model": full,
+        "modified_at": _EPOCH,
+        "size": 0,
+        "digest": sha256(name.encode()).hexdigest(),
+        "details": _DETAILS,
+    }
+
+
+def show() -> Json:
+    """`POST /api/show`: what a model can do."""
+    return {
+        "details": _DETAILS,
+        "model_info": {
+            "general.architecture": "scripted",
+            "scripted.context_length": CONTEXT_LENGTH,
+        },
+        "capabilities": ["completion", "tools", "thinking"],
+        "template": "{{ .Prompt }}",
+        "modified_at": _EPOCH,
+    }
+
+
+def pull() -> Iterator[Json]:
+    """`POST /api/pull`: the model is there at once."""
+    yield {"status": "pulling manifest"}
+    yield {"status": "success"}

@@ -1,0 +1,277 @@
+"""The script of a scripted model: what it says, turn by turn, and the faults it plays.
+
+A script is a value (`Script`); `load_script` reads one from a YAML or JSON file. Every error is a `ScriptError` that
+names the file and the key. This module knows nothing of HTTP or of any provider's wire format.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import orjson
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
+
+MAX_SCRIPT_BYTES = 16 * 1024 * 1024
+MAX_TEXT_CHARS = 256 * 1024 * 1024
+
+FaultName = Literal[
+    "context_overflow",  # the provider's own words for a prompt that is too long
+    "model_not_found",  # 404, as if the model did not exist
+    "quota_exceeded",  # the account is out of money
+    "stream_error",  # HTTP 200, then an error inside the stream
+    "reset",  # the connection is reset (RST)
+    "cut",  # the connection is closed in the middle of a chunked body
+    "truncate",  # the body ends well, but without the event that ends the answer
+    "hang",  # the connection stays open and silent
+    "garbage",  # HTTP 200 with an event stream that does not parse
+    "html",  # HTTP 200 with a web page, as a captive portal sends
+]
+StopReason = Literal["end_turn", "max_tokens", "refusal"]
+
+# Faults that may come in the middle of an answer: the turn's text and tool calls are sent up to the half of it.
+_MIDWAY: frozenset[str] = frozenset({"stream_error", "reset", "cut", "truncate", "hang"})
+
+
+class ScriptError(ValueError):
+    """A script that cannot be used. The message names the file, the key, what was found and what is allowed."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Repeated(_Part):
+    """A large text in few words: `{repeat: "x", times: 1000000}`."""
+
+    repeat: str
+    times: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Repeated:
+        if len(self.repeat) * self.times > MAX_TEXT_CHARS:
+            message = f"repeat x times is over {MAX_TEXT_CHARS} characters"
+            raise ValueError(message)
+        return self
+
+
+Text = str | Repeated
+
+
+class ToolCall(_Part):
+    """One call the model asks for. `name` is the tool's name as the agent declares it.
+
+    A string as `arguments` is sent as it is: the input of a free-form tool, or JSON that is broken on purpose.
+    """
+
+    name: str
+    arguments: dict[str, JsonValue] | str = Field(default_factory=dict[str, JsonValue])
+    id: str | None = None
+
+
+class Usage(_Part):
+    """Tokens of one answer. `input_tokens` excludes cached ones; `output_tokens` includes reasoning."""
+
+    input_tokens: Annotated[int, Field(ge=0)] = 0
+    cache_read_tokens: Annotated[int, Field(ge=0)] = 0
+    cache_write_tokens: Annotated[int, Field(ge=0)] = 0
+    output_tokens: Annotated[int, Field(ge=0)] = 0
+    reasoning_tokens: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _reasoning_is_output(self) -> Usage:
+        if self.reasoning_tokens > self.output_tokens:
+            message = "reasoning_tokens are part of output_tokens and cannot exceed them"
+            raise ValueError(message)
+        return self
+
+
+class Drip(_Part):
+    """A slow answer: `bytes` of the body, then `seconds` of silence, and so on."""
+
+    bytes: Annotated[int, Field(ge=1)]
+    seconds: Annotated[float, Field(ge=0, strict=False)]
+
+
+class Condition(_Part):
+    """What a request must look like. Each key that is given must hold.
+
+    `contains`: text in what the request adds since the model's last answer (prompt, tool results).
+    `tool`: the name of a tool that the request declares. `model`: the name it asks for.
+    """
+
+    contains: str | None = None
+    tool: str | None = None
+    model: str | None = None
+
+
+class ErrorText(_Part):
+    """Overrides of the authentic error: what a server of another make would say."""
+
+    message: str | None = None
+    code: str | None = None
+    type: str | None = None
+
+
+def _header_values(headers: object) -> object:
+    match headers:
+        case dict():
+            # YAML reads `retry-after: 2` as a number; on the wire it is text.
+            return {
+                key: str(value) if isinstance(value, int | float) else value
+                for key, value in headers.items()
+            }
+        case _:
+            return headers
+
+
+Headers = Annotated[dict[str, str], BeforeValidator(_header_values)]
+
+
+class Turn(_Part):
+    """The answer to one generation request, or the fault played instead of it."""
+
+    when: Condition | None = None
+    expect: Condition | None = None
+    repeat: Annotated[int, Field(ge=1)] | Literal["forever"] = 1
+    delay: Annotated[float, Field(ge=0, strict=False)] = 0.0
+    drip: Drip | None = None
+
+    thought: Text = ""
+    text: Text = ""
+    tool_calls: tuple[ToolCall, ...] = Field(default=(), strict=False)
+    usage: Usage | Literal["none"] | None = None
+    stop_reason: StopReason | None = None
+
+    status: Annotated[int, Field(ge=400, le=599)] | None = None
+    fault: FaultName | None = None
+    error: ErrorText = ErrorText()
+    headers: Headers = Field(default_factory=dict[str, str])
+
+    @model_validator(mode="after")
+    def _answer_or_error(self) -> Turn:
+        if problem := _contradiction(self):
+            raise ValueError(problem)
+        return self
+
+    @property
+    def says_something(self) -> bool:
+        """Whether there is an answer, be it only the half that comes before a fault."""
+        return bool(self.text or self.thought or self.tool_calls)
+
+
+def _contradiction(turn: Turn) -> str | None:
+    whole_error = turn.status is not None or (turn.fault and turn.fault not in _MIDWAY)
+    if turn.status is not None and turn.fault is not None:
+        return f"a turn has a status or a fault, not both (status {turn.status}, {turn.fault})"
+    if whole_error and turn.says_something:
+        return f"a turn with {turn.fault or f'status {turn.status}'} cannot also answer"
+    if turn.error != ErrorText() and turn.status is None and turn.fault is None:
+        return "`error` needs a `status` or a `fault`"
+    return None
+
+
+_Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+
+
+class Script(_Part):
+    """`model`: the name or names served (`"*"` is any); `turns`: one for each generation request, in order."""
+
+    model: str | _Names = "scripted"
+    turns: tuple[Turn, ...] = Field(strict=False)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names as `GET /v1/models` lists them."""
+        return (self.model,) if isinstance(self.model, str) else self.model
+
+    def serves(self, model: str) -> bool:
+        """Whether a request for `model` is answered. Ollama's `:latest` is understood."""
+        names = {name for served in self.models for name in (served, f"{served}:latest")}
+        return "*" in self.models or model in names
+
+
+def spell(text: Text) -> str:
+    """The characters of a text, with `repeat` carried out."""
+    match text:
+        case str():
+            return text
+        case Repeated(repeat=piece, times=times):
+            return piece * times
+
+
+def load_script(path: str | Path) -> Script:
+    """The script in a YAML or JSON file. Raises ScriptError, or OSError when the file cannot be read."""
+    path = Path(path)
+    content = path.read_bytes()
+    if len(content) > MAX_SCRIPT_BYTES:
+        message = f"{path}: {len(content)} bytes; a script has at most {MAX_SCRIPT_BYTES}"
+        raise ScriptError(message)
+    return parse_script(_parse(path, content), str(path))
+
+
+def parse_script(value: object, name: str = "script") -> Script:
+    """The script in a parsed document. Raises ScriptError; `name` is how its message starts."""
+    try:
+        return Script.model_validate(value)
+    except ValidationError as error:
+        raise ScriptError(_explain(name, error)) from None
+
+
+def _parse(path: Path, content: bytes) -> object:
+    try:
+        if path.suffix == ".json":
+            parsed: object = orjson.loads(content)
+        else:
+            parsed = yaml.load(content, Loader=_Loader)  # noqa: S506  (_Loader is a SafeLoader)
+    except (orjson.JSONDecodeError, yaml.YAMLError, RecursionError) as error:
+        message = f"{path}: {error}"
+        raise ScriptError(message) from None
+    return parsed
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys, where the last one would silently win, and aliases."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(
+                None, None, "aliases are not allowed", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+        seen: set[object] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"duplicate key {key.value!r}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _explain(name: str, error: ValidationError) -> str:
+    """One line for each key that is wrong."""
+    return "\n".join(
+        f"{name}: {_key(problem['loc'])}: {problem['msg']} (found {_short(problem['input'])})"
+        for problem in error.errors(include_url=False)
+    )
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "(top)"
+
+
+def _short(found: object, width: int = 60) -> str:
+    shown = repr(found)
+    return shown if len(shown) <= width else shown[: width - 3] + "..."

@@ -1,0 +1,197 @@
+"""The scripted model server: one script, every dialect, on loopback. It records each request it gets.
+
+    async with model_server(script) as server:
+        ...  # run an agent against server.base_url
+    assert server.exhausted == 0
+
+A path before the API's own names a session: `server.url("a")` plays the script from its start for those who use it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from urllib.parse import unquote, urlsplit
+
+import anyio
+
+from orchestrator.testing import catalog
+from orchestrator.testing.chat import CHAT
+from orchestrator.testing.cursor import Cursor, ExhaustedError, MismatchError
+from orchestrator.testing.dialect import Ask, BadRequest, Dialect, Problem
+from orchestrator.testing.messages import MESSAGES
+from orchestrator.testing.ollama import OLLAMA
+from orchestrator.testing.play import answer_of, json_lines, json_response, play, refuse, tell
+from orchestrator.testing.requests import Request, UnreadableBodyError, record
+from orchestrator.testing.responses import RESPONSES
+from orchestrator.testing.script import Script, Turn, parse_script
+from orchestrator.testing.wire import Message, Response, accept, listen
+
+_DIALECTS: Mapping[str, Dialect] = {
+    "/chat/completions": CHAT,
+    "/responses": RESPONSES,
+    "/messages": MESSAGES,
+    "/api/chat": OLLAMA,
+}
+_PATH = re.compile(
+    r"(?P<session>(?:/[^/]+)*?)"
+    r"(?:/v1)?"
+    r"(?P<endpoint>/chat/completions|/responses|/messages(?:/count_tokens)?|/models(?:/.+)?"
+    r"|/api/(?:chat|tags|version|ps|show|pull|hello)|/health|/)"
+)
+
+
+@dataclass(slots=True)
+class ModelServer:
+    """A server that is up. `requests` grows with each request, in the order of their arrival.
+
+    `exhausted` counts the requests that came after the script's last turn, `mismatches` says which `expect` or `when`
+    did not hold. Both are errors for the client too.
+    """
+
+    script: Script
+    base_url: str
+    requests: list[Request] = field(default_factory=list[Request])
+    exhausted: int = 0
+    mismatches: list[str] = field(default_factory=list[str])
+    on_request: Callable[[Request], None] | None = None
+    _cursors: dict[str, Cursor] = field(default_factory=dict[str, Cursor])
+
+    def url(self, session: str = "") -> str:
+        """The base URL of a session of its own (`a`, `team/b`), without `/v1`."""
+        return f"{self.base_url}/{session}" if session else self.base_url
+
+    def remaining(self, session: str = "") -> int:
+        """How many turns are left to a session. A turn that repeats for ever counts as one, for ever."""
+        return self._cursor(session).remaining
+
+    def _cursor(self, session: str) -> Cursor:
+        return self._cursors.setdefault(session, Cursor(self.script))
+
+    def handle(self, message: Message) -> Response:
+        """Decides the response to one request, and records both."""
+        number, now = len(self.requests) + 1, time.time()
+        session, endpoint = _place(message.target)
+        dialect = _DIALECTS.get(endpoint) if message.method == "POST" else None
+        try:
+            request = record(message, number, now, session, dialect.name if dialect else None)
+        except UnreadableBodyError as error:
+            return json_response({"error": {"message": str(error)}}, 415)
+        turn, response = self._respond(request, endpoint, dialect)
+        self._keep(replace(request, turn=turn, status=response.status))
+        return response
+
+    def _keep(self, request: Request) -> None:
+        self.requests.append(request)
+        if self.on_request is not None:
+            self.on_request(request)
+
+    def _respond(
+        self, request: Request, endpoint: str, dialect: Dialect | None
+    ) -> tuple[int | None, Response]:
+        """The turn that was consumed, if any, and the response."""
+        if dialect is None:
+            return None, self._look_up(request, endpoint)
+        try:
+            ask = dialect.read(request.body)
+        except BadRequest as error:
+            ask = Ask(model="", stream=False)
+            return None, refuse(dialect, ask, request.number, str(error), "bad_request")
+        return self._generate(request, dialect, ask)
+
+    def _generate(
+        self, request: Request, dialect: Dialect, ask: Ask
+    ) -> tuple[int | None, Response]:
+        if not self.script.serves(ask.model):
+            return None, tell(dialect, Problem("model_not_found", ask.model, request.number))
+        if ask.is_probe:
+            return None, self._play(request, dialect, ask, Turn(usage="none"))
+        try:
+            index, turn = self._cursor(request.session).take(ask)
+        except ExhaustedError as error:
+            self.exhausted += 1
+            return None, refuse(dialect, ask, request.number, str(error), "script_exhausted")
+        except MismatchError as error:
+            self.mismatches.append(str(error))
+            return None, refuse(dialect, ask, request.number, str(error), "script_mismatch")
+        return index + 1, self._play(request, dialect, ask, turn)
+
+    def _play(self, request: Request, dialect: Dialect, ask: Ask, turn: Turn) -> Response:
+        length = int(request.headers.get("content-length", "0"))
+        answer = answer_of(turn, request.number, request.time, length)
+        return play(dialect, ask, turn, answer)
+
+    def _look_up(self, request: Request, endpoint: str) -> Response:
+        """Everything that is not a generation request."""
+        script = self.script
+        match "GET" if request.method == "HEAD" else request.method, endpoint:
+            case "GET", "/models":
+                return json_response(catalog.models(script))
+            case "GET", path if path.startswith("/models/"):
+                return _one_model(script, path.removeprefix("/models/"))
+            case "GET", "/api/tags":
+                return json_response(catalog.tags(script))
+            case "GET", "/api/ps":
+                return json_response(catalog.running(script))
+            case "GET", "/api/version":
+                return json_response({"version": catalog.OLLAMA_VERSION})
+            case "POST", "/api/show":
+                return _show(script, request.body)
+            case "POST", "/api/pull":
+                return json_lines(catalog.pull())
+            case "POST", "/messages/count_tokens":
+                return json_response({"input_tokens": len(str(request.body)) // 4})
+            case "GET", "/" | "/health" | "/api/hello":
+                return json_response({"status": "ok"})
+            case "GET", path if path in _DIALECTS and "upgrade" in request.headers:
+                # The real codex then falls back to POST.
+                return json_response({"error": {"message": "no websocket here"}}, 426)
+            case _:
+                what = f"scripted model server: no {request.method} {request.path}"
+                return json_response({"error": {"message": what}}, 404)
+
+
+def _place(target: str) -> tuple[str, str]:
+    """Session and endpoint; the endpoint is empty where the path is none of ours."""
+    path = unquote(urlsplit(target).path)
+    found = _PATH.fullmatch(path)
+    return (found["session"].strip("/"), found["endpoint"]) if found else ("", "")
+
+
+def _one_model(script: Script, name: str) -> Response:
+    if not script.serves(name):
+        return tell(CHAT, Problem("model_not_found", name, 0))
+    return json_response(catalog.model(name))
+
+
+def _show(script: Script, body: object) -> Response:
+    match body:
+        case {"model": str(name)} | {"name": str(name)} if not script.serves(name):
+            return tell(OLLAMA, Problem("model_not_found", name, 0))
+        case _:
+            return json_response(catalog.show())
+
+
+@asynccontextmanager
+async def model_server(
+    script: Script | Mapping[str, object],
+    *,
+    port: int = 0,
+    on_request: Callable[[Request], None] | None = None,
+) -> AsyncGenerator[ModelServer]:
+    """A scripted model server on loopback, up while the block runs.
+
+    `on_request` is called with each record. Raises ScriptError for a mapping that is no script, OSError when the port
+    is taken.
+    """
+    parsed = script if isinstance(script, Script) else parse_script(script)
+    with listen(port) as listener:
+        host, bound = listener.getsockname()
+        server = ModelServer(parsed, f"http://{host}:{bound}", on_request=on_request)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(accept, listener, server.handle, tasks)
+            yield server
+            tasks.cancel_scope.cancel()
