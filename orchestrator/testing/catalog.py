@@ -91,7 +91,11 @@ def show() -> Json:
     }
 
 
-def pull() -> Iterator[Json]:
-    """`POST /api/pull`: the model is there at once."""
+def pull(script: Script, body: object) -> Iterator[Json]:
+    """`POST /api/pull`: a served model is there at once, any other does not exist."""
     yield {"status": "pulling manifest"}
-    yield {"status": "success"}
+    match body:
+        case {"model": str(name)} | {"name": str(name)} if not script.serves(name):
+            yield {"error": "pull model manifest: file does not exist"}
+        case _:
+            yield {"status": "success"}

@@ -6,7 +6,7 @@ function in a namespace (codex's MCP tools).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -31,13 +31,13 @@ from orchestrator.testing.script import ToolCall, Usage
 def _read(body: object) -> Ask:
     match body:
         case {"model": str(model), "input": str() | list() as said}:
-            items = [said] if isinstance(said, str) else said
+            items: list[object] = [said] if isinstance(said, str) else said
             return Ask(
                 model=model,
                 stream=body.get("stream") is True,
                 news=news(items, _is_own),
-                tools=tuple(_tools(body.get("tools"))),
-                is_probe=not items,
+                tools=(*_tools(body.get("tools")), *_additional_tools(items)),
+                is_probe=items in ([], [""]),  # codex warms LM Studio up with an empty input
             )
         case _:
             message = "a response needs `model` and `input`"
@@ -52,6 +52,16 @@ def _is_own(item: object) -> bool:
             return type_.endswith("_call")
         case _:
             return False
+
+
+def _additional_tools(items: Sequence[object]) -> Iterator[Tool]:
+    """Codex declares the tools of some models in the input instead."""
+    for item in items:
+        match item:
+            case {"type": "additional_tools", "tools": tools}:
+                yield from _tools(tools)
+            case _:
+                pass
 
 
 def _tools(declared: object, namespace: str | None = None) -> Iterator[Tool]:

@@ -141,7 +141,7 @@ class ModelServer:
             case "POST", "/api/show":
                 return _show(script, request.body)
             case "POST", "/api/pull":
-                return json_lines(catalog.pull())
+                return json_lines(catalog.pull(script, request.body))
             case "POST", "/messages/count_tokens":
                 return json_response({"input_tokens": len(str(request.body)) // 4})
             case "GET", "/" | "/health" | "/api/hello":
