@@ -1,6 +1,7 @@
 """Test doubles that ship with the product: a scripted model server and a scripted agent.
 
-Names are loaded when they are first used, so that `python -m orchestrator.testing agent` starts as fast as Python.
+Names are loaded when they are first used, so that `python -m orchestrator.testing agent` starts as
+fast as Python.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    from importlib import import_module  # noqa: PLC0415  (only when a name is used)
+    from importlib import import_module
 
     if name not in _HOMES:
         message = f"module {__name__!r} has no attribute {name!r}"

@@ -1,4 +1,4 @@
-"""`python -m orchestrator.testing serve SCRIPT` and `python -m orchestrator.testing agent SCRIPT`."""
+"""`python -m orchestrator.testing serve SCRIPT`, `python -m orchestrator.testing agent SCRIPT`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ def main(argv: list[str]) -> int:
     """Runs one of the two doubles. Returns the exit status; 2 is a usage or script error."""
     match argv:
         case ["agent", *rest]:
-            from orchestrator.testing import agent  # noqa: PLC0415  (must not load the server)
+            from orchestrator.testing import agent
 
             return agent.main(rest)
         case ["serve", *rest]:
-            from orchestrator.testing import serve  # noqa: PLC0415
+            from orchestrator.testing import serve
 
             return serve.main(rest)
         case _:

@@ -1,7 +1,9 @@
-"""The scripted agent: a small program that misbehaves on request. It does the steps of a JSON script, one by one.
+"""The scripted agent: a small program that misbehaves on request. It does the steps of a JSON
+script, one by one.
 
-Standard library only, and little of it, because benchmarks start it by the thousand: `python -I -S agent.py SCRIPT`.
-SCRIPT is a file, `-` for stdin, or the JSON itself. `STEPS` below says what there is to do.
+Standard library only, and little of it, because benchmarks start it by the thousand: `python -I -S
+agent.py SCRIPT`. SCRIPT is a file, `-` for stdin, or the JSON itself. `STEPS` below says what
+there is to do.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    Step = Mapping[str, object]
+    from pydantic import JsonValue
+
+    Step = Mapping[str, JsonValue]
 
 _USAGE_ERROR = 2
 _STREAMS = {"stdout": 1, "stderr": 2}
@@ -27,7 +31,9 @@ class AgentScriptError(ValueError):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Follows the script that argv names. Returns the exit status: 0 at the end of the script, 2 when it is wrong."""
+    """Follows the script that argv names. Returns the exit status: 0 at the end of the script, 2
+    when it is wrong.
+    """
     if len(argv) != 1:
         return _fail("usage: agent SCRIPT  (a JSON file, - for stdin, or the JSON itself)")
     try:
@@ -38,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def follow(steps: Sequence[Step]) -> None:
-    """Does the steps in order. Raises AgentScriptError for one that is unknown or wrongly written."""
+    """Does the steps in order. Raises AgentScriptError for one that is wrongly written."""
     for step in steps:
         _verb(step)(step)
 
@@ -49,7 +55,7 @@ def _load(source: str) -> Sequence[Step]:
     elif source.lstrip().startswith(("{", "[")):
         text = source
     else:
-        with open(source, encoding="utf-8") as file:  # noqa: PTH123  (pathlib doubles the start-up)
+        with open(source, encoding="utf-8") as file:  # noqa: PTH123  (pathlib is slow to import)
             text = file.read()
     try:
         return _steps(json.loads(text))
@@ -57,10 +63,10 @@ def _load(source: str) -> Sequence[Step]:
         raise AgentScriptError(f"{source[:60]}: {error}") from None
 
 
-def _steps(value: object) -> Sequence[Step]:
+def _steps(value: JsonValue) -> Sequence[Step]:
     match value:
-        case {"steps": list(steps)} | list(steps) if all(isinstance(step, dict) for step in steps):
-            return steps
+        case {"steps": list(listed)} | list(listed) if all(isinstance(it, dict) for it in listed):
+            return [step for step in listed if isinstance(step, dict)]
         case _:
             raise AgentScriptError("a script is a list of steps, or an object with `steps`")
 
@@ -74,7 +80,9 @@ def _verb(step: Step) -> Callable[[Step], None]:
 
 
 def _print(step: Step) -> None:
-    """`{"print": TEXT, "end": "\\n", "to": "stdout", "times": 1, "every": 0}`; TEXT may be {"repeat", "times"}."""
+    r"""`{"print": TEXT, "end": "\n", "to": "stdout", "times": 1, "every": 0}`; TEXT may be
+    {"repeat", "times"}.
+    """
     line = (_text(step, "print") + _text(step, "end", "\n")).encode("utf-8", "surrogatepass")
     pause = _number(step, "every", 0)
     for _ in range(int(_number(step, "times", 1))):
@@ -93,10 +101,12 @@ def _raw(step: Step) -> None:
 
 
 def _report(step: Step) -> None:
-    """`{"report": ["argv", "cwd", "env", "fds", "pid", "stdin"]}`: one JSON line with what was asked for."""
+    """`{"report": ["argv", "cwd", "env", "fds", "pid", "stdin"]}`: one JSON line with what was
+    asked for.
+    """
     match step["report"]:
-        case list(names) if set(names) <= set(_FACTS):
-            facts = {name: _FACTS[name]() for name in names}
+        case list(names) if all(name in _FACTS for name in names):
+            facts = {str(name): _FACTS[str(name)]() for name in names}
             _write(_stream(step), json.dumps(facts).encode() + b"\n")
         case _:
             raise AgentScriptError(f"report: a list of {', '.join(_FACTS)}")
@@ -121,7 +131,7 @@ def _is_open(fd: int) -> bool:
 
 _FACTS: Mapping[str, Callable[[], object]] = {
     "argv": lambda: list(sys.argv),
-    "cwd": os.getcwd,  # noqa: PTH109
+    "cwd": os.getcwd,
     "env": lambda: dict(os.environ),
     "fds": _open_fds,
     "pid": os.getpid,
@@ -141,7 +151,9 @@ def _line(step: Step) -> None:
 
 
 def _file(step: Step) -> None:
-    """`{"write": PATH, "text": TEXT, "append": false}`: makes or overwrites a file, and the folders it needs."""
+    """`{"write": PATH, "text": TEXT, "append": false}`: makes or overwrites a file, and the
+    folders it needs.
+    """
     path = _text(step, "write")
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)  # noqa: PTH103, PTH120
     with open(path, "ab" if step.get("append") else "wb") as file:  # noqa: PTH123
@@ -179,7 +191,7 @@ def _burn(step: Step) -> None:
 
 def _fetch(step: Step) -> None:
     """`{"fetch": URL, "body": TEXT}`: GET, or POST with a body; reads and forgets the answer."""
-    from urllib.request import (  # noqa: PLC0415  (slow to import, seldom needed)
+    from urllib.request import (
         ProxyHandler,
         Request,
         build_opener,
@@ -206,7 +218,7 @@ def _ignore(step: Step) -> None:
 
 
 def _on(step: Step) -> None:
-    """`{"on": "SIGINT", "do": STEPS}`: what to do when the signal comes; then the script goes on."""
+    """`{"on": "SIGINT", "do": STEPS}`: done when the signal comes; then the script goes on."""
     steps = _steps(step.get("do"))
     signal.signal(_signal(step["on"]), lambda _number, _frame: follow(steps))
 
@@ -214,9 +226,9 @@ def _on(step: Step) -> None:
 def _spawn(step: Step) -> None:
     """`{"spawn": STEPS}`: a child that does the steps, while the script goes on.
 
-    `"setsid": true` gives it a session of its own, `"double_fork": true` also another parent; `"quiet": true` closes
-    its stdin, stdout and stderr, which it else holds open; `"clear_env": true` leaves nothing of the environment;
-    `"wait": true` waits for its end.
+    `"setsid": true` gives it a session of its own, `"double_fork": true` also another parent;
+    `"quiet": true` closes its stdin, stdout and stderr, which it else holds open; `"clear_env":
+    true` leaves nothing of the environment; `"wait": true` waits for its end.
     """
     steps = _steps(step["spawn"])
     child = os.fork()
@@ -259,7 +271,9 @@ def _exit(step: Step) -> None:
 
 
 def _kill(step: Step) -> None:
-    """`{"kill": "SIGKILL"}`: sends itself the signal; `"parent": true`: sends it to its parent instead."""
+    """`{"kill": "SIGKILL"}`: sends itself the signal; `"parent": true`: sends it to its parent
+    instead.
+    """
     os.kill(os.getppid() if step.get("parent") else os.getpid(), _signal(step["kill"]))
 
 
@@ -310,7 +324,7 @@ def _stream(step: Step) -> int:
             raise AgentScriptError(f"to: stdout or stderr, found {found!r}")
 
 
-def _signal(name: object) -> signal.Signals:
+def _signal(name: JsonValue) -> signal.Signals:
     match name:
         case str(known) if known in signal.Signals.__members__:
             return signal.Signals[known]

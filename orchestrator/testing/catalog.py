@@ -1,12 +1,16 @@
-"""What the scripted server says besides answers: which models it has, which version it is, that it is well.
+"""What the scripted server says besides answers: which models it has, which version it is, that it
+is well.
 
-Ollama's paths (`/api/...`) and the `/v1/models` that OpenAI, Anthropic, LM Studio, vLLM and llama.cpp share. Pure.
+Ollama's paths (`/api/...`) and the `/v1/models` that OpenAI, Anthropic, LM Studio, vLLM and
+llama.cpp share. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import sha256
+
+from pydantic import JsonValue
 
 from orchestrator.testing.dialect import Json
 from orchestrator.testing.script import Script
@@ -61,7 +65,11 @@ def tags(script: Script) -> Json:
 
 def running(script: Script) -> Json:
     """`GET /api/ps`: the models that Ollama has loaded, with the context really configured."""
-    loaded = {"expires_at": "2126-01-01T00:00:00Z", "size_vram": 0, "context_length": CONTEXT_LENGTH}
+    loaded = {
+        "expires_at": "2126-01-01T00:00:00Z",
+        "size_vram": 0,
+        "context_length": CONTEXT_LENGTH,
+    }
     return {"models": [{**_tag(name), **loaded} for name in script.models]}
 
 
@@ -91,7 +99,7 @@ def show() -> Json:
     }
 
 
-def pull(script: Script, body: object) -> Iterator[Json]:
+def pull(script: Script, body: JsonValue) -> Iterator[Json]:
     """`POST /api/pull`: a served model is there at once, any other does not exist."""
     yield {"status": "pulling manifest"}
     match body:

@@ -1,21 +1,26 @@
 """OpenAI chat completions: `POST /v1/chat/completions`, streamed and not.
 
-Thoughts go in `reasoning_content`, as vLLM, LM Studio and DeepSeek send them. Error texts are OpenAI's.
+Thoughts go in `reasoning_content`, as vLLM, LM Studio and DeepSeek send them. Error texts are
+OpenAI's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pydantic import JsonValue
+
 from orchestrator.testing.dialect import (
     Answer,
     Ask,
-    BadRequest,
+    BadRequestError,
+    Body,
     Dialect,
     Json,
     Problem,
     Tool,
     arguments_text,
+    items,
     news,
     pieces,
     sse,
@@ -26,30 +31,22 @@ from orchestrator.testing.script import Usage
 _DONE = b"data: [DONE]\n\n"
 
 
-def _read(body: object) -> Ask:
+def _read(body: Body) -> Ask:
     match body:
         case {"model": str(model), "messages": list(messages)}:
             return Ask(
                 model=model,
                 stream=body.get("stream") is True,
-                news=news(messages, _is_own),
+                news=news(messages),
                 tools=tuple(_tools(body.get("tools"))),
                 wants_usage=_wants_usage(body.get("stream_options")),
             )
         case _:
             message = "a chat completion needs `model` and `messages`"
-            raise BadRequest(message)
+            raise BadRequestError(message)
 
 
-def _is_own(message: object) -> bool:
-    match message:
-        case {"role": "assistant"}:
-            return True
-        case _:
-            return False
-
-
-def _wants_usage(options: object) -> bool:
+def _wants_usage(options: JsonValue) -> bool:
     match options:
         case {"include_usage": True}:
             return True
@@ -57,23 +54,15 @@ def _wants_usage(options: object) -> bool:
             return False
 
 
-def _tools(declared: object) -> Iterator[Tool]:
-    match declared:
-        case list(tools):
-            for tool in tools:
-                yield from _tool(tool)
-        case _:
-            return
-
-
-def _tool(tool: object) -> Iterator[Tool]:
-    match tool:
-        case {"type": "function", "function": {"name": str(name)}}:
-            yield Tool(name)
-        case {"type": "custom", "custom": {"name": str(name)}}:
-            yield Tool(name, "custom")
-        case _:
-            return
+def _tools(declared: JsonValue) -> Iterator[Tool]:
+    for tool in items(declared):
+        match tool:
+            case {"type": "function", "function": {"name": str(name)}}:
+                yield Tool(name)
+            case {"type": "custom", "custom": {"name": str(name)}}:
+                yield Tool(name, "custom")
+            case _:
+                pass
 
 
 def _stream(ask: Ask, answer: Answer) -> Iterator[bytes]:

@@ -15,7 +15,9 @@ class ExhaustedError(Exception):
 
 
 class MismatchError(Exception):
-    """A turn's `expect` does not hold, or no turn's `when` does. The message says what was asked instead."""
+    """A turn's `expect` does not hold, or no turn's `when` does. The message says what was asked
+    instead.
+    """
 
 
 class Cursor:

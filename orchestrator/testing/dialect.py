@@ -1,6 +1,7 @@
-"""What a wire dialect is: how it reads a generation request, and how it writes an answer or an error.
+"""What a wire dialect is: how a request is read, and how an answer or an error is written.
 
-A dialect is pure: it turns values into values. Each of `chat`, `responses`, `messages` and `ollama` makes one.
+A dialect is pure: it turns values into values. Each of `chat`, `responses`, `messages` and
+`ollama` makes one.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import orjson
+from pydantic import JsonValue
 
 from orchestrator.testing.script import ErrorText, StopReason, ToolCall, Usage
 
+# What is sent, and what was got. JsonValue is for reading: a pattern narrows it.
 Json = Mapping[str, object]
+Body = Mapping[str, JsonValue]
 
-# An answer streams in at most about this many pieces, so that a text of a megabyte is not a million events.
+# An answer streams in at most about this many pieces, so that a text of a megabyte is not a
+# million events.
 _PIECES = 200
 _MIN_PIECE_CHARS = 16
 
@@ -35,7 +40,8 @@ class Tool:
 class Ask:
     """A generation request, whatever its dialect.
 
-    `news` is the text that it adds since the model's last answer. `is_probe`: a warm-up, which consumes no turn.
+    `news` is the text that it adds since the model's last answer. `is_probe`: a warm-up, which
+    consumes no turn.
     """
 
     model: str
@@ -52,7 +58,9 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model says. `number` is that of the request and makes ids: `call_3_1`. `time` in Unix seconds."""
+    """What the model says. `number` is that of the request and makes ids: `call_3_1`. `time` in
+    Unix seconds.
+    """
 
     number: int
     time: float
@@ -63,13 +71,17 @@ class Answer:
     stop_reason: StopReason = "end_turn"
 
     def call_id(self, index: int) -> str:
-        """The id of the tool call at `index`: the script's, else one made from the request's number."""
+        """The id of the tool call at `index`: the script's, else one made from the request's
+        number.
+        """
         return self.tool_calls[index].id or f"call_{self.number}_{index + 1}"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error to be told in a dialect's own words. `kind` says which, `status` is for `kind="status"`."""
+    """An error to be told in a dialect's own words. `kind` says which, `status` is for
+    `kind="status"`.
+    """
 
     kind: Literal["status", "context_overflow", "model_not_found", "quota_exceeded"]
     model: str
@@ -82,13 +94,14 @@ class Problem:
 class Dialect:
     """One wire format, as functions.
 
-    `stream` yields the frames of a streamed answer, `whole` is the body of one that is not streamed. `error` gives
-    status and body. `stream_error` is the frame or frames that tell a problem after the stream has begun.
+    `stream` yields the frames of a streamed answer, `whole` is the body of one that is not
+    streamed. `error` gives status and body. `stream_error` is the frame or frames that tell a
+    problem after the stream has begun.
     """
 
     name: Literal["chat", "responses", "messages", "ollama"]
     stream_type: str
-    read: Callable[[object], Ask]
+    read: Callable[[Body], Ask]
     stream: Callable[[Ask, Answer], Iterator[bytes]]
     whole: Callable[[Ask, Answer], Json]
     error: Callable[[Problem], tuple[int, Json]]
@@ -97,7 +110,7 @@ class Dialect:
     overflows_in_stream: bool = False
 
 
-class BadRequest(ValueError):
+class BadRequestError(ValueError):
     """A body that is not a request of this dialect. The message says what is missing."""
 
 
@@ -123,8 +136,10 @@ def arguments_text(call: ToolCall) -> str:
             return orjson.dumps(arguments).decode()
 
 
-def arguments_object(call: ToolCall) -> object:
-    """The arguments as an object, for the dialects that send no text. Text that is no JSON object becomes `{}`."""
+def arguments_object(call: ToolCall) -> Body:
+    """The arguments as an object, for the dialects that send no text. Text that is no JSON object
+    becomes `{}`.
+    """
     match call.arguments:
         case str(text):
             return _object_or_empty(text)
@@ -132,15 +147,15 @@ def arguments_object(call: ToolCall) -> object:
             return arguments
 
 
-def _object_or_empty(text: str) -> object:
+def _object_or_empty(text: str) -> Body:
     try:
-        parsed: object = orjson.loads(text)
+        parsed: JsonValue = orjson.loads(text)
     except orjson.JSONDecodeError:
         return {}
     return parsed if isinstance(parsed, dict) else {}
 
 
-def text_of(content: object) -> str:
+def text_of(content: JsonValue) -> str:
     """All the text in a message's content, whatever the nesting of its parts."""
     match content:
         case str(text):
@@ -155,7 +170,25 @@ def text_of(content: object) -> str:
             return ""
 
 
-def news(messages: Sequence[object], is_own: Callable[[object], bool]) -> str:
+def items(value: JsonValue) -> list[JsonValue]:
+    """The list itself; empty for anything that is no list."""
+    match value:
+        case list(listed):
+            return listed
+        case _:
+            return []
+
+
+def is_assistant(message: JsonValue) -> bool:
+    """Whether the model itself said this, in the dialects that have roles."""
+    match message:
+        case {"role": "assistant"}:
+            return True
+        case _:
+            return False
+
+
+def news(messages: Sequence[JsonValue], is_own: Callable[[JsonValue], bool] = is_assistant) -> str:
     """The text of the messages after the last one that the model itself said."""
     own = [index for index, message in enumerate(messages) if is_own(message)]
     return text_of(list(messages[own[-1] + 1 if own else 0 :]))

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from http import HTTPStatus
 
+from pydantic import JsonValue
+
 from orchestrator.testing.dialect import (
     Answer,
     Ask,
-    BadRequest,
+    BadRequestError,
+    Body,
     Dialect,
     Json,
     Problem,
     Tool,
     arguments_object,
     arguments_text,
+    items,
     news,
     pieces,
     sse,
@@ -36,46 +40,34 @@ _BY_STATUS: dict[int, tuple[str, str]] = {
     413: ("request_too_large", "Request exceeds the maximum size"),
     429: (
         "rate_limit_error",
-        "This request would exceed your organization's rate limit of 40,000 input tokens per minute.",
+        "This request would exceed your organization's rate limit of 40,000 input tokens a minute.",
     ),
     500: ("api_error", "Internal server error"),
     529: ("overloaded_error", "Overloaded"),
 }
 
 
-def _read(body: object) -> Ask:
+def _read(body: Body) -> Ask:
     match body:
         case {"model": str(model), "messages": list(messages)}:
             return Ask(
                 model=model,
                 stream=body.get("stream") is True,
-                news=news(messages, _is_own),
+                news=news(messages),
                 tools=tuple(_tools(body.get("tools"))),
             )
         case _:
             message = "a message needs `model` and `messages`"
-            raise BadRequest(message)
+            raise BadRequestError(message)
 
 
-def _is_own(message: object) -> bool:
-    match message:
-        case {"role": "assistant"}:
-            return True
-        case _:
-            return False
-
-
-def _tools(declared: object) -> Iterator[Tool]:
-    match declared:
-        case list(tools):
-            for tool in tools:
-                match tool:
-                    case {"name": str(name)}:
-                        yield Tool(name)
-                    case _:
-                        pass
-        case _:
-            return
+def _tools(declared: JsonValue) -> Iterator[Tool]:
+    for tool in items(declared):
+        match tool:
+            case {"name": str(name)}:
+                yield Tool(name)
+            case _:
+                pass
 
 
 def _stream(ask: Ask, answer: Answer) -> Iterator[bytes]:
@@ -106,7 +98,9 @@ def _opening(block: Json) -> tuple[Json, Iterator[Json]]:
             return {**start, "input": {}}, _json_deltas(text)
         case _:
             text = str(block["text"])
-            return {**block, "text": ""}, ({"type": "text_delta", "text": piece} for piece in pieces(text))
+            return {**block, "text": ""}, (
+                {"type": "text_delta", "text": piece} for piece in pieces(text)
+            )
 
 
 def _thinking_deltas(text: str) -> Iterator[Json]:
@@ -208,7 +202,11 @@ def _words(problem: Problem) -> tuple[int, str, str]:
         case "status":
             return problem.status, *(_BY_STATUS.get(problem.status) or _unlisted(problem.status))
         case "context_overflow":
-            return 400, "invalid_request_error", "prompt is too long: 210034 tokens > 200000 maximum"
+            return (
+                400,
+                "invalid_request_error",
+                "prompt is too long: 210034 tokens > 200000 maximum",
+            )
         case "model_not_found":
             return 404, "not_found_error", f"model: {problem.model}"
         case "quota_exceeded":
@@ -221,7 +219,7 @@ def _words(problem: Problem) -> tuple[int, str, str]:
 
 def _unlisted(status: int) -> tuple[str, str]:
     known = {known.value: known.phrase for known in HTTPStatus}
-    type_ = "api_error" if status >= 500 else "invalid_request_error"  # noqa: PLR2004
+    type_ = "api_error" if status >= 500 else "invalid_request_error"
     return type_, known.get(status, "Error")
 
 

@@ -1,4 +1,6 @@
-"""Ollama's native chat: `POST /api/chat`, lines of JSON when streamed (the default there). Error texts are Ollama's."""
+"""Ollama's native chat: `POST /api/chat`, lines of JSON when streamed (the default there). Error
+texts are Ollama's.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,19 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 import orjson
+from pydantic import JsonValue
 
 from orchestrator.testing.dialect import (
     Answer,
     Ask,
-    BadRequest,
+    BadRequestError,
+    Body,
     Dialect,
     Json,
     Problem,
     Tool,
     arguments_object,
+    items,
     news,
     pieces,
 )
@@ -25,42 +30,29 @@ from orchestrator.testing.dialect import (
 _NS_PER_TOKEN = 20_000_000
 
 
-def _read(body: object) -> Ask:
+def _read(body: Body) -> Ask:
     match body:
         case {"model": str(model)}:
-            messages = body.get("messages")
-            said: list[object] = list(messages) if isinstance(messages, list) else []
+            said = items(body.get("messages"))
             return Ask(
                 model=model,
                 stream=body.get("stream") is not False,
-                news=news(said, _is_own),
+                news=news(said),
                 tools=tuple(_tools(body.get("tools"))),
                 is_probe=not said,  # Ollama loads the model and answers nothing
             )
         case _:
             message = "model is required"
-            raise BadRequest(message)
+            raise BadRequestError(message)
 
 
-def _is_own(message: object) -> bool:
-    match message:
-        case {"role": "assistant"}:
-            return True
-        case _:
-            return False
-
-
-def _tools(declared: object) -> Iterator[Tool]:
-    match declared:
-        case list(tools):
-            for tool in tools:
-                match tool:
-                    case {"function": {"name": str(name)}}:
-                        yield Tool(name)
-                    case _:
-                        pass
-        case _:
-            return
+def _tools(declared: JsonValue) -> Iterator[Tool]:
+    for tool in items(declared):
+        match tool:
+            case {"function": {"name": str(name)}}:
+                yield Tool(name)
+            case _:
+                pass
 
 
 def _stream(ask: Ask, answer: Answer) -> Iterator[bytes]:

@@ -1,8 +1,11 @@
-"""A turn of the script becomes an HTTP response in the dialect of the request. Pure: no socket, no clock."""
+"""A turn of the script becomes an HTTP response in the dialect of the request. Pure: no socket, no
+clock.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 
 import orjson
@@ -26,37 +29,35 @@ _CHARS_PER_TOKEN = 4
 def play(dialect: Dialect, ask: Ask, turn: Turn, answer: Answer) -> Response:
     """The response of one turn. `answer` is what `answer_of` made of the turn."""
     response = _play(dialect, ask, turn, answer)
-    return Response(
-        status=response.status,
-        body=response.body,
+    return replace(
+        response,
         headers=(*response.headers, *turn.headers.items()),
-        length=response.length,
         delay_s=turn.delay,
         drip=None if turn.drip is None else (turn.drip.bytes, turn.drip.seconds),
-        ending=response.ending,
     )
 
 
 def answer_of(turn: Turn, number: int, time: float, request_bytes: int) -> Answer:
-    """What a turn says, spelled out. Without usage in the script, four characters count as one token."""
-    text, thought = spell(turn.text), spell(turn.thought)
-    answer = Answer(number=number, time=time, text=text, thought=thought, tool_calls=turn.tool_calls)
-    match turn.usage:
-        case Usage() as usage:
-            pass
-        case "none":
-            usage = None
-        case None:
-            usage = _estimate(answer, request_bytes)
-    return Answer(
+    """What a turn says, spelled out. Without usage in the script, a token is four characters."""
+    answer = Answer(
         number=number,
         time=time,
-        text=text,
-        thought=thought,
+        text=spell(turn.text),
+        thought=spell(turn.thought),
         tool_calls=turn.tool_calls,
-        usage=usage,
         stop_reason=turn.stop_reason or "end_turn",
     )
+    return replace(answer, usage=_usage(turn, answer, request_bytes))
+
+
+def _usage(turn: Turn, answer: Answer, request_bytes: int) -> Usage | None:
+    match turn.usage:
+        case "none":
+            return None
+        case None:
+            return _estimate(answer, request_bytes)
+        case usage:
+            return usage
 
 
 def _estimate(answer: Answer, request_bytes: int) -> Usage:
@@ -87,8 +88,7 @@ def _play(dialect: Dialect, ask: Ask, turn: Turn, answer: Answer) -> Response:
         case "truncate":
             return _half(dialect, ask, turn, answer)
         case "cut" | "reset" | "hang" as ending:
-            half = _half(dialect, ask, turn, answer)
-            return Response(half.status, half.body, half.headers, half.length, ending=ending)
+            return replace(_half(dialect, ask, turn, answer), ending=ending)
         case "garbage":
             return Response(200, _GARBAGE, _type(dialect.stream_type))
         case "html":

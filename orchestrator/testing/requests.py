@@ -1,4 +1,6 @@
-"""The record of a request, for assertions: what was asked, with which turn it was answered, and no key in it."""
+"""The record of a request, for assertions: what was asked, with which turn it was answered, and no
+key in it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from hmac import compare_digest
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import orjson
+from pydantic import JsonValue
 
 from orchestrator.testing.wire import Message
 
@@ -22,16 +25,19 @@ MAX_DECODED_BYTES = 256 * 1024 * 1024
 
 
 class UnreadableBodyError(ValueError):
-    """A body in an encoding that cannot be undone here, or one that is not in the encoding it claims."""
+    """A body in an encoding that cannot be undone here, or one that is not in the encoding it
+    claims.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request as the server got it.
 
-    `number` counts from 1 over all requests, `time` is Unix seconds, `headers` have lower-case names and no keys,
-    `body` is the parsed JSON (None when it is empty or is not JSON). `turn` counts from 1 in the script, None where
-    no turn was consumed; `status` is what was answered, None where nothing was.
+    `number` counts from 1 over all requests, `time` is Unix seconds, `headers` have lower-case
+    names and no keys, `body` is the parsed JSON (None when it is empty or is not JSON). `turn`
+    counts from 1 in the script, None where no turn was consumed; `status` is what was answered,
+    None where nothing was.
     """
 
     number: int
@@ -41,7 +47,7 @@ class Request:
     method: str
     path: str
     headers: Mapping[str, str]
-    body: object
+    body: JsonValue
     key_sha256: str | None
     turn: int | None = None
     status: int | None = None
@@ -60,7 +66,9 @@ class Request:
         return orjson.dumps(asdict(self), option=orjson.OPT_APPEND_NEWLINE)
 
 
-def record(message: Message, number: int, time: float, session: str, dialect: str | None) -> Request:
+def record(
+    message: Message, number: int, time: float, session: str, dialect: str | None
+) -> Request:
     """The request without its keys. Raises UnreadableBodyError."""
     keys = [*_header_keys(message), *_parameter_keys(message.target)]
     return Request(
@@ -76,10 +84,10 @@ def record(message: Message, number: int, time: float, session: str, dialect: st
     )
 
 
-def parse(content: bytes) -> object:
+def parse(content: bytes) -> JsonValue:
     """The JSON in a body, or None where there is none."""
     try:
-        parsed: object = orjson.loads(content)
+        parsed: JsonValue = orjson.loads(content)
     except orjson.JSONDecodeError:
         return None
     return parsed

@@ -1,7 +1,7 @@
 """OpenAI Responses: `POST /v1/responses`, as the codex CLI speaks it, streamed and not.
 
-A tool call becomes the item that the declared tool asks for: function, free-form (`custom`), `local_shell`, or a
-function in a namespace (codex's MCP tools).
+A tool call becomes the item that the declared tool asks for: function, free-form (`custom`),
+`local_shell`, or a function in a namespace (codex's MCP tools).
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from pydantic import JsonValue
+
 from orchestrator.testing.dialect import (
     Answer,
     Ask,
-    BadRequest,
+    BadRequestError,
+    Body,
     Dialect,
     Json,
     Problem,
     Tool,
     arguments_object,
     arguments_text,
+    items,
     news,
     pieces,
     sse,
@@ -28,23 +32,23 @@ from orchestrator.testing.openai_errors import error, error_object
 from orchestrator.testing.script import ToolCall, Usage
 
 
-def _read(body: object) -> Ask:
+def _read(body: Body) -> Ask:
     match body:
-        case {"model": str(model), "input": str() | list() as said}:
-            items: list[object] = [said] if isinstance(said, str) else said
+        case {"model": str(model), "input": str() | list() as given}:
+            said = items(given) or [given]
             return Ask(
                 model=model,
                 stream=body.get("stream") is True,
-                news=news(items, _is_own),
-                tools=(*_tools(body.get("tools")), *_additional_tools(items)),
-                is_probe=items in ([], [""]),  # codex warms LM Studio up with an empty input
+                news=news(said, _is_own),
+                tools=(*_tools(body.get("tools")), *_additional_tools(said)),
+                is_probe=not given,  # codex warms LM Studio up with an empty input
             )
         case _:
             message = "a response needs `model` and `input`"
-            raise BadRequest(message)
+            raise BadRequestError(message)
 
 
-def _is_own(item: object) -> bool:
+def _is_own(item: JsonValue) -> bool:
     match item:
         case {"role": "assistant"} | {"type": "reasoning"}:
             return True
@@ -54,9 +58,9 @@ def _is_own(item: object) -> bool:
             return False
 
 
-def _additional_tools(items: Sequence[object]) -> Iterator[Tool]:
+def _additional_tools(said: Sequence[JsonValue]) -> Iterator[Tool]:
     """Codex declares the tools of some models in the input instead."""
-    for item in items:
+    for item in said:
         match item:
             case {"type": "additional_tools", "tools": tools}:
                 yield from _tools(tools)
@@ -64,16 +68,12 @@ def _additional_tools(items: Sequence[object]) -> Iterator[Tool]:
                 pass
 
 
-def _tools(declared: object, namespace: str | None = None) -> Iterator[Tool]:
-    match declared:
-        case list(tools):
-            for tool in tools:
-                yield from _tool(tool, namespace)
-        case _:
-            return
+def _tools(declared: JsonValue, namespace: str | None = None) -> Iterator[Tool]:
+    for tool in items(declared):
+        yield from _tool(tool, namespace)
 
 
-def _tool(tool: object, namespace: str | None) -> Iterator[Tool]:
+def _tool(tool: JsonValue, namespace: str | None) -> Iterator[Tool]:
     match tool:
         case {"type": "namespace", "name": str(name), "tools": inner}:
             yield from _tools(inner, name)
@@ -129,7 +129,9 @@ def _reasoning(answer: Answer) -> _Item:
 
 def _message(answer: Answer) -> _Item:
     id_ = f"msg_{answer.number}"
-    kind, key = ("refusal", "refusal") if answer.stop_reason == "refusal" else ("output_text", "text")
+    kind, key = (
+        ("refusal", "refusal") if answer.stop_reason == "refusal" else ("output_text", "text")
+    )
     where: Json = {"item_id": id_, "content_index": 0}
     extra: Json = {"annotations": [], "logprobs": []} if kind == "output_text" else {}
     part = {"type": kind, key: answer.text, **extra}
@@ -188,12 +190,13 @@ def _free_form(call: ToolCall) -> str:
 def _shell_action(call: ToolCall) -> Json:
     match arguments_object(call):
         case {"command": str(command)}:
-            argv: object = ["bash", "-lc", command]
+            argv: JsonValue = ["bash", "-lc", command]
         case {"command": argv}:
             pass
         case _:
             argv = []
-    return {"type": "exec", "command": argv, "env": {}}
+    action: Json = {"type": "exec", "command": argv, "env": {}}
+    return action
 
 
 def _deltas(event: str, where: Json, text: str) -> Iterator[tuple[str, Json]]:
@@ -221,17 +224,14 @@ def _stream(ask: Ask, answer: Answer) -> Iterator[bytes]:
 
 
 def _whole(ask: Ask, answer: Answer) -> Json:
-    response = {**_response(ask, answer, "completed"), "output": _outputs(ask, answer)}
+    response = _response(ask, answer, "completed")
+    response["output"] = [item.done for item in _items(ask, answer)]
     if answer.usage is not None:
         response["usage"] = _usage(answer.usage)
     if answer.stop_reason == "max_tokens":
         response["status"] = "incomplete"
         response["incomplete_details"] = {"reason": "max_output_tokens"}
     return response
-
-
-def _outputs(ask: Ask, answer: Answer) -> list[Json]:
-    return [item.done for item in _items(ask, answer)]
 
 
 def _response(ask: Ask, answer: Answer, status: str) -> dict[str, object]:
@@ -271,7 +271,7 @@ def _error(problem: Problem) -> tuple[int, Json]:
 
 def _stream_error(problem: Problem) -> Iterator[bytes]:
     told = error_object(problem, overflow_param="input")
-    response = {
+    response: Json = {
         "id": f"resp_{problem.number}",
         "object": "response",
         "status": "failed",

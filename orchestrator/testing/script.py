@@ -1,7 +1,8 @@
 """The script of a scripted model: what it says, turn by turn, and the faults it plays.
 
-A script is a value (`Script`); `load_script` reads one from a YAML or JSON file. Every error is a `ScriptError` that
-names the file and the key. This module knows nothing of HTTP or of any provider's wire format.
+A script is a value (`Script`); `load_script` reads one from a YAML or JSON file. Every error is a
+`ScriptError` that names the file and the key. This module knows nothing of HTTP or of any
+provider's wire format.
 """
 
 from __future__ import annotations
@@ -38,12 +39,15 @@ FaultName = Literal[
 ]
 StopReason = Literal["end_turn", "max_tokens", "refusal"]
 
-# Faults that may come in the middle of an answer: the turn's text and tool calls are sent up to the half of it.
+# Faults that may come in the middle of an answer: the turn's text and tool calls are sent up to
+# the half of it.
 _MIDWAY: frozenset[str] = frozenset({"stream_error", "reset", "cut", "truncate", "hang"})
 
 
 class ScriptError(ValueError):
-    """A script that cannot be used. The message names the file, the key, what was found and what is allowed."""
+    """A script that cannot be used. The message names the file, the key, what was found and what
+    is allowed.
+    """
 
 
 class _Part(BaseModel):
@@ -70,7 +74,8 @@ Text = str | Repeated
 class ToolCall(_Part):
     """One call the model asks for. `name` is the tool's name as the agent declares it.
 
-    A string as `arguments` is sent as it is: the input of a free-form tool, or JSON that is broken on purpose.
+    A string as `arguments` is sent as it is: the input of a free-form tool, or JSON that is broken
+    on purpose.
     """
 
     name: str
@@ -79,7 +84,9 @@ class ToolCall(_Part):
 
 
 class Usage(_Part):
-    """Tokens of one answer. `input_tokens` excludes cached ones; `output_tokens` includes reasoning."""
+    """Tokens of one answer. `input_tokens` excludes cached ones; `output_tokens` includes
+    reasoning.
+    """
 
     input_tokens: Annotated[int, Field(ge=0)] = 0
     cache_read_tokens: Annotated[int, Field(ge=0)] = 0
@@ -122,19 +129,12 @@ class ErrorText(_Part):
     type: str | None = None
 
 
-def _header_values(headers: object) -> object:
-    match headers:
-        case dict():
-            # YAML reads `retry-after: 2` as a number; on the wire it is text.
-            return {
-                key: str(value) if isinstance(value, int | float) else value
-                for key, value in headers.items()
-            }
-        case _:
-            return headers
+def _header_value(value: object) -> object:
+    # YAML reads `retry-after: 2` as a number; on the wire it is text.
+    return str(value) if isinstance(value, int | float) else value
 
 
-Headers = Annotated[dict[str, str], BeforeValidator(_header_values)]
+Headers = dict[str, Annotated[str, BeforeValidator(_header_value)]]
 
 
 class Turn(_Part):
@@ -184,7 +184,9 @@ _Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
 class Script(_Part):
-    """`model`: the name or names served (`"*"` is any); `turns`: one for each generation request, in order."""
+    """`model`: the name or names served (`"*"` is any); `turns`: one for each generation request,
+    in order.
+    """
 
     model: str | _Names = "scripted"
     turns: tuple[Turn, ...] = Field(strict=False)
@@ -210,7 +212,9 @@ def spell(text: Text) -> str:
 
 
 def load_script(path: str | Path) -> Script:
-    """The script in a YAML or JSON file. Raises ScriptError, or OSError when the file cannot be read."""
+    """The script in a YAML or JSON file. Raises ScriptError, or OSError when the file cannot be
+    read.
+    """
     path = Path(path)
     content = path.read_bytes()
     if len(content) > MAX_SCRIPT_BYTES:
@@ -240,24 +244,26 @@ def _parse(path: Path, content: bytes) -> object:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys, where the last one would silently win, and aliases."""
+    """SafeLoader that refuses aliases, and duplicate keys, of which the last would silently win."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.composer.ComposerError(
-                None, None, "aliases are not allowed", event.start_mark
+            raise yaml.MarkedYAMLError(
+                problem="aliases are not allowed", problem_mark=self.get_mark()
             )
-        return super().compose_node(parent, index)
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.MappingNode):
+            _refuse_duplicates(node)
+        return node
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-        seen: set[object] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                problem = f"duplicate key {key.value!r}"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+
+def _refuse_duplicates(node: yaml.MappingNode) -> None:
+    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+    for key, _ in node.value:
+        if keys.count(key.value) > 1:
+            raise yaml.MarkedYAMLError(
+                problem=f"duplicate key {key.value!r}", problem_mark=key.start_mark
+            )
 
 
 def _explain(name: str, error: ValidationError) -> str:

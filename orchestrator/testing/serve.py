@@ -1,6 +1,7 @@
 """`python -m orchestrator.testing serve SCRIPT`: the scripted model server as a program.
 
-It prints one line `{"base_url": ...}` when it is ready, and ends on SIGTERM, on SIGINT, or with its stdin.
+It prints one line `{"base_url": ...}` when it is ready, and ends on SIGTERM, on SIGINT, or with
+its stdin.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -92,14 +93,9 @@ def _write(log: BinaryIO, request: Request) -> None:
 
 
 async def _cancel_at_end_of_stdin(scope: anyio.CancelScope) -> None:
-    while await _stdin_readable() and os.read(_STDIN, _READ_BYTES):
-        pass
+    more = True
+    while more:
+        with suppress(PermissionError):  # epoll refuses files and /dev/null: always readable
+            await anyio.wait_readable(_STDIN)
+        more = bool(os.read(_STDIN, _READ_BYTES))
     scope.cancel()
-
-
-async def _stdin_readable() -> bool:
-    try:
-        await anyio.wait_readable(_STDIN)
-    except PermissionError:
-        pass  # a file or /dev/null, which epoll refuses because they are always readable
-    return True

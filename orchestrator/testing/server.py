@@ -1,10 +1,11 @@
-"""The scripted model server: one script, every dialect, on loopback. It records each request it gets.
+"""The scripted model server: one script, every dialect, on loopback, and a record of each request.
 
     async with model_server(script) as server:
         ...  # run an agent against server.base_url
     assert server.exhausted == 0
 
-A path before the API's own names a session: `server.url("a")` plays the script from its start for those who use it.
+A path before the API's own names a session: those who use `server.url("a")` get the script from
+its start.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urlsplit
 
 import anyio
+from pydantic import JsonValue
 
 from orchestrator.testing import catalog
 from orchestrator.testing.chat import CHAT
 from orchestrator.testing.cursor import Cursor, ExhaustedError, MismatchError
-from orchestrator.testing.dialect import Ask, BadRequest, Dialect, Problem
+from orchestrator.testing.dialect import Ask, BadRequestError, Dialect, Problem
 from orchestrator.testing.messages import MESSAGES
 from orchestrator.testing.ollama import OLLAMA
 from orchestrator.testing.play import answer_of, json_lines, json_response, play, refuse, tell
@@ -48,8 +50,8 @@ _PATH = re.compile(
 class ModelServer:
     """A server that is up. `requests` grows with each request, in the order of their arrival.
 
-    `exhausted` counts the requests that came after the script's last turn, `mismatches` says which `expect` or `when`
-    did not hold. Both are errors for the client too.
+    `exhausted` counts the requests that came after the script's last turn, `mismatches` says which
+    `expect` or `when` did not hold. Both are errors for the client too.
     """
 
     script: Script
@@ -65,7 +67,9 @@ class ModelServer:
         return f"{self.base_url}/{session}" if session else self.base_url
 
     def remaining(self, session: str = "") -> int:
-        """How many turns are left to a session. A turn that repeats for ever counts as one, for ever."""
+        """How many turns are left to a session. A turn that repeats for ever counts as one, for
+        ever.
+        """
         return self._cursor(session).remaining
 
     def _cursor(self, session: str) -> Cursor:
@@ -96,8 +100,8 @@ class ModelServer:
         if dialect is None:
             return None, self._look_up(request, endpoint)
         try:
-            ask = dialect.read(request.body)
-        except BadRequest as error:
+            ask = _ask(dialect, request.body)
+        except BadRequestError as error:
             ask = Ask(model="", stream=False)
             return None, refuse(dialect, ask, request.number, str(error), "bad_request")
         return self._generate(request, dialect, ask)
@@ -161,13 +165,21 @@ def _place(target: str) -> tuple[str, str]:
     return (found["session"].strip("/"), found["endpoint"]) if found else ("", "")
 
 
+def _ask(dialect: Dialect, body: JsonValue) -> Ask:
+    match body:
+        case dict():
+            return dialect.read(body)
+        case _:
+            raise BadRequestError("the body is no JSON object")
+
+
 def _one_model(script: Script, name: str) -> Response:
     if not script.serves(name):
         return tell(CHAT, Problem("model_not_found", name, 0))
     return json_response(catalog.model(name))
 
 
-def _show(script: Script, body: object) -> Response:
+def _show(script: Script, body: JsonValue) -> Response:
     match body:
         case {"model": str(name)} | {"name": str(name)} if not script.serves(name):
             return tell(OLLAMA, Problem("model_not_found", name, 0))
@@ -184,8 +196,8 @@ async def model_server(
 ) -> AsyncGenerator[ModelServer]:
     """A scripted model server on loopback, up while the block runs.
 
-    `on_request` is called with each record. Raises ScriptError for a mapping that is no script, OSError when the port
-    is taken.
+    `on_request` is called with each record. Raises ScriptError for a mapping that is no script,
+    OSError when the port is taken.
     """
     parsed = script if isinstance(script, Script) else parse_script(script)
     with listen(port) as listener:

@@ -1,14 +1,16 @@
-"""HTTP/1.1 on loopback sockets, with a control that web servers do not give: slow, cut, silent and reset answers.
+"""HTTP/1.1 on loopback sockets, with a control that web servers do not give: slow, cut, silent and
+reset answers.
 
-h11 parses and frames; anyio waits. The sockets are plain non-blocking ones, because a true reset (RST) and a body cut
-at an exact byte need the socket itself. What is answered is decided elsewhere: `Response` is a value.
+h11 parses and frames; anyio waits. The sockets are plain non-blocking ones, because a true reset
+(RST) and a body cut at an exact byte need the socket itself. What is answered is decided
+elsewhere: `Response` is a value.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,7 +21,8 @@ import h11
 
 MAX_BODY_BYTES = 256 * 1024 * 1024
 _READ_BYTES = 65536
-# What is kept of a client's early next request while an answer is paused; more than this waits in the kernel.
+# What is kept of a client's early next request while an answer is paused; more than this waits in
+# the kernel.
 _MAX_AHEAD_BYTES = 1024 * 1024
 
 Ending = Literal["complete", "cut", "reset", "hang"]
@@ -27,7 +30,9 @@ Ending = Literal["complete", "cut", "reset", "hang"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A request as it came: `target` is path and query, header names are lower case, `body` is still encoded."""
+    """A request as it came: `target` is path and query, header names are lower case, `body` is
+    still encoded.
+    """
 
     method: str
     target: str
@@ -43,8 +48,9 @@ class Message:
 class Response:
     """An answer and how it is played. `status` None: not a byte is sent before the ending.
 
-    `length` is the content length to declare; without it the body is chunked. `delay_s` passes before the first byte;
-    with `drip` (bytes, seconds) the body leaves in that many bytes at a time.
+    `length` is the content length to declare; without it the body is chunked. `delay_s` passes
+    before the first byte; with `drip` (bytes, seconds) the body leaves in that many bytes at a
+    time.
     """
 
     status: int | None
@@ -118,21 +124,21 @@ class _Wire:
 
 
 def listen(port: int = 0) -> socket.socket:
-    """A listening socket on loopback. Port 0 lets the kernel choose. Raises OSError when the port is taken."""
+    """A listening socket on loopback. Port 0 lets the kernel choose. Raises OSError when the port
+    is taken.
+    """
     listener = socket.create_server(("127.0.0.1", port), backlog=512)
-    listener.setblocking(False)
+    listener.settimeout(0)
     return listener
 
 
-async def accept(
-    listener: socket.socket, handle: Handler, tasks: anyio.abc.TaskGroup
-) -> None:
+async def accept(listener: socket.socket, handle: Handler, tasks: anyio.abc.TaskGroup) -> None:
     """Serves every connection in a task of its own, until cancelled."""
     while True:
         await anyio.wait_readable(listener)
         with suppress(BlockingIOError, ConnectionAbortedError):  # it went away again
             client, _ = listener.accept()
-            client.setblocking(False)
+            client.settimeout(0)
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             tasks.start_soon(serve, client, handle)
 
@@ -189,16 +195,16 @@ async def _next_event(wire: _Wire, http: h11.Connection) -> object:
 
 
 def _message(head: h11.Request, body: bytes) -> Message:
-    headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers)
+    headers = tuple(
+        (name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers
+    )
     return Message(head.method.decode("ascii"), head.target.decode("latin-1"), headers, body)
 
 
 async def _refuse(wire: _Wire, http: h11.Connection, status: int, reason: str) -> None:
     if http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
         content = reason.encode()
-        response = Response(
-            status, (content,), (("connection", "close"),), length=len(content)
-        )
+        response = Response(status, (content,), (("connection", "close"),), length=len(content))
         await _send_head(wire, http, response)
         await _send_body(wire, http, response)
         await wire.send(http.send(h11.EndOfMessage()) or b"")
