@@ -1,0 +1,26 @@
+"""What every test shares: one event loop, time-outs by marker, property tests that do not hurry."""
+
+from collections.abc import Iterable
+
+import hypothesis
+import pytest
+
+REAL_AGENT_S = 120
+
+hypothesis.settings.register_profile(
+    "project",
+    deadline=None,  # a shared machine is slow at times; pytest's time-out ends what hangs
+    print_blob=True,
+)
+hypothesis.settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("real") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(REAL_AGENT_S))
