@@ -127,6 +127,7 @@ class About:
 
     `tested` are version texts, newest first. `dialects` are what it can use of a model server,
     `servers` the kinds that it knows by itself. `prompt_tokens` is the size of its leanest own prompt.
+    `key_env` is the variable that usually holds the provider's key.
     `enforces` are the levels of access that the CLI itself can hold an agent to.
     """
 
@@ -140,6 +141,7 @@ class About:
     prompt_tokens: int | None = None
     enforces: tuple[Literal["read", "edit", "full"], ...] = ("read", "edit", "full")
     resumes: bool = False
+    key_env: str | None = None
 
 
 class Conversation(Protocol):

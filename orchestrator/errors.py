@@ -12,6 +12,9 @@ A failed agent is a value (`Outcome`), not an exception; only `Outcome.check()` 
     └── OutcomeError         raised by `Outcome.check()`: the run did not succeed
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class OrchestrateError(Exception):
     """Base of all. `str()` says what and which; `hint` says what to do next, or is None."""
@@ -59,3 +62,17 @@ class OutcomeError(OrchestrateError):
     def __init__(self, message: str, *, status: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+
+
+@contextmanager
+def lone_error() -> Iterator[None]:
+    """Let a single exception out of a task group as itself: whoever calls us names it in `except`."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if error is group:
+            raise
+        raise error from error.__cause__

@@ -1,0 +1,358 @@
+"""Configuration: which agents there are, where models are served, limits, and where records go.
+
+`load_config()` is the only place that reads the environment and configuration files; the library reads
+nothing by itself. Adapters and kinds of model server come from entry points, ours like anybody's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import entry_points
+from ipaddress import ip_address
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from platformdirs import user_config_path, user_data_path, user_state_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from orchestrator.adapter import Adapter, Agent
+from orchestrator.errors import ConfigError
+from orchestrator.events import Tier
+from orchestrator.server import ModelServer
+from orchestrator.task import Limits, LimitsModel, Text
+
+FILE = "orchestrate.toml"
+Value = TypeVar("Value")
+
+
+def _none() -> Mapping[str, Value]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that the supervisor needs to know; frozen.
+
+    `agents` in the order of preference. `broken` adapters by name, with the reason. `state` is the
+    folder of records, `agents_folder` where programs of our own installing are. `environ` is what
+    agents' environments are chosen from; it may hold keys and is not shown.
+    """
+
+    agents: tuple[Agent, ...] = ()
+    adapters: Mapping[str, Adapter] = field(default_factory=_none)
+    servers: Mapping[str, ModelServer] = field(default_factory=_none)
+    broken: Mapping[str, str] = field(default_factory=_none)
+    limits: Limits = Limits()
+    state: Path = field(default_factory=lambda: user_state_path("orchestrate"))
+    agents_folder: Path = field(default_factory=lambda: user_data_path("orchestrate") / "agents")
+    environ: Mapping[str, str] = field(default_factory=_none, repr=False)
+
+
+# --- the file ------------------------------------------------------------------------------------
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _Defaults(_Strict):
+    agent: Text | None = Field(None, description="The agent that goes first.")
+
+
+class _Server(_Strict):
+    kind: Text
+    base_url: Text | None = None
+    api_key_env: Text | None = None
+    local: bool | None = Field(None, description="The owner declares that this host is local.")
+
+
+class _Agent(BaseModel):
+    # What is not common to all agents is the adapter's own business, and checked there.
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    adapter: Text
+    model: Text | None = None
+    server: Text | None = None
+    base_url: Text | None = None
+    api_key_env: Text | None = None
+    tier: Literal["local", "cloud"] | None = None
+    profile: Literal["user", "clean"] | None = None
+
+
+class _File(_Strict):
+    defaults: _Defaults = _Defaults()
+    limits: LimitsModel = LimitsModel()
+    servers: dict[Annotated[str, Field(min_length=1)], _Server] = {}
+    agents: dict[Annotated[str, Field(min_length=1)], _Agent] = {}
+
+
+_UNTRUSTED_AGENT = ("argv", "env", "env_from", "base_url", "api_key_env", "program")
+_UNTRUSTED_SERVER = ("base_url", "api_key_env", "local")
+
+
+def load_config(
+    path: Path | None = None,
+    *,
+    folder: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Config:
+    """The configuration from the user's file, the project's and the environment. Raises ConfigError.
+
+    `path` names a file, which is then trusted and the only one read. Else the user's own and
+    `orchestrate.toml` in `folder` (default: the working directory) are read; the latter was written by
+    whoever wrote the repository, so what could run a program or move a key is refused there by name.
+    """
+    environ = dict(os.environ) if environ is None else environ
+    stated = environ.get("ORCHESTRATE_CONFIG")
+    named = path or (Path(stated) if stated else None)
+    servers = dict(_load("orchestrator.servers", ModelServer))
+    adapters, broken = load_adapters()
+    files = [_read(named)] if named else _found(folder or Path.cwd())
+    merged = _File(
+        defaults=next((file.defaults for file in files if file.defaults.agent), _Defaults()),
+        servers={name: server for file in reversed(files) for name, server in file.servers.items()},
+        agents={name: agent for file in files for name, agent in file.agents.items()},
+    )
+    limits = Limits()
+    for file in files:
+        limits = limits.meet(file.limits.limits())
+    agents = [
+        _agent(name, entry, merged.servers, servers, adapters, broken)
+        for name, entry in merged.agents.items()
+    ]
+    taken = {agent.name for agent in agents}
+    agents += [agent for agent in _discovered(adapters, servers, environ) if agent.name not in taken]
+    state = environ.get("ORCHESTRATE_STATE_DIR")
+    return Config(
+        agents=_first(merged.defaults.agent, agents),
+        adapters=MappingProxyType(adapters),
+        servers=MappingProxyType(servers),
+        broken=MappingProxyType(broken),
+        limits=limits,
+        state=Path(state).absolute() if state else user_state_path("orchestrate"),
+        environ=MappingProxyType(dict(environ)),
+    )
+
+
+def load_adapters() -> tuple[dict[str, Adapter], dict[str, str]]:
+    """All adapters by name, and those that could not be imported, with the reason."""
+    adapters: dict[str, Adapter] = {}
+    broken: dict[str, str] = {}
+    for entry in entry_points(group="orchestrator.adapters"):
+        try:
+            adapters[entry.name] = entry.load()
+        except (ImportError, AttributeError) as error:
+            broken[entry.name] = str(error)
+    return dict(sorted(adapters.items())), broken
+
+
+def known_adapter(name: str, config_adapters: Mapping[str, Adapter], where: str) -> Adapter:
+    """The adapter of that name. Raises ConfigError with the known ones."""
+    if (adapter := config_adapters.get(name)) is not None:
+        return adapter
+    near = difflib.get_close_matches(name, config_adapters, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else None
+    known = ", ".join(config_adapters) or "none"
+    raise ConfigError(f"{where}: no adapter {name!r} (known: {known})", hint=hint)
+
+
+def _load(group: str, kind: type[Value]) -> Iterable[tuple[str, Value]]:
+    for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
+        value = entry.load()
+        if not isinstance(value, kind):
+            raise ConfigError(f"entry point {entry.value}: not a {kind.__name__}")
+        yield entry.name, value
+
+
+def _found(folder: Path) -> list[_File]:
+    """The project's file, then the user's; either may be missing."""
+    files: list[_File] = []
+    if (project := folder / FILE).exists():
+        file = _read(project)
+        _refuse_untrusted(file, project)
+        files.append(file)
+    if (user := user_config_path("orchestrate") / FILE).exists():
+        files.append(_read(user))
+    return files
+
+
+def _refuse_untrusted(file: _File, path: Path) -> None:
+    refused = [
+        f"agents.{name}.{key}"
+        for name, agent in file.agents.items()
+        for key in _UNTRUSTED_AGENT
+        if key in agent.model_fields_set
+    ]
+    refused += [
+        f"servers.{name}.{key}"
+        for name, server in file.servers.items()
+        for key in _UNTRUSTED_SERVER
+        if key in server.model_fields_set
+    ]
+    if refused:
+        text = f"{path}: not trusted to set {', '.join(refused)}: the file was found, not named"
+        raise ConfigError(text, hint=f"If you trust it, name it: `--config {path}`.")
+
+
+def _read(path: Path) -> _File:
+    try:
+        value = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    try:
+        return _File.model_validate(value)
+    except ValidationError as error:
+        problems = "\n".join(f"{path}: {_problem(problem)}" for problem in error.errors())
+        raise ConfigError(problems) from None
+
+
+def _problem(error: Mapping[str, object]) -> str:
+    location = error["loc"]
+    where = ".".join(str(part) for part in location) if isinstance(location, tuple) else ""
+    if error["type"] == "extra_forbidden":
+        known = {*_File.model_fields, *_Server.model_fields, *LimitsModel.model_fields, "agent"}
+        near = difflib.get_close_matches(where.rsplit(".", 1)[-1], known, n=1)
+        return f"{where}: unknown key" + (f"; did you mean `{near[0]}`?" if near else "")
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{where}: found {error['input']!r}; allowed: {message}"
+
+
+# --- agents --------------------------------------------------------------------------------------
+
+
+def _agent(
+    name: str,
+    entry: _Agent,
+    places: Mapping[str, _Server],
+    kinds: Mapping[str, ModelServer],
+    adapters: Mapping[str, Adapter],
+    broken: Mapping[str, str],
+) -> Agent:
+    """One agent as configured, with its server looked up."""
+    where = f"agent {name!r}"
+    if entry.adapter in broken:
+        raise ConfigError(f"{where}: adapter {entry.adapter!r} is broken: {broken[entry.adapter]}")
+    known_adapter(entry.adapter, adapters, where)
+    agent = Agent(
+        name=name,
+        adapter=entry.adapter,
+        model=entry.model,
+        base_url=entry.base_url,
+        api_key_env=entry.api_key_env,
+        options=MappingProxyType(dict(entry.model_extra or {})),
+    )
+    place_name, model = _place(entry, places)
+    local: bool | None = None
+    if place_name is not None:
+        agent, local = _at(agent, place_name, model, places, kinds, where)
+    tier = entry.tier or _tier(agent, kinds, local)
+    profile = entry.profile or ("clean" if tier == "local" or agent.base_url else "user")
+    return replace(agent, tier=tier, profile=profile)
+
+
+def _place(entry: _Agent, places: Mapping[str, _Server]) -> tuple[str | None, str | None]:
+    """The server's name, stated or as the first part of the model's (only if one is named so)."""
+    if entry.server is not None or entry.model is None:
+        return entry.server, entry.model
+    first, slash, rest = entry.model.partition("/")
+    return (first, rest) if slash and first in places else (None, entry.model)
+
+
+def _at(
+    agent: Agent,
+    place_name: str,
+    model: str | None,
+    places: Mapping[str, _Server],
+    kinds: Mapping[str, ModelServer],
+    where: str,
+) -> tuple[Agent, bool | None]:
+    """The agent at a server: a configured one, or a kind at its usual address."""
+    place = places.get(place_name)
+    kind_name = place.kind if place else place_name
+    kind = kinds.get(kind_name)
+    if kind is None:
+        known = ", ".join(sorted({*places, *kinds}))
+        raise ConfigError(f"{where}: no server {kind_name!r} (known: {known})")
+    base_url = agent.base_url or (place.base_url if place else None) or default_url(kind)
+    key = agent.api_key_env or (place.api_key_env if place else None)
+    placed = replace(agent, server=kind_name, base_url=base_url, model=model, api_key_env=key)
+    return placed, place.local if place else None
+
+
+def default_url(kind: ModelServer) -> str | None:
+    """Where a server of this kind usually is: on loopback at its port, or the provider's URL."""
+    return kind.base_url if kind.port is None else f"http://127.0.0.1:{kind.port}"
+
+
+def _tier(agent: Agent, kinds: Mapping[str, ModelServer], local: bool | None) -> Tier:
+    if local is not None:
+        return "local" if local else "cloud"
+    if agent.base_url is not None:
+        return tier_of(agent.base_url)
+    return "local" if agent.server is not None and kinds[agent.server].local else "cloud"
+
+
+def tier_of(base_url: str) -> Tier:
+    """`local` for a loopback address (or a scripted server), else `cloud`."""
+    if base_url.startswith("scripted:"):
+        return "local"
+    host = urlsplit(base_url if "://" in base_url else f"//{base_url}").hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return "local"
+    try:
+        return "local" if ip_address(host).is_loopback else "cloud"
+    except ValueError:
+        return "cloud"
+
+
+def _discovered(
+    adapters: Mapping[str, Adapter], kinds: Mapping[str, ModelServer], environ: Mapping[str, str]
+) -> list[Agent]:
+    """An agent for each adapter with a program, and one for each server that the environment names."""
+    agents: list[Agent] = []
+    for name, adapter in adapters.items():
+        about = adapter.about
+        if about.program is None:
+            continue
+        key = about.key_env if about.key_env in environ else None
+        agents.append(Agent(name=name, adapter=name, api_key_env=key, profile="user"))
+        for kind in kinds.values():
+            url = _variable(kind.url_env, environ)
+            model = _variable(kind.model_env, environ)
+            if (url or model) and set(kind.dialects) & set(about.dialects):
+                base_url = url or default_url(kind)
+                agents.append(
+                    Agent(
+                        name=f"{name}-{kind.name}",
+                        adapter=name,
+                        model=model,
+                        server=kind.name,
+                        base_url=base_url,
+                        tier=tier_of(base_url) if base_url else "local",
+                        profile="clean",
+                    )
+                )
+    return sorted(agents, key=lambda agent: (agent.tier == "cloud", agent.name))
+
+
+def _variable(names: tuple[str, ...], environ: Mapping[str, str]) -> str | None:
+    return next((environ[name] for name in names if environ.get(name)), None)
+
+
+def _first(name: str | None, agents: list[Agent]) -> tuple[Agent, ...]:
+    """The agents with the default one first. Raises ConfigError if there is none of that name."""
+    if name is None:
+        return tuple(agents)
+    chosen = [agent for agent in agents if agent.name == name]
+    if not chosen:
+        known = ", ".join(agent.name for agent in agents)
+        raise ConfigError(f"defaults.agent: no agent {name!r} (known: {known})")
+    return (*chosen, *(agent for agent in agents if agent.name != name))

@@ -1,0 +1,292 @@
+r"""The append-only record of a run: a folder with the raw spool, the events, the task and the outcome.
+
+    runs/RUN_ID/  stdout stderr    raw, written by the agent itself
+                  events.jsonl     one event a line
+                  task.json        what was asked, of which agent
+                  outcome.json     how it ended
+
+Files are 0600 in folders 0700. An event is in the journal before anyone sees it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import tarfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+from orchestrator.adapter import Agent
+from orchestrator.errors import InputError, JournalError
+from orchestrator.events import Event, Outcome, Usage, decode
+from orchestrator.task import Task
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+EVENTS, TASK, OUTCOME, STDOUT, STDERR = (
+    "events.jsonl",
+    "task.json",
+    "outcome.json",
+    "stdout",
+    "stderr",
+)
+_MIN_PREFIX = 4
+_BLOCK = 1024 * 1024
+_FOLLOW_S = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What task.json holds: the task, the agent that was chosen, and what the run went on from.
+
+    `before` is the usage of the session before this run; `resumed` the run that it continues.
+    """
+
+    run_id: str
+    started: str
+    task: Task
+    agent: Agent
+    before: Usage | None = None
+    resumed: str | None = None
+
+
+class Journal:
+    """Writes the events of one run. Use as a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._fd = _create(folder / EVENTS)
+        # Held while the run lasts, and freed by the kernel if we die: so others can tell.
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        self._good = 0
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+
+    def append(self, lines: Sequence[bytes]) -> None:
+        r"""Write events (without `\n`) in one go. Raises JournalError; what stood before stays whole."""
+        block = b"".join(line + b"\n" for line in lines)
+        written = 0
+        try:
+            while written < len(block):
+                written += os.write(self._fd, block[written:])
+        except OSError as error:
+            # A torn tail would swallow the next event: cut back to the last whole block.
+            os.ftruncate(self._fd, self._good)
+            text = f"cannot write {self.folder / EVENTS}: {error.strerror}"
+            hint = "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
+            raise JournalError(text, hint=hint) from error
+        self._good += written
+
+    def sync(self) -> None:
+        """Make what was written durable: called at the end of a run."""
+        os.fdatasync(self._fd)
+
+
+def make_folder(runs: Path, run_id: str) -> Path:
+    """A new folder for a run, 0700. Raises JournalError."""
+    folder = runs / run_id
+    try:
+        runs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        text = f"cannot make {folder}: {error.strerror}"
+        hint = "Set ORCHESTRATE_STATE_DIR to a folder that you can write to."
+        raise JournalError(text, hint=hint) from error
+    return folder
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write task.json."""
+    _write(folder / TASK, orjson.dumps(record, default=_plain, option=orjson.OPT_INDENT_2))
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Write outcome.json."""
+    _write(folder / OUTCOME, orjson.dumps(outcome, option=orjson.OPT_INDENT_2))
+
+
+def read_record(folder: Path) -> Record:
+    """The record of a run. Raises JournalError."""
+    from pydantic import TypeAdapter, ValidationError
+
+    path = folder / TASK
+    try:
+        return TypeAdapter(Record).validate_json(path.read_bytes())
+    except OSError as error:
+        raise JournalError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise JournalError(f"{path}: not a record of a run: {error}") from error
+
+
+def read_events(folder: Path) -> Iterator[Event]:
+    """The events of a run in order; a torn last line (a crash) is left out. Raises JournalError."""
+    for line in read_lines(folder):
+        yield decode(line)
+
+
+def read_lines(folder: Path) -> Iterator[bytes]:
+    r"""The whole lines of a journal, without `\n`."""
+    try:
+        with (folder / EVENTS).open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield line[:-1]
+    except OSError as error:
+        raise JournalError(f"cannot read {folder / EVENTS}: {error.strerror}") from error
+
+
+def follow_lines(folder: Path) -> Iterator[bytes]:
+    r"""The lines of a journal as they are written, without `\n`, until its run is over. Blocks."""
+    path = folder / EVENTS
+    try:
+        with path.open("rb") as file:
+            torn = b""
+            while True:
+                # Asked before reading: what was written until then is read below.
+                over = not running(folder)
+                for line in file:
+                    torn += line
+                    if torn.endswith(b"\n"):
+                        yield torn[:-1]
+                        torn = b""
+                if over:
+                    return
+                time.sleep(_FOLLOW_S)
+    except OSError as error:
+        raise JournalError(f"cannot read {path}: {error.strerror}") from error
+
+
+def running(folder: Path) -> bool:
+    """Whether somebody is writing this run's journal now."""
+    try:
+        with (folder / EVENTS).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def export_run(folder: Path, target: Path) -> None:
+    """Pack a run's files into a new .tar.gz, 0600, without the agent's home. Raises JournalError."""
+    try:
+        fd = _create(target)
+        with os.fdopen(fd, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
+            for path in sorted(folder.iterdir()):
+                if path.is_file() and not path.is_symlink():
+                    archive.add(path, arcname=f"{folder.name}/{path.name}")
+    except OSError as error:
+        raise JournalError(f"cannot write {target}: {error.strerror}") from error
+
+
+def read_outcome(folder: Path) -> Outcome | None:
+    """How the run ended, or None while it goes on (or if it was cut off by a crash)."""
+    from pydantic import TypeAdapter, ValidationError
+
+    path = folder / OUTCOME
+    try:
+        return TypeAdapter(Outcome).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise JournalError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise JournalError(f"{path}: not an outcome: {error}") from error
+
+
+def list_runs(runs: Path) -> list[Path]:
+    """The folders of all runs, oldest first (run ids sort by time)."""
+    try:
+        return sorted(path for path in runs.iterdir() if (path / TASK).exists())
+    except FileNotFoundError:
+        return []
+
+
+def find_run(runs: Path, name: str) -> Path:
+    """The run's folder, by its id, by a unique beginning or end of it, or by `last`. Raises InputError."""
+    known = list_runs(runs)
+    if name == "last" and known:
+        return known[-1]
+    ending = [
+        path
+        for path in known
+        if len(name) >= _MIN_PREFIX and (path.name.startswith(name) or path.name.endswith(name))
+    ]
+    match ending:
+        case [path]:
+            return path
+        case []:
+            raise InputError(f"no run {name!r}", hint="`orchestrate runs list` shows them.")
+        case _:
+            text = f"{name!r} could be any of {len(ending)} runs"
+            raise InputError(text, hint="Give more of the id; `orchestrate runs list` shows them.")
+
+
+def scrub(path: Path, secrets: Sequence[str]) -> None:
+    """Overwrite every secret in a raw file with as many `*`, so that offsets still hold."""
+    needles = [secret.encode() for secret in secrets]
+    if not needles or not path.exists():
+        return
+    pattern = re.compile(b"|".join(re.escape(needle) for needle in needles))
+    overlap = max(len(needle) for needle in needles) - 1
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        position = 0
+        while chunk := file.read(overlap + _BLOCK):
+            for found in pattern.finditer(chunk):
+                file.seek(position + found.start())
+                file.write(b"*" * len(found[0]))
+            position += _BLOCK
+            file.seek(position)
+    path.chmod(0o400)
+
+
+# --- files and JSON ------------------------------------------------------------------------------
+
+
+def _create(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, 0o600)
+    except OSError as error:
+        raise JournalError(f"cannot make {path}: {error.strerror}") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all: written beside it, then renamed."""
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    fd = _create(draft)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content + b"\n")
+        draft.rename(path)
+    except OSError as error:
+        raise JournalError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _plain(value: object) -> object:
+    match value:
+        case Path():
+            return str(value)
+        case Mapping():
+            return dict(value)
+        case _:
+            raise TypeError(type(value).__name__)

@@ -1,0 +1,348 @@
+"""How a run ended, decided from all the evidence. Pure; the exit status alone decides nothing.
+
+Success needs all of: the agent's own terminal word, a clean exit, no final error, no denial, no tool
+call left open, for editing kinds a changed tree, and a check that passed where there is one.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from orchestrator.adapter import Agent, Exit
+from orchestrator.events import (
+    Changes,
+    Check,
+    Error,
+    ErrorKind,
+    Failure,
+    Message,
+    Outcome,
+    Permission,
+    SessionStarted,
+    Status,
+    StopReason,
+    ToolCall,
+    ToolCallStatus,
+    ToolKind,
+    TurnFinished,
+    TurnStarted,
+    Update,
+    Usage,
+)
+from orchestrator.server import ModelServer
+from orchestrator.task import EDITING_KINDS, READING_KINDS, Task
+
+Stopped: TypeAlias = Literal[
+    "interrupted", "cancelled", "timed_out", "stalled", "budget_exceeded", "output_limit"
+]
+"""Why the supervisor itself ended a run."""
+
+STATUS: Mapping[ErrorKind, Status] = MappingProxyType(
+    {
+        "denied": "denied",
+        "refused": "refused",
+        "unavailable": "unavailable",
+        "server_error": "unavailable",
+        "auth_failed": "auth_failed",
+        "model_not_found": "model_not_found",
+        "rate_limited": "rate_limited",
+        "context_overflow": "context_overflow",
+        "budget_exceeded": "budget_exceeded",
+        "max_turns": "budget_exceeded",
+        "stalled": "stalled",
+        "timed_out": "timed_out",
+        "cancelled": "cancelled",
+        "interrupted": "interrupted",
+        "unroutable": "unroutable",
+    }
+)
+"""The status that a kind of error leads to; every other kind is `failed`."""
+
+_READS: frozenset[ToolKind] = frozenset({"read", "search", "think", "fetch", "switch_mode"})
+_ASKED_TO_STOP = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
+@dataclass(kw_only=True)
+class Digest:
+    """What the updates of one run say, folded as they come."""
+
+    session_id: str | None = None
+    model: str | None = None
+    text: str | None = None
+    terminal: StopReason | None = None
+    error: Error | None = None
+    denied: list[Permission] = field(default_factory=list[Permission])
+    calls: dict[str, ToolCallStatus] = field(default_factory=dict[str, ToolCallStatus])
+    wrote: bool = False
+    _kinds: dict[str, ToolKind] = field(default_factory=dict[str, ToolKind])
+    _asked: dict[str, Permission] = field(default_factory=dict[str, Permission])
+
+    def add(self, update: Update) -> None:
+        """Take one update into account."""
+        match update:
+            case SessionStarted(session_id=session_id, model=model):
+                self.session_id = session_id
+                self.model = model or self.model
+            case TurnStarted():
+                self.terminal, self.error = None, None
+            case TurnFinished(stop_reason=stop_reason):
+                self.terminal = stop_reason
+            case Message(role="assistant", text=text):
+                self.text = text
+            case Error():
+                self.error = update
+            case ToolCall():
+                self._tool_call(update)
+            case Permission():
+                self._permission(update)
+            case _:
+                pass
+
+    @property
+    def open_calls(self) -> list[str]:
+        """Ids of the tool calls that began and did not end."""
+        return [id_ for id_, status in self.calls.items() if status in {"pending", "in_progress"}]
+
+    def _tool_call(self, call: ToolCall) -> None:
+        self.calls[call.id] = call.status or self.calls.get(call.id, "pending")
+        if call.kind is not None:
+            self._kinds[call.id] = call.kind
+        kind = self._kinds.get(call.id, "other")
+        if call.status == "completed" and kind not in _READS:
+            self.wrote = True
+
+    def _permission(self, permission: Permission) -> None:
+        self._asked[permission.id] = permission
+        self.denied = [asked for asked in self._asked.values() if asked.status == "denied"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """All that is known of a run that is over.
+
+    `exit` is None if nothing was ever started. `stopped` and `stopped_why`: the supervisor ended it.
+    `changes` is None if nobody could look at the work tree. `usage` is the run's, summed.
+    """
+
+    task: Task
+    digest: Digest
+    exit: Exit | None
+    stopped: Stopped | None = None
+    stopped_why: str | None = None
+    changes: Changes | None = None
+    check: Check | None = None
+    usage: Usage | None = None
+
+
+def finished(facts: Facts) -> bool:
+    """The agent says that it is done and ended cleanly: worth a look at its work (the check)."""
+    exit_ = facts.exit
+    return (
+        facts.stopped is None
+        and facts.digest.terminal == "end_turn"
+        and facts.digest.error is None
+        and exit_ is not None
+        and exit_.status == 0
+    )
+
+
+def decide(facts: Facts) -> Outcome:
+    """The one outcome. `evidence` lists the facts that led to it, the deciding one last."""
+    failure = _failure(facts)
+    status: Status = "succeeded" if failure is None else STATUS.get(failure.kind, "failed")
+    digest = facts.digest
+    return Outcome(
+        status=status,
+        verified=None if facts.check is None else facts.check.passed,
+        text=digest.text,
+        session_id=digest.session_id,
+        usage=facts.usage,
+        changes=facts.changes,
+        error=failure,
+        evidence=_evidence(facts, failure),
+        model=digest.model,
+    )
+
+
+def _failure(facts: Facts) -> Failure | None:
+    """The first reason why this was no success, the strongest evidence first."""
+    for reason in (_stopped, _signalled, _error, _terminal, _exit, _denied, _left_open, _work, _check):
+        if (failure := reason(facts)) is not None:
+            return failure
+    return None
+
+
+def _stopped(facts: Facts) -> Failure | None:
+    match facts.stopped:
+        case None:
+            return None
+        case kind:
+            return Failure(kind=kind, text=facts.stopped_why or f"stopped: {kind}")
+
+
+def _signalled(facts: Facts) -> Failure | None:
+    number = facts.exit.signal if facts.exit else None
+    if number is None:
+        return None
+    name = signal_name(number)
+    if number in _ASKED_TO_STOP:
+        return Failure(kind="interrupted", text=f"the agent was ended by {name}")
+    return Failure(kind="crashed", text=f"the agent was killed by {name}")
+
+
+def _error(facts: Facts) -> Failure | None:
+    error = facts.digest.error
+    if error is None:
+        return None
+    return Failure(kind=error.kind, text=error.text, hint=error.hint)
+
+
+def _terminal(facts: Facts) -> Failure | None:
+    match facts.digest.terminal:
+        case "end_turn":
+            return None
+        case "max_tokens":
+            return Failure(kind="incomplete", text="the model's answer was cut at its token limit")
+        case "max_turn_requests":
+            return Failure(kind="max_turns", text="the agent used up its steps before it was done")
+        case "refusal":
+            return Failure(kind="refused", text="the model refused")
+        case "cancelled":
+            return Failure(kind="interrupted", text="the agent's turn was cancelled")
+        case "error":
+            return Failure(kind="unknown", text="the agent says that its turn failed")
+        case None:
+            return Failure(kind="incomplete", text=_silent(facts.exit))
+
+
+def _silent(exit_: Exit | None) -> str:
+    if exit_ is None:
+        return "the agent was never started"
+    ended = f"the agent ended (exit {exit_.status}) without saying that it is done"
+    last = exit_.stderr.strip().rsplit("\n", 1)[-1].strip()
+    return f"{ended}: {last[:300]}" if last else ended
+
+
+def _exit(facts: Facts) -> Failure | None:
+    status = facts.exit.status if facts.exit else None
+    if status == 0:
+        return None
+    return Failure(kind="crashed", text=f"the agent said it is done, but exited {status}")
+
+
+def _denied(facts: Facts) -> Failure | None:
+    denied = facts.digest.denied
+    if not denied or (facts.check is not None and facts.check.passed):
+        return None
+    what = denied[-1].tool or denied[-1].reason or denied[-1].id
+    return Failure(kind="denied", text=f"{len(denied)} action(s) denied, the last: {what}")
+
+
+def _left_open(facts: Facts) -> Failure | None:
+    calls = facts.digest.open_calls
+    if not calls or (facts.check is not None and facts.check.passed):
+        return None
+    text = f"the agent ended with {len(calls)} tool call(s) still running"
+    return Failure(kind="incomplete", text=text)
+
+
+def _work(facts: Facts) -> Failure | None:
+    kind, changes = facts.task.kind, facts.changes
+    if kind in EDITING_KINDS:
+        changed = facts.digest.wrote if changes is None else bool(changes.files)
+        if not changed:
+            return Failure(kind="no_change", text=f"nothing changed, and a {kind} task must change")
+    if kind in READING_KINDS and not (facts.digest.text or "").strip():
+        return Failure(kind="incomplete", text=f"no answer, and a {kind} task must give one")
+    return None
+
+
+def _check(facts: Facts) -> Failure | None:
+    check = facts.check
+    if check is None or check.passed:
+        return None
+    how = "did not end in time" if check.exit is None else f"exited {check.exit}"
+    return Failure(kind="check_failed", text=f"the check `{check.command}` {how}")
+
+
+def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
+    digest, exit_ = facts.digest, facts.exit
+    evidence = [f"terminal event: {digest.terminal or 'none'}"]
+    match exit_:
+        case None:
+            evidence.append("exit: never started")
+        case Exit(signal=int(number)):
+            evidence.append(f"exit: {signal_name(number)}")
+        case Exit(status=status):
+            evidence.append(f"exit: {status}")
+    if digest.open_calls:
+        evidence.append(f"tool calls left open: {len(digest.open_calls)}")
+    if digest.denied:
+        evidence.append(f"denied: {len(digest.denied)}")
+    match facts.changes:
+        case None:
+            evidence.append("changes: not looked at")
+        case changes:
+            size = f"{len(changes.files)} file(s), +{changes.insertions} -{changes.deletions}"
+            evidence.append(f"changes: {size}")
+    if facts.check is not None:
+        evidence.append(f"check: {'passed' if facts.check.passed else 'failed'}")
+    if failure is not None:
+        evidence.append(f"{failure.kind}: {failure.text}")
+    return evidence
+
+
+def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str | None:
+    """What to do next, in one line: the agent's own hint, or the usual one for this kind of failure.
+
+    `server` is the kind of model server that the agent uses, None for a provider's own.
+    """
+    if failure.hint is not None:
+        return failure.hint
+    place = server.title if server else "the model's provider"
+    models = f" (`{server.list_models}`)" if server and server.list_models else ""
+    start = f" (`{server.start}`)" if server and server.start else ""
+    key = f"Is the key in {agent.api_key_env} valid" if agent.api_key_env else "Is there a key or login"
+    match failure.kind:
+        case "unavailable":
+            return f"Is {place} running{start} and reachable at {agent.base_url or 'its address'}?"
+        case "server_error":
+            return f"{place} failed by itself: look at its log, or try again later."
+        case "auth_failed":
+            return f"{key} for {agent.base_url or place}? Name its variable with --api-key-env."
+        case "model_not_found":
+            return f"Is the model {agent.model or '(none named)'} there{models}? Name another with --model."
+        case "rate_limited":
+            return "Wait for the limit to reset, or use another agent or model."
+        case "context_overflow":
+            return "Give the task less to read (`files:`), or a model with a larger context."
+        case "budget_exceeded" | "max_turns" | "timed_out" | "stalled" | "output_limit":
+            return "Raise the limit under `limits:`, or split the task."
+        case "denied":
+            return "Allow more with `access: edit` or `access: full`, if the task needs it."
+        case "bad_usage":
+            return "The agent's program refused its arguments: is its version a tested one?"
+        case "check_failed":
+            return "See the check's output with `orchestrate runs show last`, then resume the run."
+        case "no_change":
+            return "See what it did with `orchestrate runs show last`; say more exactly what to change."
+        case "spawn":
+            return "Is the program installed and allowed to run?"
+        case "refused":
+            return "The model would not do it: say it otherwise, or use another model."
+        case "interrupted" | "cancelled":
+            return "Go on with `orchestrate runs resume last -p ...`, if the agent began a session."
+        case _:
+            return "See what it did with `orchestrate runs show last`."
+
+
+def signal_name(number: int) -> str:
+    """`SIGTERM` for 15; the number for one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,87 @@
+"""Which agent does a task. Pure: each agent considered gets a rank, or the reason why it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from orchestrator.adapter import Agent
+from orchestrator.config import tier_of
+from orchestrator.events import Considered
+from orchestrator.task import Task
+
+
+def _no_problems() -> Mapping[str, str]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What is known of the world: agents by name that cannot run now, and why."""
+
+    problems: Mapping[str, str] = field(default_factory=_no_problems)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """One agent with the task's pins applied. `rank` 0 goes first; None: ruled out, by `reason`."""
+
+    agent: Agent
+    rank: int | None
+    reason: str
+
+
+def choose(task: Task, agents: Sequence[Agent], state: State) -> tuple[Route, ...]:
+    """A route for every agent: the usable ones first, by rank, then the others.
+
+    For now: a pinned agent, else the order given (configured ones in file order, before the
+    discovered, which come local before cloud, then by name).
+    """
+    usable: list[Route] = []
+    refused: list[Route] = []
+    for agent in agents:
+        placed = pinned(task, agent)
+        reason = _against(task, placed, state)
+        if reason is not None:
+            refused.append(Route(agent=placed, rank=None, reason=reason))
+        else:
+            why = "pinned by the task" if task.agent else f"first usable ({placed.tier})"
+            why = why if not usable else f"usable ({placed.tier}), but a later choice"
+            usable.append(Route(agent=placed, rank=len(usable), reason=why))
+    return (*usable, *refused)
+
+
+def considered(routes: Sequence[Route]) -> list[Considered]:
+    """The routes as the event shows them."""
+    return [
+        Considered(agent=route.agent.name, chosen=route.rank == 0, reason=route.reason)
+        for route in routes
+    ]
+
+
+def pinned(task: Task, agent: Agent) -> Agent:
+    """The agent with the task's model, base_url and key. A URL brings its own key or none."""
+    if task.model is not None:
+        agent = replace(agent, model=task.model)
+    if task.base_url is not None:
+        agent = replace(
+            agent,
+            base_url=task.base_url,
+            api_key_env=task.api_key_env,
+            server=agent.server if agent.base_url == task.base_url else None,
+            tier=tier_of(task.base_url),
+            profile="clean",
+        )
+    elif task.api_key_env is not None:
+        agent = replace(agent, api_key_env=task.api_key_env)
+    return agent
+
+
+def _against(task: Task, agent: Agent, state: State) -> str | None:
+    """Why this agent cannot do the task, or None."""
+    if task.agent is not None and agent.name != task.agent:
+        return f"the task names agent {task.agent!r}"
+    if task.privacy == "local" and agent.tier == "cloud":
+        return "privacy: local, and this agent's model is in the cloud"
+    return state.problems.get(agent.name)

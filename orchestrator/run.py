@@ -1,0 +1,782 @@
+"""One run: an agent's process from spawn to outcome, its lines to updates, updates to stamped events.
+
+What a line means is the adapter's; what starts and ends processes is `process`; what it all amounts to
+is `outcome`. Here they are put together, and every event goes to the journal before anyone sees it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import anyio
+import structlog
+
+from orchestrator import events
+from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send, Tail, unparsed
+from orchestrator.config import Config
+from orchestrator.discovery import preflight, version
+from orchestrator.errors import SpawnError, SupervisionError, lone_error
+from orchestrator.events import (
+    Check,
+    Error,
+    Event,
+    Limit,
+    Notice,
+    Outcome,
+    Output,
+    ProcessExited,
+    ProcessReaped,
+    ProcessSpawned,
+    Raw,
+    RouteSelected,
+    RunFinished,
+    RunStarted,
+    Source,
+    Stall,
+    Unparsed,
+    Update,
+    Usage,
+    WorkspaceChanged,
+)
+from orchestrator.journal import (
+    STDERR,
+    STDOUT,
+    Journal,
+    Record,
+    make_folder,
+    scrub,
+    write_outcome,
+    write_record,
+)
+from orchestrator.lines import Line, LineSplitter
+from orchestrator.outcome import Digest, Facts, Stopped, decide, finished, remedy
+from orchestrator.process import (
+    Ended,
+    Process,
+    base_environment,
+    environment,
+    run_to_end,
+)
+from orchestrator.process import Reaper as Reaper  # the supervisor opens it, and hands it on
+from orchestrator.process import open_reaper as open_reaper
+from orchestrator.route import Route, considered
+from orchestrator.task import Limits, Task
+from orchestrator.usage import add, priced
+from orchestrator.workspace import Snapshot, Unlooked, changes, snapshot
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+POLL_S = 0.02
+# inotify was worse under load; 20 ms costs 1.65 s CPU for 1,000 agents x 5 lines/s x 60 s.
+QUANTUM = 64 * 1024
+# Bytes read from one spool before the next one gets its turn: keeps quiet agents' p99 at 5 ms.
+GRACE_S = 5.0
+CHECK_TAIL = 64 * 1024
+STDERR_TAIL = 64 * 1024
+SECRET_LENGTH = 8
+# A shorter value is no key, and blanking it would tear holes into ordinary text.
+
+Publish = Callable[[Event], None]
+log = structlog.get_logger("orchestrate")
+
+
+def new_run_id() -> str:
+    """A UUIDv7: sorts by time."""
+    value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(UUID(int=value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run, prepared: everything decided that can be decided without starting anything.
+
+    `command` was made by the adapter for exactly this task and agent. `recorded` is the agent as the
+    record names it (a scripted model server has another address each time). `notes` become notices.
+    """
+
+    run_id: str
+    task: Task
+    agent: Agent
+    recorded: Agent
+    adapter: Adapter
+    command: Command
+    limits: Limits
+    routes: tuple[Route, ...] = ()
+    before: Usage | None = None
+    resumed: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Control:
+    """How a run is asked to stop, by the user, a limit or a signal. The first reason holds."""
+
+    def __init__(self) -> None:
+        self.requested = anyio.Event()
+        self.stopped: Stopped | None = None
+        self.why: str | None = None
+
+    def stop(self, stopped: Stopped, why: str) -> None:
+        """Ask for a clean stop. Returns at once."""
+        if self.stopped is None:
+            self.stopped, self.why = stopped, why
+            self.requested.set()
+
+
+# --- stamping ------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """Stamps updates and hands them on: journal first, then whoever listens."""
+
+    def __init__(
+        self,
+        *,
+        head: Mapping[str, str | None],
+        write: Callable[[Sequence[bytes]], None] | None,
+        publish: Publish,
+        secret_values: Sequence[str] = (),
+    ) -> None:
+        self.digest = Digest()
+        self.usage: Usage | None = None
+        self.cost_usd = 0.0
+        self._head = head
+        self._prefix = events.prefix(
+            run_id=head["run_id"],
+            task_id=head["task_id"],
+            parent_run_id=head["parent_run_id"],
+            agent=head["agent"],
+        )
+        self._write = write
+        self._publish = publish
+        # A lower bound, where some costs are unknown: what a budget is held against.
+        self._secret = _secret_pattern(secret_values)
+        self._seq = 0
+        self._waiting: list[tuple[Event, bytes]] = []
+
+    def add(self, update: Update, source: Source, raw: Raw | None = None) -> None:
+        """Stamp an update. It is seen after `flush`."""
+        event, line = self._stamp(update, source, raw)
+        if self._secret is not None and self._secret.search(line):
+            # On the finished line, so that keys split over fields or escaped by JSON are found too.
+            line = self._secret.sub(b"[redacted]", line)
+            event = events.decode(line)
+        self.digest.add(event.update)
+        if isinstance(event.update, Usage):
+            self.usage = add(self.usage, event.update)
+            self.cost_usd += event.update.cost_usd or 0.0
+        self._waiting.append((event, line))
+
+    def say(self, *updates: Update) -> None:
+        """Stamp the supervisor's own updates and flush."""
+        for update in updates:
+            self.add(update, "supervisor")
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what waits to the journal, then publish it. Raises JournalError."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        if self._write is not None:
+            self._write([line for _, line in waiting])
+        for event, _ in waiting:
+            self._publish(event)
+
+    def _stamp(self, update: Update, source: Source, raw: Raw | None) -> tuple[Event, bytes]:
+        event = self._event(update, source, raw)
+        try:
+            line = events.encode(event, self._prefix)
+        except (TypeError, ValueError) as error:
+            # An adapter made an update that JSON cannot hold: the spool still has the line.
+            reason = f"cannot be written as JSON: {error}"
+            event = self._event(Unparsed(stream=STDOUT, text="", reason=reason), source, raw)
+            line = events.encode(event, self._prefix)
+        self._seq += 1
+        return event, line
+
+    def _event(self, update: Update, source: Source, raw: Raw | None) -> Event:
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return Event(
+            seq=self._seq + 1,
+            time=now,
+            run_id=self._head["run_id"],
+            task_id=self._head["task_id"],
+            parent_run_id=self._head["parent_run_id"],
+            agent=self._head["agent"],
+            source=source,
+            update=update,
+            raw=raw,
+        )
+
+
+def _secret_pattern(values: Sequence[str]) -> re.Pattern[bytes] | None:
+    import orjson
+
+    forms = {orjson.dumps(value)[1:-1] for value in values if len(value) >= SECRET_LENGTH}
+    return re.compile(b"|".join(map(re.escape, sorted(forms, key=len, reverse=True)))) if forms else None
+
+
+def translate(conversation: Conversation, line: Line) -> list[Update | Send]:
+    """What one line of stdout means; at least one update, whatever the line and the adapter do."""
+    if line.oversize:
+        reason = f"a line of {line.length} bytes is too long to parse"
+        return [_kept(line, reason)]
+    try:
+        said = list(conversation.feed(line.data))
+    except Exception as error:  # noqa: BLE001
+        # An adapter is anybody's code: its mistake must cost neither the line nor the run.
+        log.warning("adapter failed on a line", error=repr(error), offset=line.offset)
+        return [_kept(line, f"the adapter failed: {error!r}")]
+    return said or [unparsed(line.data, "the adapter said nothing")]
+
+
+def _kept(line: Line, reason: str) -> Update:
+    text = line.data.decode("utf-8", "backslashreplace")
+    return Unparsed(stream=STDOUT, text=text, reason=reason)
+
+
+def _last_words(conversation: Conversation, exit_: Exit) -> list[Update]:
+    try:
+        return list(conversation.close(exit_))
+    except Exception as error:  # noqa: BLE001
+        # As above; and it is no success if the end could not be understood.
+        return [Error(kind="unknown", text=f"the adapter failed at the end: {error!r}")]
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+class Spool:
+    """Follows one growing file by lines. `grew` tells whether the last `read` found anything."""
+
+    def __init__(self, path: Path, stream: str) -> None:
+        self.stream = stream
+        self.size = 0
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._splitter = LineSplitter()
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+
+    def read(self) -> bytes:
+        """The next bytes, at most a quantum."""
+        chunk = os.pread(self._fd, QUANTUM, self.size)
+        self.size += len(chunk)
+        return chunk
+
+    def lines(self, chunk: bytes) -> list[Line]:
+        """The lines that `chunk` completes."""
+        return self._splitter.feed(chunk)
+
+    def rest(self) -> list[Line]:
+        """The last line, if it did not end."""
+        return self._splitter.close()
+
+    def shrunk(self) -> bool:
+        """Whether the agent has cut its own output; if so, reading starts again at 0."""
+        if os.fstat(self._fd).st_size >= self.size:
+            return False
+        self.size, self._splitter = 0, LineSplitter()
+        return True
+
+
+class Tails:
+    """Follows the further files that a command names, as they appear."""
+
+    def __init__(self, tails: Sequence[Tail], stack: ExitStack) -> None:
+        self._tails = tails
+        self._stack = stack
+        self._open: dict[Path, tuple[Tail, Spool]] = {}
+        # What stands there already belongs to earlier runs.
+        self._old = {path: path.stat().st_size for _, path in self._matches()}
+
+    def read(self) -> Iterator[Line]:
+        """New lines that contain what their tail asks for."""
+        self._find()
+        for tail, spool in self._open.values():
+            while chunk := spool.read():
+                for line in spool.lines(chunk):
+                    if tail.containing in line.data and not line.oversize:
+                        yield line
+
+    def _find(self) -> None:
+        for tail, path in self._matches():
+            if path not in self._open:
+                spool = self._stack.enter_context(Spool(path, tail.name))
+                spool.size = self._old.get(path, 0)
+                self._open[path] = (tail, spool)
+
+    def _matches(self) -> Iterator[tuple[Tail, Path]]:
+        for tail in self._tails:
+            for path in Path(tail.folder).glob(tail.pattern):
+                yield tail, path
+
+
+# --- the run -------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class _Live:
+    """What a running agent is made of."""
+
+    process: Process
+    conversation: Conversation
+    stdout: Spool
+    stderr: Spool
+    tails: Tails
+    sends: list[bytes] = field(default_factory=list[bytes])
+    ended: Ended | None = None
+    lost: SupervisionError | None = None
+    wake: anyio.Event = field(default_factory=anyio.Event)
+    tail_bytes: bytes = b""
+    steps: int = 0
+
+
+async def perform(
+    plan: Plan, *, config: Config, reaper: Reaper, control: Control, publish: Publish
+) -> Outcome:
+    """Run an agent on a task, from the first event to the last. The run's folder must not exist yet.
+
+    Raises JournalError if the record cannot be written, SupervisionError if the reaper is lost; then
+    the agent has been killed. Cancellation kills it at once, and the outcome is still written.
+    """
+    folder = make_folder(config.state / "runs", plan.run_id)
+    write_record(folder, _record(plan))
+    with Journal(folder) as journal:
+        recorder = Recorder(
+            head={
+                "run_id": plan.run_id,
+                "task_id": plan.task.id,
+                "parent_run_id": plan.task.parent_run_id,
+                "agent": plan.agent.name,
+            },
+            write=journal.append,
+            publish=publish,
+            secret_values=_secrets(plan, config),
+        )
+        run = _Run(plan, config=config, reaper=reaper, control=control, recorder=recorder)
+        started = time.monotonic()
+        lost: SupervisionError | None = None
+        try:
+            await run.attempt()
+        except SupervisionError as error:
+            lost = error
+            recorder.say(Error(kind="crashed", text=str(error), hint=error.hint))
+        except BaseException:
+            # Cancelled, or a failure of our own: what is known is still put on record.
+            control.stop("cancelled", "the run was cancelled")
+            run.finish(time.monotonic() - started, journal)
+            raise
+        outcome = run.finish(time.monotonic() - started, journal)
+    if lost is not None:
+        raise lost
+    return outcome
+
+
+class _Run:
+    """The state of one run while `perform` lasts."""
+
+    def __init__(
+        self, plan: Plan, *, config: Config, reaper: Reaper, control: Control, recorder: Recorder
+    ) -> None:
+        self.plan = plan
+        self.recorder = recorder
+        self.folder = config.state / "runs" / plan.run_id
+        self.config = config
+        self.reaper = reaper
+        self.control = control
+        self.exit: Exit | None = None
+        self.changes: events.Changes | None = None
+        self.check: Check | None = None
+        self._grown = 0.0
+        self._began = 0.0
+
+    async def attempt(self) -> None:
+        """Everything up to the outcome."""
+        plan = self.plan
+        agent = plan.agent
+        self.recorder.say(
+            RouteSelected(
+                model=agent.model,
+                reason=plan.routes[0].reason if plan.routes else "named",
+                considered=considered(plan.routes),
+            ),
+            RunStarted(
+                adapter=agent.adapter,
+                cli_version=await version(agent, self.config, self.reaper),
+                model=agent.model,
+                server=plan.recorded.base_url or agent.server,
+                tier=agent.tier,
+                argv=list(plan.command.argv),
+                cwd=plan.command.cwd,
+            ),
+            *(Notice(text=note) for note in plan.notes),
+        )
+        error = await preflight(agent, self.config.servers)
+        if error is not None:
+            self.recorder.say(error)
+            return
+        before = await self._look()
+        try:
+            await self._agent()
+        except SpawnError as failure:
+            self.recorder.say(Error(kind="spawn", text=str(failure), hint=failure.hint))
+            return
+        if before is not None:
+            await self._compare(before)
+        if plan.task.check is not None and finished(self._facts()):
+            await self._verify(plan.task.check)
+
+    def finish(self, duration_s: float, journal: Journal) -> Outcome:
+        """Decide, and put the outcome on record. Raises JournalError."""
+        outcome = decide(self._facts())
+        agent = self.plan.recorded
+        if outcome.error is not None:
+            server = self.config.servers.get(agent.server or "")
+            outcome.error.hint = remedy(outcome.error, agent, server)
+        outcome.agent = agent.name
+        outcome.model = outcome.model or agent.model
+        outcome.run_id = self.plan.run_id
+        outcome.duration_s = round(duration_s, 3)
+        for name in (STDOUT, STDERR):
+            scrub(self.folder / name, _secrets(self.plan, self.config))
+        self.recorder.say(RunFinished(outcome=outcome))
+        journal.sync()
+        write_outcome(self.folder, outcome)
+        return outcome
+
+    def _facts(self) -> Facts:
+        return Facts(
+            task=self.plan.task,
+            digest=self.recorder.digest,
+            exit=self.exit,
+            stopped=self.control.stopped,
+            stopped_why=self.control.why,
+            changes=self.changes,
+            check=self.check,
+            usage=priced(self.recorder.usage, self.plan.agent.tier),
+        )
+
+    # --- the agent's process
+
+    async def _agent(self) -> None:
+        plan, command = self.plan, self.plan.command
+        stdout, stderr = self.folder / STDOUT, self.folder / STDERR
+        if plan.agent.home is not None:
+            Path(plan.agent.home).mkdir(parents=True, exist_ok=True, mode=0o700)
+        env = environment(command, self.config.environ, _task_environment(plan.task, self.config))
+        with ExitStack() as stack:
+            tails = Tails(command.tails, stack)
+            async with self.reaper.spawn(
+                command, env=env, stdout=stdout, stderr=stderr, token=plan.run_id
+            ) as process:
+                self.recorder.say(ProcessSpawned(pid=process.pid))
+                live = _Live(
+                    process=process,
+                    conversation=plan.adapter.conversation(plan.task, plan.agent, plan.before),
+                    stdout=stack.enter_context(Spool(stdout, STDOUT)),
+                    stderr=stack.enter_context(Spool(stderr, STDERR)),
+                    tails=tails,
+                )
+                try:
+                    await self._follow(live)
+                    await self._bury(live)
+                finally:
+                    self._close(live)
+
+    async def _follow(self, live: _Live) -> None:
+        """Read until the process has ended; stop it when that is asked for."""
+        self._began = self._grown = anyio.current_time()
+        self._take(live, live.conversation.start(), None)
+        with lone_error():
+            await self._follow_until_end(live)
+        if live.lost is not None:
+            raise live.lost
+
+    async def _follow_until_end(self, live: _Live) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_watch, live)
+            group.start_soon(self._stop_when_asked, live)
+            while live.ended is None and live.lost is None:
+                grew = self._pump(live)
+                for data in self._sends(live):
+                    await live.process.send(data)
+                self._hold_to_limits(live)
+                if grew:
+                    await anyio.sleep(0)
+                else:
+                    with anyio.move_on_after(POLL_S):
+                        await live.wake.wait()
+            group.cancel_scope.cancel()
+
+    async def _stop_when_asked(self, live: _Live) -> None:
+        await self.control.requested.wait()
+        for send in live.conversation.interrupt():
+            await live.process.send(send.data)
+        await live.process.stop(interrupt=self.plan.command.interrupt, grace_s=GRACE_S)
+
+    async def _bury(self, live: _Live) -> None:
+        """The process has ended: kill what it left, so that nothing writes any more."""
+        ended = live.ended
+        assert ended is not None  # noqa: S101 (by `_follow`)
+        survivors = await live.process.reap()
+        self.recorder.say(
+            ProcessExited(
+                pid=live.process.pid,
+                status=ended.status,
+                signal=ended.signal,
+                cpu_s=ended.cpu_s,
+                max_rss=ended.max_rss,
+            ),
+            ProcessReaped(survivors=survivors),
+        )
+
+    def _close(self, live: _Live) -> None:
+        """Read what is left, and let the conversation have its last word."""
+        while self._pump(live):
+            pass
+        for line in live.stdout.rest():
+            self._take(live, translate(live.conversation, line), _raw(live.stdout, line))
+        for line in live.stderr.rest():
+            self._stderr(live, line)
+        text = live.tail_bytes.decode("utf-8", "replace")
+        ended = live.ended
+        self.exit = Exit(
+            status=ended.status if ended else None,
+            signal=ended.signal if ended else None,
+            stderr=text,
+        )
+        self._take(live, _last_words(live.conversation, self.exit), None)
+        self.recorder.flush()
+
+    # --- lines
+
+    def _pump(self, live: _Live) -> bool:
+        """Take in what the files have grown by; whether they have."""
+        grew = False
+        for spool in (live.stdout, live.stderr):
+            chunk = spool.read()
+            if not chunk:
+                if spool.shrunk():
+                    text = f"the agent cut its own {spool.stream} file; it is read again from 0"
+                    self.recorder.say(Notice(text=text))
+                continue
+            grew = True
+            for line in spool.lines(chunk):
+                if spool is live.stdout:
+                    self._take(live, translate(live.conversation, line), _raw(spool, line))
+                else:
+                    self._stderr(live, line)
+        for line in live.tails.read():
+            grew = True
+            self._take(live, translate(live.conversation, line), None)
+        if grew:
+            self._grown = anyio.current_time()
+            self.recorder.flush()
+        return grew
+
+    def _take(self, live: _Live, said: Iterable[Update | Send], raw: Raw | None) -> None:
+        for one in said:
+            match one:
+                case Send(data=data):
+                    live.sends.append(data)
+                case update:
+                    live.steps += update.type == "tool_call" and update.status == "in_progress"
+                    self.recorder.add(update, "agent", raw)
+
+    def _stderr(self, live: _Live, line: Line) -> None:
+        live.tail_bytes = (live.tail_bytes + line.data + b"\n")[-STDERR_TAIL:]
+        text = line.data.decode("utf-8", "backslashreplace")
+        self.recorder.add(Output(stream=STDERR, text=text), "agent", _raw(live.stderr, line))
+
+    def _sends(self, live: _Live) -> list[bytes]:
+        sends, live.sends = live.sends, []
+        return sends
+
+    # --- limits
+
+    def _hold_to_limits(self, live: _Live) -> None:
+        if self.control.stopped is not None:
+            return
+        limits, now = self.plan.limits, anyio.current_time()
+        open_calls, cost = self.recorder.digest.open_calls, self.recorder.cost_usd
+        wall, quiet = now - self._began, now - self._grown
+        size = live.stdout.size + live.stderr.size
+        if limits.wall_s is not None and wall > limits.wall_s:
+            self._limit("wall", wall, "timed_out", f"time limit of {limits.wall_s:g} s reached")
+        elif limits.stall_s is not None and quiet > limits.stall_s and not open_calls:
+            # A tool may be silent for long and still work: while one is open, `wall` is the bound.
+            self.recorder.say(Stall(budget="stall", seconds=round(quiet, 1), action="stop"))
+            why = f"no sign of life for {limits.stall_s:g} s"
+            self.control.stop("stalled", why)
+        elif limits.output_bytes is not None and size > limits.output_bytes:
+            why = f"more than {limits.output_bytes} bytes of output"
+            self._limit("output", size, "output_limit", why)
+        elif limits.steps is not None and live.steps > limits.steps:
+            self._limit("steps", live.steps, "budget_exceeded", f"more than {limits.steps} steps")
+        elif limits.cost_usd is not None and cost > limits.cost_usd:
+            why = f"more than ${limits.cost_usd:g} spent"
+            self._limit("cost_usd", cost, "budget_exceeded", why)
+
+    def _limit(self, limit: str, value: float, stopped: Stopped, why: str) -> None:
+        self.recorder.say(Limit(limit=limit, value=round(value, 3), action="stop"))
+        self.control.stop(stopped, why)
+
+    # --- the work
+
+    async def _look(self) -> Snapshot | None:
+        try:
+            return await snapshot(self.reaper, self.plan.task.workspace, self.folder / "tree.git")
+        except Unlooked as why:
+            self.recorder.say(Notice(text=f"changes cannot be told: {why}"))
+            return None
+
+    async def _compare(self, before: Snapshot) -> None:
+        try:
+            self.changes = await changes(self.reaper, before, self.folder / "diff.patch")
+        except Unlooked as why:
+            self.recorder.say(Notice(text=f"changes cannot be told: {why}"))
+            return
+        if self.changes.files:
+            self.recorder.say(WorkspaceChanged(changes=self.changes))
+
+    async def _verify(self, command: str) -> None:
+        task = self.plan.task
+        env = _task_environment(task, self.config, base=True)
+        async with anyio.create_task_group() as group:
+            group.start_soon(_cancel_when, self.control.requested, group.cancel_scope)
+            done = await run_to_end(
+                self.reaper,
+                ("/bin/sh", "-c", command),
+                cwd=task.workspace,
+                env=env,
+                limit_s=self.plan.limits.check_s or float("inf"),
+                output_limit=CHECK_TAIL,
+                merge=True,
+            )
+            group.cancel_scope.cancel()
+            output = done.stdout.decode("utf-8", "backslashreplace")
+            self.check = Check(
+                command=command, passed=done.exit == 0, exit=done.exit, output=output
+            )
+            self.recorder.say(self.check)
+
+
+async def _watch(live: _Live) -> None:
+    try:
+        live.ended = await live.process.wait()
+    except SupervisionError as error:
+        live.lost = error
+    live.wake.set()
+
+
+async def _cancel_when(asked: anyio.Event, scope: anyio.CancelScope) -> None:
+    await asked.wait()
+    scope.cancel()
+
+
+def _raw(spool: Spool, line: Line) -> Raw:
+    return Raw(stream=spool.stream, offset=line.offset, length=line.length)
+
+
+def _record(plan: Plan) -> Record:
+    return Record(
+        run_id=plan.run_id,
+        started=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        task=plan.task,
+        agent=plan.recorded,
+        before=plan.before,
+        resumed=plan.resumed,
+    )
+
+
+def _task_environment(task: Task, config: Config, *, base: bool = False) -> dict[str, str]:
+    """The variables that the task asks for; with `base`, on top of the usual ones (for a check)."""
+    named = {name: config.environ[name] for name in task.env_from if name in config.environ}
+    usual = base_environment(config.environ) if base else {}
+    return {**usual, **task.env, **named}
+
+
+def _secrets(plan: Plan, config: Config) -> list[str]:
+    """Values that no record may hold: the agent's keys, and whatever came by `env_from`."""
+    sources = {plan.command.env_from.get(name, name) for name in plan.command.secrets}
+    sources.update(plan.task.env_from)
+    values = {config.environ[name] for name in sources if name in config.environ}
+    return sorted(value for value in values if len(value) >= SECRET_LENGTH)
+
+
+# --- replay --------------------------------------------------------------------------------------
+
+
+def replay(
+    adapter: Adapter,
+    *,
+    task: Task,
+    agent: Agent,
+    stdout: Iterable[bytes],
+    exit_: Exit,
+    publish: Publish,
+) -> Outcome:
+    """Turn a raw recording (chunks of any size) into events, the last one `run.finished`. No I/O.
+
+    Nobody looked at a work tree: `changes` is None, and an editing task is judged by its tool calls.
+    """
+    run_id = new_run_id()
+    head = {"run_id": run_id, "task_id": task.id, "parent_run_id": None, "agent": agent.name}
+    recorder = Recorder(head=head, write=None, publish=publish)
+    recorder.say(RunStarted(adapter=agent.adapter, model=agent.model))
+    conversation = adapter.conversation(task, agent, None)
+    splitter = LineSplitter()
+    _replay(recorder, list(conversation.start()), None)
+    for chunk in stdout:
+        for line in splitter.feed(chunk):
+            _replay_line(recorder, conversation, line)
+    for line in splitter.close():
+        _replay_line(recorder, conversation, line)
+    for text in exit_.stderr.splitlines():
+        recorder.add(Output(stream=STDERR, text=text), "agent")
+    _replay(recorder, _last_words(conversation, exit_), None)
+    facts = Facts(
+        task=task,
+        digest=recorder.digest,
+        exit=exit_,
+        usage=priced(recorder.usage, agent.tier),
+    )
+    outcome = decide(facts)
+    outcome.agent, outcome.run_id = agent.name, run_id
+    outcome.model = outcome.model or agent.model
+    recorder.say(RunFinished(outcome=outcome))
+    return outcome
+
+
+def _replay_line(recorder: Recorder, conversation: Conversation, line: Line) -> None:
+    raw = Raw(stream=STDOUT, offset=line.offset, length=line.length)
+    _replay(recorder, translate(conversation, line), raw)
+
+
+def _replay(recorder: Recorder, said: Iterable[Update | Send], raw: Raw | None) -> None:
+    for one in said:
+        if not isinstance(one, Send):
+            recorder.add(one, "agent", raw)
+    recorder.flush()
