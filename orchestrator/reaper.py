@@ -1,0 +1,686 @@
+"""Guard and reaper: the two processes that stand between the supervisor and its agents.
+
+Run by path as `python -I -S -E reaper.py CONTROL SUPERVISOR` (a socket and a pidfd); imports only
+light modules of the standard library, starts no threads and never imports the package. The guard
+only waits, and sweeps when the reaper dies; its child, the reaper, is the parent of every agent.
+When the supervisor dies both kill all that is left and end. Owns no policy: what to kill, and when,
+the supervisor says (process.py); only what nobody is left to answer for is killed unasked.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+
+TOKEN = "ORCHESTRATE_RUN_ID"  # noqa: S105 (a name)
+"""The variable in each agent's environment that names its run. Orphans are told apart by it."""
+
+REAPER_ENDS_S = 20.0
+"""The reaper has this long to kill all after the supervisor's death; then the guard kills it too."""
+STUCK_S = 5.0
+"""What has survived SIGKILL this long belongs to another user, or is stuck in the kernel."""
+
+_CENSUS_S = 1.0
+_CENSUS_SHARE = 50
+# While agents live their trees are looked at once a second, so that who is orphaned later is known,
+# also with a cleared environment (codex strips that of its MCP servers). At most 2 % of one core.
+
+_PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 4, 15, 36
+_MESSAGE = 4096
+_DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
+_TOMBSTONES = 4096
+
+
+# --- what /proc says -----------------------------------------------------------------------------
+
+
+class Seen:
+    """A process as /proc/PID/stat shows it. `start` (ticks since boot) and `pid` make it unique."""
+
+    __slots__ = ("alive", "group", "parent", "pid", "session", "start")
+
+    def __init__(self, pid: int, fields: list[bytes]) -> None:
+        self.pid = pid
+        self.parent, self.group, self.session = int(fields[1]), int(fields[2]), int(fields[3])
+        self.start = int(fields[19])
+        # A zombie with threads is alive: its first thread has ended and the others run on.
+        self.alive = fields[0] not in {b"Z", b"X"} or int(fields[17]) > 1
+
+
+def look_at(pid: int) -> Seen | None:
+    """The process, or None when it is gone."""
+    text = _read(f"/proc/{pid}/stat", 4096)
+    return Seen(pid, text.rpartition(b")")[2].split()) if text else None
+
+
+def look() -> dict[int, Seen]:
+    """Every process that /proc shows, by pid."""
+    found: dict[int, Seen] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            seen = look_at(int(name))
+            if seen is not None:
+                found[seen.pid] = seen
+    return found
+
+
+def token_of(pid: int) -> bytes | None:
+    """The run that the process' environment names, or None if it names none or cannot be read."""
+    prefix = TOKEN.encode() + b"="
+    for item in _read(f"/proc/{pid}/environ", 1 << 20).split(b"\0"):
+        if item.startswith(prefix):
+            return item[len(prefix) :]
+    return None
+
+
+def kill_one(seen: Seen, number: int) -> None:
+    """Signal this very process and no later one with its pid."""
+    try:
+        handle = os.pidfd_open(seen.pid)
+    except ProcessLookupError:
+        return
+    try:
+        now = look_at(seen.pid)
+        if now is not None and now.start == seen.start:
+            signal.pidfd_send_signal(handle, number)
+    except (ProcessLookupError, PermissionError):
+        pass  # gone, or another user's: the next look tells which
+    finally:
+        os.close(handle)
+
+
+def _read(path: str, limit: int) -> bytes:
+    """What the file holds; nothing when its process is gone or hidden. Other errors are raised."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""
+    try:
+        text = part = os.read(file, limit)
+        while part and len(text) < limit:
+            part = os.read(file, limit)
+            text += part
+    except (ProcessLookupError, PermissionError):
+        return b""
+    else:
+        return text
+    finally:
+        os.close(file)
+
+
+def _families(processes: dict[int, Seen]) -> dict[int, list[Seen]]:
+    children: dict[int, list[Seen]] = {}
+    for seen in processes.values():
+        children.setdefault(seen.parent, []).append(seen)
+    return children
+
+
+def _tree(root: Seen, children: dict[int, list[Seen]]) -> list[Seen]:
+    members = [root]
+    for seen in members:  # grows while it is walked
+        members.extend(children.get(seen.pid, ()))
+    return members
+
+
+def _signal_groups(members: list[Seen], number: int, spared: frozenset[int]) -> None:
+    """Signal each distinct process group of the members.
+
+    By group, because a tree that keeps forking escapes a kill by pid (measured: 29-69 rounds
+    against one). Groups never reach beyond their session, and each agent has its own. A group's
+    number is not given away while it has a member, and that is asked right before the signal.
+    """
+    groups: dict[int, list[Seen]] = {}
+    for seen in members:
+        groups.setdefault(seen.group, []).append(seen)
+    for group, some in groups.items():
+        if group <= 1 or group in spared:
+            for seen in some:
+                kill_one(seen, number)
+        else:
+            _signal_group(group, some, number)
+
+
+def _signal_group(group: int, members: list[Seen], number: int) -> None:
+    for seen in members:
+        try:
+            if os.getpgid(seen.pid) == group:
+                os.killpg(group, number)
+                return
+        except (ProcessLookupError, PermissionError):
+            continue  # gone, or another user's: try the next member
+
+
+# --- what both processes do ----------------------------------------------------------------------
+
+
+def _prepare(name: bytes) -> None:
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    if prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    prctl(_PR_SET_NAME, name, 0, 0, 0)
+    # Agents' keys pass through this memory: no agent shall read it or trace this process.
+    prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _ignore_signals() -> None:
+    # They end when the supervisor ends, and not by a signal that was meant for others
+    # (`pkill python`, a shutdown that signals everybody at once).
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
+        try:
+            signal.signal(number, signal.SIG_IGN)
+        except OSError:
+            continue  # glibc keeps some for itself
+
+
+def _default_signals() -> None:
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        try:
+            signal.signal(number, signal.SIG_DFL)
+        except OSError:
+            continue
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _nothing(number: int, frame: object) -> None:
+    del number, frame
+
+
+def _child_alarm() -> int:
+    """A descriptor that becomes readable when a child ends or stops."""
+    ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, _nothing)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    return ours
+
+
+def _drain(alarm: int) -> None:
+    try:
+        while os.read(alarm, 4096):
+            pass
+    except BlockingIOError:
+        return
+
+
+def _wait_readable(descriptors: list[int], seconds: float | None) -> list[int]:
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [found for found, _ in poll.poll(None if seconds is None else max(0.0, seconds * 1000))]
+
+
+def _kill_all(alarm: int, spared: frozenset[int]) -> None:
+    """Kill every descendant of this process; return when there is none, or only unkillable ones."""
+    me, wait_s = os.getpid(), 0.001
+    before: set[tuple[int, int]] = set()
+    since = time.monotonic()
+    while True:
+        _drain(alarm)
+        if not _reap_any():
+            return
+        children = _families(look())
+        members = [seen for top in children.get(me, ()) for seen in _tree(top, children)]
+        living = [seen for seen in members if seen.alive]
+        _signal_groups(living, signal.SIGKILL, spared)
+        left = {(seen.pid, seen.start) for seen in living}
+        if left != before or not left:
+            before, since, wait_s = left, time.monotonic(), 0.001
+        elif time.monotonic() - since > STUCK_S:
+            return
+        _wait_readable([alarm], wait_s)
+        wait_s = min(wait_s * 2, 0.05)
+
+
+def _reap_any() -> bool:
+    """Reap what has ended. False: no child is left, hence no descendant, for orphans come here."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+# --- the reaper ----------------------------------------------------------------------------------
+
+
+class _Run:
+    """One agent: its leader (the process that was spawned) and all that descends from it."""
+
+    __slots__ = (
+        "asked",
+        "give_up_at",
+        "handle",
+        "kill_at",
+        "killed",
+        "pid",
+        "pipe",
+        "running",
+        "start",
+        "swept",
+        "token",
+    )
+
+    def __init__(self, handle: int, token: bytes, pid: int, start: int, pipe: int) -> None:
+        self.handle = handle
+        self.token = token
+        self.pid = pid
+        self.start = start
+        self.pipe = pipe  # reports what failed before exec; -1 when that is settled
+        self.running = True
+        self.swept = False
+        self.asked: list[int] = []  # the sweep requests to answer
+        self.kill_at = 0.0
+        self.give_up_at = 0.0
+        self.killed: set[tuple[int, int]] = set()
+
+
+class _SupervisorGone(Exception):  # noqa: N818 (an event, not an error)
+    pass
+
+
+class _Reaper:
+    def __init__(self, control: socket.socket, supervisor: int, guard: int) -> None:
+        self._control = control
+        self._alarm = _child_alarm()
+        self._ends = {supervisor, guard}
+        self._outbox: list[bytes] = []
+        self._runs: dict[int, _Run] = {}  # not swept yet, by handle
+        self._sweeping: dict[int, _Run] = {}  # those of them that are to end
+        self._leaders: dict[int, _Run] = {}  # not reaped yet, by pid
+        self._pipes: dict[int, _Run] = {}  # not known to have started yet
+        self._tokens: dict[bytes, _Run] = {}  # with those swept lately
+        self._owners: dict[int, tuple[int, _Run]] = {}  # start and run of each process last seen
+        self._sessions: dict[int, _Run] = {}
+        self._looked = 0.0
+        self._look_took = 0.0
+        self._pause = 0.0
+        self._due: float | None = None
+        self._poll = select.poll()
+        for descriptor in (control.fileno(), self._alarm, supervisor, guard):
+            self._poll.register(descriptor, select.POLLIN)
+        # Their groups are never signalled, only single processes in them.
+        self._spared = frozenset({os.getpgrp(), os.getpgid(os.getppid())})
+
+    def serve(self) -> None:
+        """Until the supervisor or the guard is gone; then nothing is left."""
+        control = self._control
+        control.setblocking(False)  # noqa: FBT003
+        own = os.pidfd_open(os.getpid())
+        try:
+            socket.send_fds(control, [b"ready"], [own])
+            os.close(own)
+            while True:
+                self._turn()
+        except _SupervisorGone:
+            pass
+        # The socket stays open until then: its end tells the supervisor that nothing is left.
+        signal.set_wakeup_fd(-1)
+        _kill_all(_child_alarm(), self._spared)
+
+    def _turn(self) -> None:
+        wait_ms = None if self._due is None else max(0.0, (self._due - time.monotonic()) * 1000)
+        for descriptor, event in self._poll.poll(wait_ms):
+            if descriptor in self._ends:
+                raise _SupervisorGone
+            if descriptor == self._alarm:
+                _drain(self._alarm)
+            elif descriptor in self._pipes:
+                self._settle(self._pipes[descriptor])
+            else:
+                if event & select.POLLOUT:
+                    self._flush()
+                if event & ~select.POLLOUT:
+                    self._receive()
+        self._reap()
+        if self._due is not None and time.monotonic() >= self._due:
+            self._round()
+
+    # What is asked ---------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                text, descriptors, flags, _ = socket.recv_fds(
+                    self._control, _MESSAGE, 8, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                raise _SupervisorGone from None
+            if not text:
+                raise _SupervisorGone
+            try:
+                self._request(text.split(), descriptors, flags)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+
+    def _request(self, words: list[bytes], descriptors: list[int], flags: int) -> None:
+        if words[0] == b"spawn":
+            handle = int(words[1])
+            if len(descriptors) != 4 or flags & socket.MSG_CTRUNC:
+                self._tell(f"failed {handle} reaper {errno.EMFILE}")
+            else:
+                self._spawn(handle, descriptors)
+            return
+        number, run = int(words[1]), self._runs.get(int(words[2]))
+        if run is None:
+            self._tell(f"done {number} 0 0")
+        elif words[0] == b"signal":
+            signals = [int(word) for word in words[4].split(b",")]
+            self._tell(f"done {number} {self._signal(run, words[3] == b'group', signals)} 0")
+        else:
+            self._sweep(run, number, int(words[3]) / 1000)
+
+    def _spawn(self, handle: int, descriptors: list[int]) -> None:
+        payload = descriptors[3]
+        size = os.fstat(payload).st_size
+        fields = os.pread(payload, size, 0).split(b"\0")
+        cwd, token, count = fields[0], fields[1], int(fields[2])
+        argv = fields[3 : 3 + count]
+        env: dict[bytes, bytes] = {}
+        for item in fields[3 + count :]:
+            name, _, value = item.partition(b"=")
+            env[name] = value
+        try:
+            ours, theirs = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            self._tell(f"failed {handle} reaper {error.errno}")
+            return
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(ours)
+            os.close(theirs)
+            self._tell(f"failed {handle} fork {error.errno}")
+            return
+        if pid == 0:
+            _become(argv, env, cwd, descriptors[:3], theirs)
+        os.close(theirs)
+        seen = look_at(pid)
+        run = _Run(handle, token, pid, 0 if seen is None else seen.start, ours)
+        self._runs[handle] = self._leaders[pid] = self._pipes[ours] = run
+        self._tokens[token] = self._sessions[pid] = run
+        self._poll.register(ours, select.POLLIN)
+        if self._due is None:
+            self._due = time.monotonic() + _CENSUS_S
+
+    def _settle(self, run: _Run) -> None:
+        """The pipe of a new process has closed at exec, or says what failed before."""
+        text = os.read(run.pipe, 64)
+        self._poll.unregister(run.pipe)
+        del self._pipes[run.pipe]
+        os.close(run.pipe)
+        run.pipe = -1
+        if not text:
+            self._tell(f"started {run.handle} {run.pid}")
+            return
+        self._tell(f"failed {run.handle} {text.decode()}")
+        for number in run.asked:
+            self._tell(f"done {number} 0 0")
+        self._forget(run)
+
+    def _signal(self, run: _Run, group_only: bool, signals: list[int]) -> int:
+        if group_only:
+            if not run.running:
+                return 0
+            # The leader is not reaped yet, so its number is its own. Before its setsid: no group.
+            for number in signals:
+                try:
+                    os.killpg(run.pid, number)
+                except ProcessLookupError:
+                    os.kill(run.pid, number)
+            return 1
+        members = self._look()[0].get(run, [])
+        for number in signals:
+            _signal_groups(members, number, self._spared)
+        return len(members)
+
+    def _sweep(self, run: _Run, number: int, delay_s: float) -> None:
+        now = time.monotonic()
+        at = now + delay_s
+        run.kill_at = min(run.kill_at, at) if run.asked else at
+        run.give_up_at = run.kill_at + STUCK_S
+        run.asked.append(number)
+        self._sweeping[run.handle] = run
+        self._due = now
+        self._pause = 0.0
+
+    # What is seen ----------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if self._sweeping:
+                # Look at once, but spend at most half of the time on looking.
+                self._due = self._looked + self._look_took
+            run = self._leaders.pop(pid, None)
+            if run is not None:
+                self._ended(run, status, usage)
+
+    def _ended(self, run: _Run, status: int, usage: resource.struct_rusage) -> None:
+        run.running = False
+        if run.pipe >= 0:
+            self._settle(run)
+        if not run.swept:
+            code = os.waitstatus_to_exitcode(status)
+            cpu_s = usage.ru_utime + usage.ru_stime
+            self._tell(f"exited {run.handle} {code} {cpu_s:.6f} {usage.ru_maxrss * 1024}")
+
+    def _look(self) -> tuple[dict[_Run, list[Seen]], list[Seen]]:
+        """The living members of each run's tree, and those whose run is not known."""
+        began = time.monotonic()
+        children = _families(look())
+        trees: dict[_Run, list[Seen]] = {}
+        strays: list[Seen] = []
+        owners: dict[int, tuple[int, _Run]] = {}
+        sessions = dict(self._leaders)
+        own_session = os.getsid(0)  # where a new process is until its setsid
+        for top in children.get(os.getpid(), ()):
+            run = self._leaders.get(top.pid) or self._owner(top)
+            members = [seen for seen in _tree(top, children) if seen.alive]
+            if run is None:
+                strays.extend(members)
+                continue
+            trees.setdefault(run, []).extend(members)
+            for seen in members:
+                owners[seen.pid] = (seen.start, run)
+                if seen.session != own_session:
+                    sessions[seen.session] = run
+        self._owners, self._sessions = owners, sessions
+        self._looked = time.monotonic()
+        self._look_took = self._looked - began
+        return trees, strays
+
+    def _owner(self, orphan: Seen) -> _Run | None:
+        """The run of an orphan that came to us: seen before, by session, token, or life span."""
+        start, run = self._owners.get(orphan.pid, (0, None))
+        if run is not None and start == orphan.start:
+            return run
+        found = self._sessions.get(orphan.session)
+        if found is None:
+            token = token_of(orphan.pid)
+            found = None if token is None else self._tokens.get(token)
+        if found is not None:
+            return found
+        possible = [run for run in self._runs.values() if run.start <= orphan.start]
+        if len(possible) > 1:
+            return None
+        return possible[0] if possible else _NOBODY
+
+    def _round(self) -> None:
+        """Look, kill what is to be killed, and plan the next look."""
+        trees, strays = self._look()
+        now = time.monotonic()
+        answered = False
+        for run in list(self._sweeping.values()):
+            members = trees.get(run, [])
+            if (not members and not run.running) or now >= run.give_up_at:
+                self._answer(run, len(members))
+                answered = True
+            elif now >= run.kill_at:
+                run.killed |= {(seen.pid, seen.start) for seen in members if seen.pid != run.pid}
+                _signal_groups(members, signal.SIGKILL, self._spared)
+        late = [seen for run, members in trees.items() if run.swept for seen in members]
+        _signal_groups(late, signal.SIGKILL, self._spared)  # nobody is left to answer for them
+        self._plan(soon=bool(late) or (answered and (bool(strays) or not self._runs)))
+
+    def _plan(self, *, soon: bool) -> None:
+        now = time.monotonic()
+        if self._sweeping:
+            # A child that ends calls for a look at once; this is for those with another parent.
+            self._pause = min(max(self._pause * 2, self._look_took, 0.001), 0.05)
+            self._due = now + self._pause
+        elif soon:
+            self._pause = min(max(self._pause * 2, 0.01), _CENSUS_S)
+            self._due = now + self._pause
+        else:
+            self._pause = 0.0
+            census = now + max(_CENSUS_S, self._look_took * _CENSUS_SHARE)
+            self._due = census if self._runs else None
+
+    def _answer(self, run: _Run, left: int) -> None:
+        for number in run.asked:
+            self._tell(f"done {number} {len(run.killed)} {left}")
+        self._forget(run)
+
+    def _forget(self, run: _Run) -> None:
+        run.swept = True
+        run.asked = []
+        run.killed = set()
+        self._runs.pop(run.handle, None)
+        self._sweeping.pop(run.handle, None)
+        if len(self._tokens) > len(self._runs) + _TOMBSTONES:
+            swept = [token for token, old in self._tokens.items() if old.swept]
+            for token in swept[: _TOMBSTONES // 2]:  # the oldest
+                del self._tokens[token]
+
+    # What is told ----------------------------------------------------------------------------
+
+    def _tell(self, text: str) -> None:
+        self._outbox.append(text.encode())
+        if len(self._outbox) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send what can be sent: a supervisor that does not read must not keep us from killing."""
+        sent = 0
+        try:
+            for text in self._outbox:
+                self._control.send(text, socket.MSG_NOSIGNAL)
+                sent += 1
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            raise _SupervisorGone from None
+        del self._outbox[:sent]
+        wanted = select.POLLIN | select.POLLOUT if self._outbox else select.POLLIN
+        self._poll.modify(self._control.fileno(), wanted)
+
+
+_NOBODY = _Run(-1, b"", -1, 0, -1)
+_NOBODY.swept = True
+
+
+def _become(
+    argv: list[bytes], env: dict[bytes, bytes], cwd: bytes, stdio: list[int], report: int
+) -> None:
+    """In the new process: become the agent, or report what failed and end. Does not return."""
+    stage = b"reaper"
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        _default_signals()
+        for target, descriptor in enumerate(stdio):
+            os.dup2(descriptor, target)
+        stage = b"cwd"
+        os.chdir(cwd)
+        stage = b"program"
+        _execute(argv, env)
+    except OSError as error:
+        os.write(report, b"%s %d" % (stage, error.errno or 0))
+    finally:
+        os._exit(127)
+
+
+def _execute(argv: list[bytes], env: dict[bytes, bytes]) -> None:
+    program = argv[0]
+    if b"/" in program:
+        os.execve(program, argv, env)  # noqa: S606
+    denied: OSError | None = None
+    for folder in env.get(b"PATH", _DEFAULT_PATH).split(b":"):
+        # A relative folder would be one of the work tree, which others have filled.
+        if not folder.startswith(b"/"):
+            continue
+        try:
+            os.execve(folder + b"/" + program, argv, env)  # noqa: S606
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError as error:
+            denied = error
+    raise denied or FileNotFoundError(errno.ENOENT, "not found on PATH")
+
+
+# --- the guard -----------------------------------------------------------------------------------
+
+
+def _guard(control: socket.socket, supervisor: int) -> None:
+    _prepare(b"orch-guard")
+    _ignore_signals()
+    me = os.pidfd_open(os.getpid())
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setsid()
+            _prepare(b"orch-reaper")
+            _Reaper(control, supervisor, me).serve()
+            status = 0
+        except BaseException:  # noqa: BLE001 (into the log that the supervisor reads)
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(status)
+    control.close()
+    os.close(me)
+    alarm = _child_alarm()
+    reaper = os.pidfd_open(child)
+    ended = _watch(child, reaper, supervisor, alarm)
+    if not ended:
+        signal.pidfd_send_signal(reaper, signal.SIGKILL)
+    _kill_all(alarm, frozenset({os.getpgrp()}))
+
+
+def _watch(child: int, reaper: int, supervisor: int, alarm: int) -> bool:
+    """Wait for the reaper's end, waking it when somebody stops it. False: it is overdue."""
+    deadline: float | None = None
+    while True:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            return False
+        watched = [reaper, alarm] if deadline is not None else [reaper, alarm, supervisor]
+        found = _wait_readable(watched, left)
+        if reaper in found:
+            return True
+        if supervisor in found:
+            deadline = time.monotonic() + REAPER_ENDS_S
+        if alarm in found:
+            _drain(alarm)
+            if os.waitid(os.P_PID, child, os.WSTOPPED | os.WNOHANG) is not None:
+                os.kill(child, signal.SIGCONT)
+
+
+if __name__ == "__main__":
+    _guard(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
