@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +177,7 @@ class Process:
         self._stdin_lock = anyio.Lock()
         self.pid = child.pid
         self.left = 0
-        """Processes of the tree that could not be killed: another user's, or stuck in the kernel."""
+        """Processes of the tree that cannot be killed: another user's, or stuck in the kernel."""
 
     @property
     def ended(self) -> Ended | None:
@@ -286,12 +286,13 @@ class Reaper:
     @asynccontextmanager
     async def spawn(
         self, command: Command, *, env: Mapping[str, str], stdout: Path, stderr: Path, token: str
-    ) -> AsyncIterator[Process]:
+    ) -> AsyncGenerator[Process]:
         """Start the command; its tree is killed at the end of the block.
 
         `stdout` and `stderr` must not exist; they become files that only grow (mode 0400). `env` is
-        the whole environment, to which `token` (unique; the run's id) is added as ORCHESTRATE_RUN_ID.
-        Raises SpawnError when it cannot start, SupervisionError when the reaper is gone.
+        the whole environment, to which `token` (the run's id, unique) is added as
+        ORCHESTRATE_RUN_ID. Raises SpawnError when it cannot start, SupervisionError when the reaper
+        is gone.
         """
         start = _Start(argv=command.argv, cwd=command.cwd, env=env, token=token)
 
@@ -307,7 +308,7 @@ class Reaper:
     @asynccontextmanager
     async def start(
         self, start: _Start, stdio: Callable[[ExitStack], _Stdio]
-    ) -> AsyncIterator[Process]:
+    ) -> AsyncGenerator[Process]:
         """Spawn with the descriptors that `stdio` opens; they are closed when they were sent."""
         child = _Child(next(self._numbers))
         self._children[child.handle] = child
@@ -323,7 +324,7 @@ class Reaper:
         finally:
             child.close_stdin()
             with anyio.CancelScope(shield=True), suppress(SupervisionError):
-                # A lost reaper is told by wait(); its agents are killed, which is what we want here.
+                # A lost reaper is told by wait(); its agents are killed, and that is wanted here.
                 await self.sweep(child, 0)
             self._leaders.pop(child.pid, None)
             del self._children[child.handle]
@@ -513,7 +514,7 @@ class Reaper:
 
 
 @asynccontextmanager
-async def open_reaper() -> AsyncIterator[Reaper]:
+async def open_reaper() -> AsyncGenerator[Reaper]:
     """Start guard and reaper. At the end of the block they kill what is left, and end.
 
     Raises SupervisionError if they cannot start.

@@ -23,7 +23,7 @@ TOKEN = "ORCHESTRATE_RUN_ID"  # noqa: S105 (a name)
 """The variable in each agent's environment that names its run. Orphans are told apart by it."""
 
 REAPER_ENDS_S = 20.0
-"""The reaper has this long to kill all after the supervisor's death; then the guard kills it too."""
+"""The reaper's time to kill all after the supervisor's death; then the guard kills it too."""
 STUCK_S = 5.0
 """What has survived SIGKILL this long belongs to another user, or is stuck in the kernel."""
 
@@ -649,8 +649,8 @@ def _guard(control: socket.socket, supervisor: int) -> None:
             _prepare(b"orch-reaper")
             _Reaper(control, supervisor, me).serve()
             status = 0
-        except BaseException:  # noqa: BLE001 (into the log that the supervisor reads)
-            sys.excepthook(*sys.exc_info())
+        except BaseException as error:  # noqa: BLE001 (into the log that the supervisor reads)
+            sys.excepthook(type(error), error, error.__traceback__)
         finally:
             os._exit(status)
     control.close()
