@@ -1,6 +1,7 @@
 """The contract of an adapter: how one CLI is spoken to. Values and protocols only, no I/O.
 
-An adapter translates and does nothing: `command` says what to start, a `Conversation` what a line means.
+An adapter translates and does nothing: `command` says what to start, a `Conversation` what a line
+means.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeGuard
 
 import orjson
 
@@ -18,7 +19,6 @@ from orchestrator.task import Dialect, Task
 
 TEXT_LIMIT = 64 * 1024
 """How much of a line's text an event carries, in characters; the spool has it whole."""
-
 
 
 def _no_options() -> Mapping[str, object]:
@@ -31,6 +31,7 @@ def _no_names() -> Mapping[str, str]:
 
 def _no_files() -> Mapping[str, bytes]:
     return MappingProxyType({})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Agent:
@@ -77,8 +78,8 @@ class Command:
     `env` is the whole environment together with `env_from` (name for the child: name in the
     supervisor's environment; absent ones are left out) and a small base (PATH, LANG, TMPDIR, ...).
     `stdin`: bytes become a private file; "open" keeps a pipe for `Send`; None is empty.
-    `files` (absolute path: content) are written 0600 before the spawn. `secrets` names the variables
-    among `env_from` whose values must not appear in any record.
+    `files` (absolute path: content) are written 0600 before the spawn. `secrets` names the
+    variables among `env_from` whose values must not appear in any record.
     `interrupt` is the signal that stops this CLI cleanly, sent before SIGTERM; None: there is none.
     """
 
@@ -126,7 +127,8 @@ class About:
     """What a CLI is: how to find it, what was tested, what it speaks.
 
     `tested` are version texts, newest first. `dialects` are what it can use of a model server,
-    `servers` the kinds that it knows by itself. `prompt_tokens` is the size of its leanest own prompt.
+    `servers` the kinds that it knows by itself. `prompt_tokens` is the size of its leanest own
+    prompt.
     `key_env` is the variable that usually holds the provider's key.
     `enforces` are the levels of access that the CLI itself can hold an agent to.
     """
@@ -192,7 +194,9 @@ def _nothing(exit: Exit) -> Iterable[Update]:
 
 @dataclass(kw_only=True)
 class OneShot:
-    """The ready-made conversation: a prompt goes in once, lines come out, the exit may add a word."""
+    """The ready-made conversation: a prompt goes in once, lines come out, the exit may add a
+    word.
+    """
 
     parse: Callable[[bytes], Iterable[Update | Send]]
     ended: Callable[[Exit], Iterable[Update]] = _nothing
@@ -240,7 +244,11 @@ def json_line(line: bytes) -> dict[str, object] | None:
             orjson.dumps(value)
     except (orjson.JSONDecodeError, TypeError):
         return None
-    return value if isinstance(value, dict) else None
+    return value if _is_object(value) else None
+
+
+def _is_object(value: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(value, dict)
 
 
 def unparsed(line: bytes, reason: str = "no rule of the adapter matches") -> Update:
@@ -287,50 +295,100 @@ _STATUS_KINDS: Mapping[int, ErrorKind] = MappingProxyType(
     }
 )
 
+
+def _any(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE)
+
+
 # Wording decides before the status: a context overflow is a 400 like any other, and litellm turns a
 # refused connection into a 500.
-_WORDINGS: tuple[tuple[ErrorKind, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(pattern, re.IGNORECASE))
-    for kind, pattern in (
-        (
-            "context_overflow",
-            r"context[ _](length|window|size)|maximum context|prompt is too long|too many tokens"
-            r"|context_length_exceeded|exceeds the (available )?context|input is too long"
-            r"|exceed_context_size",
+_WORDINGS: tuple[tuple[ErrorKind, re.Pattern[str]], ...] = (
+    (
+        "context_overflow",
+        _any(
+            r"context[ _](length|window|size)",
+            r"maximum context",
+            r"prompt is too long",
+            r"too many tokens",
+            r"context_length_exceeded",
+            r"exceeds the (available )?context",
+            r"input is too long",
+            r"exceed_context_size",
         ),
-        (
-            "unavailable",
-            r"connection (refused|error|failed|reset|closed)|connecterror|cannot connect|econnrefused"
-            r"|failed to connect|could not connect|error sending request|name or service not known"
-            r"|connect call failed|no route to host|dns error|network is unreachable"
-            r"|server disconnected|stream (disconnected|closed)|all connection attempts failed"
-            r"|connection attempts? failed|is (the|your) server running|no running .{0,40}server"
-            r"|server (not|isn't) running",
+    ),
+    (
+        "unavailable",
+        _any(
+            r"connection (refused|error|failed|reset|closed)",
+            r"connecterror",
+            r"cannot connect",
+            r"econnrefused",
+            r"failed to connect",
+            r"could not connect",
+            r"error sending request",
+            r"name or service not known",
+            r"connect call failed",
+            r"no route to host",
+            r"dns error",
+            r"network is unreachable",
+            r"server disconnected",
+            r"stream (disconnected|closed)",
+            r"connection attempts? failed",
+            r"is (the|your) server running",
+            r"no running .{0,40}server",
+            r"server (not|isn't) running",
         ),
-        (
-            "auth_failed",
-            r"unauthori[sz]ed|invalid[ _]api[ _]?key|incorrect api key|authentication"
-            r"|not logged in|missing (bearer|api[ _]key)|permission_error|invalid x-api-key"
-            r"|api key .{0,40}(missing|not set|required)",
+    ),
+    (
+        "auth_failed",
+        _any(
+            r"unauthori[sz]ed",
+            r"invalid[ _]api[ _]?key",
+            r"incorrect api key",
+            r"authentication",
+            r"not logged in",
+            r"missing (bearer|api[ _]key)",
+            r"permission_error",
+            r"invalid x-api-key",
+            r"api key .{0,40}(missing|not set|required)",
         ),
-        (
-            "model_not_found",
-            r"model[^.\n]{0,80}(not found|does not exist|not exist|is not supported)"
-            r"|model_not_found|not_found_error|no such model|unknown model",
+    ),
+    (
+        "model_not_found",
+        _any(
+            r"model[^.\n]{0,80}(not found|does not exist|not exist|is not supported)",
+            r"model_not_found",
+            r"not_found_error",
+            r"no such model",
+            r"unknown model",
         ),
-        (
-            "rate_limited",
-            r"rate[ _-]?limit|too many requests|quota|insufficient_quota|usage limit"
-            r"|credit balance|billing",
+    ),
+    (
+        "rate_limited",
+        _any(
+            r"rate[ _-]?limit",
+            r"too many requests",
+            r"quota",
+            r"usage limit",
+            r"credit balance",
+            r"billing",
         ),
-        ("timed_out", r"timed out|timeout"),
-        ("refused", r"content[ _]policy|content_filter|safety (system|policy)"),
-        (
-            "server_error",
-            r"internal server error|overloaded|high demand|server had an error|bad gateway"
-            r"|service unavailable|server_error|at capacity",
+    ),
+    ("timed_out", _any(r"timed out", r"timeout")),
+    ("refused", _any(r"content[ _]policy", r"content_filter", r"safety (system|policy)")),
+    (
+        "server_error",
+        _any(
+            r"internal server error",
+            r"overloaded",
+            r"high demand",
+            r"server had an error",
+            r"bad gateway",
+            r"service unavailable",
+            r"server_error",
+            r"at capacity",
         ),
-    )
+    ),
 )
 
 _STATUS = re.compile(r"(?i)(?:status(?: code)?|error code|http(?: error)?)[ :=]*\(?([45]\d\d)\b")
@@ -339,7 +397,8 @@ _STATUS = re.compile(r"(?i)(?:status(?: code)?|error code|http(?: error)?)[ :=]*
 def error_kind(text: str, status: int | None = None) -> ErrorKind:
     """The kind of a model error, by the provider's wording first, then by the HTTP status.
 
-    `status` None: one that the text names ("status 429", "HTTP 500") is used. `unknown` if neither helps.
+    `status` None: one that the text names ("status 429", "HTTP 500") is used. `unknown` if neither
+    helps.
     """
     for kind, pattern in _WORDINGS:
         if pattern.search(text):
@@ -348,4 +407,4 @@ def error_kind(text: str, status: int | None = None) -> ErrorKind:
         status = int(found[1])
     if status is None:
         return "unknown"
-    return "server_error" if status >= 500 else _STATUS_KINDS.get(status, "invalid_request")  # noqa: PLR2004
+    return "server_error" if status >= 500 else _STATUS_KINDS.get(status, "invalid_request")

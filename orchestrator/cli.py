@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -70,12 +70,13 @@ ConfigOption = Annotated[
     typer.Option("--config", help="Configuration file, trusted because you name it."),
 ]
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="Run id, a unique part of its end or beginning, or `last`.")
+    str,
+    typer.Argument(metavar="RUN", help="Run id, a unique part of its end or beginning, or `last`."),
 ]
 
 
 @app.command()
-def run(  # noqa: PLR0913 (a flag is a parameter)
+def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     file: TaskFileArgument = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to do.")] = None,
     check: Annotated[str | None, typer.Option(help="Command that verifies the work.")] = None,
@@ -95,7 +96,7 @@ def run(  # noqa: PLR0913 (a flag is a parameter)
     output: OutputOption = OutputForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
-    """Run a task: TASK.yaml, or --prompt. Flags win over the file; limits only tighten.
+    r"""Run a task: TASK.yaml, or --prompt. Flags win over the file; limits only tighten.
 
     \b
     orchestrate run task.yaml
@@ -143,8 +144,10 @@ def schema(name: Annotated[SchemaName, typer.Argument(help="Which one.")]) -> No
 
 
 @app.command()
-def replay(  # noqa: PLR0913 (a flag is a parameter)
-    adapter: Annotated[str, typer.Argument(help="The adapter's name, or an agent's with --config.")],
+def replay(  # noqa: PLR0917 (a flag is a parameter)
+    adapter: Annotated[
+        str, typer.Argument(help="The adapter's name, or an agent's with --config.")
+    ],
     stdout_file: Annotated[Path, typer.Argument(help="The raw stdout of the CLI.")],
     stderr: Annotated[Path | None, typer.Option(help="Its raw stderr.")] = None,
     exit_: Annotated[
@@ -154,7 +157,7 @@ def replay(  # noqa: PLR0913 (a flag is a parameter)
     output: OutputOption = OutputForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
-    """Turn a raw recording into events; the last one is run.finished with the outcome.
+    r"""Turn a raw recording into events; the last one is run.finished with the outcome.
 
     \b
     orchestrate replay codex stdout.jsonl --exit=1 --output jsonl
@@ -205,7 +208,9 @@ def list_(
 
 @runs.command()
 def show(run_: RunArgument, config: ConfigOption = None) -> None:
-    """Tell the story of a run: what was asked, what was done, what changed, how it ended and why."""
+    """Tell the story of a run: what was asked, what was done, what changed, how it ended and
+    why.
+    """
     from orchestrator.console import safe, step
     from orchestrator.journal import find_run, read_events, read_record
 
@@ -398,7 +403,7 @@ def _line_printer(output: OutputForm) -> Callable[[bytes], None]:
 # --- replaying -----------------------------------------------------------------------------------
 
 
-def _replay(  # noqa: PLR0913 (the command's own flags)
+def _replay(
     name: str,
     stdout_file: Path,
     exit_: Exit,
@@ -479,9 +484,9 @@ def _task(file: Path | None, flags: dict[str, str]) -> Task:
     flagged = parse_task(written, file="the command line", folder=Path.cwd())
     if task is None:
         return flagged
-    privacy = "local" if "local" in {task.privacy, flagged.privacy} else "any"
     stated = {name: getattr(flagged, name) for name in flags if name != "privacy"}
-    return replace(task, **stated, privacy=privacy)
+    task = replace(task, **stated)
+    return replace(task, privacy="local") if flagged.privacy == "local" else task
 
 
 def _tightened(task: Task, workspace: Path | None, wall: str | None) -> Task:
@@ -554,7 +559,7 @@ def _fail(text: str) -> NoReturn:
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def _errors() -> Generator[None]:
     """Our exceptions as one clear text on stderr and the documented exit status."""
     from orchestrator.errors import InputError, OrchestrateError
 
@@ -572,6 +577,13 @@ def _errors() -> Iterator[None]:
         # Whoever read our output is gone; keep the interpreter from saying so at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(NOT_SUCCEEDED) from None
+    except typer.Exit:
+        raise
+    except Exception:  # noqa: BLE001 (the last resort: our own mistake has its exit status, too)
+        import traceback
+
+        _say(f"{traceback.format_exc()}orchestrate: this is a mistake of ours, please report it")
+        raise typer.Exit(OUR_FAILURE) from None
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Configuration: which agents there are, where models are served, limits, and where records go.
 
-`load_config()` is the only place that reads the environment and configuration files; the library reads
-nothing by itself. Adapters and kinds of model server come from entry points, ours like anybody's.
+`load_config()` is the only place that reads the environment and configuration files; the library
+reads nothing by itself. Adapters and kinds of model server come from entry points, ours like
+anybody's.
 """
 
 from __future__ import annotations
@@ -25,14 +26,10 @@ from orchestrator.adapter import Adapter, Agent
 from orchestrator.errors import ConfigError
 from orchestrator.events import Tier
 from orchestrator.server import ModelServer
-from orchestrator.task import Limits, LimitsModel, Text
+from orchestrator.task import Limits, LimitsModel, Text, parts
 
 FILE = "orchestrate.toml"
 Value = TypeVar("Value")
-
-
-def _none() -> Mapping[str, Value]:
-    return MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +42,13 @@ class Config:
     """
 
     agents: tuple[Agent, ...] = ()
-    adapters: Mapping[str, Adapter] = field(default_factory=_none)
-    servers: Mapping[str, ModelServer] = field(default_factory=_none)
-    broken: Mapping[str, str] = field(default_factory=_none)
+    adapters: Mapping[str, Adapter] = field(default_factory=lambda: MappingProxyType({}))
+    servers: Mapping[str, ModelServer] = field(default_factory=lambda: MappingProxyType({}))
+    broken: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     limits: Limits = Limits()
     state: Path = field(default_factory=lambda: user_state_path("orchestrate"))
     agents_folder: Path = field(default_factory=lambda: user_data_path("orchestrate") / "agents")
-    environ: Mapping[str, str] = field(default_factory=_none, repr=False)
+    environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
 
 # --- the file ------------------------------------------------------------------------------------
@@ -62,14 +59,16 @@ class _Strict(BaseModel):
 
 
 class _Defaults(_Strict):
-    agent: Text | None = Field(None, description="The agent that goes first.")
+    agent: Text | None = Field(default=None, description="The agent that goes first.")
 
 
 class _Server(_Strict):
     kind: Text
     base_url: Text | None = None
     api_key_env: Text | None = None
-    local: bool | None = Field(None, description="The owner declares that this host is local.")
+    local: bool | None = Field(
+        default=None, description="The owner declares that this host is local."
+    )
 
 
 class _Agent(BaseModel):
@@ -102,11 +101,13 @@ def load_config(
     folder: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Config:
-    """The configuration from the user's file, the project's and the environment. Raises ConfigError.
+    """The configuration from the user's file, the project's and the environment. Raises
+    ConfigError.
 
     `path` names a file, which is then trusted and the only one read. Else the user's own and
-    `orchestrate.toml` in `folder` (default: the working directory) are read; the latter was written by
-    whoever wrote the repository, so what could run a program or move a key is refused there by name.
+    `orchestrate.toml` in `folder` (default: the working directory) are read; the latter was written
+    by whoever wrote the repository, so what could run a program or move a key is refused there by
+    name.
     """
     environ = dict(os.environ) if environ is None else environ
     stated = environ.get("ORCHESTRATE_CONFIG")
@@ -127,7 +128,9 @@ def load_config(
         for name, entry in merged.agents.items()
     ]
     taken = {agent.name for agent in agents}
-    agents += [agent for agent in _discovered(adapters, servers, environ) if agent.name not in taken]
+    agents += [
+        agent for agent in _discovered(adapters, servers, environ) if agent.name not in taken
+    ]
     state = environ.get("ORCHESTRATE_STATE_DIR")
     return Config(
         agents=_first(merged.defaults.agent, agents),
@@ -215,8 +218,7 @@ def _read(path: Path) -> _File:
 
 
 def _problem(error: Mapping[str, object]) -> str:
-    location = error["loc"]
-    where = ".".join(str(part) for part in location) if isinstance(location, tuple) else ""
+    where = ".".join(str(part) for part in parts(error["loc"]))
     if error["type"] == "extra_forbidden":
         known = {*_File.model_fields, *_Server.model_fields, *LimitsModel.model_fields, "agent"}
         near = difflib.get_close_matches(where.rsplit(".", 1)[-1], known, n=1)
@@ -316,7 +318,9 @@ def tier_of(base_url: str) -> Tier:
 def _discovered(
     adapters: Mapping[str, Adapter], kinds: Mapping[str, ModelServer], environ: Mapping[str, str]
 ) -> list[Agent]:
-    """An agent for each adapter with a program, and one for each server that the environment names."""
+    """An agent for each adapter with a program, and one for each server that the environment
+    names.
+    """
     agents: list[Agent] = []
     for name, adapter in adapters.items():
         about = adapter.about

@@ -55,7 +55,9 @@ def one_line(text: str, width: int = _WIDTH) -> str:
 
 
 def told(event: Event) -> str | None:
-    """One line (or a few) for an event that a person wants to see as it happens; None for the others."""
+    """One line (or a few) for an event that a person wants to see as it happens; None for the
+    others.
+    """
     match event.update:
         case RunStarted():
             return _started(event, event.update)
@@ -103,7 +105,9 @@ def _tool_call(call: ToolCall) -> str | None:
 
 
 def summary(outcome: Outcome, *, workspace: str | None = None) -> str:
-    """How a run ended, for a person: status, cause, remedy, work, tokens, cost, time, where to look."""
+    """How a run ended, for a person: status, cause, remedy, work, tokens, cost, time, where to
+    look.
+    """
     verified = {True: ", verified by the check", False: ", the check failed", None: ""}
     rows = [("outcome", f"{outcome.status}{verified[outcome.verified]}")]
     if outcome.error is not None:
@@ -132,7 +136,7 @@ def _changes(outcome: Outcome) -> str:
             return "none"
         case changes:
             names = ", ".join(safe(name) for name in changes.files[:5])
-            more = f" and {len(changes.files) - 5} more" if len(changes.files) > 5 else ""  # noqa: PLR2004
+            more = f" and {len(changes.files) - 5} more" if len(changes.files) > 5 else ""
             return f"{names}{more} (+{changes.insertions} -{changes.deletions})"
 
 

@@ -1,4 +1,6 @@
-"""What is there: programs on this machine, and whether a model server answers. All I/O of choosing."""
+"""What is there: programs on this machine, and whether a model server answers. All I/O of
+choosing.
+"""
 
 from __future__ import annotations
 

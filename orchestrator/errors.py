@@ -1,6 +1,7 @@
 """The exceptions of the library: what is wrong with the input, or what failed in our own work.
 
-A failed agent is a value (`Outcome`), not an exception; only `Outcome.check()` turns one into the other.
+A failed agent is a value (`Outcome`), not an exception; only `Outcome.check()` turns one into the
+other.
 
     OrchestrateError
     ├── InputError           what the caller gave is wrong; nothing was started (exit status 2)
@@ -12,7 +13,7 @@ A failed agent is a value (`Outcome`), not an exception; only `Outcome.check()` 
     └── OutcomeError         raised by `Outcome.check()`: the run did not succeed
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 
@@ -65,14 +66,22 @@ class OutcomeError(OrchestrateError):
 
 
 @contextmanager
-def lone_error() -> Iterator[None]:
-    """Let a single exception out of a task group as itself: whoever calls us names it in `except`."""
+def lone_error() -> Generator[None]:
+    """Let a single exception out of a task group as itself: whoever calls us names it in
+    `except`.
+    """
     try:
         yield
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
+        error = _lone(group)
         if error is group:
             raise
         raise error from error.__cause__
+
+
+def _lone(error: BaseException) -> BaseException:
+    match error:
+        case BaseExceptionGroup(exceptions=(BaseException() as only,)):
+            return _lone(only)
+        case _:
+            return error

@@ -1,8 +1,9 @@
-"""The one event schema: what an agent or the supervisor says (`Update`), and the same, stamped (`Event`).
+"""The one event schema: what an agent or the supervisor says (`Update`), and the same, stamped
+(`Event`).
 
-Updates are plain dataclasses: building and dumping one is on the hot path (0.2 us each way, 0.9 when
-frozen and slotted). Nobody mutates them. In an update, None means "not stated"; it is an upsert by id.
-On the wire an event is one flat JSON object a line: envelope, payload, `raw`.
+Updates are plain dataclasses: building and dumping one is on the hot path (0.2 us each way, 0.9
+when frozen and slotted). Nobody mutates them. In an update, None means "not stated"; it is an
+upsert by id. On the wire an event is one flat JSON object a line: envelope, payload, `raw`.
 """
 
 from __future__ import annotations
@@ -145,7 +146,9 @@ class Failure:
 
 @dataclass(kw_only=True)
 class SessionStarted:
-    """The agent's own conversation began, or went on. `session_id` is what it can be resumed with."""
+    """The agent's own conversation began, or went on. `session_id` is what it can be resumed
+    with.
+    """
 
     type: Literal["session.started"] = "session.started"
     session_id: str
@@ -257,7 +260,8 @@ class Subagent:
 
 @dataclass(kw_only=True)
 class Usage:
-    """Tokens and cost, always a delta for this run; the sum of all is the run's. None is unknown, 0 is zero.
+    """Tokens and cost, always a delta for this run; the sum of all is the run's. None is unknown, 0
+    is zero.
 
     `input_tokens` excludes cached tokens; `output_tokens` includes `reasoning_tokens`.
     """
@@ -312,7 +316,9 @@ class Notice:
 
 @dataclass(kw_only=True)
 class Error:
-    """Something failed. The last one before an unsuccessful end is the cause; `hint` is the remedy."""
+    """Something failed. The last one before an unsuccessful end is the cause; `hint` is the
+    remedy.
+    """
 
     type: Literal["error"] = "error"
     kind: ErrorKind
@@ -332,7 +338,9 @@ class Output:
 
 @dataclass(kw_only=True)
 class Unparsed:
-    """A line that no rule of the adapter knows. Never dropped; `text` may be cut, the spool has it whole."""
+    """A line that no rule of the adapter knows. Never dropped; `text` may be cut, the spool has it
+    whole.
+    """
 
     type: Literal["unparsed"] = "unparsed"
     stream: str
@@ -340,15 +348,16 @@ class Unparsed:
     reason: str
 
 
-# --- updates: the supervisor's ---------------------------------------------------------------------
+# --- updates: the supervisor's
+# ---------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)
 class Outcome:
     """How a run or a task ended, with the facts that led to it. Decided by `outcome.decide`.
 
-    `verified` is what the task's check said, None without a check. `usage` sums the run's; an unknown
-    cost is None, never 0. `changes` is None when nobody could look.
+    `verified` is what the task's check said, None without a check. `usage` sums the run's; an
+    unknown cost is None, never 0. `changes` is None when nobody could look.
     """
 
     status: Status
@@ -469,7 +478,9 @@ class ProcessSpawned:
 
 @dataclass(kw_only=True)
 class ProcessExited:
-    """The agent's process ended: exit status or signal number; CPU seconds, peak memory in bytes."""
+    """The agent's process ended: exit status or signal number; CPU seconds, peak memory in
+    bytes.
+    """
 
     type: Literal["process.exited"] = "process.exited"
     pid: int
@@ -518,7 +529,9 @@ class WorkspaceChanged:
 
 @dataclass(kw_only=True)
 class Check:
-    """The task's check ran: exit status (None: it did not end by itself) and the end of its output."""
+    """The task's check ran: exit status (None: it did not end by itself) and the end of its
+    output.
+    """
 
     type: Literal["check"] = "check"
     command: str
@@ -567,7 +580,9 @@ Update: TypeAlias = (
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """An update, stamped. `seq` is gapless from 1 in its run; `time` is RFC 3339, UTC, microseconds."""
+    """An update, stamped. `seq` is gapless from 1 in its run; `time` is RFC 3339, UTC,
+    microseconds.
+    """
 
     seq: int
     time: str
@@ -603,9 +618,11 @@ def prefix(
 
 
 def encode(event: Event, head: bytes | None = None) -> bytes:
-    r"""The wire form: one flat JSON object, without `\n`. `head` is `prefix(...)` of the event's run.
+    r"""The wire form: one flat JSON object, without `\n`. `head` is `prefix(...)` of the event's
+    run.
 
-    Raises TypeError (from orjson) if the update holds what JSON cannot: adapters keep such lines raw.
+    Raises TypeError (from orjson) if the update holds what JSON cannot: adapters keep such lines
+    raw.
     """
     if head is None:
         head = prefix(
@@ -676,9 +693,9 @@ def _raw(value: object) -> Raw | None:
 
 
 def schema() -> dict[str, object]:
-    """JSON Schema of an event on the wire: each update's definition, with the envelope's properties."""
-    from pydantic import TypeAdapter
-
+    """JSON Schema of an event on the wire: each update's definition, with the envelope's
+    properties.
+    """
     envelope: dict[str, object] = {
         "v": {"const": SCHEMA_VERSION},
         "seq": {"type": "integer", "minimum": 1},

@@ -1,4 +1,5 @@
-r"""The append-only record of a run: a folder with the raw spool, the events, the task and the outcome.
+r"""The append-only record of a run: a folder with the raw spool, the events, the task and the
+outcome.
 
     runs/RUN_ID/  stdout stderr    raw, written by the agent itself
                   events.jsonl     one event a line
@@ -15,10 +16,11 @@ import os
 import re
 import tarfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Self
 
 import orjson
 
@@ -67,7 +69,7 @@ class Journal:
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         self._good = 0
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -79,7 +81,9 @@ class Journal:
         os.close(self._fd)
 
     def append(self, lines: Sequence[bytes]) -> None:
-        r"""Write events (without `\n`) in one go. Raises JournalError; what stood before stays whole."""
+        r"""Write events (without `\n`) in one go. Raises JournalError; what stood before stays
+        whole.
+        """
         block = b"".join(line + b"\n" for line in lines)
         written = 0
         try:
@@ -185,7 +189,9 @@ def running(folder: Path) -> bool:
 
 
 def export_run(folder: Path, target: Path) -> None:
-    """Pack a run's files into a new .tar.gz, 0600, without the agent's home. Raises JournalError."""
+    """Pack a run's files into a new .tar.gz, 0600, without the agent's home. Raises
+    JournalError.
+    """
     try:
         fd = _create(target)
         with os.fdopen(fd, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
@@ -220,7 +226,9 @@ def list_runs(runs: Path) -> list[Path]:
 
 
 def find_run(runs: Path, name: str) -> Path:
-    """The run's folder, by its id, by a unique beginning or end of it, or by `last`. Raises InputError."""
+    """The run's folder, by its id, by a unique beginning or end of it, or by `last`. Raises
+    InputError.
+    """
     known = list_runs(runs)
     if name == "last" and known:
         return known[-1]
@@ -286,7 +294,7 @@ def _plain(value: object) -> object:
     match value:
         case Path():
             return str(value)
-        case Mapping():
-            return dict(value)
+        case MappingProxyType():
+            return value.copy()  # pyright: ignore[reportUnknownVariableType] (of anything)
         case _:
             raise TypeError(type(value).__name__)

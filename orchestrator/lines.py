@@ -17,7 +17,8 @@ class Line:
     r"""One line of a stream, without its `\n`.
 
     `offset` and `length` are bytes in the stream; `length` counts the line's `\n` if it had one.
-    An `oversize` line carries only its first `HEAD` bytes. `ended` is False for a last line without `\n`.
+    An `oversize` line carries only its first `HEAD` bytes. `ended` is False for a last line without
+    `\n`.
     """
 
     data: bytes

@@ -1,7 +1,7 @@
 """How a run ended, decided from all the evidence. Pure; the exit status alone decides nothing.
 
-Success needs all of: the agent's own terminal word, a clean exit, no final error, no denial, no tool
-call left open, for editing kinds a changed tree, and a check that passed where there is one.
+Success needs all of: the agent's own terminal word, a clean exit, no final error, no denial, no
+tool call left open, for editing kinds a changed tree, and a check that passed where there is one.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ STATUS: Mapping[ErrorKind, Status] = MappingProxyType(
 )
 """The status that a kind of error leads to; every other kind is `failed`."""
 
+_LOOK = "See what it did with `orchestrate runs show last`."
 _READS: frozenset[ToolKind] = frozenset({"read", "search", "think", "fetch", "switch_mode"})
 _ASKED_TO_STOP = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
@@ -124,7 +125,8 @@ class Digest:
 class Facts:
     """All that is known of a run that is over.
 
-    `exit` is None if nothing was ever started. `stopped` and `stopped_why`: the supervisor ended it.
+    `exit` is None if nothing was ever started. `stopped` and `stopped_why`: the supervisor ended
+    it.
     `changes` is None if nobody could look at the work tree. `usage` is the run's, summed.
     """
 
@@ -170,7 +172,17 @@ def decide(facts: Facts) -> Outcome:
 
 def _failure(facts: Facts) -> Failure | None:
     """The first reason why this was no success, the strongest evidence first."""
-    for reason in (_stopped, _signalled, _error, _terminal, _exit, _denied, _left_open, _work, _check):
+    for reason in (
+        _stopped,
+        _signalled,
+        _error,
+        _terminal,
+        _exit,
+        _denied,
+        _left_open,
+        _work,
+        _check,
+    ):
         if (failure := reason(facts)) is not None:
             return failure
     return None
@@ -297,7 +309,8 @@ def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
 
 
 def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str | None:
-    """What to do next, in one line: the agent's own hint, or the usual one for this kind of failure.
+    """What to do next, in one line: the agent's own hint, or the usual one for this kind of
+    failure.
 
     `server` is the kind of model server that the agent uses, None for a provider's own.
     """
@@ -306,7 +319,11 @@ def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str | 
     place = server.title if server else "the model's provider"
     models = f" (`{server.list_models}`)" if server and server.list_models else ""
     start = f" (`{server.start}`)" if server and server.start else ""
-    key = f"Is the key in {agent.api_key_env} valid" if agent.api_key_env else "Is there a key or login"
+    key = (
+        f"Is the key in {agent.api_key_env} valid"
+        if agent.api_key_env
+        else "Is there a key or login"
+    )
     match failure.kind:
         case "unavailable":
             return f"Is {place} running{start} and reachable at {agent.base_url or 'its address'}?"
@@ -315,7 +332,8 @@ def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str | 
         case "auth_failed":
             return f"{key} for {agent.base_url or place}? Name its variable with --api-key-env."
         case "model_not_found":
-            return f"Is the model {agent.model or '(none named)'} there{models}? Name another with --model."
+            model = agent.model or "(none named)"
+            return f"Is the model {model} there{models}? Name another with --model."
         case "rate_limited":
             return "Wait for the limit to reset, or use another agent or model."
         case "context_overflow":
@@ -327,9 +345,9 @@ def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str | 
         case "bad_usage":
             return "The agent's program refused its arguments: is its version a tested one?"
         case "check_failed":
-            return "See the check's output with `orchestrate runs show last`, then resume the run."
+            return f"{_LOOK} Then go on with `orchestrate runs resume last -p ...`."
         case "no_change":
-            return "See what it did with `orchestrate runs show last`; say more exactly what to change."
+            return f"{_LOOK} Say more exactly what to change."
         case "spawn":
             return "Is the program installed and allowed to run?"
         case "refused":
@@ -337,7 +355,7 @@ def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str | 
         case "interrupted" | "cancelled":
             return "Go on with `orchestrate runs resume last -p ...`, if the agent began a session."
         case _:
-            return "See what it did with `orchestrate runs show last`."
+            return _LOOK
 
 
 def signal_name(number: int) -> str:

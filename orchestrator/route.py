@@ -1,4 +1,6 @@
-"""Which agent does a task. Pure: each agent considered gets a rank, or the reason why it has none."""
+"""Which agent does a task. Pure: each agent considered gets a rank, or the reason why it has
+none.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""One run: an agent's process from spawn to outcome, its lines to updates, updates to stamped events.
+"""One run: an agent's process from spawn to outcome, its lines to updates, updates to stamped
+events.
 
-What a line means is the adapter's; what starts and ends processes is `process`; what it all amounts to
-is `outcome`. Here they are put together, and every event goes to the journal before anyone sees it.
+What a line means is the adapter's; what starts and ends processes is `process`; what it all amounts
+to is `outcome`. Here they are put together, and every event goes to the journal before anyone sees
+it.
 """
 
 from __future__ import annotations
@@ -9,16 +11,18 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
 import anyio
+import anyio.lowlevel
 import structlog
 
 from orchestrator import events
@@ -63,19 +67,32 @@ from orchestrator.outcome import Digest, Facts, Stopped, decide, finished, remed
 from orchestrator.process import (
     Ended,
     Process,
+    Reaper,
     base_environment,
     environment,
+    open_reaper,
     run_to_end,
 )
-from orchestrator.process import Reaper as Reaper  # the supervisor opens it, and hands it on
-from orchestrator.process import open_reaper as open_reaper
 from orchestrator.route import Route, considered
 from orchestrator.task import Limits, Task
 from orchestrator.usage import add, priced
-from orchestrator.workspace import Snapshot, Unlooked, changes, snapshot
+from orchestrator.workspace import Snapshot, UnseenError, changes, snapshot
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+__all__ = [
+    "Control",
+    "Plan",
+    "Reaper",
+    "Recorder",
+    "new_run_id",
+    "open_reaper",
+    "perform",
+    "replay",
+]
+# Reaper and open_reaper are not ours: the supervisor holds one open, but
+# `process` is imported by this module and its neighbours only.
 
 POLL_S = 0.02
 # inotify was worse under load; 20 ms costs 1.65 s CPU for 1,000 agents x 5 lines/s x 60 s.
@@ -84,6 +101,7 @@ QUANTUM = 64 * 1024
 GRACE_S = 5.0
 CHECK_TAIL = 64 * 1024
 STDERR_TAIL = 64 * 1024
+_STORE = "tree.git"
 SECRET_LENGTH = 8
 # A shorter value is no key, and blanking it would tear holes into ordinary text.
 
@@ -103,8 +121,9 @@ def new_run_id() -> str:
 class Plan:
     """A run, prepared: everything decided that can be decided without starting anything.
 
-    `command` was made by the adapter for exactly this task and agent. `recorded` is the agent as the
-    record names it (a scripted model server has another address each time). `notes` become notices.
+    `command` was made by the adapter for exactly this task and agent. `recorded` is the agent as
+    the record names it (a scripted model server has another address each time). `notes` become
+    notices.
     """
 
     run_id: str
@@ -226,7 +245,11 @@ def _secret_pattern(values: Sequence[str]) -> re.Pattern[bytes] | None:
     import orjson
 
     forms = {orjson.dumps(value)[1:-1] for value in values if len(value) >= SECRET_LENGTH}
-    return re.compile(b"|".join(map(re.escape, sorted(forms, key=len, reverse=True)))) if forms else None
+    return (
+        re.compile(b"|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
+        if forms
+        else None
+    )
 
 
 def translate(conversation: Conversation, line: Line) -> list[Update | Send]:
@@ -234,13 +257,16 @@ def translate(conversation: Conversation, line: Line) -> list[Update | Send]:
     if line.oversize:
         reason = f"a line of {line.length} bytes is too long to parse"
         return [_kept(line, reason)]
+    return _fed(conversation, line) or [unparsed(line.data, "the adapter said nothing")]
+
+
+def _fed(conversation: Conversation, line: Line) -> list[Update | Send]:
     try:
-        said = list(conversation.feed(line.data))
+        return list(conversation.feed(line.data))
     except Exception as error:  # noqa: BLE001
         # An adapter is anybody's code: its mistake must cost neither the line nor the run.
         log.warning("adapter failed on a line", error=repr(error), offset=line.offset)
         return [_kept(line, f"the adapter failed: {error!r}")]
-    return said or [unparsed(line.data, "the adapter said nothing")]
 
 
 def _kept(line: Line, reason: str) -> Update:
@@ -268,7 +294,7 @@ class Spool:
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._splitter = LineSplitter()
 
-    def __enter__(self) -> Spool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -356,10 +382,11 @@ class _Live:
 async def perform(
     plan: Plan, *, config: Config, reaper: Reaper, control: Control, publish: Publish
 ) -> Outcome:
-    """Run an agent on a task, from the first event to the last. The run's folder must not exist yet.
+    """Run an agent on a task, from the first event to the last. The run's folder must not exist
+    yet.
 
-    Raises JournalError if the record cannot be written, SupervisionError if the reaper is lost; then
-    the agent has been killed. Cancellation kills it at once, and the outcome is still written.
+    Raises JournalError if the record cannot be written, SupervisionError if the reaper is lost;
+    then the agent has been killed. Cancellation kills it at once, and the outcome is still written.
     """
     folder = make_folder(config.state / "runs", plan.run_id)
     write_record(folder, _record(plan))
@@ -459,6 +486,7 @@ class _Run:
         outcome.model = outcome.model or agent.model
         outcome.run_id = self.plan.run_id
         outcome.duration_s = round(duration_s, 3)
+        shutil.rmtree(self.folder / _STORE, ignore_errors=True)  # the diff is kept in diff.patch
         for name in (STDOUT, STDERR):
             scrub(self.folder / name, _secrets(self.plan, self.config))
         self.recorder.say(RunFinished(outcome=outcome))
@@ -485,7 +513,9 @@ class _Run:
         stdout, stderr = self.folder / STDOUT, self.folder / STDERR
         if plan.agent.home is not None:
             Path(plan.agent.home).mkdir(parents=True, exist_ok=True, mode=0o700)
-        env = environment(command, self.config.environ, _task_environment(plan.task, self.config))
+        env = environment(
+            command, self.config.environ, env=plan.task.env, env_from=plan.task.env_from
+        )
         with ExitStack() as stack:
             tails = Tails(command.tails, stack)
             async with self.reaper.spawn(
@@ -524,7 +554,7 @@ class _Run:
                     await live.process.send(data)
                 self._hold_to_limits(live)
                 if grew:
-                    await anyio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
                 else:
                     with anyio.move_on_after(POLL_S):
                         await live.wake.wait()
@@ -590,7 +620,7 @@ class _Run:
                     self._stderr(live, line)
         for line in live.tails.read():
             grew = True
-            self._take(live, translate(live.conversation, line), None)
+            self._take(live, _fed(live.conversation, line), None)
         if grew:
             self._grown = anyio.current_time()
             self.recorder.flush()
@@ -647,15 +677,15 @@ class _Run:
 
     async def _look(self) -> Snapshot | None:
         try:
-            return await snapshot(self.reaper, self.plan.task.workspace, self.folder / "tree.git")
-        except Unlooked as why:
+            return await snapshot(self.reaper, self.plan.task.workspace, self.folder / _STORE)
+        except UnseenError as why:
             self.recorder.say(Notice(text=f"changes cannot be told: {why}"))
             return None
 
     async def _compare(self, before: Snapshot) -> None:
         try:
             self.changes = await changes(self.reaper, before, self.folder / "diff.patch")
-        except Unlooked as why:
+        except UnseenError as why:
             self.recorder.say(Notice(text=f"changes cannot be told: {why}"))
             return
         if self.changes.files:
@@ -663,7 +693,7 @@ class _Run:
 
     async def _verify(self, command: str) -> None:
         task = self.plan.task
-        env = _task_environment(task, self.config, base=True)
+        env = _check_environment(task, self.config)
         async with anyio.create_task_group() as group:
             group.start_soon(_cancel_when, self.control.requested, group.cancel_scope)
             done = await run_to_end(
@@ -711,11 +741,10 @@ def _record(plan: Plan) -> Record:
     )
 
 
-def _task_environment(task: Task, config: Config, *, base: bool = False) -> dict[str, str]:
-    """The variables that the task asks for; with `base`, on top of the usual ones (for a check)."""
+def _check_environment(task: Task, config: Config) -> dict[str, str]:
+    """The usual variables and those that the task asks for; none of the agent's own."""
     named = {name: config.environ[name] for name in task.env_from if name in config.environ}
-    usual = base_environment(config.environ) if base else {}
-    return {**usual, **task.env, **named}
+    return {**base_environment(config.environ), **named, **task.env}
 
 
 def _secrets(plan: Plan, config: Config) -> list[str]:
@@ -740,7 +769,8 @@ def replay(
 ) -> Outcome:
     """Turn a raw recording (chunks of any size) into events, the last one `run.finished`. No I/O.
 
-    Nobody looked at a work tree: `changes` is None, and an editing task is judged by its tool calls.
+    Nobody looked at a work tree: `changes` is None, and an editing task is judged by its tool
+    calls.
     """
     run_id = new_run_id()
     head = {"run_id": run_id, "task_id": task.id, "parent_run_id": None, "agent": agent.name}

@@ -12,8 +12,8 @@ class ModelServer:
     """A kind of place that serves models.
 
     `port` is its usual one on loopback, None: it has none (a cloud). `url_env` and `model_env` are
-    the variables that users of it set. `start` and `list_models` are what a person types to start it
-    and to see its models. `dialects` are what it speaks. `local`: it runs on one's own machines.
+    the variables that users of it set. `start` and `list_models` are what a person types to start
+    it and to see its models. `dialects` are what it speaks. `local`: it runs on one's own machines.
     """
 
     name: str

@@ -1,18 +1,19 @@
-"""The embedder's one object: `run(task)` and `stream(task)`. Chooses an agent, prepares a run, performs it.
+"""The embedder's one object: `run(task)` and `stream(task)`. Chooses an agent, prepares a run,
+performs it.
 
-    async with Supervisor(load_config()) as supervisor:
-        outcome = await supervisor.run(Task(prompt="rename foo to bar", workspace=repo))
-    outcome.check()
+async with Supervisor(load_config()) as supervisor:
+    outcome = await supervisor.run(Task(prompt="rename foo to bar", workspace=repo))
+outcome.check()
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import anyio
 import structlog
@@ -46,7 +47,9 @@ log = structlog.get_logger("orchestrate")
 
 @dataclass(frozen=True, kw_only=True)
 class Continued:
-    """What a resumed run goes on from: the run, its agent as it was, and the session's usage so far."""
+    """What a resumed run goes on from: the run, its agent as it was, and the session's usage so
+    far.
+    """
 
     run_id: str
     agent: Agent
@@ -65,7 +68,7 @@ class Supervisor:
         self._reaper: Reaper | None = None
         self._controls: set[Control] = set()
 
-    async def __aenter__(self) -> Supervisor:
+    async def __aenter__(self) -> Self:
         self._reaper = await self._stack.enter_async_context(open_reaper())
         return self
 
@@ -79,10 +82,11 @@ class Supervisor:
         return await self._stack.__aexit__(kind, error, trace)
 
     async def run(self, task: Task, *sinks: Sink, continued: Continued | None = None) -> Outcome:
-        """Do a task; `sinks` are called with each event. A failed agent is an outcome, not an exception.
+        """Do a task; `sinks` are called with each event. A failed agent is an outcome, not an
+        exception.
 
-        Raises InputError if the task cannot be meant (unknown agent, no workspace), JournalError and
-        SupervisionError if our own work failed. Cancelling it kills the agent at once.
+        Raises InputError if the task cannot be meant (unknown agent, no workspace), JournalError
+        and SupervisionError if our own work failed. Cancelling it kills the agent at once.
         """
         reaper = self._running()
         routes = self._routes(task, continued)
@@ -104,7 +108,7 @@ class Supervisor:
             )
 
     @asynccontextmanager
-    async def _stream(self, task: Task) -> AsyncIterator[EventStream]:
+    async def _stream(self, task: Task) -> AsyncGenerator[EventStream]:
         stream = EventStream(self._config.state / "runs")
         with lone_error():
             async with anyio.create_task_group() as group:
@@ -113,7 +117,9 @@ class Supervisor:
                 group.cancel_scope.cancel()
 
     def stream(self, task: Task) -> AbstractAsyncContextManager[EventStream]:
-        """Do a task and iterate over its events; `.outcome` afterwards. Leaving early kills the agent."""
+        """Do a task and iterate over its events; `.outcome` afterwards. Leaving early kills the
+        agent.
+        """
         return self._stream(task)
 
     async def _feed(self, task: Task, stream: EventStream) -> None:
@@ -159,7 +165,9 @@ class Supervisor:
 
     def _running(self) -> Reaper:
         if self._reaper is None:
-            raise SupervisionError("the supervisor is not running: use `async with Supervisor(...)`")
+            raise SupervisionError(
+                "the supervisor is not running: use `async with Supervisor(...)`"
+            )
         return self._reaper
 
     def _routes(self, task: Task, continued: Continued | None) -> tuple[Route, ...]:
@@ -175,7 +183,9 @@ class Supervisor:
     async def _placed(self, task: Task, run_id: str) -> Task:
         """The task with its workspace in place."""
         if task.template is not None:
-            target = self._config.state / "scratch" / f"{task.name or task.template.name}-{run_id[-8:]}"
+            target = (
+                self._config.state / "scratch" / f"{task.name or task.template.name}-{run_id[-8:]}"
+            )
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             await make_scratch(self._running(), task.template, target)
             return replace(task, workspace=target, template=None)
@@ -223,7 +233,8 @@ class Supervisor:
 
 
 class EventStream:
-    """The events of one run, in order, as an async iterator; reads the journal, so holds nothing back.
+    """The events of one run, in order, as an async iterator; reads the journal, so holds nothing
+    back.
 
     `outcome` is set when the iterator has ended.
     """
@@ -295,9 +306,7 @@ def _unroutable(task: Task, routes: Sequence[Route], sinks: Sequence[Sink]) -> O
     failure = Failure(
         kind="unroutable",
         text=f"no agent can do this task: {reasons or 'none is configured or installed'}",
-        hint="Install one of them, or name one that fits (--agent); `orchestrate runs` is not affected."
-        if not relevant
-        else "Install the program, or choose another agent with --agent.",
+        hint="Install an agent, or name one that fits with --agent.",
     )
     outcome = Outcome(status="unroutable", error=failure, evidence=[failure.text])
     head = {"run_id": None, "task_id": task.id, "parent_run_id": task.parent_run_id, "agent": None}

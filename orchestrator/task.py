@@ -1,18 +1,20 @@
-"""What is wanted (`Task`), read safely from a task file. Pure: every error names file, line, column, key.
+"""What is wanted (`Task`), read safely from a task file. Pure: every error names file, line,
+column, key.
 
-`parse_task` takes the file's bytes and gives a frozen `Task`; whether paths exist is the supervisor's
-business. YAML is read as YAML 1.2 would be (`no` is a text), without aliases, tags or duplicate keys.
+`parse_task` takes the file's bytes and gives a frozen `Task`; whether paths exist is the
+supervisor's business. YAML is read as YAML 1.2 would be (`no` is a text), without aliases, tags or
+duplicate keys.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Annotated, Literal, TypeAlias, TypeVar, get_args
+from typing import Annotated, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -22,6 +24,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
 )
 
@@ -63,7 +66,9 @@ EDITING_KINDS: frozenset[Kind] = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds of one run, in seconds, bytes and dollars; None is no bound. The strictest of all wins."""
+    """Bounds of one run, in seconds, bytes and dollars; None is no bound. The strictest of all
+    wins.
+    """
 
     wall_s: float | None = None
     stall_s: float | None = None
@@ -210,14 +215,16 @@ class _Model(BaseModel):
 class LimitsModel(_Model):
     """Bounds of the run; the strictest of all levels wins."""
 
-    wall: Seconds | None = Field(None, description="The whole run, such as 30m.")
-    stall: Seconds | None = Field(None, description="Without any sign of progress, such as 5m.")
-    check: Seconds | None = Field(None, description="The check command, such as 10m.")
-    steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Tool calls.")
-    cost_usd: Annotated[float, Field(gt=0, strict=False)] | None = Field(
-        None, description="Dollars, as far as the cost is known."
+    wall: Seconds | None = Field(default=None, description="The whole run, such as 30m.")
+    stall: Seconds | None = Field(
+        default=None, description="Without any sign of progress, such as 5m."
     )
-    output: Bytes | None = Field(None, description="Raw output of the agent, such as 1GiB.")
+    check: Seconds | None = Field(default=None, description="The check command, such as 10m.")
+    steps: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Tool calls.")
+    cost_usd: Annotated[float, Field(gt=0, strict=False)] | None = Field(
+        default=None, description="Dollars, as far as the cost is known."
+    )
+    output: Bytes | None = Field(default=None, description="Raw output of the agent, such as 1GiB.")
 
     def limits(self) -> Limits:
         """The same as a value of the core."""
@@ -244,38 +251,40 @@ class TaskModel(_Model):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, title="Task file")
 
-    version: Literal[1] = Field(1, description="Version of this format.")
-    name: Id | None = Field(None, description="Name of the job, shown in lists.")
+    version: Literal[1] = Field(default=1, description="Version of this format.")
+    name: Id | None = Field(default=None, description="Name of the job, shown in lists.")
     prompt: Text = Field(description="What the agent shall do.")
-    kind: Kind | None = Field(None, description="Class of the work; omitted: reasoning.")
-    agent: Text | None = Field(None, description="Pin: the agent by name.")
-    model: Text | None = Field(None, description="Pin: the model, as the agent names it.")
+    kind: Kind | None = Field(default=None, description="Class of the work; omitted: reasoning.")
+    agent: Text | None = Field(default=None, description="Pin: the agent by name.")
+    model: Text | None = Field(default=None, description="Pin: the model, as the agent names it.")
     base_url: HttpUrl | None = Field(
-        None,
-        description="Pin: where the model is served; `scripted:FILE` starts a scripted model server.",
+        default=None,
+        description="Pin: where the model is served; `scripted:FILE` plays a script as a model.",
     )
     api_key_env: EnvName | None = Field(
-        None, description="The environment variable that holds the key; never the key."
+        default=None, description="The environment variable that holds the key; never the key."
     )
     workspace: Text | ScratchModel = Field(
-        ".", description="The folder to work in, relative to this file."
+        default=".", description="The folder to work in, relative to this file."
     )
     files: list[Annotated[Text, AfterValidator(_inside)]] = Field(
-        [], description="Files that matter, relative to the workspace."
+        default=[], description="Files that matter, relative to the workspace."
     )
     check: Text | None = Field(
-        None, description="Shell command, run after the agent; exit 0 verifies the work."
+        default=None, description="Shell command, run after the agent; exit 0 verifies the work."
     )
     access: Access | None = Field(
-        None, description="What the agent may do; omitted: read or edit, by kind."
+        default=None, description="What the agent may do; omitted: read or edit, by kind."
     )
-    privacy: Privacy = Field("any", description="`local`: only agents whose model is local.")
+    privacy: Privacy = Field(
+        default="any", description="`local`: only agents whose model is local."
+    )
     limits: LimitsModel = LimitsModel()
     env: dict[Annotated[EnvName, AfterValidator(_no_secret)], str] = Field(
-        {}, description="Variables for the agent and the check. No secrets."
+        default={}, description="Variables for the agent and the check. No secrets."
     )
     env_from: list[EnvName] = Field(
-        [], description="Names of variables to pass on from the environment."
+        default=[], description="Names of variables to pass on from the environment."
     )
 
 
@@ -345,7 +354,7 @@ for _tag, _pattern, _first in (
     ("int", r"[-+]?[0-9]+", list("-+0123456789")),
     ("float", r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
 ):
-    _Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    _Loader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType] (no stub for it)
         f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
     )
 
@@ -381,11 +390,11 @@ class _Tree:
         if not isinstance(value, dict):
             found = f"found {_shown(value)}; a task file is a mapping such as `prompt: TEXT`"
             raise self._error((1, 1), found)
-        return value
+        return value  # pyright: ignore[reportUnknownVariableType] (narrowed from object)
 
     def problem(self, error: Mapping[str, object]) -> str:
         """One line for one of pydantic's errors."""
-        where: _Path = tuple(part for part in _parts(error["loc"]) if not self._is_tag(part))
+        where: _Path = tuple(part for part in parts(error["loc"]) if not self._is_tag(part))
         context = error.get("ctx")
         match error["type"], context:
             case "extra_forbidden", _:
@@ -412,9 +421,7 @@ class _Tree:
 
     def _is_tag(self, part: str | int) -> bool:
         # pydantic puts the union member's name or `[key]` into the location: not a key of the file.
-        return part in {"str", "ScratchModel", "[key]"} or (
-            isinstance(part, str) and "[" in part
-        )
+        return part in {"str", "ScratchModel", "[key]"} or (isinstance(part, str) and "[" in part)
 
     def _known(self, where: _Path) -> list[str]:
         models: dict[_Path, type[BaseModel]] = {
@@ -434,8 +441,7 @@ class _Tree:
         return TaskFileError((f"{self._file}:{mark[0]}:{mark[1]}: {text}",))
 
     def _yaml_error(self, error: yaml.MarkedYAMLError) -> TaskFileError:
-        mark = error.problem_mark or error.context_mark
-        at = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        at = _at(error.problem_mark or error.context_mark)
         parts = [part for part in (error.context, error.problem) if part]
         return self._error(at, f"not YAML: {', '.join(parts)}".replace("\n", " "))
 
@@ -443,19 +449,20 @@ class _Tree:
         # Before composing: a small file of aliases explodes when it is walked.
         documents = 0
         for event in yaml.parse(text, _Loader):
-            at = (event.start_mark.line + 1, event.start_mark.column + 1)
             match event:
                 case yaml.AliasEvent():
+                    at = _at(event.start_mark)
                     raise self._error(at, f"alias `*{event.anchor}`: aliases are not allowed")
                 case yaml.DocumentStartEvent():
                     documents += 1
                     if documents > 1:
+                        at = _at(event.start_mark)
                         raise self._error(at, "a second document; a task file holds one")
                 case _:
                     pass
 
     def _value(self, node: yaml.Node, where: _Path) -> object:
-        self._marks[where] = (node.start_mark.line + 1, node.start_mark.column + 1)
+        self._marks[where] = _at(node.start_mark)
         match node:
             case yaml.MappingNode():
                 return self._mapping(node, where)
@@ -469,7 +476,7 @@ class _Tree:
     def _mapping(self, node: yaml.MappingNode, where: _Path) -> dict[str, object]:
         found: dict[str, object] = {}
         for key_node, value_node in node.value:
-            at = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            at = _at(key_node.start_mark)
             key = key_node.value
             if not isinstance(key_node, yaml.ScalarNode) or not isinstance(key, str):
                 raise self._error(at, "a key must be a plain text")
@@ -490,7 +497,7 @@ class _Tree:
                 return None
             case "bool":
                 return value.lower() == "true"
-            case "int" if len(value) <= 18:  # noqa: PLR2004 (fits 64 bits)
+            case "int" if len(value) <= 18:
                 return int(value)
             case "int" | "float":
                 return float(value)
@@ -510,8 +517,21 @@ _PATTERNS: Mapping[str | int, str] = MappingProxyType(
 )
 
 
-def _parts(location: object) -> Sequence[str | int]:
-    return location if isinstance(location, tuple) else ()
+class _Mark(Protocol):
+    """Where the YAML parser is, counted from 0."""
+
+    line: int
+    column: int
+
+
+def _at(mark: _Mark | None) -> tuple[int, int]:
+    """Line and column, counted from 1."""
+    return (mark.line + 1, mark.column + 1) if mark else (1, 1)
+
+
+def parts(location: object) -> tuple[str | int, ...]:
+    """The location of one of pydantic's errors."""
+    return TypeAdapter(tuple[str | int, ...]).validate_python(location)
 
 
 def _shown(value: object) -> str:
@@ -523,7 +543,7 @@ def _shown(value: object) -> str:
             return str(value).lower()
         case int() | float():
             return f"the number {value}"
-        case str() if len(value) > 40:  # noqa: PLR2004
+        case str() if len(value) > 40:
             return f"'{value[:37]}...'"
         case str():
             return f"'{value}'"

@@ -1,8 +1,8 @@
 """The work tree: a scratch one made from a template, and what a run changed in one.
 
-A snapshot is a git tree, written by a repository of our own in the run's folder, whose work tree is the
-user's. So the user's repository is neither written nor is its configuration (hooks, filters, fsmonitor:
-an agent can plant them) ever read, and a folder without git works the same.
+A snapshot is a git tree, written by a repository of our own in the run's folder, whose work tree is
+the user's. So the user's repository is neither written nor is its configuration (hooks, filters,
+fsmonitor: an agent can plant them) ever read, and a folder without git works the same.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ PLAIN_FILES, PLAIN_BYTES = 20_000, 512 * 1024**2
 # Beyond this a folder without git is not looked at: somebody may start a task in their home.
 
 
-class Unlooked(OrchestrateError):
+class UnseenError(OrchestrateError):
     """Nobody can say what changed here; `str()` says why."""
 
 
@@ -43,7 +44,8 @@ class Snapshot:
 async def snapshot(reaper: Reaper, workspace: Path, store: Path) -> Snapshot:
     """The work tree as it is now; `store` is a folder for our repository, made if needed.
 
-    The root is the top of the user's repository, or the workspace if it is in none. Raises Unlooked.
+    The root is the top of the user's repository, or the workspace if it is in none. Raises
+    UnseenError.
     """
     root = await to_thread.run_sync(_top, workspace)
     if root is None:
@@ -54,7 +56,7 @@ async def snapshot(reaper: Reaper, workspace: Path, store: Path) -> Snapshot:
 
 
 async def changes(reaper: Reaper, before: Snapshot, patch: Path) -> Changes:
-    """What changed since; the whole diff goes to `patch` (0600). Raises Unlooked."""
+    """What changed since; the whole diff goes to `patch` (0600). Raises UnseenError."""
     now = await _write_tree(reaper, before.root, before.store)
     if now == before.tree:
         return Changes(files=[], insertions=0, deletions=0)
@@ -83,7 +85,8 @@ async def changes(reaper: Reaper, before: Snapshot, patch: Path) -> Changes:
 
 
 async def make_scratch(reaper: Reaper, template: Path, target: Path) -> None:
-    """Copy the folder `template` to `target` (which must not exist) as a git repository of one commit.
+    """Copy the folder `template` to `target` (which must not exist) as a git repository of one
+    commit.
 
     Raises InputError if the template is not a folder or cannot be copied.
     """
@@ -135,30 +138,28 @@ def _environment() -> dict[str, str]:
     }
 
 
-async def _run(
-    reaper: Reaper, folder: Path, env: Mapping[str, str], *arguments: str
-) -> Completed:
+async def _run(reaper: Reaper, folder: Path, env: Mapping[str, str], *arguments: str) -> Completed:
     done = await run_to_end(
         reaper, ("git", *_HARDENED, *arguments), cwd=folder, env=env, limit_s=GIT_S
     )
     if done.exit != 0:
         said = done.stderr.decode("utf-8", "replace").strip().rsplit("\n", 1)[-1]
-        raise Unlooked(f"git {arguments[0]}: {said or f'exit {done.exit}'}")
+        raise UnseenError(f"git {arguments[0]}: {said or f'exit {done.exit}'}")
     return done
 
 
 async def _git(reaper: Reaper, root: Path, store: Path, *arguments: str) -> Completed:
-    """git with our repository on the user's work tree."""
+    """Git with our repository on the user's work tree."""
     exclude = root / ".git" / "info" / "exclude"
     env = {**_environment(), "GIT_DIR": str(store), "GIT_WORK_TREE": str(root)}
     return await _run(reaper, root, env, "-c", f"core.excludesFile={exclude}", *arguments)
 
 
 async def _in(reaper: Reaper, folder: Path, *arguments: str) -> None:
-    """git in a repository of our own making."""
+    """Git in a repository of our own making."""
     try:
         await _run(reaper, folder, _environment(), *arguments)
-    except Unlooked as error:
+    except UnseenError as error:
         raise InputError(f"workspace.scratch: {error}") from error
 
 
@@ -191,16 +192,16 @@ def _refuse_huge(root: Path) -> None:
     for folder, _, names in os.walk(root):
         files += len(names)
         for name in names:
-            try:
+            with suppress(FileNotFoundError):  # it went away while we looked
                 size += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118 (hot)
-            except FileNotFoundError:
-                pass  # it went away while we looked
         if files > PLAIN_FILES or size > PLAIN_BYTES:
-            raise Unlooked(f"{root} is no git repository and too large to look through")
+            raise UnseenError(f"{root} is no git repository and too large to look through")
 
 
 def _numstat(text: bytes) -> tuple[list[str], int, int]:
-    r"""Files, insertions and deletions of `git diff --numstat -z`: `ADDED\tDELETED\tPATH\0`, `-` if binary."""
+    r"""Files, insertions and deletions of `git diff --numstat -z`: `ADDED\tDELETED\tPATH\0`, `-`
+    if binary.
+    """
     files: list[str] = []
     insertions = deletions = 0
     for entry in text.split(b"\0"):
