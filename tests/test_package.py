@@ -1,0 +1,68 @@
+"""What is shipped and what is locked: entry points, typed packages, locks that name no host."""
+
+import json
+import re
+import tomllib
+from importlib.metadata import distribution, entry_points
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PIP_LOCKS = sorted([*ROOT.glob("requirements*.txt"), *ROOT.glob("scripts/agents/*.txt")])
+NPM_LOCKS = sorted(ROOT.glob("scripts/*/*/package-lock.json"))
+LOCKED = re.compile(r"^([a-z0-9.-]+)==", re.MULTILINE)
+
+
+def normal(requirement: str) -> str:
+    name = re.split(r"[^A-Za-z0-9._-]", requirement)[0]
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("group", ["orchestrator.adapters", "orchestrator.servers"])
+def test_every_entry_point_of_ours_loads(group: str) -> None:
+    declared = PROJECT["entry-points"][group]
+    found = {entry.name: entry for entry in entry_points(group=group)}
+    for name, target in declared.items():
+        assert found[name].value == target
+        assert found[name].load() is not None
+
+
+def test_the_installed_version_is_the_declared_one() -> None:
+    assert distribution("orchestrate").version == PROJECT["version"]
+
+
+@pytest.mark.parametrize("package", ["orchestrator", "adapters"])
+def test_the_packages_say_that_they_are_typed(package: str) -> None:
+    assert (ROOT / package / "py.typed").exists()
+
+
+@pytest.mark.parametrize(
+    "lock", [*PIP_LOCKS, *NPM_LOCKS], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_a_lock_names_no_host_and_no_folder(lock: Path) -> None:
+    text = lock.read_text()
+    assert not re.findall(r"\w+://\S+|--(?:index|extra|find|trusted)\S*|/(?:home|root|tmp)/", text)
+    assert '"resolved"' not in text
+
+
+@pytest.mark.parametrize("lock", PIP_LOCKS, ids=lambda path: path.name)
+def test_everything_locked_for_pip_has_a_hash(lock: Path) -> None:
+    entries = re.split(r"\n(?=\S)", lock.read_text())
+    pinned = [entry for entry in entries if LOCKED.match(entry)]
+    assert pinned
+    assert [entry for entry in pinned if "--hash=sha256:" not in entry] == []
+
+
+@pytest.mark.parametrize("lock", NPM_LOCKS, ids=lambda path: path.parent.name)
+def test_everything_locked_for_npm_has_a_hash(lock: Path) -> None:
+    packages = json.loads(lock.read_text())["packages"]
+    assert [name for name, entry in packages.items() if name and "integrity" not in entry] == []
+
+
+def test_the_lock_covers_what_the_project_declares() -> None:
+    locked = set(LOCKED.findall((ROOT / "requirements.txt").read_text()))
+    assert {normal(each) for each in PROJECT["dependencies"]} <= locked
+    agent = set(LOCKED.findall((ROOT / "scripts/agents/litellm.txt").read_text()))
+    assert {normal(each) for each in PROJECT["optional-dependencies"]["litellm"]} <= agent
