@@ -39,7 +39,7 @@ class Cursor:
         """
         left = list(self._left())
         if not left:
-            message = f"script exhausted: its {len(self._turns)} turns are used up"
+            message = f"script exhausted: all its turns ({len(self._turns)}) are used up"
             raise ExhaustedError(message)
         for index, turn in left:
             if turn.when is None or not _unmet(turn.when, ask):

@@ -179,7 +179,11 @@ def _start_usage(answer: Answer) -> Json:
 
 
 def _end_usage(answer: Answer) -> Json:
-    return {"output_tokens": (answer.usage or Usage()).output_tokens}
+    usage = answer.usage or Usage()
+    return {
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
+    }
 
 
 def _error(problem: Problem) -> tuple[int, Json]:

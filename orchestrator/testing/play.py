@@ -29,9 +29,11 @@ _CHARS_PER_TOKEN = 4
 def play(dialect: Dialect, ask: Ask, turn: Turn, answer: Answer) -> Response:
     """The response of one turn. `answer` is what `answer_of` made of the turn."""
     response = _play(dialect, ask, turn, answer)
+    # OpenAI's and Anthropic's names for the same; claude's error text says when it is missing.
+    ids = (("x-request-id", f"req_{answer.number}"), ("request-id", f"req_{answer.number}"))
     return replace(
         response,
-        headers=(*response.headers, *turn.headers.items()),
+        headers=(*response.headers, *ids, *turn.headers.items()),
         delay_s=turn.delay,
         drip=None if turn.drip is None else (turn.drip.bytes, turn.drip.seconds),
     )

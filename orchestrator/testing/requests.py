@@ -4,7 +4,6 @@ key in it.
 
 from __future__ import annotations
 
-import gzip
 import importlib
 import zlib
 from collections.abc import Iterator, Mapping
@@ -98,24 +97,29 @@ def read_body(message: Message) -> bytes:
     encoding = (message.header("content-encoding") or "identity").strip().lower()
     try:
         return _decode(encoding, message.body)
-    except (OSError, EOFError, zlib.error) as error:
-        reason = f"not in the encoding it claims ({encoding}): {error}"
-        raise UnreadableBodyError(reason) from None
+    except zlib.error as error:
+        raise UnreadableBodyError(f"a body that is not {encoding}: {error}") from None
 
 
 def _decode(encoding: str, body: bytes) -> bytes:
     match encoding:
         case "identity" | "":
             return body
-        case "gzip" | "x-gzip":
-            return gzip.decompress(body)
-        case "deflate":
-            return zlib.decompress(body)
+        case "gzip" | "deflate":
+            return _inflate(body)
         case "zstd":
             return _unzstd(body)
         case _:
             reason = f"content-encoding {encoding!r} (known: gzip, deflate, zstd)"
             raise UnreadableBodyError(reason)
+
+
+def _inflate(body: bytes) -> bytes:
+    inflater = zlib.decompressobj(wbits=47)  # gzip's header or zlib's, whichever it has
+    content = inflater.decompress(body, MAX_DECODED_BYTES)
+    if not inflater.eof:
+        raise UnreadableBodyError(f"a body cut short, or over {MAX_DECODED_BYTES} bytes")
+    return content
 
 
 def _unzstd(body: bytes) -> bytes:

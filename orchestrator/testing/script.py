@@ -1,8 +1,19 @@
 """The script of a scripted model: what it says, turn by turn, and the faults it plays.
 
 A script is a value (`Script`); `load_script` reads one from a YAML or JSON file. Every error is a
-`ScriptError` that names the file and the key. This module knows nothing of HTTP or of any
-provider's wire format.
+`ScriptError` that names the file and the key. Nothing here knows of HTTP or of a wire format.
+
+    model: scripted
+    turns:
+      - thought: The test says two.
+        text: I look at the file.
+        tool_calls:
+          - {name: bash, arguments: {command: cat calc.py}}
+        usage: {input_tokens: 1200, cache_read_tokens: 800, output_tokens: 40}
+      - status: 429
+        headers: {retry-after: 1}
+      - expect: {contains: def add}
+        text: Done.
 """
 
 from __future__ import annotations
@@ -52,6 +63,16 @@ class ScriptError(ValueError):
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: JsonValue) -> JsonValue:
+        # pydantic's own message for an unknown key does not say which ones are allowed.
+        unknown = set(given) - set(cls.model_fields) if isinstance(given, dict) else None
+        if unknown:
+            allowed = ", ".join(cls.model_fields)
+            raise ValueError(f"unknown key {min(unknown, key=str)!r} (allowed: {allowed})")
+        return given
 
 
 class Repeated(_Part):
@@ -134,7 +155,10 @@ def _header_value(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
-Headers = dict[str, Annotated[str, BeforeValidator(_header_value)]]
+Headers = dict[
+    Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")],
+    Annotated[str, BeforeValidator(_header_value), Field(pattern=r"^[ -~]*$")],
+]
 
 
 class Turn(_Part):
@@ -193,13 +217,17 @@ class Script(_Part):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The names as `GET /v1/models` lists them."""
-        return (self.model,) if isinstance(self.model, str) else self.model
+        """The names that a list of models shows."""
+        return tuple(name for name in self._names if name != "*") or ("scripted",)
 
     def serves(self, model: str) -> bool:
         """Whether a request for `model` is answered. Ollama's `:latest` is understood."""
-        names = {name for served in self.models for name in (served, f"{served}:latest")}
-        return "*" in self.models or model in names
+        served = {name.removesuffix(":latest") for name in self._names}
+        return "*" in served or model.removesuffix(":latest") in served
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return (self.model,) if isinstance(self.model, str) else self.model
 
 
 def spell(text: Text) -> str:
@@ -269,13 +297,22 @@ def _refuse_duplicates(node: yaml.MappingNode) -> None:
 def _explain(name: str, error: ValidationError) -> str:
     """One line for each key that is wrong."""
     return "\n".join(
-        f"{name}: {_key(problem['loc'])}: {problem['msg']} (found {_short(problem['input'])})"
+        f"{name}: {_key(problem['loc'])}{problem['msg'].removeprefix('Value error, ')}"
+        f" (found {_short(problem['input'])})"
         for problem in error.errors(include_url=False)
     )
 
 
 def _key(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "(top)"
+    match location:
+        case ():
+            return ""
+        case ("turns", int(index), *rest):
+            return f"turn {index + 1}: {_key(tuple(rest))}"
+        case _:
+            # pydantic names the validators of a union's members too, as `function-after[...]`.
+            keys = [str(part) for part in location if "[" not in str(part)]
+            return f"{'.'.join(keys)}: "
 
 
 def _short(found: object, width: int = 60) -> str:

@@ -203,7 +203,13 @@ async def model_server(
     with listen(port) as listener:
         host, bound = listener.getsockname()
         server = ModelServer(parsed, f"http://{host}:{bound}", on_request=on_request)
+        failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(accept, listener, server.handle, tasks)
-            yield server
+            try:
+                yield server
+            except Exception as error:  # noqa: BLE001  (raised again below: the group would wrap it)
+                failure = error
             tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
