@@ -1,0 +1,52 @@
+"""Any CLI that prints JSON lines, described in the configuration alone; docs/jsonl.md says how."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from adapters.jsonl.command import command_of
+from adapters.jsonl.conversation import Mapped
+from adapters.jsonl.options import options_of
+from orchestrator.adapter import About, Agent, Command, Conversation, Program
+from orchestrator.events import Usage
+from orchestrator.task import Task
+
+
+class _Jsonl:
+    """The adapter. What it is depends on the agent: `about_for` says it, and checks the options."""
+
+    about = About(
+        name="jsonl",
+        title="any CLI that prints JSON lines",
+        program=None,
+        version_argv=(),
+        enforces=(),
+        resumes=True,
+    )
+
+    def about_for(self, agent: Agent) -> About:
+        """What this agent's CLI is. Raises ConfigError if the options do not fit."""
+        options = options_of(agent)
+        program = options.argv[0]
+        return replace(
+            self.about,
+            title=options.title or str(program),
+            program=Program(name=str(program)),
+            version_argv=tuple(options.version_argv),
+            install=options.install,
+            dialects=tuple(options.dialects),
+            key_env=options.key_env,
+            enforces=tuple(options.access),
+            resumes="{session_id}" in repr(options.argv),
+        )
+
+    def command(self, task: Task, agent: Agent) -> Command:
+        """What to start. Raises ConfigError if the options do not fit, or not this task."""
+        return command_of(task, agent, options_of(agent))
+
+    def conversation(self, task: Task, agent: Agent, before: Usage | None) -> Conversation:
+        """A fresh conversation. Raises ConfigError if the options do not fit."""
+        return Mapped(options_of(agent), before)
+
+
+adapter = _Jsonl()

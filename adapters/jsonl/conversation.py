@@ -1,0 +1,192 @@
+"""The conversation: rules over lines, and what must be remembered from one line to the next."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from adapters.jsonl.options import Options
+from adapters.jsonl.rules import BaseRule, IgnoreRule, UsageRule
+from orchestrator.adapter import Exit, Send, error_kind, json_line, unparsed, usage_since
+from orchestrator.events import (
+    Error,
+    Message,
+    MessageDelta,
+    Permission,
+    SessionStarted,
+    ToolCall,
+    TurnFinished,
+    TurnStarted,
+    Update,
+    Usage,
+)
+
+_ASSEMBLED_LIMIT = 4 * 1024 * 1024
+
+_ERROR = re.compile(r"(?i)error:")
+_ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
+
+
+class Mapped:
+    """The conversation: rules over lines, and what must be remembered between lines."""
+
+    def __init__(self, options: Options, before: Usage | None) -> None:
+        self._rules = [rule for rule in options.events if not isinstance(rule, IgnoreRule)]
+        self._ignored = [
+            (number, rule)
+            for number, rule in enumerate(options.events, start=1)
+            if isinstance(rule, IgnoreRule)
+        ]
+        self._exits = options.exits
+        self._before = before
+        self._counted: dict[int, Usage] = {}
+        self._session: SessionStarted | None = None
+        self._pieces = _Pieces()
+        self._denied: str | None = None
+        self._ended = False
+        self._failed = False
+        self._spoke = False
+
+    def start(self) -> Iterable[Update | Send]:
+        """Nothing: the prompt went in with the command."""
+        return ()
+
+    def interrupt(self) -> Iterable[Send]:
+        """Nothing: a signal is its only stop."""
+        return ()
+
+    def decide(self, permission: Permission) -> Iterable[Send]:
+        """Nothing: it cannot be answered."""
+        return ()
+
+    def feed(self, line: bytes) -> Iterable[Update | Send]:
+        """What the rules say; what they do not know, and ignore, stays as it is."""
+        value = json_line(line)
+        if value is None:
+            return (unparsed(line),)
+        self._spoke = True
+        said = [
+            update
+            for number, rule in enumerate(self._rules)
+            for found in rule.read(value)
+            for update in self._remembered(found, rule, number)
+        ]
+        return said or (self._kept(line, value),)
+
+    def _kept(self, line: bytes, value: Mapping[str, object]) -> Update:
+        for number, rule in self._ignored:
+            if any(rule.scopes(value)):
+                return unparsed(line, f"known, and ignored by rule {number}")
+        if any(any(rule.scopes(value)) for rule in self._rules):
+            return unparsed(line, "a rule matches, but says nothing new")
+        return unparsed(line, "no rule matches")
+
+    def _remembered(self, update: Update, rule: BaseRule, number: int) -> Iterator[Update]:
+        """The update in the light of what came before: often itself, sometimes more, or nothing."""
+        match update:
+            case SessionStarted():
+                if update == self._session:
+                    return
+                self._session = update
+            case Usage() if isinstance(rule, UsageRule) and rule.counts != "delta":
+                update = self._counted_since(update, rule, number)
+            case MessageDelta():
+                yield from self._pieces.add(update)
+            case Message():
+                self._pieces.drop()
+            case TurnStarted():
+                yield from self._pieces.take()
+                self._ended = self._failed = False
+                self._denied = None
+            case TurnFinished():
+                yield from self._pieces.take()
+                self._ended = True
+            case Error():
+                yield from self._pieces.take()
+                self._failed = True
+            case ToolCall():
+                yield from self._pieces.take()
+            case Permission(status="denied"):
+                self._denied = update.tool or update.reason or update.id
+            case _:
+                pass
+        yield update
+
+    def _counted_since(self, now: Usage, rule: UsageRule, number: int) -> Usage:
+        """The delta to what the rule counted before; a session's goes on from an earlier run."""
+        before = self._counted.get(number)
+        if before is None and rule.counts == "session":
+            before = self._before
+        self._counted[number] = now if before is None else _latest(now, before)
+        return usage_since(now, before)
+
+    def close(self, exit: Exit) -> Iterable[Update]:
+        """The reason where the lines gave none: the exit status, a denial, words on stderr."""
+        yield from self._pieces.take()
+        if self._failed or exit.signal is not None:
+            return
+        error = self._last_word(exit)
+        if error is not None:
+            yield error
+            yield TurnFinished(stop_reason="error")
+
+    def _last_word(self, exit: Exit) -> Error | None:
+        complaint = _complaint(exit.stderr)
+        if (kind := self._exits.get(str(exit.status))) is not None:
+            return Error(kind=kind, text=complaint or f"exit status {exit.status}")
+        if self._ended:
+            return None
+        if self._denied is not None and exit.status == 0:
+            return Error(kind="denied", text=f"it ended when it was denied: {self._denied}")
+        if complaint and (not self._spoke or exit.status != 0):
+            kind = error_kind(exit.stderr)
+            if kind == "unknown" and not self._spoke:
+                kind = "bad_usage"
+            return Error(kind=kind, text=complaint)
+        return None
+
+
+def _latest(now: Usage, before: Usage) -> Usage:
+    """What has been counted so far: a field that a line leaves out stands where it stood."""
+    stated = {name: value for name, value in vars(now).items() if value is not None}
+    return replace(before, **stated)
+
+
+def _complaint(stderr: str) -> str | None:
+    """The line of stderr that says most: the last such as `TypeError: ...`, else the last."""
+    lines = [line.strip() for line in _ANSI.sub("", stderr).split("\n")]
+    lines = [line for line in lines if line]
+    errors = [line for line in lines if _ERROR.search(line)]
+    last = (errors or lines or [""])[-1]
+    return last[:500] or None
+
+
+class _Pieces:
+    """The pieces of a message, put together where the CLI never says it whole."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._length = 0
+        self._id: str | None = None
+
+    def add(self, piece: MessageDelta) -> Iterator[Update]:
+        """Hold the piece; the message before it, if this one begins another."""
+        if piece.role != "assistant":
+            return
+        if piece.id != self._id:
+            yield from self.take()
+        self._id = piece.id
+        if self._length < _ASSEMBLED_LIMIT:
+            self._texts.append(piece.text)
+            self._length += len(piece.text)
+
+    def take(self) -> Iterator[Update]:
+        """The message so far, if there is one, and begin anew."""
+        if self._texts:
+            yield Message(text="".join(self._texts), id=self._id)
+        self.drop()
+
+    def drop(self) -> None:
+        """Begin anew: the CLI itself said the whole."""
+        self._texts, self._length, self._id = [], 0, None

@@ -1,0 +1,102 @@
+"""Where in a line a value stands: paths such as `.part.text`, and how they look into JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple, TypeGuard
+
+from pydantic import PlainValidator
+
+_STEP = re.compile(
+    r"""\.?\[(?P<index>-?\d{1,9})\] | \.?(?P<each>\[\])
+      | \."(?P<quoted>[^"]+)" | \.(?P<name>[^\s.\[\]"]+)""",
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True)
+class Path:
+    """`.part.text`, `.content[0]`, `.parts[].text` in the item at hand; with `$` in the whole line.
+
+    A step is a key, an index, or None for each of a list or mapping.
+    """
+
+    text: str
+    whole: bool
+    steps: tuple[str | int | None, ...]
+
+    def find(self, scope: Scope) -> object | None:
+        """The value or None; with `[]` in the path, a list of all that are there."""
+        values: list[object] = [scope.line if self.whole else scope.item]
+        for step in self.steps:
+            values = [found for value in values for found in _below(value, step)]
+        if None in self.steps:
+            return values or None
+        return values[0] if values else None
+
+
+class Scope(NamedTuple):
+    """What paths look into: the whole line, and the item of `each` (without `each`: the line)."""
+
+    line: object
+    item: object
+
+
+def is_mapping(value: object) -> TypeGuard[Mapping[str, object]]:
+    return isinstance(value, dict)
+
+
+def is_list(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, list)
+
+
+def _below(value: object, step: str | int | None) -> Iterable[object]:
+    """What is one step further down: JSON's null counts as not there."""
+    found: Iterable[object] = ()
+    if is_mapping(value):
+        if isinstance(step, str):
+            found = (value.get(step),)
+        elif step is None:
+            found = value.values()
+    elif is_list(value):
+        if isinstance(step, int):
+            found = (value[step],) if -len(value) <= step < len(value) else ()
+        elif step is None:
+            found = value
+    return (below for below in found if below is not None)
+
+
+def path_of(value: object) -> Path:
+    match value:
+        case Path():
+            return value
+        case str() if value in {".", "$", "$."}:
+            return Path(value, value != ".", ())
+        case str():
+            steps, at = _steps(value, value.startswith("$"))
+            if steps and at == len(value):
+                return Path(value, value.startswith("$"), steps)
+            raise ValueError(f"no path: {value!r} is not understood from {value[at:][:20]!r} on")
+        case _:
+            raise ValueError("a path such as `.part.text`, `.content[0].text` or `$.type`")
+
+
+def _steps(text: str, start: int) -> tuple[tuple[str | int | None, ...], int]:
+    """The steps from `start` on, and how far they go."""
+    steps: list[str | int | None] = []
+    at = int(start)
+    while found := _STEP.match(text, at):
+        at = found.end()
+        steps.append(int(found["index"]) if found["index"] else found["quoted"] or found["name"])
+    return tuple(steps), at
+
+
+def _key(value: object) -> Path:
+    # The keys of `when` can only be paths: the leading dot may be left out.
+    return path_of(f".{value}" if isinstance(value, str) and value[:1] not in ".$[" else value)
+
+
+PathField = Annotated[Path, PlainValidator(path_of, json_schema_input_type=str)]
+WhenField = Annotated[Path, PlainValidator(_key, json_schema_input_type=str)]
