@@ -377,6 +377,8 @@ class Reaper:
     async def close(self) -> None:
         """End guard and reaper, which kill all that is left. Bounded."""
         self._loop.remove_reader(self._control)
+        if self._guard_end is not None:
+            self._loop.remove_reader(self._guard_end)
         with suppress(OSError):
             # Shut down and not only closed: a forked worker of the host may hold it open.
             self._control.shutdown(socket.SHUT_RDWR)
@@ -503,8 +505,13 @@ class Reaper:
             self._loop.remove_reader(self._guard_end)
         with suppress(subprocess.TimeoutExpired):
             self._guard.wait(0)
-        if self._leaders:
-            _sweep_by_token(self._leaders)
+        try:
+            if self._leaders:
+                _sweep_by_token(self._leaders)
+        finally:
+            self._tell_all()
+
+    def _tell_all(self) -> None:
         self._gone.set()
         self._ready.set()
         for child in self._children.values():

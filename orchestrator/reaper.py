@@ -19,6 +19,13 @@ import socket
 import sys
 import time
 
+TYPE_CHECKING = False  # type checkers take it for true; importing typing for it would cost 7 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
 TOKEN = "ORCHESTRATE_RUN_ID"  # noqa: S105 (a name)
 """The variable in each agent's environment that names its run. Orphans are told apart by it."""
 
@@ -27,11 +34,13 @@ REAPER_ENDS_S = 20.0
 STUCK_S = 5.0
 """What has survived SIGKILL this long belongs to another user, or is stuck in the kernel."""
 
+_CATCH_S = 0.02
 _CENSUS_S = 1.0
 _CENSUS_SHARE = 50
 # While agents live their trees are looked at once a second, so that who is orphaned later is known,
 # also with a cleared environment (codex strips that of its MCP servers). At most 2 % of one core.
 
+_SHORTAGE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 4, 15, 36
 _MESSAGE = 4096
 _DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
@@ -44,14 +53,16 @@ _TOMBSTONES = 4096
 class Seen:
     """A process as /proc/PID/stat shows it. `start` (ticks since boot) and `pid` make it unique."""
 
-    __slots__ = ("alive", "group", "parent", "pid", "session", "start")
+    __slots__ = ("alive", "dying", "group", "parent", "pid", "session", "start")
 
     def __init__(self, pid: int, fields: list[bytes]) -> None:
         self.pid = pid
         self.parent, self.group, self.session = int(fields[1]), int(fields[2]), int(fields[3])
         self.start = int(fields[19])
         # A zombie with threads is alive: its first thread has ended and the others run on.
-        self.alive = fields[0] not in {b"Z", b"X"} or int(fields[17]) > 1
+        threads, memory = int(fields[17]), int(fields[20])
+        self.alive = fields[0] not in {b"Z", b"X"} or threads > 1
+        self.dying = memory == 0 and threads <= 1  # its environment is gone already
 
 
 def look_at(pid: int) -> Seen | None:
@@ -63,7 +74,7 @@ def look_at(pid: int) -> Seen | None:
 def look() -> dict[int, Seen]:
     """Every process that /proc shows, by pid."""
     found: dict[int, Seen] = {}
-    for name in os.listdir("/proc"):
+    for name in _patiently(lambda: os.listdir("/proc")):
         if name.isdigit():
             seen = look_at(int(name))
             if seen is not None:
@@ -83,7 +94,7 @@ def token_of(pid: int) -> bytes | None:
 def kill_one(seen: Seen, number: int) -> None:
     """Signal this very process and no later one with its pid."""
     try:
-        handle = os.pidfd_open(seen.pid)
+        handle = _patiently(lambda: os.pidfd_open(seen.pid))
     except ProcessLookupError:
         return
     try:
@@ -99,7 +110,7 @@ def kill_one(seen: Seen, number: int) -> None:
 def _read(path: str, limit: int) -> bytes:
     """What the file holds; nothing when its process is gone or hidden. Other errors are raised."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = _patiently(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return b""
     try:
@@ -113,6 +124,18 @@ def _read(path: str, limit: int) -> bytes:
         return text
     finally:
         os.close(file)
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """Try again while descriptors or memory are short: who is overlooked would live on."""
+    until = time.monotonic() + STUCK_S
+    while True:
+        try:
+            return call()
+        except OSError as error:
+            if error.errno not in _SHORTAGE or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
 
 
 def _families(processes: dict[int, Seen]) -> dict[int, list[Seen]]:
@@ -299,6 +322,8 @@ class _Reaper:
         self._tokens: dict[bytes, _Run] = {}  # with those swept lately
         self._owners: dict[int, tuple[int, _Run]] = {}  # start and run of each process last seen
         self._sessions: dict[int, _Run] = {}
+        self._strays: set[int] = set()  # orphans whose run is not known
+        self._children = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
         self._looked = 0.0
         self._look_took = 0.0
         self._pause = 0.0
@@ -312,6 +337,8 @@ class _Reaper:
     def serve(self) -> None:
         """Until the supervisor or the guard is gone; then nothing is left."""
         control = self._control
+        if look_at(os.getpid()) is None:
+            raise OSError(errno.ENOENT, "/proc is not there, or hides processes")
         control.setblocking(False)  # noqa: FBT003
         own = os.pidfd_open(os.getpid())
         try:
@@ -467,6 +494,8 @@ class _Reaper:
             if self._sweeping:
                 # Look at once, but spend at most half of the time on looking.
                 self._due = self._looked + self._look_took
+            self._owners.pop(pid, None)
+            self._strays.discard(pid)
             run = self._leaders.pop(pid, None)
             if run is not None:
                 self._ended(run, status, usage)
@@ -501,6 +530,7 @@ class _Reaper:
                 if seen.session != own_session:
                     sessions[seen.session] = run
         self._owners, self._sessions = owners, sessions
+        self._strays = {seen.pid for seen in strays}
         self._looked = time.monotonic()
         self._look_took = self._looked - began
         return trees, strays
@@ -528,7 +558,7 @@ class _Reaper:
         answered = False
         for run in list(self._sweeping.values()):
             members = trees.get(run, [])
-            if (not members and not run.running) or now >= run.give_up_at:
+            if now >= run.give_up_at or (not members and not run.running and self._all_known()):
                 self._answer(run, len(members))
                 answered = True
             elif now >= run.kill_at:
@@ -537,6 +567,48 @@ class _Reaper:
         late = [seen for run, members in trees.items() if run.swept for seen in members]
         _signal_groups(late, signal.SIGKILL, self._spared)  # nobody is left to answer for them
         self._plan(soon=bool(late) or (answered and (bool(strays) or not self._runs)))
+
+    def _all_known(self) -> bool:
+        """Whether each of our children is accounted for; kills those that are to end on the way.
+
+        A process that forks, leaves its group and ends, for ever, is never where `look` looks. But
+        at any time it, or its zombie, is a child of ours, and a single one is looked up in less
+        time than it takes to fork.
+        """
+        until = time.monotonic() + _CATCH_S
+        while time.monotonic() < until:
+            self._reap()
+            known = self._leaders.keys() | self._owners.keys() | self._strays
+            unknown = [pid for pid in self._child_pids() if pid not in known]
+            if len([pid for pid in unknown if self._catch(pid)]) == len(unknown):
+                return True
+        return False
+
+    def _child_pids(self) -> list[int]:
+        text = part = os.pread(self._children, 1 << 16, 0)
+        while part:
+            part = os.pread(self._children, 1 << 16, len(text))
+            text += part
+        return [int(word) for word in text.split()]
+
+    def _catch(self, pid: int) -> bool:
+        """Look up an unknown child. False: gone or killed, so that there may be a next one."""
+        seen = look_at(pid)
+        if seen is None or not seen.alive:
+            return False
+        run = self._owner(seen)
+        if run is None:
+            seen = look_at(pid)
+            if seen is None or seen.dying:
+                return False  # it went while its environment was read
+            self._strays.add(pid)
+        elif run.swept or (run.handle in self._sweeping and time.monotonic() >= run.kill_at):
+            run.killed.add((pid, seen.start))
+            _signal_groups([seen], signal.SIGKILL, self._spared)
+            return False
+        else:
+            self._owners[pid] = (seen.start, run)
+        return True
 
     def _plan(self, *, soon: bool) -> None:
         now = time.monotonic()
