@@ -247,9 +247,15 @@ def find_run(runs: Path, name: str) -> Path:
             raise InputError(text, hint="Give more of the id; `orchestrate runs list` shows them.")
 
 
+def spellings(secret: str) -> tuple[bytes, bytes]:
+    """How a secret may stand in a record: as it is, and as JSON escapes it."""
+    return secret.encode(), orjson.dumps(secret)[1:-1]
+
+
 def scrub(path: Path, secrets: Sequence[str]) -> None:
     """Overwrite every secret in a raw file with as many `*`, so that offsets still hold."""
-    needles = [secret.encode() for secret in secrets]
+    forms = {form for secret in secrets for form in spellings(secret)}
+    needles = sorted(forms, key=len, reverse=True)
     if not needles or not path.exists():
         return
     pattern = re.compile(b"|".join(re.escape(needle) for needle in needles))

@@ -59,6 +59,7 @@ from orchestrator.journal import (
     Record,
     make_folder,
     scrub,
+    spellings,
     write_outcome,
     write_record,
 )
@@ -242,14 +243,8 @@ class Recorder:
 
 
 def _secret_pattern(values: Sequence[str]) -> re.Pattern[bytes] | None:
-    import orjson
-
-    forms = {orjson.dumps(value)[1:-1] for value in values if len(value) >= SECRET_LENGTH}
-    return (
-        re.compile(b"|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
-        if forms
-        else None
-    )
+    forms = sorted({form for value in values for form in spellings(value)}, key=len, reverse=True)
+    return re.compile(b"|".join(map(re.escape, forms))) if forms else None
 
 
 def translate(conversation: Conversation, line: Line) -> list[Update | Send]:
@@ -609,8 +604,8 @@ class _Run:
             chunk = spool.read()
             if not chunk:
                 if spool.shrunk():
-                    text = f"the agent cut its own {spool.stream} file; it is read again from 0"
-                    self.recorder.say(Notice(text=text))
+                    text = f"the agent cut its own {spool.stream} file; lines may be lost"
+                    self.recorder.say(Error(kind="crashed", text=text))
                 continue
             grew = True
             for line in spool.lines(chunk):

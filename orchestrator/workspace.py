@@ -138,21 +138,34 @@ def _environment() -> dict[str, str]:
     }
 
 
-async def _run(reaper: Reaper, folder: Path, env: Mapping[str, str], *arguments: str) -> Completed:
+async def _run(
+    reaper: Reaper,
+    folder: Path,
+    env: Mapping[str, str],
+    *arguments: str,
+    accept: frozenset[int] = frozenset({0}),
+) -> Completed:
     done = await run_to_end(
         reaper, ("git", *_HARDENED, *arguments), cwd=folder, env=env, limit_s=GIT_S
     )
-    if done.exit != 0:
+    if done.exit not in accept:
         said = done.stderr.decode("utf-8", "replace").strip().rsplit("\n", 1)[-1]
-        raise UnseenError(f"git {arguments[0]}: {said or f'exit {done.exit}'}")
+        raise UnseenError(f"git: {said or f'exit {done.exit}'}")
     return done
 
 
-async def _git(reaper: Reaper, root: Path, store: Path, *arguments: str) -> Completed:
+async def _git(
+    reaper: Reaper,
+    root: Path,
+    store: Path,
+    *arguments: str,
+    accept: frozenset[int] = frozenset({0}),
+) -> Completed:
     """Git with our repository on the user's work tree."""
     exclude = root / ".git" / "info" / "exclude"
     env = {**_environment(), "GIT_DIR": str(store), "GIT_WORK_TREE": str(root)}
-    return await _run(reaper, root, env, "-c", f"core.excludesFile={exclude}", *arguments)
+    excluding = ("-c", f"core.excludesFile={exclude}")
+    return await _run(reaper, root, env, *excluding, *arguments, accept=accept)
 
 
 async def _in(reaper: Reaper, folder: Path, *arguments: str) -> None:
@@ -164,14 +177,18 @@ async def _in(reaper: Reaper, folder: Path, *arguments: str) -> None:
 
 
 async def _write_tree(reaper: Reaper, root: Path, store: Path) -> str:
-    await _git(reaper, root, store, "add", "-A", "--", ".")
+    # What cannot be read (a repository without commits inside, another user's file) is left out of
+    # both trees; git says so by exit 1.
+    add = ("add", "-A", "--ignore-errors", "--", ".")
+    await _git(reaper, root, store, *add, accept=frozenset({0, 1}))
     done = await _git(reaper, root, store, "write-tree")
     return done.stdout.decode().strip()
 
 
 def _top(workspace: Path) -> Path | None:
     for folder in (workspace, *workspace.parents):
-        if (folder / ".git").exists():
+        git = folder / ".git"
+        if git.is_file() or (git / "HEAD").exists():
             return folder
     return None
 
