@@ -1,7 +1,8 @@
-"""A coding agent on any provider that LiteLLM knows: mini-swe-agent, through our own JSON-lines front.
+"""A coding agent on any provider that LiteLLM knows: mini-swe-agent, through a front of our own.
 
-The front (`programs/litellm_agent.py`) is run by the interpreter of the environment in which mini-swe-agent is
-installed; its settings go in on stdin. What each of its lines means is seen in tests/recordings/litellm.
+The front (`programs/litellm_agent.py`) prints JSON lines. It is run by the interpreter of the
+environment that has mini-swe-agent; its settings go in on stdin. What each of its lines means is
+seen in tests/recordings/litellm.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import get_args
+from typing import TypeGuard, get_args
 from urllib.parse import urlsplit
 
 import orjson
@@ -140,7 +141,7 @@ def endpoint(base_url: str, provider: str) -> str:
 
 @dataclass(frozen=True)
 class Variables:
-    """What a provider reads from the environment: keys, addresses, and settings that are neither."""
+    """What a provider reads from the environment: keys, addresses, settings that are neither."""
 
     keys: tuple[str, ...]
     addresses: tuple[str, ...] = ()
@@ -309,7 +310,7 @@ class _Access:
 
 
 def _environment(agent: Agent, provider: str) -> _Access:
-    """The provider's variables; base URL and key from the same place, be it the agent or the environment."""
+    """The provider's variables. Base URL and key come from the same place: the agent or these."""
     own = variables(provider)
     named = agent.api_key_env
     if (agent.base_url is None and named in {None, *own.keys}) or (
@@ -342,14 +343,14 @@ def _options(agent: Agent) -> dict[str, object]:
     options: dict[str, object] = {}
     for name, value in agent.options.items():
         match name, value:
-            case "model_kwargs", dict():
-                options[name] = {str(key): item for key, item in value.items()}
+            case "model_kwargs", table if _is_table(table):
+                options[name] = table
             case "stream", bool():
                 options[name] = value
-            case "writable", [*folders] if all(isinstance(folder, str) for folder in folders):
-                options[name] = [str(folder) for folder in folders]
-            case "command_timeout_s" | "request_timeout_s", int() | float() if (
-                not isinstance(value, bool) and value > 0
+            case "writable", texts if _is_list(texts) and all(isinstance(a, str) for a in texts):
+                options[name] = texts
+            case "command_timeout_s" | "request_timeout_s", float() | int() if (
+                value is not True and value > 0
             ):
                 options[name] = float(value)
             case known, _ if known in OPTIONS:
@@ -360,6 +361,14 @@ def _options(agent: Agent) -> dict[str, object]:
                 text = f"agent {agent.name!r}: litellm has no option {name!r} (known: {known_ones})"
                 raise ConfigError(text)
     return options
+
+
+def _is_table(value: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(value, dict)
+
+
+def _is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)
 
 
 def _python(agent: Agent) -> str:
@@ -387,9 +396,8 @@ class LiteLLM:
                 hint="Name it as PROVIDER/MODEL: ollama_chat/qwen2.5-coder, openrouter/..., ...",
             )
         options = _options(agent)
-        kwargs = options.pop("model_kwargs", {})
-        if provider == "ollama_chat" and isinstance(kwargs, dict):
-            kwargs = {"num_ctx": OLLAMA_CONTEXT, **kwargs}
+        kwargs = options.pop("model_kwargs", None)
+        defaults = {"num_ctx": OLLAMA_CONTEXT} if provider == "ollama_chat" else {}
         access = _environment(agent, provider)
         settings = {
             "prompt": task.prompt,
@@ -404,7 +412,7 @@ class LiteLLM:
             "local": agent.tier == "local" and not re.search(r"[:-]cloud$", model),
             "hidden": [name for name in access.passed if name not in task.env_from],
             "secrets": list(access.secrets),
-            "model_kwargs": kwargs,
+            "model_kwargs": {**defaults, **(kwargs if _is_table(kwargs) else {})},
             "steps": task.limits.steps,
             "cost_usd": task.limits.cost_usd,
             **options,
@@ -424,7 +432,7 @@ class LiteLLM:
         )
 
     def conversation(self, task: Task, agent: Agent, before: Usage | None) -> LiteLLMConversation:
-        """A fresh conversation. The front counts usage by calls, so what was before adds nothing."""
+        """A fresh conversation. Usage is told by calls, so what was before adds nothing."""
         del task, before
         model = litellm_model(agent)
         provider, slash, name = model.partition("/")
@@ -441,7 +449,6 @@ adapter = LiteLLM()
 
 # --- what it says --------------------------------------------------------------------------------
 
-_KINDS: frozenset[str] = frozenset(get_args(ErrorKind))
 _TOOL_STATUSES: Mapping[object, ToolCallStatus] = MappingProxyType(
     {status: status for status in ("in_progress", "completed", "failed")}
 )
@@ -474,32 +481,33 @@ class LiteLLMConversation:
 
     def feed(self, line: bytes) -> Iterator[Update]:
         """What a line of the front means."""
-        match json_line(line):
-            case {"type": "session", "session_id": str(id_)} as said:
+        said = json_line(line) or {}
+        match said:
+            case {"type": "session", "session_id": str(id_)}:
                 yield SessionStarted(session_id=id_, model=_text(said, "model"), tools=["bash"])
-            case {"type": "access" | "ready"} as said:
+            case {"type": "access" | "ready"}:
                 yield Notice(text=_prepared(said))
             case {"type": "turn"}:
                 self._turns += 1
                 yield TurnStarted(turn=self._turns)
-            case {"type": "delta", "text": str(text)} as said:
+            case {"type": "delta", "text": str(text)}:
                 delta = ThoughtDelta if said.get("of") == "thought" else MessageDelta
                 yield delta(text=text[:TEXT_LIMIT], id=_text(said, "id"))
-            case {"type": "thought", "text": str(text)} as said:
+            case {"type": "thought", "text": str(text)}:
                 yield Thought(text=text[:TEXT_LIMIT], id=_text(said, "id"))
-            case {"type": "message", "text": str(text)} as said:
+            case {"type": "message", "text": str(text)}:
                 self._text = text
                 yield Message(text=text[:TEXT_LIMIT], id=_text(said, "id"))
-            case {"type": "usage"} as said:
+            case {"type": "usage"}:
                 yield _usage(said)
                 yield Context(used=_count(said, "context_used"), size=_count(said, "context_size"))
-            case {"type": "tool_call", "id": str(id_), "status": str(status)} as said if (
+            case {"type": "tool_call", "id": str(id_), "status": str(status)} if (
                 status in _TOOL_STATUSES
             ):
                 yield _tool_call(id_, _TOOL_STATUSES[status], said)
-            case {"type": "denied", "id": str(id_), "path": str(path)} as said:
+            case {"type": "denied", "id": str(id_), "path": str(path)}:
                 yield _denied(id_, path, said)
-            case {"type": "retry", "reason": str(reason)} as said:
+            case {"type": "retry", "reason": str(reason)}:
                 yield Retry(
                     reason=reason,
                     attempt=_count(said, "attempt"),
@@ -508,10 +516,10 @@ class LiteLLMConversation:
                 )
             case {"type": "notice" | "format_error", "text": str(text)}:
                 yield Notice(text=text)
-            case {"type": "error", "text": str(text)} as said:
+            case {"type": "error", "text": str(text)}:
                 self._failed = True
                 yield self._error(text, said)
-            case {"type": "result", "status": str(status)} as said:
+            case {"type": "result", "status": str(status)}:
                 self._ended = True
                 yield from self._result(status, said)
             case _:
@@ -599,10 +607,10 @@ def _tool_call(id_: str, status: ToolCallStatus, said: Mapping[str, object]) -> 
 
 
 def _denied(id_: str, path: str, said: Mapping[str, object]) -> Update:
-    """A write that was refused. A failed command under `read` is a denial; the rest is only worth knowing.
+    """A write that was refused: for a failed command under `read` a denial, else worth knowing.
 
-    A command that went on regardless (a cache that could not be written) has lost nothing, and under
-    `edit` the model may well do its work elsewhere.
+    A command that went on regardless (a cache that could not be written) has lost nothing, and
+    under `edit` the model may well do its work elsewhere.
     """
     text = f"writing {path} was refused (access: {said.get('access')})"
     if said.get("access") == "read" and said.get("status") != 0:
@@ -638,5 +646,10 @@ def _count(said: Mapping[str, object], key: str) -> int | None:
 
 
 def _number(said: Mapping[str, object], key: str) -> float | None:
-    value = said.get(key)
-    return float(value) if type(value) in {int, float} and value >= 0 else None
+    match said.get(key):
+        case bool():
+            return None
+        case int() | float() as value if value >= 0:
+            return float(value)
+        case _:
+            return None

@@ -1,9 +1,9 @@
-r"""Runs mini-swe-agent, with LiteLLM behind it, as one JSON object a line. A script: it is run by the interpreter
-of the environment that has mini-swe-agent, and imports that, litellm and the standard library only.
+"""Runs mini-swe-agent, with LiteLLM behind it, and tells what it does as JSON lines.
 
-stdin: the settings (`Settings`), one JSON object. stdout: the lines; `result` is always the last one. stderr: whatever
-a library prints. Exit status: 0 finished, 1 failed, 2 settings that cannot be used, 3 something is missing, 4 a limit
-was reached, 128+N stopped by signal N.
+A script, run by the interpreter of the environment that has mini-swe-agent; it imports that,
+litellm and the standard library only. stdin: the settings (`Settings`), one JSON object. stdout:
+the lines, `result` always the last one. stderr: whatever a library prints. Exit status: 0 finished,
+1 failed, 2 settings that cannot be used, 3 something is missing, 4 a limit, 128+N signal N.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ BACKOFF_S = (1.0, 4.0)
 LONGEST_WAIT_S = 30.0  # a server that asks for a longer pause is left to the supervisor
 CONNECT_S = 5.0
 DELTA_S = 0.25  # how often a growing answer is shown
-KEPT_BYTES = (
-    32 * 1024
-)  # of a command's output: its first and its last; the model itself sees 10,000 characters
+TELL_S = 10.0  # how often it is told that a tool call, which is shown only whole, grows
+# Of a command's output, its first and its last; the model itself sees 5,000 characters of each.
+KEPT_BYTES = 32 * 1024
 DRAIN_S = 0.25  # how long a background process may go on holding a command's output
 
 Json = dict[str, object]
@@ -53,8 +53,11 @@ Json = dict[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What stdin says. `hidden` names the variables that no command of the model may see, `secrets` those whose values
-    stand in no line."""
+    """What stdin says.
+
+    `hidden` names the variables that no command of the model may see, `secrets` those whose values
+    stand in no line.
+    """
 
     prompt: str
     model: str
@@ -93,7 +96,7 @@ class ModelError(Exception):
         self.retryable = retryable
 
 
-# --- lines -----------------------------------------------------------------------------------------
+# --- lines ---------------------------------------------------------------------------------------
 
 
 class Lines:
@@ -132,7 +135,7 @@ class Lines:
             rest = rest[os.write(self._descriptor, rest) :]
 
 
-# --- commands of the model -------------------------------------------------------------------------
+# --- commands of the model -----------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)
@@ -145,9 +148,10 @@ class Ran:
 
 
 class Shell:
-    """Runs commands, each in a session of its own, from one thread that may write only to `writable` (None: anywhere).
+    """Runs commands, each in a session of its own, from a thread that is confined to `writable`.
 
-    Landlock and no_new_privs belong to a thread and are inherited by what it starts: the program itself stays free.
+    Landlock and no_new_privs belong to a thread and are inherited by what it starts: the program
+    itself stays free. `writable` None: not confined. `unenforced`: why it could not be.
     """
 
     def __init__(
@@ -220,7 +224,7 @@ class Shell:
         return Ran(output=kept.text(), exit_code=exit_code, problem=problem)
 
     def _chunks(self, process: subprocess.Popen[bytes]) -> Iterator[bytes]:
-        """The output, until its end or until the shell is gone and a background process holds it open, silently."""
+        """The output to its end, or until only a silent background process holds it open."""
         with process.stdout or contextlib.nullcontext() as pipe:
             deadline = time.monotonic() + self._timeout_s
             quiet_since: float | None = None
@@ -267,35 +271,38 @@ class Kept:
 
 
 def descendants() -> list[int]:
-    """Every living process below this one, found by parent (the subreaper keeps orphans below it)."""
+    """Every living process below this one; orphans are, since this one is a subreaper."""
     parents: dict[int, int] = {}
     with contextlib.suppress(OSError):  # no /proc: the process group is all we know
-        for name in os.listdir("/proc"):
-            if not name.isdigit():
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit():
                 continue
             with contextlib.suppress(OSError):  # it has ended meanwhile
-                fields = Path("/proc", name, "stat").read_bytes().rpartition(b")")[2].split()
+                fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
                 if fields[0] != b"Z":
-                    parents[int(name)] = int(fields[1])
+                    parents[int(folder.name)] = int(fields[1])
     found = {os.getpid()}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
     return sorted(found - {os.getpid()})
 
 
-# --- Landlock --------------------------------------------------------------------------------------
+# --- Landlock ------------------------------------------------------------------------------------
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
 _WRITE_FILE, _TRUNCATE = 1 << 1, 1 << 14
-# remove_dir, remove_file, make_char, make_dir, make_reg, make_sock, make_fifo, make_block, make_sym, refer
+# remove_dir, remove_file, make_{char,dir,reg,sock,fifo,block,sym}, refer
 _CHANGE_TREE = sum(1 << bit for bit in range(4, 14))
 _TRUNCATE_ABI = 3  # before it, truncate(2) was free: not worth the name of enforcement
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts")
 
 
 def confine(writable: Sequence[str], workspace: str) -> str | None:
-    """Lets this thread, and all that it starts, write only below `writable`. None, or why that is not so."""
+    """Lets this thread, and all that it starts, write only below `writable`. None, or why not.
+
+    Landlock governs what is in files and folders. Modes, owners and times it leaves alone.
+    """
     if not sys.platform.startswith("linux"):
         return "only Linux has Landlock"
     libc = ctypes.CDLL(None, use_errno=True)
@@ -343,14 +350,16 @@ def _probe(workspace: str) -> str | None:
     return "a file could be made in spite of Landlock"
 
 
+_WHY = "(?:Permission denied|Read-only file system)"
+_QUOTES = "'\"`\u2018\u2019"
 _DENIED = re.compile(
-    r"(?im)(?:^|[\s'\"`‘:])(?P<path>[^\s:'\"`‘’]+)['\"`’]?: (?:Permission denied|Read-only file system)"
-    r"|(?:Permission denied|Read-only file system): ['\"](?P<quoted>[^'\"]+)['\"]"
+    rf"(?im)(?:^|[\s:{_QUOTES}])(?P<path>[^\s:{_QUOTES}]+)[{_QUOTES}]?: {_WHY}"
+    rf"|{_WHY}: [{_QUOTES}](?P<quoted>[^{_QUOTES}]+)[{_QUOTES}]"
 )
 
 
 def denied_path(output: str, workspace: str) -> str | None:
-    """A path that a command was refused although this program itself may write to it: Landlock's doing."""
+    """A path that a command was refused and this program is not: Landlock's doing."""
     for found in _DENIED.finditer(output):
         path = Path(workspace, found["quoted"] or found["path"])
         if os.access(path if path.exists() else path.parent, os.W_OK):
@@ -358,7 +367,7 @@ def denied_path(output: str, workspace: str) -> str | None:
     return None
 
 
-# --- calls of the model ----------------------------------------------------------------------------
+# --- calls of the model --------------------------------------------------------------------------
 
 _KINDS = {
     "ContextWindowExceededError": "context_overflow",
@@ -377,7 +386,7 @@ _TEXT_CHARS = 2000
 
 
 def unreachable(api_base: str | None) -> str | None:
-    """Why nothing answers at this address, or None. LiteLLM shows a refused connection as a 500, after a while."""
+    """Why nothing answers at this address, or None. LiteLLM shows a refused connection as a 500."""
     url = urlsplit(api_base or "")
     if not url.hostname or (url.scheme == "https" and os.environ.get("HTTPS_PROXY")):
         return None
@@ -390,7 +399,7 @@ def unreachable(api_base: str | None) -> str | None:
 
 
 def judge(error: Exception, api_base: str | None) -> ModelError:
-    """What an exception of LiteLLM means. Its classes say more than its texts, except about a refused connection."""
+    """What an exception of LiteLLM means: by its class, by its text where the class lies."""
     text = str(error)[:_TEXT_CHARS] or type(error).__name__
     code = getattr(error, "status_code", None)
     status = code if isinstance(code, int) else None
@@ -426,17 +435,19 @@ class Caller:
     def complete(self, **request: object) -> object:
         """The whole answer, as LiteLLM's ModelResponse. Raises ModelError."""
         self.calls += 1
-        for attempt in range(1, RETRIES + 2):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 self._preflight()
                 response = self._call(request)
-                break
             except ModelError as failure:
                 self._wait(failure, failure, attempt)
             except Exception as error:
                 self._wait(error, judge(error, self._settings.api_base), attempt)
-        self._tell(response)
-        return response
+            else:
+                self._tell(response)
+                return response
 
     def _preflight(self) -> None:
         if why := unreachable(self._settings.api_base):
@@ -458,13 +469,12 @@ class Caller:
             return litellm.completion(**request)
         stream = litellm.completion(**request, stream=True, stream_options={"include_usage": True})
         chunks: list[object] = []
-        shown = Growing(self._lines, f"message-{self.calls}")
+        growing = Growing(self._lines, self.calls)
         for chunk in stream:
             chunks.append(chunk)
-            shown.add(chunk)
-        shown.flush()
+            growing.add(chunk)
         if stream.received_finish_reason is None and stream.intermittent_finish_reason is None:
-            # LiteLLM calls such an answer finished ("stop"): half an answer would pass for a whole one.
+            # LiteLLM calls this finished ("stop"): half an answer would pass for a whole one.
             raise ModelError("the answer broke off", kind="unavailable", retryable=True)
         response = litellm.stream_chunk_builder(chunks, messages=request["messages"])
         if not any(getattr(chunk, "usage", None) for chunk in stream.chunks):
@@ -540,32 +550,43 @@ def _count(holder: object, name: str) -> int | None:
 
 
 class Growing:
-    """An answer while it grows, shown a few times a second."""
+    """An answer while it grows, shown a few times a second: what is slow must not look dead."""
 
-    def __init__(self, lines: Lines, id_: str) -> None:
+    def __init__(self, lines: Lines, call: int) -> None:
         self._lines = lines
-        self._id = id_
-        self._pending = ""
-        self._since = time.monotonic()
+        self._ids = {"message": f"message-{call}", "thought": f"thought-{call}"}
+        self._pending = dict.fromkeys(self._ids, "")
+        self._arguments = 0
+        self._shown = self._told = time.monotonic()
 
     def add(self, chunk: object) -> None:
         for choice in getattr(chunk, "choices", None) or ():
-            self._pending += getattr(choice.delta, "content", None) or ""
-        if time.monotonic() - self._since > DELTA_S:
-            self.flush()
+            delta = choice.delta
+            self._pending["message"] += getattr(delta, "content", None) or ""
+            self._pending["thought"] += getattr(delta, "reasoning_content", None) or ""
+            for call in getattr(delta, "tool_calls", None) or ():
+                self._arguments += len(call.function.arguments or "")
+        # An answer that is there at once is told once, whole.
+        if time.monotonic() - self._shown > DELTA_S:
+            self._show()
 
-    def flush(self) -> None:
-        # Only what came in pieces: an answer that is there at once is told once, as `message`.
-        if self._pending and time.monotonic() - self._since > DELTA_S:
-            self._lines.say("delta", id=self._id, text=self._pending)
-            self._pending, self._since = "", time.monotonic()
+    def _show(self) -> None:
+        self._shown = now = time.monotonic()
+        for of, text in self._pending.items():
+            if text:
+                self._lines.say("delta", of=of, id=self._ids[of], text=text)
+                self._pending[of], self._told = "", now
+        if now - self._told > TELL_S:
+            self._told = now
+            text = f"the model is writing a tool call ({self._arguments} characters so far)"
+            self._lines.say("notice", text=text)
 
 
-# --- sessions --------------------------------------------------------------------------------------
+# --- sessions ------------------------------------------------------------------------------------
 
 
 class Session:
-    """The conversation on disk, rewritten after every message, so that it can go on after any end."""
+    """The conversation on disk, rewritten after every message: it can go on after any end."""
 
     def __init__(self, folder: Path, id_: str) -> None:
         self.id = id_
@@ -606,7 +627,7 @@ def _answered(messages: Sequence[Json]) -> Iterator[Json]:
                 yield {"role": "tool", "tool_call_id": call.get("id"), "content": "(no output)"}
 
 
-# --- the agent -------------------------------------------------------------------------------------
+# --- the agent -----------------------------------------------------------------------------------
 
 
 _UNMADE_CALL = re.compile(r'"arguments"\s*:|<tool_call|<function|```(?:bash|sh|mswea)')
@@ -615,7 +636,8 @@ _UNMADE_CALL = re.compile(r'"arguments"\s*:|<tool_call|<function|```(?:bash|sh|m
 def is_answer(message: object, finish_reason: object, *, worked: bool) -> bool:
     """Whether a text without a tool call ends the turn, as it does for every other agent.
 
-    Not a text that was meant as a call (weak models write it out), nor a mere announcement before any work.
+    Not a text that was meant as a call (weak models write it out), nor an announcement before any
+    work: of those mini-swe-agent tells the model how a call is made.
     """
     text = getattr(message, "content", None) or ""
     calls = getattr(message, "tool_calls", None)
@@ -662,8 +684,8 @@ class Run:
         return ran
 
     def end(self, code: int, status: str, **fields: object) -> NoReturn:
-        """Leaves nothing behind, says the last line, ends. Does not wait for libraries' own threads."""
-        self._ending.acquire()  # never released: whoever comes second (a signal, say) waits for the end
+        """Leaves nothing behind, says the last line, ends, whatever threads libraries have."""
+        self._ending.acquire()  # for ever: whoever comes second, a signal say, waits for the end
         if self.shell is not None:
             self.shell.stop()
         if self.open_call is not None:
@@ -680,13 +702,14 @@ class Run:
         sys.stderr.flush()
         os._exit(code)
 
-    def fail(self, code: int, status: str, text: str, **fields: object) -> NoReturn:
+    def fail(self, code: int, ended: str, text: str, **fields: object) -> NoReturn:
+        """The cause, then the end."""
         self.lines.say("error", text=text, **fields)
-        self.end(code, status)
+        self.end(code, ended)
 
 
 def agent_of(settings: Settings, run: Run, caller: Caller, history: list[Json]) -> object:
-    """mini-swe-agent's agent with our model and environment. Its prompts are its own, read from its package."""
+    """mini-swe-agent's agent with our model and environment; its prompts are its own."""
     import yaml  # mini-swe-agent's own dependency
     from minisweagent.agents.default import DefaultAgent
     from minisweagent.config import builtin_config_dir
@@ -720,9 +743,8 @@ def agent_of(settings: Settings, run: Run, caller: Caller, history: list[Json]) 
                 return super()._parse_actions(response)
             except FormatError as error:
                 run.cut_off = choice.finish_reason == "length"
-                run.lines.say(
-                    "format_error", cut_off=run.cut_off, text=str(error.messages[0]["content"])
-                )
+                text = str(error.messages[0]["content"])
+                run.lines.say("format_error", cut_off=run.cut_off, text=text)
                 raise
 
     class Environment(LocalEnvironment):  # type: ignore[misc]  # untyped
@@ -744,7 +766,7 @@ def agent_of(settings: Settings, run: Run, caller: Caller, history: list[Json]) 
     class Agent(DefaultAgent):  # type: ignore[misc]  # untyped
         def add_messages(self, *messages: Json) -> list[Json]:
             if history and not self.messages:
-                # The first messages are the system's and the user's: a session that goes on has its own.
+                # The first are the system's and the user's: a session that goes on has its own.
                 messages = (*history, {"role": "user", "content": request_text(settings)})
             added: list[Json] = super().add_messages(*messages)
             if run.session is not None:
@@ -771,7 +793,7 @@ def agent_of(settings: Settings, run: Run, caller: Caller, history: list[Json]) 
 
 
 def model_kwargs(settings: Settings, packaged: Mapping[str, object]) -> Json:
-    """What goes to `litellm.completion` with every call. The key is in no file and in no message."""
+    """What goes to LiteLLM with every call. The key is in no file and in no message."""
     kwargs: Json = {
         **packaged,
         "num_retries": 0,
@@ -804,7 +826,7 @@ def request_text(settings: Settings) -> str:
     return "\n\n".join(parts)
 
 
-# --- the program -----------------------------------------------------------------------------------
+# --- the program ---------------------------------------------------------------------------------
 
 
 def read_settings(text: bytes) -> Settings:
@@ -820,7 +842,7 @@ def read_settings(text: bytes) -> Settings:
 
 
 def prepare_environment(settings: Settings) -> None:
-    """What LiteLLM and mini-swe-agent read when they are imported: nothing from the network or the work tree."""
+    """What LiteLLM and mini-swe-agent read at import: nothing from network or work tree."""
     os.environ.update(
         LITELLM_LOCAL_MODEL_COST_MAP="True",
         LITELLM_MODE="PRODUCTION",  # else it loads the .env of whatever folder it is in
@@ -834,7 +856,7 @@ def prepare_environment(settings: Settings) -> None:
 
 
 def tool_environment(settings: Settings, scratch: str) -> dict[str, str]:
-    """The environment of the model's commands: no key, no pager, and caches where they may be written."""
+    """The environment of the model's commands: no key, no pager, caches where it may write."""
     hidden = {*settings.hidden, *([settings.api_key_env] if settings.api_key_env else [])}
     ours = ("MSWEA_", "LITELLM_")
     env = {
@@ -854,11 +876,15 @@ def tool_environment(settings: Settings, scratch: str) -> dict[str, str]:
 
 
 def watch_signals(stop: Callable[[int], object]) -> None:
-    """Calls `stop` from a thread of its own: the main thread may be deep in a library that swallows exceptions."""
+    """Calls `stop` from a thread of its own: the main one may be deep in a library."""
+
+    def wake(number: int, frame: object) -> None:
+        """Nothing: that there is a handler makes the number arrive at the pipe."""
+
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, wake)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=lambda: stop(os.read(reader, 1)[0]), daemon=True).start()
 
@@ -887,9 +913,8 @@ def import_agent(run: Run) -> str:
         import minisweagent.environments.local
         import minisweagent.models.litellm_model
     except ImportError as error:
-        run.fail(
-            MISSING, "missing", f"cannot import {error.name or error}: {error}", missing=error.name
-        )
+        what = error.name or "a module"
+        run.fail(MISSING, "missing", f"cannot import {what}: {error}", missing=what)
     litellm.suppress_debug_info = True
     version = str(minisweagent.__version__)
     if version not in TESTED:
@@ -946,7 +971,7 @@ def user_sessions() -> Path:
 
 def main() -> NoReturn:
     descriptor = os.dup(1)
-    os.set_inheritable(descriptor, False)
+
     os.dup2(2, 1)  # whatever a library prints must not stand among the lines
     run = Run(Lines(descriptor))
     watch_signals(
