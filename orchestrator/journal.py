@@ -247,9 +247,10 @@ def find_run(runs: Path, name: str) -> Path:
             raise InputError(text, hint="Give more of the id; `orchestrate runs list` shows them.")
 
 
-def spellings(secret: str) -> tuple[bytes, bytes]:
-    """How a secret may stand in a record: as it is, and as JSON escapes it."""
-    return secret.encode(), orjson.dumps(secret)[1:-1]
+def spellings(secret: str) -> tuple[bytes, bytes, bytes]:
+    """How a secret may stand in a record: as it is, in JSON, and in JSON inside JSON."""
+    once = orjson.dumps(secret)[1:-1]
+    return secret.encode(), once, orjson.dumps(once.decode())[1:-1]
 
 
 def scrub(path: Path, secrets: Sequence[str]) -> None:
