@@ -1,0 +1,152 @@
+"""Measures what the issues put bars on: scripts/bench NAME... (without a name: all).
+
+A ratio is the median of the ratios of interleaved pairs, so that a slow moment of the machine hits
+both sides. Exits with 1 if a bar is missed.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+PYTHON = sys.executable
+ORCHESTRATE = str(Path(PYTHON).with_name("orchestrate"))
+PAIRS = 7
+
+
+# An agent that costs nothing: it reads its prompt and says that it is done.
+TRIVIAL = """
+[agents.trivial]
+adapter = "jsonl"
+argv = ["/bin/sh", "-c", 'cat >/dev/null; sleep $0; echo "{\\"type\\": \\"done\\"}"', "SLEEP"]
+[[agents.trivial.events]]
+emit = "message"
+when = {type = "done"}
+text = "type"
+[[agents.trivial.events]]
+emit = "turn.finished"
+when = {type = "done"}
+stop_reason = "end_turn"
+"""
+CORE = "import anyio, h11, orjson, platformdirs, pydantic, structlog, typer, yaml"
+
+
+def start(argv: Sequence[str], env: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        argv,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    _, said = process.communicate()
+    if process.returncode != 0:
+        sys.exit(f"exit status {process.returncode} of {process.args!r}\n{said.decode()}")
+
+
+def seconds(argv: Sequence[str], env: Mapping[str, str] | None = None) -> float:
+    began = time.perf_counter()
+    end(start(argv, env))
+    return time.perf_counter() - began
+
+
+def compare(
+    name: str,
+    ours: Sequence[str],
+    other: Sequence[str],
+    *,
+    at_most: float,
+    env: Mapping[str, str] | None = None,
+) -> bool:
+    """Prints both medians and the ratio; true if the ratio is within the bar."""
+    for argv in (ours, other):
+        seconds(argv, env)  # bytecode and page cache: the first run is another thing
+    pairs = [(seconds(ours, env), seconds(other, env)) for _ in range(PAIRS)]
+    ratio = statistics.median(a / b for a, b in pairs)
+    a, b = (statistics.median(side) * 1000 for side in zip(*pairs, strict=True))
+    return told(f"{name}: {a:.0f} ms against {b:.0f} ms, ratio {ratio:.2f}", ratio, at_most)
+
+
+def told(text: str, value: float, at_most: float) -> bool:
+    kept = value <= at_most
+    print(f"{text} (bar {at_most:g})" + ("" if kept else "  MISSED"), flush=True)
+    return kept
+
+
+def startup() -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        quick, env = trivial_run(Path(folder), sleep="0")
+        return all(
+            [
+                compare(
+                    "orchestrate --help / import typer",
+                    [ORCHESTRATE, "--help"],
+                    [PYTHON, "-c", "import typer"],
+                    at_most=3.0,
+                ),
+                compare(
+                    "orchestrate run, trivial agent / import of the core's dependencies",
+                    quick,
+                    [PYTHON, "-c", CORE],
+                    at_most=2.5,
+                    env=env,
+                ),
+            ]
+        )
+
+
+def memory() -> bool:
+    """The supervisor's own high-water mark, read while its agent sleeps."""
+    with tempfile.TemporaryDirectory() as folder:
+        argv, env = trivial_run(Path(folder), sleep="2")
+        process = start(argv, env)
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, high_water(process.pid))
+            time.sleep(0.05)
+        end(process)
+    return told(f"supervisor RSS while an agent runs: {peak / 1024:.1f} MB", peak / 1024, 60)
+
+
+def high_water(pid: int) -> int:
+    """Peak resident size in KiB; 0 if the process is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except ProcessLookupError:
+        return 0
+    return next((int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line), 0)
+
+
+def trivial_run(folder: Path, *, sleep: str) -> tuple[list[str], dict[str, str]]:
+    """The command of a run with the trivial agent in an empty folder, and its environment."""
+    config = folder / "config.toml"
+    config.write_text(TRIVIAL.replace("SLEEP", sleep))
+    workspace = folder / "workspace"
+    workspace.mkdir()
+    asked = ["--prompt", "say done", "--kind", "search", "--agent", "trivial"]
+    where = ["--config", str(config), "--workspace", str(workspace), "--output", "quiet"]
+    return [ORCHESTRATE, "run", *asked, *where], {"XDG_STATE_HOME": str(folder / "state")}
+
+
+BENCHES: dict[str, Callable[[], bool]] = {"startup": startup, "memory": memory}
+
+
+def main(names: Sequence[str]) -> int:
+    unknown = [name for name in names if name not in BENCHES]
+    if unknown:
+        print(f"no bench {unknown[0]!r} (known: {', '.join(BENCHES)})", file=sys.stderr)
+        return 2
+    print(f"{PAIRS} interleaved pairs each, {os.cpu_count()} cores")
+    results = [BENCHES[name]() for name in names or BENCHES]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
