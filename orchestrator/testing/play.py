@@ -4,7 +4,7 @@ clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
 
@@ -12,7 +12,7 @@ import orjson
 
 from orchestrator.testing.dialect import Answer, Ask, Dialect, Json, Problem, arguments_text
 from orchestrator.testing.script import ErrorText, Turn, Usage, spell
-from orchestrator.testing.wire import Response
+from orchestrator.testing.wire import Headers, Response
 
 _HTML = b"""<!doctype html>
 <html><head><title>Sign in to the network</title></head>
@@ -33,10 +33,17 @@ def play(dialect: Dialect, ask: Ask, turn: Turn, answer: Answer) -> Response:
     ids = (("x-request-id", f"req_{answer.number}"), ("request-id", f"req_{answer.number}"))
     return replace(
         response,
-        headers=(*response.headers, *ids, *turn.headers.items()),
+        headers=_override((*response.headers, *ids), turn.headers),
         delay_s=turn.delay,
         drip=None if turn.drip is None else (turn.drip.bytes, turn.drip.seconds),
     )
+
+
+def _override(own: Headers, given: Mapping[str, str]) -> Headers:
+    """The turn's headers, and those of our own that it does not name."""
+    named = {name.lower() for name in given}
+    kept = (header for header in own if header[0] not in named)
+    return (*kept, *given.items())
 
 
 def answer_of(turn: Turn, number: int, time: float, request_bytes: int) -> Answer:
@@ -162,5 +169,5 @@ def _half_of(frames: Iterable[bytes]) -> list[bytes]:
     return list(islice(every, (len(every) + 1) // 2))
 
 
-def _type(content_type: str) -> tuple[tuple[str, str], ...]:
+def _type(content_type: str) -> Headers:
     return (("content-type", content_type),)

@@ -5,6 +5,7 @@ key in it.
 from __future__ import annotations
 
 import importlib
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -34,9 +35,9 @@ class Request:
     """One request as the server got it.
 
     `number` counts from 1 over all requests, `time` is Unix seconds, `headers` have lower-case
-    names and no keys, `body` is the parsed JSON (None when it is empty or is not JSON). `turn`
-    counts from 1 in the script, None where no turn was consumed; `status` is what was answered,
-    None where nothing was.
+    names and no keys, `body` is the parsed JSON (None when it is empty or is not JSON), `problem`
+    says why it could not be read. `turn` counts from 1 in the script, None where no turn was
+    consumed; `status` is what was answered, None where nothing was.
     """
 
     number: int
@@ -48,6 +49,7 @@ class Request:
     headers: Mapping[str, str]
     body: JsonValue
     key_sha256: str | None
+    problem: str | None = None
     turn: int | None = None
     status: int | None = None
 
@@ -68,7 +70,8 @@ class Request:
 def record(
     message: Message, number: int, time: float, session: str, dialect: str | None
 ) -> Request:
-    """The request without its keys. Raises UnreadableBodyError."""
+    """The request without its keys."""
+    body, problem = _body(message)
     keys = [*_header_keys(message), *_parameter_keys(message.target)]
     return Request(
         number=number,
@@ -78,9 +81,18 @@ def record(
         method=message.method,
         path=_without_keys(message.target),
         headers=dict(_redacted(message)),
-        body=parse(read_body(message)),
+        body=body,
         key_sha256=_hash(keys[0]) if keys else None,
+        problem=problem,
     )
+
+
+def _body(message: Message) -> tuple[JsonValue, str | None]:
+    """The JSON of the body, and the reason why it could not be read."""
+    try:
+        return parse(read_body(message)), None
+    except UnreadableBodyError as error:
+        return None, str(error)
 
 
 def parse(content: bytes) -> JsonValue:
@@ -136,8 +148,9 @@ def _unzstd(body: bytes) -> bytes:
 
 def _header_keys(message: Message) -> Iterator[str]:
     for name, value in message.headers:
-        if name in _KEY_HEADERS and name != "cookie":
-            yield value.removeprefix("Bearer ").removeprefix("bearer ").strip()
+        key = re.sub(r"^bearer\b", "", value.strip(), flags=re.IGNORECASE).strip()
+        if key and name in _KEY_HEADERS - {"cookie"}:
+            yield key
 
 
 def _parameter_keys(target: str) -> Iterator[str]:

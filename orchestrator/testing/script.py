@@ -54,6 +54,8 @@ StopReason = Literal["end_turn", "max_tokens", "refusal"]
 # the half of it.
 _MIDWAY: frozenset[str] = frozenset({"stream_error", "reset", "cut", "truncate", "hang"})
 
+_FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
+
 
 class ScriptError(ValueError):
     """A script that cannot be used. The message names the file, the key, what was found and what
@@ -201,6 +203,8 @@ def _contradiction(turn: Turn) -> str | None:
         return f"a turn with {turn.fault or f'status {turn.status}'} cannot also answer"
     if turn.error != ErrorText() and turn.status is None and turn.fault is None:
         return "`error` needs a `status` or a `fault`"
+    if framing := _FRAMING.intersection(name.lower() for name in turn.headers):
+        return f"headers: {min(framing)} is the server's own"
     return None
 
 

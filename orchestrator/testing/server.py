@@ -27,7 +27,7 @@ from orchestrator.testing.dialect import Ask, BadRequestError, Dialect, Problem
 from orchestrator.testing.messages import MESSAGES
 from orchestrator.testing.ollama import OLLAMA
 from orchestrator.testing.play import answer_of, json_lines, json_response, play, refuse, tell
-from orchestrator.testing.requests import Request, UnreadableBodyError, record
+from orchestrator.testing.requests import Request, record
 from orchestrator.testing.responses import RESPONSES
 from orchestrator.testing.script import Script, Turn, parse_script
 from orchestrator.testing.wire import Message, Response, accept, listen
@@ -80,10 +80,7 @@ class ModelServer:
         number, now = len(self.requests) + 1, time.time()
         session, endpoint = _place(message.target)
         dialect = _DIALECTS.get(endpoint) if message.method == "POST" else None
-        try:
-            request = record(message, number, now, session, dialect.name if dialect else None)
-        except UnreadableBodyError as error:
-            return json_response({"error": {"message": str(error)}}, 415)
+        request = record(message, number, now, session, dialect.name if dialect else None)
         turn, response = self._respond(request, endpoint, dialect)
         self._keep(replace(request, turn=turn, status=response.status))
         return response
@@ -97,6 +94,8 @@ class ModelServer:
         self, request: Request, endpoint: str, dialect: Dialect | None
     ) -> tuple[int | None, Response]:
         """The turn that was consumed, if any, and the response."""
+        if request.problem is not None:
+            return None, json_response({"error": {"message": request.problem}}, 415)
         if dialect is None:
             return None, self._look_up(request, endpoint)
         try:

@@ -25,6 +25,7 @@ _READ_BYTES = 65536
 # the kernel.
 _MAX_AHEAD_BYTES = 1024 * 1024
 
+Headers = tuple[tuple[str, str], ...]
 Ending = Literal["complete", "cut", "reset", "hang"]
 
 
@@ -36,7 +37,7 @@ class Message:
 
     method: str
     target: str
-    headers: tuple[tuple[str, str], ...]
+    headers: Headers
     body: bytes
 
     def header(self, name: str) -> str | None:
@@ -55,7 +56,7 @@ class Response:
 
     status: int | None
     body: Iterable[bytes] = ()
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Headers = ()
     length: int | None = None
     delay_s: float = 0.0
     drip: tuple[int, float] | None = None

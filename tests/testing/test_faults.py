@@ -107,10 +107,11 @@ async def test_an_error_can_be_told_in_other_words(
 async def test_headers_of_a_turn_are_sent(
     dialect: str, generate: Any, script_of: Callable[..., Script]
 ) -> None:
-    turn = {"status": 429, "headers": {"Retry-After": 7}}
+    turn = {"status": 429, "headers": {"Retry-After": 7, "Content-Type": "text/plain"}}
     async with model_server(script_of(turn)) as server:
         reply = await generate(server, dialect)
     assert reply.headers["retry-after"] == "7"
+    assert reply.headers["content-type"] == "text/plain"
     assert reply.headers["x-request-id"] == "req_1"
 
 

@@ -271,6 +271,7 @@ async def test_a_request_is_recorded_with_its_body_and_its_turn(
     [
         ({"Authorization": "Bearer sk-secret"}, ""),
         ({"authorization": "bearer sk-secret"}, ""),
+        ({"Authorization": "sk-secret"}, ""),
         ({"X-Api-Key": "sk-secret"}, ""),
         ({"x-goog-api-key": "sk-secret"}, ""),
         ({}, "?key=sk-secret&beta=true"),
@@ -298,7 +299,8 @@ async def test_a_key_is_never_kept_but_can_be_recognised(
 
 async def test_a_request_without_a_key_had_none(get: Any, script_of: Callable[..., Script]) -> None:
     async with model_server(script_of()) as server:
-        await get(f"{server.base_url}/v1/models?beta=true", headers={"Cookie": "session=1"})
+        headers = {"Cookie": "session=1", "Authorization": "Bearer "}
+        await get(f"{server.base_url}/v1/models?beta=true", headers=headers)
         [request] = server.requests
     assert not request.had_key
     assert not request.has_key("")
@@ -437,6 +439,8 @@ async def test_a_body_that_cannot_be_read_is_a_415_that_says_why(
         reply = await get(url, "POST", content, {"Content-Encoding": encoding})
     assert reply.status == 415
     assert message in reply.json["error"]["message"]
+    assert (server.requests[0].status, server.requests[0].body) == (415, None)
+    assert message in (server.requests[0].problem or "")
 
 
 async def test_a_body_of_ten_megabytes_is_read_whole(
@@ -446,6 +450,15 @@ async def test_a_body_of_ten_megabytes_is_read_whole(
     said = [{"role": "user", "content": content}]
     async with model_server(script_of({"expect": {"contains": "the end"}})) as server:
         assert (await generate(server, "chat", messages=said)).status == 200
+
+
+async def test_a_body_in_chunks_is_read_whole(script_of: Callable[..., Script]) -> None:
+    head = b"POST /api/chat HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = (b'{"model": "scripted", "stream": false,', b' "messages": [{"content": "hi"}]}', b"")
+    body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
+    async with model_server(script_of({"expect": {"contains": "hi"}})) as server:
+        received = await anyio.to_thread.run_sync(raw, server, head + body)
+    assert received.startswith(b"HTTP/1.1 200")
 
 
 async def test_what_is_no_http_is_refused_with_a_400(script_of: Callable[..., Script]) -> None:

@@ -77,6 +77,7 @@ def test_a_script_for_every_model_lists_one_that_can_be_asked_for() -> None:
         ({"turns": [{"repeat": "always"}]}, "turn 1: repeat.*'forever'"),
         ({"turns": [{"tool_calls": [{"nam": "x"}]}]}, "tool_calls.0: unknown key 'nam'"),
         ({"turns": [{"usage": {"reasoning_tokens": 3}}]}, "usage: reasoning_tokens are part of"),
+        ({"turns": [{"headers": {"Content-Length": 5}}]}, "content-length is the server's own"),
         ({"turns": [{"headers": {"a b": "c"}}]}, "headers.a b: String should match"),
         ({"turns": [{"headers": {"a": "c\r\nd: e"}}]}, "headers.a: String should match"),
     ],
