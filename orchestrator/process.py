@@ -37,7 +37,7 @@ START_S = 10.0
 SPAWN_S = 10.0
 """A program must be executing in this time; a folder on a dead network drive is not."""
 ANSWER_S = 10.0
-"""The reaper must answer a request in this time beyond the delay that was asked for."""
+"""The reaper must have answered in this time beyond what was asked for."""
 END_S = 30.0
 """Guard and reaper must have killed all and ended in this time."""
 DRAIN_S = 0.25
@@ -46,6 +46,9 @@ TERM_S = 2.0
 """`run_to_end`: time between SIGTERM and SIGKILL. git removes its lock files in it."""
 FLOOD = 256 * 1024 * 1024
 """`run_to_end`: a command that prints more bytes than this is ended."""
+
+UNREAD = 64 * 1024 * 1024
+"""`Process.send`: more bytes than this do not wait for an agent that does not read."""
 
 _SPAWNING = 16
 # Requests on their way hold four descriptors each, which count against the user's limit.
@@ -112,15 +115,62 @@ class _Stdio:
     write_end: int | None = None
 
 
-class _Answer:
-    def __init__(self) -> None:
-        self.given = anyio.Event()
-        self.count = 0
-        self.left = 0
+class _Pipe:
+    """The write end of a stdin. Writes what the pipe takes, and the rest when it takes more."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+        self._waiting = bytearray()
+        self._ending = False
+        self._watched = False
+        self._loop = asyncio.get_running_loop()
+
+    def write(self, data: bytes) -> bool:
+        """Take the bytes. False: nobody reads any more, or too much waits to be read."""
+        if self._ending or len(self._waiting) > UNREAD:
+            return False
+        self._waiting += data
+        return self._flush()
+
+    def end(self) -> None:
+        """Close it when all is written."""
+        self._ending = True
+        self._flush()
+
+    def close(self) -> None:
+        """Close it now."""
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            self._watch(descriptor, on=False)
+            os.close(descriptor)
+
+    def _flush(self) -> bool:
+        if self._descriptor is None:
+            return False
+        try:
+            while self._waiting:
+                del self._waiting[: _write(self._descriptor, self._waiting)]
+        except BlockingIOError:
+            self._watch(self._descriptor, on=True)
+            return True
+        except BrokenPipeError:
+            self.close()
+            return False
+        self._watch(self._descriptor, on=False)
+        if self._ending:
+            self.close()
+        return True
+
+    def _watch(self, descriptor: int, *, on: bool) -> None:
+        if on and not self._watched:
+            self._loop.add_writer(descriptor, self._flush)
+        elif self._watched and not on:
+            self._loop.remove_writer(descriptor)
+        self._watched = on
 
 
 class _Child:
-    """What the reaper has told of one process, and the write end of its stdin."""
+    """What the reaper has told of one process, and its stdin."""
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
@@ -129,7 +179,10 @@ class _Child:
         self.settled = anyio.Event()
         self.failure: tuple[str, int] | None = None
         self.ended: Ended | None = None
-        self.stdin: int | None = None
+        self.swept = anyio.Event()
+        self.killed: int | None = None
+        self.left = 0
+        self.stdin: _Pipe | None = None
 
     def hear(self, words: list[str]) -> bool:
         """Take a notice of the reaper. False: not understood."""
@@ -150,6 +203,8 @@ class _Child:
                         max_rss=int(max_rss),
                     )
                 )
+            case ["swept", _, killed, left]:
+                self.sweep(int(killed), int(left))
             case _:
                 return False
         return True
@@ -158,14 +213,20 @@ class _Child:
         """It has ended; None: it never started, or the reaper that knew of it is gone."""
         if not self.settled.is_set():
             self.ended = ended
+            self.close_stdin()
             self.started.set()
             self.settled.set()
 
+    def sweep(self, killed: int | None, left: int) -> None:
+        """Its tree is gone; None: the reaper is gone, and how many it killed is not known."""
+        if not self.swept.is_set():
+            self.settle(None if killed is None else Ended())  # not settled yet: it is unkillable
+            self.killed, self.left = killed, left
+            self.swept.set()
+
     def close_stdin(self) -> None:
         if self.stdin is not None:
-            descriptor, self.stdin = self.stdin, None
-            anyio.notify_closing(descriptor)
-            os.close(descriptor)
+            self.stdin.close()
 
 
 class Process:
@@ -174,15 +235,17 @@ class Process:
     def __init__(self, reaper: Reaper, child: _Child) -> None:
         self._reaper = reaper
         self._child = child
-        self._stdin_lock = anyio.Lock()
         self.pid = child.pid
-        self.left = 0
-        """Processes of the tree that cannot be killed: another user's, or stuck in the kernel."""
 
     @property
     def ended(self) -> Ended | None:
         """How the leader ended; None while it runs."""
         return self._child.ended
+
+    @property
+    def left(self) -> int:
+        """Processes of the tree that cannot be killed: another user's, or stuck in the kernel."""
+        return self._child.left
 
     async def wait(self) -> Ended:
         """Until the leader has ended. Raises SupervisionError if the reaper died before."""
@@ -192,73 +255,48 @@ class Process:
         return self._child.ended
 
     async def send(self, data: bytes) -> bool:
-        """Write all of it to stdin. False: nobody reads any more (closed, or the process ended).
+        """Write to stdin. False: nobody reads it any more, or nobody has read UNREAD bytes.
 
-        Waits, without blocking the loop, for as long as the process lives and does not read.
+        Does not wait for the reader: what the pipe does not take at once is written when it does.
         """
-        async with self._stdin_lock:
-            view = memoryview(data)
-            while view:
-                if self._child.stdin is None:
-                    return False
-                try:
-                    view = view[_write(self._child.stdin, view) :]
-                except BlockingIOError:
-                    await self._stdin_writable(self._child.stdin)
-                except BrokenPipeError:
-                    self._child.close_stdin()
-        return True
+        return self._child.stdin is not None and self._child.stdin.write(data)
 
     async def close_stdin(self) -> None:
-        """End of input. Closed already: fine."""
-        self._child.close_stdin()
+        """End of input, after what was sent. Closed already: fine."""
+        if self._child.stdin is not None:
+            self._child.stdin.end()
 
     async def signal(self, number: int) -> None:
         """Signal the whole tree, by process group. Gone already: fine."""
-        await self._reaper.ask("signal", self._child.handle, f"tree {int(number)}")
+        await self._reaper.signal(self._child, "tree", number)
 
     async def stop(self, *, interrupt: int | None, grace_s: float) -> int:
         """End the tree: `interrupt`, then SIGTERM, then SIGKILL, until none is left.
 
         `interrupt` goes to the leader's process group, as Ctrl-C would. The leader has `grace_s`
-        after each, the rest of the tree DRAIN_S after the leader. Returns how many processes beside
-        the leader had to be killed. A second call with a shorter time overtakes the first.
+        after each, the rest of the tree DRAIN_S after the leader. Returns the number as `reap`
+        does. A second call with a shorter time overtakes the first.
         """
         if interrupt is not None and self.ended is None:
-            await self._reaper.ask("signal", self._child.handle, f"group {int(interrupt)}")
+            await self._reaper.signal(self._child, "group", interrupt)
             await self._wait_for(grace_s)
         until = time.monotonic() + grace_s
         # A stopped process takes SIGTERM only when it goes on.
-        term_cont = f"{int(signal.SIGTERM)},{int(signal.SIGCONT)}"
-        await self._reaper.ask("signal", self._child.handle, f"tree {term_cont}")
+        await self._reaper.signal(self._child, "tree", signal.SIGTERM, signal.SIGCONT)
         await self._wait_for(grace_s)
         return await self.reap(drain_s=min(DRAIN_S, max(0.0, until - time.monotonic())))
 
     async def reap(self, *, drain_s: float = DRAIN_S) -> int:
-        """Kill what is left of the tree (also the leader, if it still runs); the number killed.
+        """Kill what is left of the tree, the leader too if it runs. With nothing left: at once.
 
-        What ends by itself within `drain_s` is not killed; with nothing left it returns at once.
-        The leader does not count.
+        What ends by itself within `drain_s` is not killed. Returns how many processes beside the
+        leader had to be killed, by this call or an earlier one.
         """
-        answer = await self._reaper.sweep(self._child, drain_s)
-        self.left = max(self.left, answer.left)
-        return answer.count
+        return await self._reaper.sweep(self._child, drain_s)
 
     async def _wait_for(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):
             await self.wait()
-
-    async def _stdin_writable(self, descriptor: int) -> None:
-        async def until_the_end() -> None:
-            await self._child.settled.wait()
-            self._child.close_stdin()
-            group.cancel_scope.cancel()
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(until_the_end)
-            with suppress(anyio.ClosedResourceError):  # close_stdin
-                await anyio.wait_writable(descriptor)
-            group.cancel_scope.cancel()
 
 
 class Reaper:
@@ -274,9 +312,8 @@ class Reaper:
         self._gone = anyio.Event()
         self._sending = anyio.Lock()
         self._spawning = anyio.Semaphore(_SPAWNING)
-        self._numbers = itertools.count(1)
+        self._handles = itertools.count(1)
         self._children: dict[int, _Child] = {}
-        self._answers: dict[int, _Answer] = {}
         self._leaders: dict[int, bytes] = {}
         self._loop = asyncio.get_running_loop()
         self._overdue: asyncio.TimerHandle | None = None
@@ -299,8 +336,9 @@ class Reaper:
         def stdio(files: ExitStack) -> _Stdio:
             for path, content in command.files.items():
                 _write_private(Path(path), content)
+            out, err = _spool(stdout, files), _spool(stderr, files)
             read_end, write_end = _stdin(command.stdin, files)
-            return _Stdio(read_end, _spool(stdout, files), _spool(stderr, files), write_end)
+            return _Stdio(read_end, out, err, write_end)
 
         async with self.start(start, stdio) as process:
             yield process
@@ -310,7 +348,7 @@ class Reaper:
         self, start: _Start, stdio: Callable[[ExitStack], _Stdio]
     ) -> AsyncGenerator[Process]:
         """Spawn with the descriptors that `stdio` opens; they are closed when they were sent."""
-        child = _Child(next(self._numbers))
+        child = _Child(next(self._handles))
         self._children[child.handle] = child
         try:
             async with self._spawning:
@@ -329,30 +367,26 @@ class Reaper:
             self._leaders.pop(child.pid, None)
             del self._children[child.handle]
 
-    async def sweep(self, child: _Child, delay_s: float) -> _Answer:
-        """Kill the tree of a process after `delay_s`, unless none is left before."""
-        milliseconds, extra_s = math.ceil(delay_s * 1000), delay_s + _reaper.STUCK_S
-        answer = await self.ask("sweep", child.handle, str(milliseconds), extra_s=extra_s)
-        child.settle(Ended())  # if it is not settled it cannot be killed: nobody shall wait for it
-        return answer
+    async def signal(self, child: _Child, scope: str, *numbers: int) -> None:
+        """Have signals sent to the tree of a process, or to the process group of its leader."""
+        words = ",".join(str(int(number)) for number in numbers)
+        await self._send(f"signal {child.handle} {scope} {words}".encode(), [])
 
-    async def ask(self, verb: str, handle: int, rest: str, *, extra_s: float = 0) -> _Answer:
-        """Send a request about a process and wait for the answer."""
-        number = next(self._numbers)
-        answer = self._answers[number] = _Answer()
-        try:
-            with anyio.move_on_after(ANSWER_S + extra_s):
-                await self._send(f"{verb} {number} {handle} {rest}".encode(), [])
-                await answer.given.wait()
-                if self._gone.is_set():
-                    raise self.lost()
-                return answer
-        finally:
-            del self._answers[number]
+    async def sweep(self, child: _Child, delay_s: float) -> int:
+        """Kill the tree of a process after `delay_s`, unless none is left before."""
+        limit_s = delay_s + _reaper.STUCK_S + ANSWER_S
+        with anyio.move_on_after(limit_s):
+            if not child.swept.is_set():
+                await self._send(f"sweep {child.handle} {math.ceil(delay_s * 1000)}".encode(), [])
+            await child.swept.wait()
+        if child.killed is not None:
+            return child.killed
+        if self._gone.is_set():
+            raise self.lost()
         self._kill_reaper()
         with anyio.move_on_after(END_S):
             await self._gone.wait()
-        raise SupervisionError(f"the reaper did not answer within {ANSWER_S + extra_s:.0f} s")
+        raise SupervisionError(f"the reaper did not answer within {limit_s:.0f} s")
 
     def lost(self) -> SupervisionError:
         """The error to raise when the reaper has ended; with its last words, if it had any."""
@@ -414,7 +448,8 @@ class Reaper:
         try:
             with ExitStack() as files:
                 opened = stdio(files)
-                child.stdin = opened.write_end
+                if opened.write_end is not None:
+                    child.stdin = _Pipe(opened.write_end)
                 memory = _memory("spawn", payload, files)
                 request = f"spawn {child.handle}".encode()
                 await self._send(request, [opened.stdin, opened.stdout, opened.stderr, memory])
@@ -467,11 +502,6 @@ class Reaper:
             case ["ready"]:
                 self._process = descriptors[0]
                 self._ready.set()
-            case ["done", number, count, left]:
-                answer = self._answers.get(int(number))
-                if answer is not None:
-                    answer.count, answer.left = int(count), int(left)
-                    answer.given.set()
             case [_, handle, *_]:
                 child = self._children.get(int(handle))
                 if child is not None and not child.hear(words):
@@ -515,9 +545,7 @@ class Reaper:
         self._gone.set()
         self._ready.set()
         for child in self._children.values():
-            child.settle(None)
-        for answer in self._answers.values():
-            answer.given.set()
+            child.sweep(None, 0)
 
 
 @asynccontextmanager
@@ -728,11 +756,11 @@ def _memory(name: str, content: bytes, files: ExitStack) -> int:
     return descriptor
 
 
-def _write(descriptor: int, view: memoryview) -> int:
+def _write(descriptor: int, data: bytearray) -> int:
     """os.write that raises BrokenPipeError also in a host where SIGPIPE ends the process."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
     try:
-        return os.write(descriptor, view)
+        return os.write(descriptor, data)
     except BrokenPipeError:
         if signal.SIGPIPE not in before:
             signal.sigtimedwait({signal.SIGPIPE}, 0)

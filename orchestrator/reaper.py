@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import math
 import os
 import resource
 import select
@@ -278,8 +279,6 @@ class _Run:
     """One agent: its leader (the process that was spawned) and all that descends from it."""
 
     __slots__ = (
-        "asked",
-        "give_up_at",
         "handle",
         "kill_at",
         "killed",
@@ -299,9 +298,7 @@ class _Run:
         self.pipe = pipe  # reports what failed before exec; -1 when that is settled
         self.running = True
         self.swept = False
-        self.asked: list[int] = []  # the sweep requests to answer
-        self.kill_at = 0.0
-        self.give_up_at = 0.0
+        self.kill_at = math.inf
         self.killed: set[tuple[int, int]] = set()
 
 
@@ -398,14 +395,14 @@ class _Reaper:
             else:
                 self._spawn(handle, descriptors)
             return
-        number, run = int(words[1]), self._runs.get(int(words[2]))
-        if run is None:
-            self._tell(f"done {number} 0 0")
-        elif words[0] == b"signal":
-            signals = [int(word) for word in words[4].split(b",")]
-            self._tell(f"done {number} {self._signal(run, words[3] == b'group', signals)} 0")
-        else:
-            self._sweep(run, number, int(words[3]) / 1000)
+        handle = int(words[1])
+        run = self._runs.get(handle)
+        if words[0] == b"signal" and run is not None:
+            self._signal(run, words[2], [int(word) for word in words[3].split(b",")])
+        elif words[0] == b"sweep" and run is not None:
+            self._sweep(run, int(words[2]) / 1000)
+        elif words[0] == b"sweep":
+            self._tell(f"swept {handle} 0 0")
 
     def _spawn(self, handle: int, descriptors: list[int]) -> None:
         payload = descriptors[3]
@@ -451,32 +448,26 @@ class _Reaper:
             self._tell(f"started {run.handle} {run.pid}")
             return
         self._tell(f"failed {run.handle} {text.decode()}")
-        for number in run.asked:
-            self._tell(f"done {number} 0 0")
+        if run.handle in self._sweeping:
+            self._tell(f"swept {run.handle} 0 0")
         self._forget(run)
 
-    def _signal(self, run: _Run, group_only: bool, signals: list[int]) -> int:
-        if group_only:
-            if not run.running:
-                return 0
+    def _signal(self, run: _Run, scope: bytes, signals: list[int]) -> None:
+        if scope == b"tree":
+            members = self._look()[0].get(run, [])
+            for number in signals:
+                _signal_groups(members, number, self._spared)
+        elif run.running:
             # The leader is not reaped yet, so its number is its own. Before its setsid: no group.
             for number in signals:
                 try:
                     os.killpg(run.pid, number)
                 except ProcessLookupError:
                     os.kill(run.pid, number)
-            return 1
-        members = self._look()[0].get(run, [])
-        for number in signals:
-            _signal_groups(members, number, self._spared)
-        return len(members)
 
-    def _sweep(self, run: _Run, number: int, delay_s: float) -> None:
+    def _sweep(self, run: _Run, delay_s: float) -> None:
         now = time.monotonic()
-        at = now + delay_s
-        run.kill_at = min(run.kill_at, at) if run.asked else at
-        run.give_up_at = run.kill_at + STUCK_S
-        run.asked.append(number)
+        run.kill_at = min(run.kill_at, now + delay_s)
         self._sweeping[run.handle] = run
         self._due = now
         self._pause = 0.0
@@ -558,8 +549,10 @@ class _Reaper:
         answered = False
         for run in list(self._sweeping.values()):
             members = trees.get(run, [])
-            if now >= run.give_up_at or (not members and not run.running and self._all_known()):
-                self._answer(run, len(members))
+            gone = not members and not run.running and self._all_known()
+            if gone or now >= run.kill_at + STUCK_S:
+                self._tell(f"swept {run.handle} {len(run.killed)} {len(members)}")
+                self._forget(run)
                 answered = True
             elif now >= run.kill_at:
                 run.killed |= {(seen.pid, seen.start) for seen in members if seen.pid != run.pid}
@@ -624,14 +617,8 @@ class _Reaper:
             census = now + max(_CENSUS_S, self._look_took * _CENSUS_SHARE)
             self._due = census if self._runs else None
 
-    def _answer(self, run: _Run, left: int) -> None:
-        for number in run.asked:
-            self._tell(f"done {number} {len(run.killed)} {left}")
-        self._forget(run)
-
     def _forget(self, run: _Run) -> None:
         run.swept = True
-        run.asked = []
         run.killed = set()
         self._runs.pop(run.handle, None)
         self._sweeping.pop(run.handle, None)
