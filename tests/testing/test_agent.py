@@ -152,7 +152,7 @@ def test_a_child_can_outlive_it_in_a_session_of_its_own_and_hold_stdout() -> Non
 
 
 def test_a_quiet_child_does_not_hold_stdout(tmp_path: Path) -> None:
-    child = [{"write": str(tmp_path / "begun")}, {"sleep": 5}]
+    child = [{"write": str(tmp_path / "begun")}, {"sleep": 1}]
     done = run({"spawn": child, "quiet": True, "setsid": True}, {"print": "parent"})
     assert done.stdout == b"parent\n"
 
