@@ -761,11 +761,11 @@ def replay(
     stdout: Iterable[bytes],
     exit_: Exit,
     publish: Publish,
+    changes: events.Changes | None = None,
 ) -> Outcome:
     """Turn a raw recording (chunks of any size) into events, the last one `run.finished`. No I/O.
 
-    Nobody looked at a work tree: `changes` is None, and an editing task is judged by its tool
-    calls.
+    Without `changes` (nobody looked at the work tree) an editing task is judged by its tool calls.
     """
     run_id = new_run_id()
     head = {"run_id": run_id, "task_id": task.id, "parent_run_id": None, "agent": agent.name}
@@ -786,6 +786,7 @@ def replay(
         task=task,
         digest=recorder.digest,
         exit=exit_,
+        changes=changes,
         usage=priced(recorder.usage, agent.tier),
     )
     outcome = decide(facts)

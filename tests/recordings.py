@@ -1,0 +1,96 @@
+"""Recordings of real CLIs, as tests use them: what was asked, what came out, how it ended."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from orchestrator.adapter import Adapter, Agent, Exit
+from orchestrator.config import load_adapters
+from orchestrator.events import Changes, Event, Outcome
+from orchestrator.run import replay
+from orchestrator.task import Task
+
+FOLDER = Path(__file__).parent / "recordings"
+ADAPTERS, _ = load_adapters()
+
+
+@dataclass(frozen=True)
+class Recording:
+    meta: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.meta.relative_to(FOLDER)).removesuffix(".meta.json")
+
+    @cached_property
+    def facts(self) -> dict[str, object]:
+        return json.loads(self.meta.read_text())
+
+    @cached_property
+    def stdout(self) -> bytes:
+        return self._file(".jsonl").read_bytes()
+
+    @cached_property
+    def stderr(self) -> str:
+        return self._file(".stderr").read_text("utf-8", "replace")
+
+    @property
+    def adapter(self) -> Adapter:
+        return ADAPTERS[str(self.facts["adapter"])]
+
+    @property
+    def task(self) -> Task:
+        asked = self.facts["task"]
+        assert isinstance(asked, dict)
+        return Task(
+            prompt=asked["prompt"],
+            kind=asked.get("kind"),
+            access=asked.get("access"),
+            workspace=Path(asked["workspace"]),
+        )
+
+    @property
+    def agent(self) -> Agent:
+        named = self.facts["agent"]
+        assert isinstance(named, dict)
+        return Agent(**{key: value for key, value in named.items() if key != "config"})
+
+    @property
+    def changes(self) -> Changes:
+        changed = self.facts["changed"]
+        assert isinstance(changed, list)
+        return Changes(files=changed, insertions=0, deletions=0)
+
+    @property
+    def exit(self) -> Exit:
+        ended = self.facts["exit"]
+        assert isinstance(ended, dict)
+        return Exit(status=ended["status"], signal=ended["signal"], stderr=self.stderr)
+
+    def play(
+        self,
+        chunks: Iterable[bytes] | None = None,
+        *,
+        exit_: Exit | None = None,
+        task: Task | None = None,
+    ) -> tuple[list[Event], Outcome]:
+        """Replay it, or other bytes as if they were it."""
+        events: list[Event] = []
+        outcome = replay(
+            self.adapter,
+            task=task or self.task,
+            agent=self.agent,
+            stdout=[self.stdout] if chunks is None else chunks,
+            exit_=exit_ or self.exit,
+            publish=events.append,
+            changes=self.changes,
+        )
+        return events, outcome
+
+    def _file(self, ending: str) -> Path:
+        return self.meta.with_name(self.meta.name.removesuffix(".meta.json") + ending)
+
+
+RECORDINGS = [Recording(meta) for meta in sorted(FOLDER.glob("*/*/*.meta.json"))]
