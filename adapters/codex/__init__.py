@@ -1,0 +1,58 @@
+"""OpenAI's Codex CLI, headless: `codex exec --json`. Seen with 0.169.0.
+
+Its stdout tells neither usage per call nor what the sandbox stopped; its session log does
+(`Command.tails`), and stderr names the calls that codex itself rejected. Where it is seen what each
+line means: tests/recordings/codex.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapters.codex.command import command_of
+from adapters.codex.conversation import CodexConversation
+from adapters.codex.options import OPTIONS as OPTIONS
+from orchestrator.adapter import About, Agent, Command, Program
+from orchestrator.events import Usage
+from orchestrator.task import Task
+
+ABOUT = About(
+    name="codex",
+    title="Codex CLI",
+    # A SIGKILL of the wrapper, in Node, leaves the binary behind it running: start the binary.
+    program=Program(
+        name="codex",
+        natives=(
+            "../../codex-*/vendor/*/bin/codex",
+            "../node_modules/@openai/codex-*/vendor/*/bin/codex",
+        ),
+    ),
+    tested=("0.169.0",),
+    install="npm install --global @openai/codex",
+    dialects=("responses",),
+    prompt_tokens=6_300,
+    resumes=True,
+    key_env="OPENAI_API_KEY",
+)
+
+
+@dataclass(frozen=True)
+class Codex:
+    """The adapter."""
+
+    about: About = ABOUT
+
+    def command(self, task: Task, agent: Agent) -> Command:
+        """`codex exec --json`, the prompt on stdin. Raises ConfigError for what cannot work."""
+        return command_of(task, agent)
+
+    def conversation(self, task: Task, agent: Agent, before: Usage | None) -> CodexConversation:
+        """A fresh conversation."""
+        return CodexConversation(
+            model=agent.model,
+            session=task.session_id,
+            counted=Usage() if task.session_id is None else before,
+        )
+
+
+adapter = Codex()

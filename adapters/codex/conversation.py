@@ -1,0 +1,292 @@
+"""What codex says: lines of stdout, and of its session log, which tells what stdout does not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from adapters.codex.items import (
+    CUT,
+    PANIC,
+    asked,
+    failure,
+    never_began,
+    plain,
+    plan_entries,
+    tool_call,
+)
+from adapters.codex.values import fields, first_line, instant, usage, whole
+from orchestrator.adapter import TEXT_LIMIT, Exit, Send, json_line, unparsed, usage_since
+from orchestrator.events import (
+    Context,
+    Error,
+    ErrorKind,
+    Message,
+    Notice,
+    Permission,
+    Plan,
+    RateLimit,
+    Retry,
+    SessionStarted,
+    Thought,
+    ToolCall,
+    TurnFinished,
+    TurnStarted,
+    Update,
+    Usage,
+)
+
+_RETRY = re.compile(r"Reconnecting\.\.\. ([0-9]{1,9})/([0-9]{1,9})(?: \((.*)\))?", re.DOTALL)
+_ROUTER = re.compile(r"ERROR codex_core::tools::router: error=(.*)")
+_REJECTED = re.compile(r"rejected by|rejected:|reject command|requires approval")
+_EXITED = re.compile(r"Process exited with code (-?[1-9][0-9]{0,8})\n.*?Output:\n(.*)", re.DOTALL)
+_SANDBOX_SAYS = re.compile(r"read-only file system|operation not permitted", re.IGNORECASE)
+# How the answers of these tools begin when they ran; any other answer is an error of codex.
+_RAN = ("Chunk ID:", "Wall time:", "Exit code:")
+_RUNNERS = frozenset({"exec_command", "write_stdin", "apply_patch"})
+
+
+@dataclass(kw_only=True)
+class CodexConversation:
+    """One run. `session` is the thread's id, once known; `counted` its usage that was told so far.
+
+    Usage is cumulative per thread, on stdout and in the log: whichever comes first is told, and the
+    other adds nothing. None: a resumed thread whose usage is not known; the log then tells it.
+    """
+
+    model: str | None
+    session: str | None
+    counted: Usage | None
+    _begun: bool = False
+    _ended: bool = False
+    _acted: bool = False
+    _answered: bool = False
+    _trouble: str | None = None
+    _limit: RateLimit | None = None
+    _tools: set[str] = field(default_factory=set[str])
+    # Of the log: records from before the thread's id was known, our turns, the window of each turn,
+    # calls by id (tool, what it was asked), those that ran, first lines of answers of the others.
+    _early: list[Mapping[str, object]] = field(default_factory=list[Mapping[str, object]])
+    _turns: set[str] = field(default_factory=set[str])
+    _windows: dict[str, int] = field(default_factory=dict[str, int])
+    _calls: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    _ran: set[str] = field(default_factory=set[str])
+    _stopped: set[str] = field(default_factory=set[str])
+
+    def start(self) -> Iterable[Update | Send]:
+        """Nothing: the prompt went in with the command."""
+        return ()
+
+    def interrupt(self) -> Iterable[Send]:
+        """Nothing: SIGINT is its cleanest stop."""
+        return ()
+
+    def decide(self, permission: Permission) -> Iterable[Send]:
+        """Nothing: it does not ask."""
+        del permission
+        return ()
+
+    def feed(self, line: bytes) -> Iterator[Update]:
+        """What a line of stdout means, or of the session log (which may mean nothing)."""
+        event = json_line(line) or {}
+        match event:
+            case {"timestamp": str(), "type": str(), "payload": dict()}:
+                yield from self._log(fields(event["payload"]))
+            case {"type": "thread.started", "thread_id": str(id_)}:
+                yield from self._thread(id_)
+            case {"type": "turn.started"}:
+                self._acted = self._answered = self._ended = False
+                yield TurnStarted()
+            case {"type": "turn.completed"}:
+                yield from self._completed(usage(event.get("usage")))
+            case {"type": "turn.failed", "error": {"message": str(text)}}:
+                yield from self._failed(text)
+            case {"type": "error", "message": str(text)}:
+                yield self._warned(text)
+            case {"item": dict()}:
+                over = event.get("type") == "item.completed"
+                yield from self._item(fields(event["item"]), line, over=over)
+            case _:
+                yield unparsed(line)
+
+    # --- stdout
+
+    def _thread(self, id_: str) -> Iterator[Update]:
+        if self.session not in {None, id_}:
+            text = f"codex did not go on with session {self.session}: it began a new one"
+            yield Notice(text=text)
+        self.session, self._begun = id_, True
+        yield SessionStarted(session_id=id_, model=self.model)
+        early, self._early = self._early, []
+        for record in early:
+            yield from self._log(record)
+
+    def _completed(self, total: Usage | None) -> Iterator[Update]:
+        self._ended = True
+        if total is not None:
+            yield from self._count(replace(total, scope="turn"))
+        if self._answered:
+            yield TurnFinished(stop_reason="end_turn")
+            return
+        # A refusal, or thinking without an answer: to codex that is completed, without a word.
+        why = "the model refused, or stopped after thinking"
+        yield Error(kind="incomplete", text=f"codex ended its turn without an answer: {why}")
+        yield TurnFinished(stop_reason="error")
+
+    def _failed(self, text: str) -> Iterator[Update]:
+        self._ended = True
+        yield failure(text)
+        match CUT.search(text):
+            case None:
+                yield TurnFinished(stop_reason="error")
+            case cut if cut[1] == "content_filter":
+                yield TurnFinished(stop_reason="refusal")
+            case _:
+                yield TurnFinished(stop_reason="max_tokens")
+
+    def _warned(self, text: str) -> Update:
+        """An `error` of its own: mostly a retry. A final one is told again by `turn.failed`."""
+        if (found := _RETRY.fullmatch(text)) is not None:
+            reason = plain(found[3] or text)
+            return Retry(reason=reason, attempt=int(found[1]), of=int(found[2]))
+        self._trouble = text
+        return Notice(text=plain(text))
+
+    def _item(self, item: Mapping[str, object], line: bytes, *, over: bool) -> Iterator[Update]:
+        id_ = str(item.get("id"))
+        match item:
+            case {"type": "agent_message", "text": str(text)}:
+                self._answered = self._acted or self._answered or bool(text.strip())
+                yield Message(id=id_, text=text)
+            case {"type": "reasoning", "text": str(text)}:
+                yield Thought(id=id_, text=text)
+            case {"type": "todo_list"}:
+                yield Plan(id=id_, entries=list(plan_entries(item.get("items"))))
+            case {"type": "error", "message": str(text)}:
+                yield Notice(text=text)
+            case _ if (call := tool_call(id_, item, over=over)) is not None:
+                if id_ not in self._tools:
+                    self._tools.add(id_)
+                    self._acted, self._answered = (
+                        True,
+                        False,
+                    )  # the answer comes after the last call
+                yield call
+                if item.get("status") == "declined":
+                    yield Permission(id=id_, status="denied", tool=call.title)
+            case _:
+                yield unparsed(line)
+
+    # --- the session log
+
+    def _log(self, record: Mapping[str, object]) -> Iterator[Update]:
+        """The payload of a line of a log; in the user's own home that may be another thread's."""
+        if self.session is None:
+            self._early.append(record)
+            return
+        match record:
+            case {"type": "task_started", "turn_id": str(turn), "model_context_window": int(size)}:
+                self._windows[turn] = size
+            case {"thread_id": self.session, "turn_id": str(turn), "thread_token_usage": dict()}:
+                self._turns.add(turn)
+                yield from self._model_call(record, self._windows.get(turn))
+            case {"type": "item_completed", "thread_id": self.session, "turn_id": str(turn)}:
+                self._turns.add(turn)
+                self._ran.add(str(fields(record.get("item")).get("id")))
+            case {"type": "turn_aborted", "turn_id": str(turn)} if turn in self._turns:
+                self._ended = True
+                yield TurnFinished(stop_reason="cancelled")
+            case {"call_id": str(call), "name": str(name)}:
+                self._calls[call] = name, asked(record.get("arguments") or record.get("input"))
+            case {
+                "call_id": str(call),
+                "output": str(output),
+                "internal_chat_message_metadata_passthrough": {"turn_id": str(turn)},
+            } if turn in self._turns:
+                yield from self._tool_answer(call, output)
+            case {"rate_limits": {"primary": dict()} as limits}:
+                yield from self._limited(fields(fields(limits).get("primary")))
+            case _:
+                pass
+
+    def _model_call(self, call: Mapping[str, object], size: int | None) -> Iterator[Update]:
+        total = usage(call.get("thread_token_usage"))
+        if total is None:
+            return
+        if self.counted is None:
+            self.counted = usage_since(total, usage(call.get("turn_token_usage")))
+        yield from self._count(total)
+        used = whole(fields(call.get("usage")).get("total_tokens"))
+        yield Context(used=used, size=size)
+
+    def _tool_answer(self, call: str, output: str) -> Iterator[Update]:
+        """A tool's answer to the model: told if stdout is silent, as it was stopped or not run."""
+        name, wanted = self._calls.get(call, ("", ""))
+        if name not in _RUNNERS or call in self._ran:
+            return
+        title = wanted or name
+        if not output.startswith(_RAN):
+            denied = output if _REJECTED.search(output) else None
+            yield from self._stop(call, title, output, denied)
+        elif name == "exec_command" and (found := _EXITED.search(output)) is not None:
+            # codex took its failure for the sandbox's doing, and hides it from stdout.
+            denied = "the sandbox stopped it" if _SANDBOX_SAYS.search(output) else None
+            yield from self._stop(call, title, found[2], denied, exit_code=int(found[1]))
+
+    def _stop(
+        self, id_: str, title: str, output: str, denied: str | None, exit_code: int | None = None
+    ) -> Iterator[Update]:
+        """A call that did not happen, and if that was for want of permission, the denial."""
+        self._stopped.add(first_line(output))
+        yield ToolCall(
+            id=id_,
+            status="failed",
+            kind="execute",
+            title=title,
+            output=output[:TEXT_LIMIT],
+            exit_code=exit_code,
+        )
+        if denied is not None:
+            tool, reason = first_line(title), first_line(denied)
+            yield Permission(id=id_, status="denied", tool=tool, reason=reason)
+
+    def _limited(self, primary: Mapping[str, object]) -> Iterator[Update]:
+        match primary:
+            case {"used_percent": int() | float() as used}:
+                at = instant(primary.get("resets_at"))
+                limit = RateLimit(status=f"{used:g}% used", resets_at=at)
+                if limit != self._limit:
+                    self._limit = limit
+                    yield limit
+            case _:
+                pass
+
+    def _count(self, total: Usage) -> Iterator[Update]:
+        """The part of a cumulative usage that was not told yet."""
+        if self.counted is None:
+            return
+        delta = usage_since(total, self.counted)
+        if delta.input_tokens or delta.output_tokens or delta.cache_read_tokens:
+            self.counted = total
+            yield delta
+
+    # --- the end
+
+    def close(self, exit: Exit) -> Iterator[Update]:
+        """The calls that only stderr names, and why it ended, if stdout did not say."""
+        for number, found in enumerate(_ROUTER.finditer(exit.stderr), 1):
+            if found[1] not in self._stopped:
+                denied = found[1] if _REJECTED.search(found[1]) else None
+                yield from self._stop(f"stderr-{number}", "a tool", found[1], denied)
+        if self._ended or exit.signal is not None:
+            return
+        if self._trouble is not None:
+            yield failure(self._trouble)
+        elif self._begun:
+            kind: ErrorKind = "crashed" if exit.status == PANIC else "incomplete"
+            yield Error(
+                kind=kind, text=f"codex ended (exit {exit.status}) before its turn was over"
+            )
+        else:
+            yield never_began(exit)

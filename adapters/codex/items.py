@@ -1,0 +1,176 @@
+"""What an item of codex's is: a tool call, a plan; and what its words about an end mean. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from adapters.codex.values import fields, items, text, whole
+from orchestrator.adapter import Exit, error_kind, json_line
+from orchestrator.events import (
+    Error,
+    ErrorKind,
+    Location,
+    PlanEntry,
+    ToolCall,
+    ToolCallStatus,
+)
+
+CUT = re.compile(r"Incomplete response returned, reason: (\w+)")
+"""How an answer that the provider ended is reported: `max_output_tokens` or `content_filter`."""
+
+PANIC = 101
+_SHELL = re.compile(r"\S*/(?:ba|z)?sh -l?c (['\"])(.*)\1", re.DOTALL)
+_RETRYABLE: frozenset[ErrorKind] = frozenset({"unavailable", "server_error", "rate_limited"})
+
+# --- tool calls and plans ------------------------------------------------------------------------
+
+
+def tool_call(id_: str, item: Mapping[str, object], *, over: bool) -> ToolCall | None:
+    """The call that an item is, `over` or begun; None if it is none."""
+    call = ToolCall(id=id_, status=_status(item.get("status"), over=over))
+    match item:
+        case {"type": "command_execution", "command": str(command)}:
+            return replace(
+                call,
+                kind="execute",
+                title=_command(command),
+                output=text(item.get("aggregated_output")),
+                exit_code=whole(item.get("exit_code")),
+            )
+        case {"type": "file_change"}:
+            done = list(_changes(item.get("changes")))
+            return replace(
+                call,
+                kind="delete" if {what for what, _ in done} == {"delete"} else "edit",
+                title=", ".join(f"{what} {path}" for what, path in done),
+                locations=[Location(path=path) for _, path in done],
+            )
+        case {"type": "mcp_tool_call", "server": str(server), "tool": str(tool)}:
+            return replace(
+                call,
+                kind="other",
+                title=f"{server}.{tool}",
+                input=item.get("arguments"),
+                output=_result(item),
+            )
+        case {"type": "web_search"}:
+            return replace(call, kind="fetch", title=text(item.get("query")) or "web search")
+        case {"type": "collab_tool_call", "tool": str(tool)}:
+            return replace(call, kind="other", title=tool)
+        case {"status": str()}:  # of a kind that is not known here; if left open, that counts
+            title = text(item.get("type")) or "item"
+            return replace(call, kind="other", title=title, input=dict(item))
+        case _:
+            return None
+
+
+def plan_entries(listed: object) -> Iterator[PlanEntry]:
+    for item in items(listed):
+        match item:
+            case {"text": str(step), "completed": bool(completed)}:
+                yield PlanEntry(text=step, status="completed" if completed else "pending")
+            case _:
+                pass
+
+
+def asked(arguments: object) -> str:
+    """What a tool was asked: a shell's command, or the arguments as they are."""
+    said = text(arguments) or ""
+    match json_line(said.encode("utf-8", "replace")):
+        case {"cmd": str(command)}:
+            return command
+        case _:
+            return said
+
+
+def _status(value: object, *, over: bool) -> ToolCallStatus:
+    match value:
+        case "completed":
+            return "completed"
+        case "in_progress":
+            return "in_progress"
+        case None if over:  # a web search states none
+            return "completed"
+        case _:
+            return "failed" if over else "in_progress"
+
+
+def _command(command: str) -> str:
+    """The command without the shell that codex puts around it."""
+    found = _SHELL.fullmatch(command)
+    return found[2] if found else command
+
+
+def _changes(changes: object) -> Iterator[tuple[str, str]]:
+    for change in items(changes):
+        match change:
+            case {"path": str(path), "kind": str(kind)}:
+                yield kind, path
+            case _:
+                pass
+
+
+def _result(item: Mapping[str, object]) -> str | None:
+    match item:
+        case {"error": {"message": str(message)}}:
+            return text(message)
+        case _:
+            parts = items(fields(item.get("result")).get("content"))
+            texts = [text(fields(part).get("text")) for part in parts]
+            return text("\n".join(said for said in texts if said))
+
+
+# --- ends ----------------------------------------------------------------------------------------
+
+
+def plain(said: str) -> str:
+    """The provider's words, out of the JSON that it put around them."""
+    match json_line(said.encode("utf-8", "replace")):
+        case {"error": {"message": str(message)}}:
+            return message
+        case _:
+            return said
+
+
+def failure(said: str) -> Error:
+    """The error that ended a turn."""
+    if (cut := CUT.search(said)) is not None:
+        kind: ErrorKind = "refused" if cut[1] == "content_filter" else "incomplete"
+        return Error(kind=kind, text=said, retryable=False)
+    if said.startswith("Missing environment variable"):
+        hint = "Set the variable that the agent's `api_key_env` names."
+        return Error(kind="auth_failed", text=said, retryable=False, hint=hint)
+    kind = error_kind(said)
+    return Error(kind=kind, text=plain(said), retryable=kind in _RETRYABLE)
+
+
+# What codex says on stderr when it ends before it began: wording, kind, remedy.
+_NEVER_BEGAN: tuple[tuple[str, ErrorKind, str | None], ...] = (
+    (r"^error: ", "bad_usage", "Is this a codex of another version? See `codex exec --help`."),
+    (r"Error loading config", "bad_usage", "See the agent's options, `config` above all."),
+    (r"no rollout found", "bad_usage", "A session goes on only in the home that it was made in."),
+    (r"No prompt provided|Error finding codex home", "bad_usage", None),
+    (r"required MCP servers failed", "bad_usage", "Can this MCP server be started?"),
+    (
+        r"Pull failed|LM Studio not found",
+        "model_not_found",
+        "The server has no model of this name.",
+    ),
+    (r"LM Studio is not responding", "unavailable", "Is it running (`lms server start`)?"),
+)
+
+
+def never_began(exit: Exit) -> Error:
+    """Why stdout stayed empty, by stderr."""
+    lines = [line for line in exit.stderr.splitlines() if line and not line.startswith("WARNING")]
+    if not lines:
+        said = f"codex ended (exit {exit.status}) and said nothing"
+        return Error(kind="crashed" if exit.status == PANIC else "incomplete", text=said)
+    said = next((line for line in lines if line.lower().startswith("error")), lines[-1])
+    for wording, kind, hint in _NEVER_BEGAN:
+        if re.search(wording, exit.stderr, re.MULTILINE):
+            return Error(kind=kind, text=said, retryable=kind in _RETRYABLE, hint=hint)
+    kind = "crashed" if exit.status == PANIC else error_kind(exit.stderr)
+    return Error(kind=kind, text=said, retryable=kind in _RETRYABLE)
