@@ -608,18 +608,20 @@ def _pidfd(pid: int) -> int | None:
 
 
 def _sweep_by_token(leaders: Mapping[int, bytes]) -> None:
-    """Kill what names one of our runs in its environment or is in one of our sessions.
+    """Kill what names one of our runs in its environment, is in one of our sessions, or below such.
 
-    The last resort, for when guard and reaper were both killed at once: it misses what has both
-    cleared its environment and made a session of its own.
+    The last resort, for when guard and reaper were both killed at once: it misses an orphan that
+    has cleared its environment and made a session of its own.
     """
     tokens = set(leaders.values())
     for _ in range(100):
-        found = [
+        processes = _reaper.look()
+        ours = [
             seen
-            for seen in _reaper.look().values()
-            if seen.alive and (seen.session in leaders or _reaper.token_of(seen.pid) in tokens)
+            for seen in processes.values()
+            if seen.session in leaders or _reaper.token_of(seen.pid) in tokens
         ]
+        found = [seen for seen in _reaper.trees(ours, processes) if seen.alive]
         if not found:
             return
         for seen in found:

@@ -22,7 +22,7 @@ import time
 
 TYPE_CHECKING = False  # type checkers take it for true; importing typing for it would cost 7 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import TypeVar
 
     T = TypeVar("T")
@@ -137,6 +137,13 @@ def _patiently(call: Callable[[], T]) -> T:
             if error.errno not in _SHORTAGE or time.monotonic() > until:
                 raise
         time.sleep(0.01)
+
+
+def trees(roots: Iterable[Seen], processes: dict[int, Seen]) -> list[Seen]:
+    """The roots and all that descends from them, each once."""
+    children = _families(processes)
+    members = {seen.pid: seen for root in roots for seen in _tree(root, children)}
+    return list(members.values())
 
 
 def _families(processes: dict[int, Seen]) -> dict[int, list[Seen]]:
@@ -453,8 +460,8 @@ class _Reaper:
         self._forget(run)
 
     def _signal(self, run: _Run, scope: bytes, signals: list[int]) -> None:
+        members = self._look()[0].get(run, [])  # also to know them when their parents are gone
         if scope == b"tree":
-            members = self._look()[0].get(run, [])
             for number in signals:
                 _signal_groups(members, number, self._spared)
         elif run.running:
@@ -697,6 +704,8 @@ def _execute(argv: list[bytes], env: dict[bytes, bytes]) -> None:
 
 
 def _guard(control: socket.socket, supervisor: int) -> None:
+    for descriptor in (control.fileno(), supervisor):
+        os.set_inheritable(descriptor, False)  # noqa: FBT003
     _prepare(b"orch-guard")
     _ignore_signals()
     me = os.pidfd_open(os.getpid())
