@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import MappingProxyType
 from typing import Literal, Protocol, TypeGuard
 
@@ -296,13 +297,19 @@ _STATUS_KINDS: Mapping[int, ErrorKind] = MappingProxyType(
 )
 
 
-def _any(*patterns: str) -> re.Pattern[str]:
-    return re.compile("|".join(patterns), re.IGNORECASE)
+def _any(*patterns: str) -> str:
+    return "|".join(patterns)
+
+
+@cache
+def _wordings() -> tuple[tuple[ErrorKind, re.Pattern[str]], ...]:
+    # Compiled when the first error is looked at: most runs have none, and it takes 8 ms.
+    return tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _WORDINGS)
 
 
 # Wording decides before the status: a context overflow is a 400 like any other, and litellm turns a
 # refused connection into a 500.
-_WORDINGS: tuple[tuple[ErrorKind, re.Pattern[str]], ...] = (
+_WORDINGS: tuple[tuple[ErrorKind, str], ...] = (
     (
         "context_overflow",
         _any(
@@ -400,7 +407,7 @@ def error_kind(text: str, status: int | None = None) -> ErrorKind:
     `status` None: one that the text names ("status 429", "HTTP 500") is used. `unknown` if neither
     helps.
     """
-    for kind, pattern in _WORDINGS:
+    for kind, pattern in _wordings():
         if pattern.search(text):
             return kind
     if status is None and (found := _STATUS.search(text)):

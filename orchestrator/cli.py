@@ -412,14 +412,14 @@ def _replay(
     config: Config,
 ) -> Outcome:
     from orchestrator.adapter import Agent
-    from orchestrator.config import known_adapter
+    from orchestrator.config import check_adapter
     from orchestrator.run import replay as replayed
     from orchestrator.task import Task
 
     task = _read_task(task_file) if task_file else Task(prompt="(a recording)")
     agent = next((one for one in config.agents if one.name == name), None)
     if agent is None:
-        known_adapter(name, config.adapters, "replay")
+        check_adapter(name, config.adapters, "replay")
         agent = Agent(name=name, adapter=name)
     outcome = replayed(
         config.adapters[agent.adapter],
@@ -475,13 +475,9 @@ def _task(file: Path | None, flags: dict[str, str]) -> Task:
     if not flags:
         assert task is not None  # noqa: S101 (else there is a prompt among the flags)
         return task
-    import orjson
+    from orchestrator.task import parse_flags
 
-    from orchestrator.task import parse_task
-
-    # The flags go through the same door as a file: JSON is YAML.
-    written = orjson.dumps({"prompt": "-", **flags})
-    flagged = parse_task(written, file="the command line", folder=Path.cwd())
+    flagged = parse_flags({"prompt": "-", **flags}, folder=Path.cwd())
     if task is None:
         return flagged
     stated = {name: getattr(flagged, name) for name in flags if name != "privacy"}
@@ -495,12 +491,10 @@ def _tightened(task: Task, workspace: Path | None, wall: str | None) -> Task:
     if workspace is not None:
         task = replace(task, workspace=workspace.absolute(), template=None)
     if wall is not None:
-        import orjson
+        from orchestrator.task import parse_flags
 
-        from orchestrator.task import parse_task
-
-        written = orjson.dumps({"prompt": "-", "limits": {"wall": wall}})
-        limits = parse_task(written, file="the command line", folder=Path.cwd()).limits
+        flags = {"prompt": "-", "limits": {"wall": wall}}
+        limits = parse_flags(flags, folder=Path.cwd()).limits
         task = replace(task, limits=task.limits.meet(limits))
     return task
 

@@ -7,13 +7,11 @@ anybody's.
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
-from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal, TypeVar
@@ -36,15 +34,15 @@ Value = TypeVar("Value")
 class Config:
     """Everything that the supervisor needs to know; frozen.
 
-    `agents` in the order of preference. `broken` adapters by name, with the reason. `state` is the
-    folder of records, `agents_folder` where programs of our own installing are. `environ` is what
-    agents' environments are chosen from; it may hold keys and is not shown.
+    `agents` are the configured ones in file order, `default_agent` names the one to prefer. `state`
+    is the folder of records, `agents_folder` where programs of our own installing are. `environ` is
+    what agents' environments are chosen from; it may hold keys and is not shown.
     """
 
     agents: tuple[Agent, ...] = ()
+    default_agent: str | None = None
     adapters: Mapping[str, Adapter] = field(default_factory=lambda: MappingProxyType({}))
     servers: Mapping[str, ModelServer] = field(default_factory=lambda: MappingProxyType({}))
-    broken: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     limits: Limits = Limits()
     state: Path = field(default_factory=lambda: user_state_path("orchestrate"))
     agents_folder: Path = field(default_factory=lambda: user_data_path("orchestrate") / "agents")
@@ -55,7 +53,7 @@ class Config:
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class _Defaults(_Strict):
@@ -73,7 +71,7 @@ class _Server(_Strict):
 
 class _Agent(BaseModel):
     # What is not common to all agents is the adapter's own business, and checked there.
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
 
     adapter: Text
     model: Text | None = None
@@ -113,7 +111,7 @@ def load_config(
     stated = environ.get("ORCHESTRATE_CONFIG")
     named = path or (Path(stated) if stated else None)
     servers = dict(_load("orchestrator.servers", ModelServer))
-    adapters, broken = load_adapters()
+    adapters = Adapters()
     files = [_read(named)] if named else _found(folder or Path.cwd())
     merged = _File(
         defaults=next((file.defaults for file in files if file.defaults.agent), _Defaults()),
@@ -124,44 +122,57 @@ def load_config(
     for file in files:
         limits = limits.meet(file.limits.limits())
     agents = [
-        _agent(name, entry, merged.servers, servers, adapters, broken)
+        _agent(name, entry, merged.servers, servers, adapters)
         for name, entry in merged.agents.items()
-    ]
-    taken = {agent.name for agent in agents}
-    agents += [
-        agent for agent in _discovered(adapters, servers, environ) if agent.name not in taken
     ]
     state = environ.get("ORCHESTRATE_STATE_DIR")
     return Config(
-        agents=_first(merged.defaults.agent, agents),
-        adapters=MappingProxyType(adapters),
+        agents=tuple(agents),
+        default_agent=merged.defaults.agent,
+        adapters=adapters,
         servers=MappingProxyType(servers),
-        broken=MappingProxyType(broken),
         limits=limits,
         state=Path(state).absolute() if state else user_state_path("orchestrate"),
         environ=MappingProxyType(dict(environ)),
     )
 
 
-def load_adapters() -> tuple[dict[str, Adapter], dict[str, str]]:
-    """All adapters by name, and those that could not be imported, with the reason."""
-    adapters: dict[str, Adapter] = {}
-    broken: dict[str, str] = {}
-    for entry in entry_points(group="orchestrator.adapters"):
-        try:
-            adapters[entry.name] = entry.load()
-        except (ImportError, AttributeError) as error:
-            broken[entry.name] = str(error)
-    return dict(sorted(adapters.items())), broken
+class Adapters(Mapping[str, Adapter]):
+    """The adapters that are installed, by name; each is loaded when it is first asked for.
+
+    Asking for one that cannot be imported raises ConfigError.
+    """
+
+    def __init__(self) -> None:
+        found = entry_points(group="orchestrator.adapters")
+        self._entries = {entry.name: entry for entry in sorted(found, key=lambda one: one.name)}
+        self._loaded: dict[str, Adapter] = {}
+
+    def __getitem__(self, name: str) -> Adapter:
+        if name not in self._loaded:
+            entry = self._entries[name]
+            try:
+                self._loaded[name] = entry.load()
+            except (ImportError, AttributeError) as error:
+                raise ConfigError(f"adapter {name!r} cannot be loaded: {error}") from error
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
 
-def known_adapter(name: str, config_adapters: Mapping[str, Adapter], where: str) -> Adapter:
-    """The adapter of that name. Raises ConfigError with the known ones."""
-    if (adapter := config_adapters.get(name)) is not None:
-        return adapter
-    near = difflib.get_close_matches(name, config_adapters, n=1)
+def check_adapter(name: str, adapters: Mapping[str, Adapter], where: str) -> None:
+    """Raises ConfigError with the known ones if there is no adapter of that name."""
+    if name in adapters:
+        return
+    import difflib
+
+    near = difflib.get_close_matches(name, adapters, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else None
-    known = ", ".join(config_adapters) or "none"
+    known = ", ".join(adapters) or "none"
     raise ConfigError(f"{where}: no adapter {name!r} (known: {known})", hint=hint)
 
 
@@ -221,6 +232,8 @@ def _problem(error: Mapping[str, object]) -> str:
     where = ".".join(str(part) for part in parts(error["loc"]))
     if error["type"] == "extra_forbidden":
         known = {*_File.model_fields, *_Server.model_fields, *LimitsModel.model_fields, "agent"}
+        import difflib
+
         near = difflib.get_close_matches(where.rsplit(".", 1)[-1], known, n=1)
         return f"{where}: unknown key" + (f"; did you mean `{near[0]}`?" if near else "")
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
@@ -236,13 +249,10 @@ def _agent(
     places: Mapping[str, _Server],
     kinds: Mapping[str, ModelServer],
     adapters: Mapping[str, Adapter],
-    broken: Mapping[str, str],
 ) -> Agent:
     """One agent as configured, with its server looked up."""
     where = f"agent {name!r}"
-    if entry.adapter in broken:
-        raise ConfigError(f"{where}: adapter {entry.adapter!r} is broken: {broken[entry.adapter]}")
-    known_adapter(entry.adapter, adapters, where)
+    check_adapter(entry.adapter, adapters, where)
     agent = Agent(
         name=name,
         adapter=entry.adapter,
@@ -309,54 +319,76 @@ def tier_of(base_url: str) -> Tier:
     host = urlsplit(base_url if "://" in base_url else f"//{base_url}").hostname or ""
     if host == "localhost" or host.endswith(".localhost"):
         return "local"
+    from ipaddress import ip_address
+
     try:
         return "local" if ip_address(host).is_loopback else "cloud"
     except ValueError:
         return "cloud"
 
 
-def _discovered(
-    adapters: Mapping[str, Adapter], kinds: Mapping[str, ModelServer], environ: Mapping[str, str]
-) -> list[Agent]:
-    """An agent for each adapter with a program, and one for each server that the environment
-    names.
+def agents_for(name: str | None, config: Config) -> tuple[Agent, ...]:
+    """The agents that may do a task: the one that is named, or all, in the order of preference.
+
+    All are the configured ones in file order (a default one first), then the discovered.
+    Discovering loads every adapter, so it is done only where it matters. Raises ConfigError for an
+    unknown name.
     """
-    agents: list[Agent] = []
-    for name, adapter in adapters.items():
-        about = adapter.about
-        if about.program is None:
-            continue
-        key = about.key_env if about.key_env in environ else None
-        agents.append(Agent(name=name, adapter=name, api_key_env=key, profile="user"))
-        for kind in kinds.values():
-            url = _variable(kind.url_env, environ)
-            model = _variable(kind.model_env, environ)
-            if (url or model) and set(kind.dialects) & set(about.dialects):
-                base_url = url or default_url(kind)
-                agents.append(
-                    Agent(
-                        name=f"{name}-{kind.name}",
-                        adapter=name,
-                        model=model,
-                        server=kind.name,
-                        base_url=base_url,
-                        tier=tier_of(base_url) if base_url else "local",
-                        profile="clean",
-                    )
-                )
-    return sorted(agents, key=lambda agent: (agent.tier == "cloud", agent.name))
+    named = name or config.default_agent
+    configured = [agent for agent in config.agents if agent.name == named]
+    if name is not None and configured:
+        return tuple(configured)
+    agents = (*config.agents, *_discovered(config))
+    first = [agent for agent in agents if agent.name == named]
+    if named is not None and not first:
+        where = "no agent" if name else "defaults.agent: no agent"
+        known = ", ".join(agent.name for agent in agents) or "none"
+        raise ConfigError(f"{where} {named!r} (known: {known})")
+    if name is not None:
+        return tuple(first)
+    return (*first, *(agent for agent in agents if agent.name != named))
+
+
+def _discovered(config: Config) -> list[Agent]:
+    """An agent for each adapter with a program, and one for each server that the environment names.
+
+    Those with a local model come first, then by name.
+    """
+    taken = {agent.name for agent in config.agents}
+    found = [
+        agent
+        for name in config.adapters
+        for agent in _agents_of(name, config)
+        if agent.name not in taken
+    ]
+    return sorted(found, key=lambda agent: (agent.tier == "cloud", agent.name))
+
+
+def _agents_of(name: str, config: Config) -> Iterator[Agent]:
+    try:
+        about = config.adapters[name].about
+    except ConfigError:
+        yield Agent(name=name, adapter=name)  # it cannot run, and whoever looks is told why
+        return
+    if about.program is None:
+        return
+    key = about.key_env if about.key_env in config.environ else None
+    yield Agent(name=name, adapter=name, api_key_env=key, profile="user")
+    for kind in config.servers.values():
+        url = _variable(kind.url_env, config.environ)
+        model = _variable(kind.model_env, config.environ)
+        if (url or model) and set(kind.dialects) & set(about.dialects):
+            base_url = url or default_url(kind)
+            yield Agent(
+                name=f"{name}-{kind.name}",
+                adapter=name,
+                model=model,
+                server=kind.name,
+                base_url=base_url,
+                tier=tier_of(base_url) if base_url else "local",
+                profile="clean",
+            )
 
 
 def _variable(names: tuple[str, ...], environ: Mapping[str, str]) -> str | None:
     return next((environ[name] for name in names if environ.get(name)), None)
-
-
-def _first(name: str | None, agents: list[Agent]) -> tuple[Agent, ...]:
-    """The agents with the default one first. Raises ConfigError if there is none of that name."""
-    if name is None:
-        return tuple(agents)
-    chosen = [agent for agent in agents if agent.name == name]
-    if not chosen:
-        known = ", ".join(agent.name for agent in agents)
-        raise ConfigError(f"defaults.agent: no agent {name!r} (known: {known})")
-    return (*chosen, *(agent for agent in agents if agent.name != name))

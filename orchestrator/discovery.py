@@ -17,6 +17,7 @@ import anyio
 
 from orchestrator.adapter import Agent, Program
 from orchestrator.config import Config
+from orchestrator.errors import ConfigError
 from orchestrator.events import Error
 from orchestrator.process import Reaper, base_environment, run_to_end
 from orchestrator.route import State
@@ -45,7 +46,12 @@ def look(agents: Sequence[Agent], config: Config) -> tuple[list[Agent], State]:
     problems: dict[str, str] = {}
     found: dict[str, str | None] = {}
     for agent in agents:
-        about = config.adapters[agent.adapter].about
+        try:
+            about = config.adapters[agent.adapter].about
+        except ConfigError as error:
+            problems[agent.name] = str(error)
+            placed.append(agent)
+            continue
         if about.program is None:
             placed.append(agent)
             continue

@@ -13,8 +13,15 @@ other.
     └── OutcomeError         raised by `Outcome.check()`: the run did not succeed
 """
 
+from __future__ import annotations
+
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class OrchestrateError(Exception):
@@ -63,6 +70,36 @@ class OutcomeError(OrchestrateError):
     def __init__(self, message: str, *, status: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+
+
+HOSTILE = (
+    r"\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f"
+    r"\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+"""What must not reach a terminal, as the inside of a character class.
+
+C0 without tab and newline, DEL, C1, bidirectional controls, all that is invisible (zero-width
+characters, fillers, tags), other line ends, and lone surrogates, which cannot be written at all.
+"""
+
+
+def shown(text: str) -> str:
+    r"""Text from outside (a file's name, a key, a value) as a part of one line, escaped as
+    `\x1b`.
+    """
+    return re.sub(rf"[\t\n{HOSTILE}]", _escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that pydantic found, on one line and without the value (it may be secret)."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return shown(f"{where}: {problem['msg']}" if where else problem["msg"])
 
 
 @contextmanager

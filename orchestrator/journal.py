@@ -14,7 +14,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -192,6 +191,8 @@ def export_run(folder: Path, target: Path) -> None:
     """Pack a run's files into a new .tar.gz, 0600, without the agent's home. Raises
     JournalError.
     """
+    import tarfile
+
     try:
         fd = _create(target)
         with os.fdopen(fd, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:

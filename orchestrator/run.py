@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,6 @@ from uuid import UUID
 
 import anyio
 import anyio.lowlevel
-import structlog
 
 from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send, Tail, unparsed
@@ -91,6 +89,7 @@ __all__ = [
     "open_reaper",
     "perform",
     "replay",
+    "warn",
 ]
 # Reaper and open_reaper are not ours: the supervisor holds one open, but
 # `process` is imported by this module and its neighbours only.
@@ -107,12 +106,18 @@ SECRET_LENGTH = 8
 # A shorter value is no key, and blanking it would tear holes into ordinary text.
 
 Publish = Callable[[Event], None]
-log = structlog.get_logger("orchestrate")
+
+
+def warn(text: str, **facts: object) -> None:
+    """A warning to the library's log; structlog is not loaded before there is one."""
+    import structlog
+
+    structlog.get_logger("orchestrate").warning(text, **facts)
 
 
 def new_run_id() -> str:
     """A UUIDv7: sorts by time."""
-    value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return str(UUID(int=value))
@@ -260,7 +265,7 @@ def _fed(conversation: Conversation, line: Line) -> list[Update | Send]:
         return list(conversation.feed(line.data))
     except Exception as error:  # noqa: BLE001
         # An adapter is anybody's code: its mistake must cost neither the line nor the run.
-        log.warning("adapter failed on a line", error=repr(error), offset=line.offset)
+        warn("adapter failed on a line", error=repr(error), offset=line.offset)
         return [_kept(line, f"the adapter failed: {error!r}")]
 
 

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 import anyio
-import structlog
 
 from orchestrator.adapter import Agent
-from orchestrator.config import Config
+from orchestrator.config import Config, agents_for
 from orchestrator.discovery import look
 from orchestrator.errors import InputError, SupervisionError, lone_error
 from orchestrator.events import Event, Failure, Outcome, TaskFinished, Usage, decode
@@ -33,6 +32,7 @@ from orchestrator.run import (
     new_run_id,
     open_reaper,
     perform,
+    warn,
 )
 from orchestrator.task import DEFAULT_LIMITS, Task
 from orchestrator.usage import add
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 Sink: TypeAlias = Callable[[Event], None]
-log = structlog.get_logger("orchestrate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,12 +170,7 @@ class Supervisor:
         return self._reaper
 
     def _routes(self, task: Task, continued: Continued | None) -> tuple[Route, ...]:
-        agents: Sequence[Agent] = self._config.agents
-        if continued is not None:
-            agents = [continued.agent]
-        elif task.agent is not None and task.agent not in {agent.name for agent in agents}:
-            known = ", ".join(agent.name for agent in agents) or "none"
-            raise InputError(f"no agent {task.agent!r} (known: {known})")
+        agents = (continued.agent,) if continued else agents_for(task.agent, self._config)
         placed, state = look(agents, self._config)
         return choose(task, placed, state)
 
@@ -294,7 +288,7 @@ def _fan_out(sinks: Sequence[Sink]) -> Sink:
                 sink(event)
             except Exception as error:  # noqa: BLE001 (a sink is the embedder's code)
                 listening.remove(sink)
-                log.warning("a sink raised and is dropped", error=repr(error), seq=event.seq)
+                warn("a sink raised and is dropped", error=repr(error), seq=event.seq)
 
     return publish
 

@@ -8,15 +8,14 @@ duplicate keys.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Annotated, Literal, Protocol, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeAlias, TypeVar, get_args
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -29,6 +28,9 @@ from pydantic import (
 )
 
 from orchestrator.errors import TaskFileError
+
+if TYPE_CHECKING:
+    import yaml
 
 SIZE_LIMIT = 1024 * 1024
 """Largest task file, in bytes."""
@@ -209,7 +211,7 @@ HttpUrl = Annotated[str, StringConstraints(pattern=r"^(scripted:.+|(https?://)?[
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class LimitsModel(_Model):
@@ -249,7 +251,9 @@ class ScratchModel(_Model):
 class TaskModel(_Model):
     """A task file: one task. Only `prompt` is required."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, title="Task file")
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, defer_build=True, title="Task file"
+    )
 
     version: Literal[1] = Field(default=1, description="Version of this format.")
     name: Id | None = Field(default=None, description="Name of the job, shown in lists.")
@@ -294,7 +298,15 @@ def parse_task(text: bytes, *, file: str, folder: Path) -> Task:
     Raises TaskFileError with every problem found, each with `file`, line, column and key.
     """
     tree = _Tree(file)
-    value = tree.load(text)
+    return _task(tree.load(text), tree, folder)
+
+
+def parse_flags(flags: Mapping[str, object], *, folder: Path) -> Task:
+    """The task of a command line: keys and values as in a task file. Raises TaskFileError."""
+    return _task(dict(flags), _Tree(None), folder)
+
+
+def _task(value: object, tree: _Tree, folder: Path) -> Task:
     try:
         model = TaskModel.model_validate(value)
     except ValidationError as error:
@@ -343,31 +355,40 @@ def _scripted(base_url: str | None, folder: Path) -> str | None:
 _Path: TypeAlias = tuple[str | int, ...]
 
 
-class _Loader(yaml.SafeLoader):
+@cache
+def _loader() -> type[yaml.SafeLoader]:
     """SafeLoader with the scalars of YAML 1.2: `no`, `on` and `2026-01-01` are texts."""
+    import yaml
 
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {}  # noqa: RUF012 (as its base declares it)
 
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
-    ("float", r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
-):
-    _Loader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType] (no stub for it)
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
-    )
+    for tag, pattern, first in (
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+        ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+        ("float", r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+    ):
+        Loader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType] (no stub for it)
+            f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), first
+        )
+    return Loader
 
 
 class _Tree:
-    """One YAML document as plain values, remembering where each key and value stands."""
+    """One YAML document as plain values, remembering where each key and value stands.
 
-    def __init__(self, file: str) -> None:
+    Without a file it is the command line's flags, which have no position.
+    """
+
+    def __init__(self, file: str | None) -> None:
         self._file = file
         self._marks: dict[_Path, tuple[int, int]] = {(): (1, 1)}
         self._keys: dict[_Path, tuple[int, int]] = {}
 
     def load(self, text: bytes) -> object:
+        import yaml
+
         if len(text) > SIZE_LIMIT:
             raise self._error((1, 1), f"the file has {len(text)} bytes; at most {SIZE_LIMIT}")
         try:
@@ -377,7 +398,7 @@ class _Tree:
             raise self._error((line, 1), f"not UTF-8: byte 0x{text[error.start]:02x}") from None
         try:
             self._refuse_aliases(decoded)
-            node = yaml.compose(decoded, _Loader)
+            node = yaml.compose(decoded, _loader())
             value = None if node is None else self._value(node, ())
         except yaml.MarkedYAMLError as error:
             raise self._yaml_error(error) from None
@@ -400,6 +421,8 @@ class _Tree:
             case "extra_forbidden", _:
                 key = str(where[-1])
                 known = self._known(where[:-1])
+                import difflib
+
                 near = difflib.get_close_matches(key, known, n=1)
                 allowed = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
                 return self._line(self._keys.get(where), where, f"unknown key; {allowed}")
@@ -433,8 +456,10 @@ class _Tree:
         return sorted(model.model_fields) if model else []
 
     def _line(self, mark: tuple[int, int] | None, where: _Path, text: str) -> str:
-        line, column = mark or self._marks.get(where[:-1]) or (1, 1)
         key = ".".join(str(part) for part in where)
+        if self._file is None:
+            return f"--{key.removeprefix('limits.').replace('_', '-')}: {text}"
+        line, column = mark or self._marks.get(where[:-1]) or (1, 1)
         return f"{self._file}:{line}:{column}: {key}: {text}"
 
     def _error(self, mark: tuple[int, int], text: str) -> TaskFileError:
@@ -446,9 +471,11 @@ class _Tree:
         return self._error(at, f"not YAML: {', '.join(parts)}".replace("\n", " "))
 
     def _refuse_aliases(self, text: str) -> None:
+        import yaml
+
         # Before composing: a small file of aliases explodes when it is walked.
         documents = 0
-        for event in yaml.parse(text, _Loader):
+        for event in yaml.parse(text, _loader()):
             match event:
                 case yaml.AliasEvent():
                     at = _at(event.start_mark)
@@ -462,6 +489,8 @@ class _Tree:
                     pass
 
     def _value(self, node: yaml.Node, where: _Path) -> object:
+        import yaml
+
         self._marks[where] = _at(node.start_mark)
         match node:
             case yaml.MappingNode():
@@ -474,6 +503,8 @@ class _Tree:
                 raise self._error(self._marks[where], "not a mapping, list or scalar")
 
     def _mapping(self, node: yaml.MappingNode, where: _Path) -> dict[str, object]:
+        import yaml
+
         found: dict[str, object] = {}
         for key_node, value_node in node.value:
             at = _at(key_node.start_mark)

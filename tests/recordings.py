@@ -7,13 +7,13 @@ from functools import cached_property
 from pathlib import Path
 
 from orchestrator.adapter import Adapter, Agent, Exit
-from orchestrator.config import load_adapters
+from orchestrator.config import Adapters
 from orchestrator.events import Changes, Event, Outcome
 from orchestrator.run import replay
 from orchestrator.task import Task
 
 FOLDER = Path(__file__).parent / "recordings"
-ADAPTERS, _ = load_adapters()
+ADAPTERS = Adapters()
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class Recording:
 
     @cached_property
     def facts(self) -> dict[str, object]:
-        return json.loads(self.meta.read_text())
+        facts = json.loads(self.meta.read_text())
+        assert isinstance(facts, dict)
+        return facts
 
     @cached_property
     def stdout(self) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -163,6 +164,7 @@ def test_rubbish_is_no_success(name: str) -> None:
         assert outcome.status != "succeeded"
 
 
+PLACE = re.compile(rb"(?<!\w)/(root|home|work)/|registry\.npmjs|pypi\.org")
 STRANGE: tuple[object, ...] = (
     None, True, 0, -1, 1.5, 2**70, "", "x", "\u2028", [], [1], {}, {"type": "x"},
 )  # fmt: skip
@@ -206,6 +208,4 @@ def mutate(value: object, rolled: random.Random) -> None:
 def test_a_recording_has_no_place_of_the_machine_that_made_it() -> None:
     for recording in RECORDINGS:
         for path in recording.meta.parent.iterdir():
-            content = path.read_bytes()
-            for word in (b"/root/", b"/home/", b"/work/", b"registry.npmjs", b"pypi.org"):
-                assert word not in content, f"{path}: {word!r}"
+            assert PLACE.search(path.read_bytes()) is None, path
