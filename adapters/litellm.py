@@ -50,7 +50,7 @@ from orchestrator.events import (
     Update,
     Usage,
 )
-from orchestrator.task import Task
+from orchestrator.task import EDITING_KINDS, Task
 
 ABOUT = About(
     name="litellm",
@@ -409,6 +409,8 @@ class LiteLLM:
             "session_id": task.session_id,
             "api_base": endpoint(agent.base_url, provider) if agent.base_url else None,
             "api_key_env": access.key,
+            "api_key_name": agent.api_key_env,
+            "may_only_answer": task.allowed == "read" or task.kind not in {None, *EDITING_KINDS},
             "local": agent.tier == "local" and not re.search(r"[:-]cloud$", model),
             "hidden": [name for name in access.passed if name not in task.env_from],
             "secrets": list(access.secrets),

@@ -56,7 +56,8 @@ class Settings:
     """What stdin says.
 
     `hidden` names the variables that no command of the model may see, `secrets` those whose values
-    stand in no line.
+    stand in no line. `api_key_env` holds the key, which the user calls `api_key_name`.
+    `may_only_answer`: a text without any work before it can be all that was asked for.
     """
 
     prompt: str
@@ -68,6 +69,8 @@ class Settings:
     session_id: str | None = None
     api_base: str | None = None
     api_key_env: str | None = None
+    api_key_name: str | None = None
+    may_only_answer: bool = False
     local: bool = False
     hidden: list[str] = field(default_factory=list[str])
     secrets: list[str] = field(default_factory=list[str])
@@ -382,6 +385,7 @@ _KINDS = {
 _FINAL_STATUSES = frozenset({400, 401, 402, 403, 404, 413, 422})
 _NO_MORE_MONEY = re.compile(r"(?i)quota|billing|credit balance")
 _CONNECTION = re.compile(r"(?i)connection error|connect(ion)? (failed|refused)|cannot connect")
+_PREFIXES = re.compile(r"^(?:(?:litellm\.)?\w+Error: |\w+(?:Exception|Error) - )+")
 _TEXT_CHARS = 2000
 
 
@@ -400,7 +404,8 @@ def unreachable(api_base: str | None) -> str | None:
 
 def judge(error: Exception, api_base: str | None) -> ModelError:
     """What an exception of LiteLLM means: by its class, by its text where the class lies."""
-    text = str(error)[:_TEXT_CHARS] or type(error).__name__
+    text = _PREFIXES.sub("", str(error).partition(" Original exception: ")[0])[:_TEXT_CHARS]
+    text = text or type(error).__name__
     code = getattr(error, "status_code", None)
     status = code if isinstance(code, int) else None
     names = [class_.__name__ for class_ in type(error).__mro__]
@@ -413,13 +418,29 @@ def judge(error: Exception, api_base: str | None) -> ModelError:
 
 def pause(error: Exception, attempt: int) -> float:
     """Seconds to wait: what the server asked for, else our own."""
-    for holder in (getattr(error, "response", None), error):
-        headers = getattr(holder, "headers", None) or getattr(
-            holder, "litellm_response_headers", None
-        )
-        with contextlib.suppress(AttributeError, TypeError, ValueError):
-            return float(headers["retry-after"])  # type: ignore[index]
+    response = getattr(error, "response", None)
+    for holder, name in (
+        (response, "headers"),
+        (error, "headers"),
+        (error, "litellm_response_headers"),
+    ):
+        headers = getattr(holder, name, None) or {}
+        with contextlib.suppress(KeyError, ValueError):  # not asked; asked by date
+            return float(headers["retry-after"])
     return BACKOFF_S[attempt - 1]
+
+
+def missing_key(settings: Settings) -> str | None:
+    """The variable that holds no key, where one is surely needed."""
+    if settings.api_key_env is not None:
+        return None if os.environ.get(settings.api_key_env) else settings.api_key_name
+    known = settings.local or settings.api_base or any(map(os.environ.get, settings.secrets))
+    if known or settings.model.startswith("azure"):  # which has logins besides keys
+        return None
+    import litellm
+
+    missing: list[str] = litellm.validate_environment(settings.model)["missing_keys"]
+    return next((name for name in missing if name.endswith("_API_KEY")), None)
 
 
 class Caller:
@@ -475,7 +496,8 @@ class Caller:
             growing.add(chunk)
         if stream.received_finish_reason is None and stream.intermittent_finish_reason is None:
             # LiteLLM calls this finished ("stop"): half an answer would pass for a whole one.
-            raise ModelError("the answer broke off", kind="unavailable", retryable=True)
+            text = "the answer broke off: a broken connection, or no model server"
+            raise ModelError(text, kind="unavailable", retryable=True)
         response = litellm.stream_chunk_builder(chunks, messages=request["messages"])
         if not any(getattr(chunk, "usage", None) for chunk in stream.chunks):
             response.usage = None  # the server said nothing: LiteLLM's figures are estimates
@@ -645,6 +667,17 @@ def is_answer(message: object, finish_reason: object, *, worked: bool) -> bool:
     return bool(said and worked and not _UNMADE_CALL.search(text))
 
 
+def why_unusable(choice: object) -> str:
+    """What is wrong with an answer that mini-swe-agent sends back to the model."""
+    if choice.finish_reason == "length":  # type: ignore[attr-defined]
+        return "the model's answer was cut at its token limit"
+    calls = choice.message.tool_calls or ()  # type: ignore[attr-defined]
+    made = ", ".join(f"{call.function.name}({call.function.arguments})"[:200] for call in calls)
+    return (
+        f"the model's tool call cannot be used: {made}" if made else "the model made no tool call"
+    )
+
+
 class Run:
     """One run: holds what the signal thread must reach while the main thread works."""
 
@@ -733,7 +766,7 @@ def agent_of(settings: Settings, run: Run, caller: Caller, history: list[Json]) 
             choice = response.choices[0]  # type: ignore[attr-defined]
             if choice.finish_reason == "content_filter":
                 raise ModelError("the model refused to answer", kind="refused")
-            worked = run.tool_calls > 0 or settings.access == "read"
+            worked = run.tool_calls > 0 or bool(history) or settings.may_only_answer
             if is_answer(choice.message, choice.finish_reason, worked=worked):
                 exit_ = {"exit_status": "Submitted", "submission": ""}
                 raise Submitted(
@@ -741,10 +774,9 @@ def agent_of(settings: Settings, run: Run, caller: Caller, history: list[Json]) 
                 )
             try:
                 return super()._parse_actions(response)
-            except FormatError as error:
+            except FormatError:
                 run.cut_off = choice.finish_reason == "length"
-                text = str(error.messages[0]["content"])
-                run.lines.say("format_error", cut_off=run.cut_off, text=text)
+                run.lines.say("format_error", text=why_unusable(choice))
                 raise
 
     class Environment(LocalEnvironment):  # type: ignore[misc]  # untyped
@@ -933,6 +965,9 @@ def work(settings: Settings, run: Run) -> NoReturn:
         run.fail(FAILED, "error", why, kind="unavailable", retryable=True)
     open_shell(settings, run)
     import_agent(run)
+    if missing := missing_key(settings):
+        text = f"no key: {missing} is not set"
+        run.fail(FAILED, "error", text, kind="auth_failed", retryable=False)
     caller = Caller(settings, run.lines)
     agent = agent_of(settings, run, caller, history)
     run.lines.say("turn")
