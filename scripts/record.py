@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -57,12 +58,16 @@ class Wanted(Part):
 
 
 class Doer(Part):
-    """Fields of the agent. `base_url` omitted: the scripted server; null: none."""
+    """Fields of the agent. `base_url` omitted: the scripted server; null: none.
+
+    `config` is `FILE:AGENT`, whose options are taken; those in `options` come on top.
+    """
 
     model: str | None = "scripted"
     server: str | None = None
     base_url: str | None = "scripted"
     api_key_env: str | None = None
+    config: str | None = None
     options: dict[str, JsonValue] = {}
 
 
@@ -183,7 +188,19 @@ def main(arguments: list[str]) -> int:
 def load(file: Path) -> dict[str, Case]:
     """The cases of a file, by name."""
     given = yaml.safe_load(file.read_text())
-    return {name: Case.model_validate(case) for name, case in given.items()}
+    return {name: _configured(Case.model_validate(case)) for name, case in given.items()}
+
+
+def _configured(case: Case) -> Case:
+    """The case with the options of the agent that it names from a configuration file."""
+    if case.agent.config is None:
+        return case
+    file, _, name = case.agent.config.partition(":")
+    agent = tomllib.loads((ROOT / file).read_text())["agents"][name]
+    common = {"adapter", "tier", "profile", *Doer.model_fields}
+    options = {key: value for key, value in agent.items() if key not in common}
+    options |= case.agent.options
+    return case.model_copy(update={"agent": case.agent.model_copy(update={"options": options})})
 
 
 def play(name: str, adapter: Adapter, cases: Mapping[str, Case], which: str) -> Take:
@@ -387,7 +404,10 @@ def _scrubber(scene: Scene, server: str) -> Callable[[bytes], bytes]:
 def keep(name: str, adapter: Adapter, which: str, case: Case, take: Take) -> None:
     """Writes the recording."""
     version = _version(take.agent, about(adapter, take.agent))
-    base = RECORDINGS / name / version / which
+    # An adapter that speaks for several CLIs has a folder for each.
+    several = hasattr(adapter, "about_for")
+    folder = f"{about(adapter, take.agent).title}-{version}" if several else version
+    base = RECORDINGS / name / folder / which
     base.parent.mkdir(parents=True, exist_ok=True)
     base.with_name(f"{which}.jsonl").write_bytes(take.stdout)
     base.with_name(f"{which}.stderr").write_bytes(take.stderr)

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeGuard
 
 from pydantic import (
     AfterValidator,
@@ -44,7 +44,8 @@ PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
 def _template(text: str) -> str:
-    for name in PLACEHOLDER.findall(text):
+    names: list[str] = PLACEHOLDER.findall(text)
+    for name in names:
         if name not in PLACEHOLDERS:
             near = difflib.get_close_matches(name, PLACEHOLDERS, n=1)
             known = ", ".join(f"{{{known}}}" for known in PLACEHOLDERS)
@@ -204,7 +205,11 @@ def _problem(error: Mapping[str, object], options: Mapping[str, object]) -> str:
 
 
 def _parts(location: object) -> Sequence[object]:
-    return list(location) if isinstance(location, tuple) else []
+    return location if _is_tuple(location) else ()
+
+
+def _is_tuple(value: object) -> TypeGuard[tuple[object, ...]]:
+    return isinstance(value, tuple)
 
 
 def _where(parts: Sequence[object], options: Mapping[str, object]) -> str:
