@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from orchestrator.errors import HOSTILE, shown
 from orchestrator.events import (
     Check,
     Error,
@@ -34,12 +35,9 @@ from orchestrator.events import (
     WorkspaceChanged,
 )
 
-_HOSTILE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f]"
-)
-# C0 without tab and newline, DEL, C1, bidirectional controls, zero-width characters and tags.
+_HOSTILE = re.compile(f"[{HOSTILE}]")
 _WIDTH = 100
+_SMALLEST = 0.0001
 
 
 def safe(text: str) -> str:
@@ -50,8 +48,8 @@ def safe(text: str) -> str:
 def one_line(text: str, width: int = _WIDTH) -> str:
     """The first line that says something, escaped and cut to `width`."""
     first = next((line for line in text.splitlines() if line.strip()), "")
-    shown = safe(first.strip())
-    return shown if len(shown) <= width else f"{shown[: width - 3]}..."
+    line = shown(first.strip())
+    return line if len(line) <= width else f"{line[: width - 3]}..."
 
 
 def told(event: Event) -> str | None:
@@ -87,9 +85,10 @@ def told(event: Event) -> str | None:
 
 
 def _started(event: Event, run: RunStarted) -> str:
-    place = f"{run.tier or ''} {safe(run.server)}".strip() if run.server else (run.tier or "")
-    model = safe(run.model) if run.model else "its own default model"
-    return f"{safe(event.agent or run.adapter)}: {model} ({place}), run {event.run_id}"
+    place = " ".join(part for part in (run.tier, run.server) if part)
+    model = run.model or "its own default model"
+    where = f" ({place})" if place else ""
+    return shown(f"{event.agent or run.adapter}: {model}{where}, run {event.run_id}")
 
 
 def _tool_call(call: ToolCall) -> str | None:
@@ -115,17 +114,17 @@ def summary(outcome: Outcome, *, workspace: str | None = None) -> str:
         if outcome.error.hint:
             rows.append(("remedy", one_line(outcome.error.hint, 400)))
     if outcome.agent:
-        rows.append(("agent", safe(f"{outcome.agent} ({outcome.model or 'default model'})")))
+        rows.append(("agent", f"{outcome.agent} ({outcome.model or 'its own default model'})"))
     rows.append(("changes", _changes(outcome)))
     rows.append(("tokens", _tokens(outcome.usage)))
     rows.append(("cost", _cost(outcome.usage)))
     if outcome.duration_s is not None:
         rows.append(("time", f"{outcome.duration_s:.1f} s"))
     if workspace:
-        rows.append(("workspace", safe(workspace)))
+        rows.append(("workspace", workspace))
     if outcome.run_id:
         rows.append(("run", outcome.run_id))
-    return "\n".join(f"{name:<10} {text}" for name, text in rows)
+    return "\n".join(f"{name:<10} {shown(text)}" for name, text in rows)
 
 
 def _changes(outcome: Outcome) -> str:
@@ -135,7 +134,7 @@ def _changes(outcome: Outcome) -> str:
         case changes if not changes.files:
             return "none"
         case changes:
-            names = ", ".join(safe(name) for name in changes.files[:5])
+            names = ", ".join(changes.files[:5])
             more = f" and {len(changes.files) - 5} more" if len(changes.files) > 5 else ""
             return f"{names}{more} (+{changes.insertions} -{changes.deletions})"
 
@@ -155,15 +154,18 @@ def _cost(usage: Usage | None) -> str:
     if usage is None or usage.cost_usd is None:
         return "unknown"
     source = f" ({usage.cost_source})" if usage.cost_source else ""
+    if 0 < usage.cost_usd < _SMALLEST:
+        return f"below ${_SMALLEST}{source}"  # never shown as 0
     return f"${usage.cost_usd:.4f}{source}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of texts in columns; the first row is the head."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    """Rows of texts in columns, each row on one line; the first row is the head."""
+    cells = [[shown(cell) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+        for row in cells
     ]
     return "\n".join(lines)
 
@@ -172,11 +174,10 @@ def step(event: Event) -> str | None:
     """One step of a run's story, told afterwards: more than `told`, still not every line."""
     match event.update:
         case RouteSelected(reason=reason, considered=considered):
-            others = [f"{one.agent}: {one.reason}" for one in considered if not one.chosen]
-            rest = f"; not {'; not '.join(safe(other) for other in others)}" if others else ""
-            return f"chosen: {safe(event.agent or '')} ({reason}){rest}"
+            others = [f"; not {one.agent}: {one.reason}" for one in considered if not one.chosen]
+            return shown(f"chosen: {event.agent or 'none'} ({reason}){''.join(others)}")
         case SessionStarted(session_id=session_id):
-            return f"session {safe(session_id)}"
+            return f"session {shown(session_id)}"
         case Thought(text=text):
             return f"  thinks: {one_line(text)}"
         case ToolCall(status="completed", title=title, output=output, exit_code=exit_code):
@@ -187,11 +188,11 @@ def step(event: Event) -> str | None:
         case Unparsed(reason=reason, text=text):
             return f"  not understood ({one_line(reason)}): {one_line(text)}"
         case WorkspaceChanged(changes=changes):
-            return f"  changed: {', '.join(safe(name) for name in changes.files)}"
+            return f"  changed: {shown(', '.join(changes.files)) or 'nothing'}"
         case ProcessExited(status=status, signal=signal):
             return f"  ended: {f'exit {status}' if signal is None else f'signal {signal}'}"
         case RunFinished(outcome=outcome) | TaskFinished(outcome=outcome):
-            evidence = "\n".join(f"  - {safe(fact)}" for fact in outcome.evidence)
+            evidence = "\n".join(f"  - {one_line(fact, 400)}" for fact in outcome.evidence)
             return f"evidence:\n{evidence}\n\n{summary(outcome)}"
         case _:
             return told(event)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import orjson
 
-from orchestrator.errors import JournalError, OutcomeError
+from orchestrator.errors import JournalError, OutcomeError, first_problem
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -348,8 +348,7 @@ class Unparsed:
     reason: str
 
 
-# --- updates: the supervisor's
-# ---------------------------------------------------------------------
+# --- updates: the supervisor's -------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)
@@ -662,6 +661,7 @@ def decode(line: bytes) -> Event:
                 text = f"event has schema version {version}, this program reads {SCHEMA_VERSION}"
                 raise JournalError(text, hint="Use a newer version of orchestrate.")
             case {
+                "v": int(),
                 "seq": int(seq),
                 "time": str(time),
                 "source": "agent" | "supervisor" as source,
@@ -670,18 +670,24 @@ def decode(line: bytes) -> Event:
                 return Event(
                     seq=seq,
                     time=time,
-                    run_id=object_.get("run_id"),
-                    task_id=object_.get("task_id"),
-                    parent_run_id=object_.get("parent_run_id"),
-                    agent=object_.get("agent"),
+                    run_id=_text(object_.get("run_id")),
+                    task_id=_text(object_.get("task_id")),
+                    parent_run_id=_text(object_.get("parent_run_id")),
+                    agent=_text(object_.get("agent")),
                     source=source,
                     update=_reader().validate_python(object_),
                     raw=_raw(object_.get("raw")),
                 )
             case _:
                 raise JournalError(f"not an event: {line[:80]!r}")
-    except (orjson.JSONDecodeError, ValidationError) as error:
+    except orjson.JSONDecodeError as error:
         raise JournalError(f"not an event: {line[:80]!r}: {error}") from error
+    except ValidationError as error:
+        raise JournalError(f"not an event: {line[:80]!r}: {first_problem(error)}") from error
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _raw(value: object) -> Raw | None:
@@ -693,30 +699,36 @@ def _raw(value: object) -> Raw | None:
 
 
 def schema() -> dict[str, object]:
-    """JSON Schema of an event on the wire: each update's definition, with the envelope's
-    properties.
-    """
+    """JSON Schema of an event on the wire: the envelope, and one of the updates beside it."""
+    text_or_null = {"type": ["string", "null"]}
     envelope: dict[str, object] = {
         "v": {"const": SCHEMA_VERSION},
         "seq": {"type": "integer", "minimum": 1},
         "time": {"type": "string", "format": "date-time"},
-        "run_id": {"type": ["string", "null"]},
-        "task_id": {"type": ["string", "null"]},
-        "parent_run_id": {"type": ["string", "null"]},
-        "agent": {"type": ["string", "null"]},
+        "run_id": text_or_null,
+        "task_id": text_or_null,
+        "parent_run_id": text_or_null,
+        "agent": text_or_null,
         "source": {"enum": ["agent", "supervisor"]},
+        "type": {"type": "string"},
         "raw": {
             "description": "stream, offset and length of the line in the run's spool file",
-            "anyOf": [{"type": "null"}, {"type": "array", "minItems": 3, "maxItems": 3}],
+            "anyOf": [
+                {"type": "null"},
+                {
+                    "type": "array",
+                    "prefixItems": [{"type": "string"}, {"type": "integer"}, {"type": "integer"}],
+                    "minItems": 3,
+                    "maxItems": 3,
+                },
+            ],
         },
     }
-    adapter: TypeAdapter[object] = _reader()  # type: ignore[assignment]
-    whole = adapter.json_schema(ref_template="#/$defs/{model}")
-    definitions: dict[str, dict[str, object]] = whole["$defs"]
-    for reference in whole["oneOf"]:
-        definition = definitions[reference["$ref"].removeprefix("#/$defs/")]
-        properties: dict[str, object] = definition["properties"]  # type: ignore[assignment]
-        required: list[str] = definition.get("required", [])  # type: ignore[assignment]
-        definition["properties"] = {**envelope, **properties}
-        definition["required"] = [*envelope, "type", *required]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Event", **whole}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Event",
+        "type": "object",
+        "properties": envelope,
+        "required": list(envelope),
+        **_reader().json_schema(),
+    }
