@@ -60,6 +60,7 @@ class CodexConversation:
     counted: Usage | None
     _begun: bool = False
     _ended: bool = False
+    _aborted: bool = False
     _acted: bool = False
     _answered: bool = False
     _trouble: str | None = None
@@ -195,8 +196,7 @@ class CodexConversation:
                 self._turns.add(turn)
                 self._ran.add(str(fields(record.get("item")).get("id")))
             case {"type": "turn_aborted", "turn_id": str(turn)} if turn in self._turns:
-                self._ended = True
-                yield TurnFinished(stop_reason="cancelled")
+                self._aborted = True
             case {"call_id": str(call), "name": str(name)}:
                 self._calls[call] = name, asked(record.get("arguments") or record.get("input"))
             case {
@@ -281,7 +281,9 @@ class CodexConversation:
                 yield from self._stop(f"stderr-{number}", "a tool", found[1], denied)
         if self._ended or exit.signal is not None:
             return
-        if self._trouble is not None:
+        if self._aborted:
+            yield TurnFinished(stop_reason="cancelled")
+        elif self._trouble is not None:
             yield failure(self._trouble)
         elif self._begun:
             kind: ErrorKind = "crashed" if exit.status == PANIC else "incomplete"

@@ -143,6 +143,8 @@ def failure(said: str) -> Error:
         hint = "Set the variable that the agent's `api_key_env` names."
         return Error(kind="auth_failed", text=said, retryable=False, hint=hint)
     kind = error_kind(said)
+    if kind == "unknown" and plain(said) != said:
+        kind = "invalid_request"  # only the body of a 400 is told as it is
     return Error(kind=kind, text=plain(said), retryable=kind in _RETRYABLE)
 
 
@@ -164,7 +166,9 @@ _NEVER_BEGAN: tuple[tuple[str, ErrorKind, str | None], ...] = (
 
 def never_began(exit: Exit) -> Error:
     """Why stdout stayed empty, by stderr."""
-    lines = [line for line in exit.stderr.splitlines() if line and not line.startswith("WARNING")]
+    lines = [
+        line for line in exit.stderr.splitlines() if line and not line.lower().startswith("warning")
+    ]
     if not lines:
         said = f"codex ended (exit {exit.status}) and said nothing"
         return Error(kind="crashed" if exit.status == PANIC else "incomplete", text=said)
