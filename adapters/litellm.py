@@ -392,7 +392,7 @@ class LiteLLM:
         if not agent.model or not slash:
             raise ConfigError(
                 f"agent {agent.name!r}: "
-                + (f"model {model!r} names no provider" if model else "no model is named"),
+                + (f"model {model!r} names no provider" if agent.model else "no model is named"),
                 hint="Name it as PROVIDER/MODEL: ollama_chat/qwen2.5-coder, openrouter/..., ...",
             )
         options = _options(agent)
