@@ -1,0 +1,349 @@
+"""The command line from outside: what it prints where, and its exit statuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from orchestrator.testing import agent as scripted_agent
+
+ORCHESTRATE = (sys.executable, "-m", "orchestrator.cli")
+DONE = {"print": json.dumps({"type": "end"})}
+
+
+def said(text: str) -> dict[str, object]:
+    return {"print": json.dumps({"type": "text", "text": text})}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder to work in, with a git repository and nothing of the user's around it."""
+    work = tmp_path / "work"
+    work.mkdir()
+    subprocess.run(["git", "init", "-q"], cwd=work, check=True)
+    (work / "a.txt").write_text("one\n")
+    return work
+
+
+def environment(place: Path) -> dict[str, str]:
+    home = place.parent / "home"
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "ORCHESTRATE_STATE_DIR": str(place.parent / "state"),
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+    }
+
+
+def configured(place: Path, *steps: Mapping[str, object]) -> str:
+    """A configuration file whose agent `scripted` does the steps."""
+    script = place.parent / "steps.json"
+    script.write_text(json.dumps(steps))
+    argv = [sys.executable, "-I", "-S", str(scripted_agent.__file__), str(script)]
+    path = place.parent / "agents.toml"
+    path.write_text(
+        f"""
+[agents.scripted]
+adapter = "jsonl"
+argv = {json.dumps(argv)}
+interrupt = "SIGINT"
+[[agents.scripted.events]]
+when = {{ type = "text" }}
+emit = "message"
+text = ".text"
+[[agents.scripted.events]]
+when = {{ type = "session" }}
+emit = "session.started"
+session_id = ".id"
+[[agents.scripted.events]]
+when = {{ type = "end" }}
+emit = "turn.finished"
+stop_reason = "end_turn"
+"""
+    )
+    return str(path)
+
+
+def call(
+    place: Path, *arguments: str, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*ORCHESTRATE, *arguments],
+        cwd=place,
+        env={**environment(place), **(env or {})},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def run(
+    place: Path, *steps: Mapping[str, object], flags: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    config = configured(place, *steps)
+    return call(place, "run", "-p", "do it", "--config", config, "--agent", "scripted", *flags)
+
+
+def test_help_names_every_command(place: Path) -> None:
+    done = call(place, "--help")
+    assert done.returncode == 0
+    for command in ("run", "validate", "schema", "replay", "runs"):
+        assert command in done.stdout
+
+
+def test_a_verified_success_exits_0_and_prints_the_summary_on_stdout(place: Path) -> None:
+    flags = ("--kind", "edit", "--check", "grep -q two a.txt")
+    done = run(place, said("hello"), {"write": "a.txt", "text": "two"}, DONE, flags=flags)
+    assert done.returncode == 0, done.stderr
+    assert "succeeded, verified by the check" in done.stdout
+    assert "a.txt (+1 -1)" in done.stdout
+    assert "hello" in done.stderr
+
+
+def test_a_failed_check_exits_1_with_cause_and_remedy(place: Path) -> None:
+    done = run(place, said("done, really"), DONE, flags=("--check", "false"))
+    assert done.returncode == 1
+    assert "cause      the check `false` exited 1" in done.stdout
+    assert "remedy" in done.stdout
+
+
+def test_jsonl_on_stdout_is_the_event_stream_and_nothing_else(place: Path) -> None:
+    done = run(place, said("hello"), DONE, flags=("--output", "jsonl"))
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["type"] == "run.finished"
+    assert events[-1]["outcome"]["status"] == "succeeded"
+    assert done.stderr == ""
+
+
+def test_json_on_stdout_is_the_outcome_alone(place: Path) -> None:
+    done = run(place, said("hello"), DONE, flags=("--output", "json"))
+    assert json.loads(done.stdout)["text"] == "hello"
+
+
+def test_quiet_says_nothing_about_a_success(place: Path) -> None:
+    done = run(place, DONE, flags=("--output", "quiet"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_an_agent_says_cannot_steer_the_terminal(place: Path) -> None:
+    done = run(place, said("\x1b[2Jgone\x07 \u202etxt"), {"print": "\x1b]0;title\x07"}, DONE)
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "\u202e" not in done.stdout + done.stderr
+    assert "\\x1b[2Jgone" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("run",), "no task: name a TASK.yaml"),
+        (("run", "gone.yaml"), "cannot read gone.yaml: No such file"),
+        (("run", "."), "cannot read .: Is a directory"),
+        (("run", "-p", "x", "--agent", "codx"), "no agent 'codx' (known: "),
+        (("run", "-p", "x", "--kind", "fixx"), "--kind: found 'fixx'; allowed: search, "),
+        (("run", "-p", "x", "--wall", "soon"), "--wall: found 'soon'; allowed: a duration"),
+        (("run", "-p", "", "--agent", "codex"), "--prompt: found ''"),
+        (("run", "-p", "x", "-C", "nowhere"), "no folder"),
+        (("run", "-p", "x", "--config", "gone.toml"), "cannot read gone.toml"),
+        (("runs", "show", "last"), "no run 'last'"),
+        (("runs", "show", "abcdef"), "no run 'abcdef'"),
+        (("replay", "codx", "a.txt"), "no adapter 'codx' (known: "),
+        (("replay", "codex", "gone"), "cannot read gone"),
+        (("validate", "gone.yaml"), "cannot read gone.yaml"),
+    ],
+)
+def test_wrong_input_exits_2_and_says_what(
+    place: Path, arguments: tuple[str, ...], text: str
+) -> None:
+    done = call(place, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_every_problem_of_a_task_file_is_told_with_its_place(place: Path) -> None:
+    (place / "task.yaml").write_text("prompt: x\nkind: fixx\nlimits: {wall: soon}\nfiels: []\n")
+    done = call(place, "validate", "task.yaml")
+    assert done.returncode == 2
+    for text in ("task.yaml:2:7: kind:", "task.yaml:3:16: limits.wall:", "task.yaml:4:1: fiels:"):
+        assert text in done.stderr
+
+
+def test_a_file_with_only_a_prompt_is_valid(place: Path) -> None:
+    (place / "task.yaml").write_text("prompt: x\n")
+    assert call(place, "validate", "task.yaml").stdout == "task.yaml: valid\n"
+
+
+@pytest.mark.parametrize("name", ["task", "events"])
+def test_a_schema_is_printed_as_json(place: Path, name: str) -> None:
+    assert json.loads(call(place, "schema", name).stdout)["$schema"]
+
+
+def test_a_found_configuration_cannot_start_programs(place: Path) -> None:
+    (place / "orchestrate.toml").write_text('[agents.x]\nadapter = "jsonl"\nargv = ["evil"]\n')
+    done = call(place, "run", "-p", "x")
+    assert done.returncode == 2
+    assert "agents.x.argv" in done.stderr
+    assert "--config" in done.stderr
+
+
+def test_flags_win_over_the_file_but_privacy_only_tightens(place: Path) -> None:
+    (place / "task.yaml").write_text("prompt: from the file\nprivacy: local\nagent: codex\n")
+    config = configured(place, DONE)
+    flags = ("--agent", "scripted", "--privacy", "any", "--config", config, "-o", "json")
+    done = call(place, "run", "task.yaml", *flags)
+    outcome = json.loads(done.stdout)
+    assert outcome["status"] == "unroutable"
+    assert "scripted: privacy: local" in outcome["error"]["text"]
+    assert done.returncode == 1
+
+
+def test_runs_are_listed_shown_tailed_and_exported(place: Path) -> None:
+    run(place, said("hello"), {"write": "a.txt", "text": "two"}, DONE)
+    listed = call(place, "runs", "list")
+    run_id = listed.stdout.splitlines()[1].split()[0]
+    assert "succeeded" in listed.stdout
+    shown = call(place, "runs", "show", run_id[-8:])
+    for text in ("asked: do it", "  hello", "changed: a.txt", "terminal event: end_turn"):
+        assert text in shown.stdout
+    tailed = call(place, "runs", "tail", "last", "-o", "jsonl")
+    assert json.loads(tailed.stdout.splitlines()[-1])["type"] == "run.finished"
+    exported = call(place, "runs", "export", run_id)
+    with tarfile.open(place / exported.stdout.strip()) as archive:
+        names = {Path(name).name for name in archive.getnames()}
+    assert {"stdout", "stderr", "events.jsonl", "task.json", "outcome.json"} <= names
+    again = call(place, "runs", "export", run_id)
+    assert again.returncode == 3
+    assert "File exists" in again.stderr
+
+
+def test_a_run_without_a_session_cannot_be_resumed(place: Path) -> None:
+    run(place, DONE)
+    config = configured(place, DONE)
+    done = call(place, "runs", "resume", "last", "-p", "more", "--config", config)
+    assert done.returncode == 2
+    assert "resume" in done.stderr
+
+
+def start(place: Path, *steps: Mapping[str, object]) -> subprocess.Popen[str]:
+    """A run in the background; returns when its agent has said something."""
+    config = configured(place, *steps)
+    arguments = ("run", "-p", "x", "--config", config, "--agent", "scripted", "-o", "jsonl")
+    process = subprocess.Popen(
+        [*ORCHESTRATE, *arguments],
+        cwd=place,
+        env=environment(place),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while '"type":"message"' not in process.stdout.readline():
+        assert process.poll() is None
+    return process
+
+
+def children_of(pid: int) -> set[int]:
+    """All descendants, at any depth."""
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True)
+    parents = [tuple(map(int, line.split())) for line in listed.stdout.splitlines()]
+    found, before = {pid}, set[int]()
+    while found != before:
+        before = set(found)
+        found |= {child for child, parent in parents if parent in found}
+    return found - {pid}
+
+
+def gone(pids: set[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_stops_the_agent_cleanly_and_writes_the_outcome(
+    place: Path, sent: signal.Signals
+) -> None:
+    on_signal = {"on": "SIGINT", "do": [said("saving my work"), {"exit": 0}]}
+    with start(place, on_signal, said("begun"), {"hang": True}) as process:
+        children = children_of(process.pid)
+        process.send_signal(sent)
+        stdout, _ = process.communicate()
+    assert process.returncode == 130
+    assert "saving my work" in stdout
+    assert json.loads(stdout.splitlines()[-1])["outcome"]["status"] == "interrupted"
+    assert gone(children)
+
+
+def test_a_second_signal_stops_at_once_and_the_outcome_is_still_written(place: Path) -> None:
+    stubborn = {"ignore": ["SIGINT", "SIGTERM"]}
+    spawned = {"spawn": [stubborn, {"hang": True}], "setsid": True}
+    with start(place, stubborn, spawned, said("begun"), {"hang": True}) as process:
+        assert process.stderr is not None
+        children = children_of(process.pid)
+        process.send_signal(signal.SIGINT)
+        assert "once more" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    assert process.returncode == 130
+    assert gone(children)
+    outcome = next((place.parent / "state" / "runs").glob("*/outcome.json"))
+    assert json.loads(outcome.read_text())["status"] == "interrupted"
+
+
+def test_a_killed_orchestrate_leaves_nothing_and_the_run_is_shown_as_cut_off(place: Path) -> None:
+    with start(place, {"ignore": ["SIGTERM"]}, said("begun"), {"hang": True}) as process:
+        pidfds = [os.pidfd_open(child) for child in children_of(process.pid)]
+        process.kill()
+        process.communicate()
+    import select
+
+    for pidfd in pidfds:
+        assert select.select([pidfd], [], [], 10)[0]
+        os.close(pidfd)
+    assert "cut off" in call(place, "runs", "list").stdout
+    assert call(place, "runs", "tail", "last").returncode == 0
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(place: Path) -> None:
+    run(place, *[said("hello")] * 2000, DONE)
+    command = " ".join([*ORCHESTRATE, "runs", "show", "last"])
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{command} | head -n 1"],
+        cwd=place,
+        env=environment(place),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith("run ")
+    assert done.stderr == ""
+
+
+def test_an_unwritable_state_folder_is_our_failure_with_a_remedy(place: Path) -> None:
+    (place.parent / "file").write_text("")
+    config = configured(place, DONE)
+    done = call(
+        place,
+        *("run", "-p", "x", "--config", config, "--agent", "scripted"),
+        env={"ORCHESTRATE_STATE_DIR": str(place.parent / "file" / "state")},
+    )
+    assert done.returncode == 3
+    assert "ORCHESTRATE_STATE_DIR" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_recording_is_replayed_to_events_with_the_outcome_last(place: Path) -> None:
+    (place / "out").write_text('{"type":"thread.started","thread_id":"t"}\nrubbish')
+    (place / "err").write_text("error: unexpected argument '--bad'\n")
+    done = call(place, "replay", "codex", "out", "--stderr", "err", "--exit=2", "-o", "jsonl")
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, last["type"]) == (1, "run.finished")
+    assert last["outcome"]["status"] == "failed"
+    killed = call(place, "replay", "codex", "out", "--exit=-9", "-o", "json")
+    assert "SIGKILL" in json.loads(killed.stdout)["error"]["text"]
