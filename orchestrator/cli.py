@@ -6,6 +6,7 @@ What is heavy is imported where it is used, so that `--help` stays quick.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -55,7 +56,7 @@ class SchemaName(StrEnum):
 
 
 TaskFileArgument = Annotated[
-    Path | None, typer.Argument(metavar="[TASK.yaml]", help="The task file; or use --prompt.")
+    Path | None, typer.Argument(metavar="TASK.yaml", help="The task file; or use --prompt.")
 ]
 OutputOption = Annotated[
     OutputForm,
@@ -304,13 +305,33 @@ async def _supervise(
     from orchestrator.events import Outcome
     from orchestrator.supervisor import Supervisor
 
+    gc.enable()
     outcome = Outcome(status="interrupted")  # stays so if the second Ctrl-C ends it all at once
     with lone_error():
         async with anyio.create_task_group() as group, Supervisor(config) as supervisor:
             await group.start(_interrupts, supervisor, group.cancel_scope)
-            outcome = await supervisor.run(task, _printer(output), continued=continued)
+            show = _or_stop(_printer(output), supervisor)
+            outcome = await supervisor.run(task, show, continued=continued)
             group.cancel_scope.cancel()
     return outcome
+
+
+def _or_stop(show: Callable[[Event], None], supervisor: Supervisor) -> Callable[[Event], None]:
+    """Stop the run if its events cannot be shown: the disk is full, or whoever read them is
+    gone.
+    """
+    failed = False
+
+    def show_or_stop(event: Event) -> None:
+        nonlocal failed
+        try:
+            if not failed:
+                show(event)
+        except OSError as error:
+            failed = True
+            supervisor.interrupt(f"the output cannot be written: {error.strerror}")
+
+    return show_or_stop
 
 
 async def _interrupts(
@@ -581,8 +602,27 @@ def _errors() -> Generator[None]:
 
 
 def main() -> None:
-    """The console script."""
-    app()
+    """The console script. Never returns."""
+    # Importing makes many objects and no garbage: looking for some takes a tenth of the start.
+    gc.disable()
+    try:
+        app()
+    except SystemExit as end:
+        _leave(end.code if isinstance(end.code, int) else SUCCEEDED)
+    except OSError as error:
+        _say(f"orchestrate: cannot write the output: {error.strerror}")
+        _leave(OUR_FAILURE)
+    _leave(SUCCEEDED)
+
+
+def _leave(status: int) -> NoReturn:
+    """End without taking every module apart first, which takes longer than a short command."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        status = status or NOT_SUCCEEDED  # whoever read our output is gone
+    os._exit(status)
 
 
 if __name__ == "__main__":
