@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from adapters.jsonl.options import Options
@@ -32,12 +32,7 @@ class Mapped:
     """The conversation: rules over lines, and what must be remembered between lines."""
 
     def __init__(self, options: Options, before: Usage | None) -> None:
-        self._rules = [rule for rule in options.events if not isinstance(rule, IgnoreRule)]
-        self._ignored = [
-            (number, rule)
-            for number, rule in enumerate(options.events, start=1)
-            if isinstance(rule, IgnoreRule)
-        ]
+        self._rules: Sequence[BaseRule] = options.events
         self._exits = options.exits
         self._before = before
         self._counted: dict[int, Usage] = {}
@@ -68,18 +63,23 @@ class Mapped:
         self._spoke = True
         said = [
             update
-            for number, rule in enumerate(self._rules)
+            for number, rule in enumerate(self._rules, start=1)
             for found in rule.read(value)
             for update in self._remembered(found, rule, number)
         ]
         return said or (self._kept(line, value),)
 
     def _kept(self, line: bytes, value: Mapping[str, object]) -> Update:
-        for number, rule in self._ignored:
-            if any(rule.scopes(value)):
+        matching = [
+            (number, rule)
+            for number, rule in enumerate(self._rules, start=1)
+            if any(rule.scopes(value))
+        ]
+        for number, rule in matching:
+            if isinstance(rule, IgnoreRule):
                 return unparsed(line, f"known, and ignored by rule {number}")
-        if any(any(rule.scopes(value)) for rule in self._rules):
-            return unparsed(line, "a rule matches, but says nothing new")
+        if matching:
+            return unparsed(line, f"rule {matching[0][0]} matches, but says nothing new")
         return unparsed(line, "no rule matches")
 
     def _remembered(self, update: Update, rule: BaseRule, number: int) -> Iterator[Update]:

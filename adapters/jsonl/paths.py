@@ -70,8 +70,6 @@ def _below(value: object, step: str | int | None) -> Iterable[object]:
 
 def path_of(value: object) -> Path:
     match value:
-        case Path():
-            return value
         case str() if value in {".", "$", "$."}:
             return Path(value, value != ".", ())
         case str():

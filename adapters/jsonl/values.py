@@ -50,8 +50,6 @@ class At:
 
 def _leaf(value: object) -> Constant | At:
     match value:
-        case Constant() | At():
-            return value
         case str() if value[:1] in {".", "$"}:
             return At(path_of(value))
         case str() | int() | float():
@@ -63,7 +61,18 @@ def _leaf(value: object) -> Constant | At:
 Leaf = Annotated[
     Constant | At, PlainValidator(_leaf, json_schema_input_type=str | int | float | bool)
 ]
-Scalar: TypeAlias = str | int | float | bool
+
+
+def _scalar(value: object) -> str | int | float | bool:
+    if isinstance(value, str | int | float):
+        return value
+    raise ValueError("a text, a number, true or false")
+
+
+Scalar = Annotated[
+    str | int | float | bool,
+    PlainValidator(_scalar, json_schema_input_type=str | int | float | bool),
+]
 
 
 class Lookup(Strict):
