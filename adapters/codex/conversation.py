@@ -243,13 +243,13 @@ class CodexConversation:
             id=id_,
             status="failed",
             kind="execute",
-            title=title,
+            title=title or None,
             output=output[:TEXT_LIMIT],
             exit_code=exit_code,
         )
         if denied is not None:
             tool, reason = first_line(title), first_line(denied)
-            yield Permission(id=id_, status="denied", tool=tool, reason=reason)
+            yield Permission(id=id_, status="denied", tool=tool or None, reason=reason)
 
     def _limited(self, primary: Mapping[str, object]) -> Iterator[Update]:
         match primary:
@@ -278,7 +278,7 @@ class CodexConversation:
         for number, found in enumerate(_ROUTER.finditer(exit.stderr), 1):
             if found[1] not in self._stopped:
                 denied = found[1] if _REJECTED.search(found[1]) else None
-                yield from self._stop(f"stderr-{number}", "a tool", found[1], denied)
+                yield from self._stop(f"stderr-{number}", "", found[1], denied)
         if self._ended or exit.signal is not None:
             return
         if self._aborted:

@@ -21,6 +21,7 @@ CUT = re.compile(r"Incomplete response returned, reason: (\w+)")
 """How an answer that the provider ended is reported: `max_output_tokens` or `content_filter`."""
 
 PANIC = 101
+_NO_SUCH_PAGE = re.compile(r"unexpected status 40[45]")
 _SHELL = re.compile(r"\S*/(?:ba|z)?sh -l?c (['\"])(.*)\1", re.DOTALL)
 _RETRYABLE: frozenset[ErrorKind] = frozenset({"unavailable", "server_error", "rate_limited"})
 
@@ -142,6 +143,11 @@ def failure(said: str) -> Error:
     if said.startswith("Missing environment variable"):
         hint = "Set the variable that the agent's `api_key_env` names."
         return Error(kind="auth_failed", text=said, retryable=False, hint=hint)
+    if _NO_SUCH_PAGE.match(said) and "model" not in said.lower():
+        hint = (
+            "codex needs /v1/responses of a server; this one has none there (Ollama: from 0.13.4)."
+        )
+        return Error(kind="invalid_request", text=said, retryable=False, hint=hint)
     kind = error_kind(said)
     if kind == "unknown" and plain(said) != said:
         kind = "invalid_request"  # only the body of a 400 is told as it is

@@ -506,6 +506,7 @@ def test_retries_are_no_errors():
         ("unauthorized_401", "auth_failed", "unexpected status 401 Unauthorized"),
         ("missing_key", "auth_failed", "Missing environment variable: `RUN_KEY`"),
         ("model_404", "model_not_found", "The model `gpt-none` does not exist"),
+        ("no_responses_api", "invalid_request", "unexpected status 404 Not Found: 404 page"),
         ("rate_limit_429", "rate_limited", "exceeded retry limit, last status: 429"),
         ("quota_exceeded", "rate_limited", "Quota exceeded"),
         ("server_error_500", "server_error", "We\u2019re currently experiencing high demand"),
