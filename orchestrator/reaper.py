@@ -92,6 +92,12 @@ def token_of(pid: int) -> bytes | None:
     return None
 
 
+def _is_dying(pid: int) -> bool:
+    """Whether no environment was found because it is gone already; it may leave a child behind."""
+    seen = look_at(pid)
+    return seen is None or seen.dying
+
+
 def kill_one(seen: Seen, number: int) -> None:
     """Signal this very process and no later one with its pid."""
     try:
@@ -520,7 +526,8 @@ class _Reaper:
             run = self._leaders.get(top.pid) or self._owner(top)
             members = [seen for seen in _tree(top, children) if seen.alive]
             if run is None:
-                strays.extend(members)
+                if not _is_dying(top.pid):
+                    strays.extend(members)
                 continue
             trees.setdefault(run, []).extend(members)
             for seen in members:
@@ -598,9 +605,8 @@ class _Reaper:
             return False
         run = self._owner(seen)
         if run is None:
-            seen = look_at(pid)
-            if seen is None or seen.dying:
-                return False  # it went while its environment was read
+            if _is_dying(pid):
+                return False
             self._strays.add(pid)
         elif run.swept or (run.handle in self._sweeping and time.monotonic() >= run.kill_at):
             run.killed.add((pid, seen.start))
