@@ -19,7 +19,7 @@ from orchestrator.events import ErrorKind, Output, Permission, Unparsed, Update,
 from orchestrator.task import Dialect, Task
 
 TEXT_LIMIT = 64 * 1024
-"""How much of a line's text an event carries, in characters; the spool has it whole."""
+"""How much of a line an event carries, in bytes; the spool has it whole."""
 
 
 def _no_options() -> Mapping[str, object]:
@@ -234,18 +234,23 @@ def json_line(line: bytes) -> dict[str, object] | None:
     """The JSON object on a line, or None if the line is anything else.
 
     NUL bytes, a byte order mark and blanks around it are forgiven. What could not be written again
-    (nested deeper than 254 levels) is None too.
+    inside an update (254 levels are the most) is None too.
     """
-    text = line.strip(b"\x00 \t\r\n").removeprefix(b"\xef\xbb\xbf")
+    text = _bare(line)
     if not text.startswith(b"{"):
         return None
     try:
         value = orjson.loads(text)
         if text.count(b"{") + text.count(b"[") > _DEEP:
-            orjson.dumps(value)
+            orjson.dumps([[value]])
     except (orjson.JSONDecodeError, TypeError):
         return None
     return value if _is_object(value) else None
+
+
+def _bare(line: bytes) -> bytes:
+    blanks = b"\x00 \t\r\n"
+    return line.strip(blanks).removeprefix(b"\xef\xbb\xbf").lstrip(blanks)
 
 
 def _is_object(value: object) -> TypeGuard[dict[str, object]]:
@@ -255,13 +260,16 @@ def _is_object(value: object) -> TypeGuard[dict[str, object]]:
 def unparsed(line: bytes, reason: str = "no rule of the adapter matches") -> Update:
     """A line kept as it is: plain text becomes `Output`, JSON that nobody knows `Unparsed`."""
     text = line[:TEXT_LIMIT].decode("utf-8", "backslashreplace")
-    if line.strip(b"\x00 \t\r\n\xef\xbb\xbf").startswith(b"{"):
+    if _bare(line).startswith(b"{"):
         return Unparsed(stream="stdout", text=text, reason=reason)
     return Output(stream="stdout", text=text)
 
 
 def usage_since(now: Usage, before: Usage | None) -> Usage:
-    """The delta between two cumulative usages, never below zero; unknown stays unknown."""
+    """The delta between two cumulative usages, never below zero; unknown stays unknown.
+
+    What `before` does not state was not counted yet: it starts at zero.
+    """
     if before is None:
         return now
 
@@ -313,28 +321,30 @@ _WORDINGS: tuple[tuple[ErrorKind, str], ...] = (
     (
         "context_overflow",
         _any(
-            r"context[ _](length|window|size)",
+            r"context[ _]?(length|window|size|limit|overflow)",
             r"maximum context",
             r"prompt is too long",
-            r"too many tokens",
-            r"context_length_exceeded",
+            r"too many tokens(?!, please wait)",  # Bedrock's way to say: too many a minute
             r"exceeds the (available )?context",
+            r"exceeds the maximum number of tokens",
             r"input is too long",
-            r"exceed_context_size",
         ),
     ),
     (
         "unavailable",
         _any(
             r"connection (refused|error|failed|reset|closed)",
+            r"connection (was )?closed",
             r"connecterror",
-            r"cannot connect",
-            r"econnrefused",
-            r"failed to connect",
-            r"could not connect",
+            r"(cannot|could not|unable to|failed to) connect",
+            r"econnre(fused|set)",
+            r"enotfound",
             r"error sending request",
             r"name or service not known",
+            r"name resolution",
             r"connect call failed",
+            r"fetch failed",
+            r"socket hang up",
             r"no route to host",
             r"dns error",
             r"network is unreachable",
@@ -350,55 +360,73 @@ _WORDINGS: tuple[tuple[ErrorKind, str], ...] = (
         "auth_failed",
         _any(
             r"unauthori[sz]ed",
-            r"invalid[ _]api[ _]?key",
+            r"invalid[ _](api|subscription)[ _]?key",
             r"incorrect api key",
             r"authentication",
             r"not logged in",
             r"missing (bearer|api[ _]key)",
+            r"no auth credentials",
+            r"credentials (were )?not found",
+            r"unable to locate credentials",
+            r"security token .{0,40}(invalid|expired)",
             r"permission_error",
             r"invalid x-api-key",
+            r"api key not valid",
             r"api key .{0,40}(missing|not set|required)",
         ),
     ),
     (
         "model_not_found",
         _any(
-            r"model[^.\n]{0,80}(not found|does not exist|not exist|is not supported)",
-            r"model_not_found",
+            # In one sentence: a point inside a name (qwen2.5) does not end it.
+            r"(model|deployment)(?:[^.\n]|\.(?=\S)){0,80}"
+            r"(not found|not exist|is not supported|identifier is invalid|decommissioned)",
+            r"model_?not_?found",
             r"not_found_error",
-            r"no such model",
-            r"unknown model",
+            r"(no such|unknown|invalid) model",
+            r"not a valid model",
+            r"selected model .{0,80}not exist",
+            r"no models? (is |are )?loaded",
         ),
     ),
     (
         "rate_limited",
         _any(
             r"rate[ _-]?limit",
-            r"too many requests",
+            r"too many (requests|tokens)",
+            r"tokens per min",
+            r"throttl",
             r"quota",
-            r"usage limit",
+            r"(usage|hit your) limit",
+            r"insufficient (balance|credits|funds)",
             r"credit balance",
             r"billing",
         ),
     ),
-    ("timed_out", _any(r"timed out", r"timeout")),
-    ("refused", _any(r"content[ _]policy", r"content_filter", r"safety (system|policy)")),
+    ("timed_out", _any(r"timed ?out", r"timeout")),
+    (
+        "refused",
+        _any(r"content[ _]?policy", r"content[ _]?filter", r"safety (system|policy)"),
+    ),
     (
         "server_error",
         _any(
-            r"internal server error",
+            r"internal ?server ?error",
             r"overloaded",
             r"high demand",
             r"server had an error",
-            r"bad gateway",
-            r"service unavailable",
+            r"bad ?gateway",
+            r"service ?unavailable",
             r"server_error",
             r"at capacity",
         ),
     ),
 )
 
-_STATUS = re.compile(r"(?i)(?:status(?: code)?|error code|http(?: error)?)[ :=]*\(?([45]\d\d)\b")
+_STATUS = re.compile(
+    r"(?i)(?:status[ _]?(?:code)?|(?:api )?error(?: code)?|http(?:/[\d.]+)?(?: error)?)"
+    r"[ :=\"']*\(?([45]\d\d)\b"
+)
 
 
 def error_kind(text: str, status: int | None = None) -> ErrorKind:

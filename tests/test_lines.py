@@ -2,6 +2,7 @@ r"""Bytes to lines: the same whatever the chunks, nothing dropped, memory bounde
 
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -9,20 +10,17 @@ from hypothesis import strategies as st
 
 from orchestrator.lines import HEAD, LINE_LIMIT, Line, LineSplitter
 
+PIECES = [b"\n", b"\r\n", b"\0", b"{}", b"\xff", "\u2028\x85".encode(), b"a" * 9]
 STREAMS = st.one_of(
     st.binary(max_size=400),
-    st.lists(
-        st.sampled_from(
-            [b"\n", b"\r\n", b"\0", b"{}", b"\xff", "\u2028\x85\u0085".encode(), b"a" * 9]
-        )
-    ).map(b"".join),
+    st.lists(st.sampled_from(PIECES)).map(b"".join),
 )
 CUTS = st.lists(st.integers(0, 400), max_size=20).map(sorted)
 
 
 def chunks(stream: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
     edges = [0, *(min(cut, len(stream)) for cut in cuts), len(stream)]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         yield stream[begin:end]
 
 

@@ -1,0 +1,314 @@
+"""The event schema: what is written is read again, and what is not an event is refused by name."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator import events
+from orchestrator.errors import JournalError, OutcomeError
+from orchestrator.events import (
+    SCHEMA_VERSION,
+    Event,
+    Failure,
+    Message,
+    Notice,
+    Outcome,
+    Raw,
+    RunFinished,
+    ToolCall,
+    Unparsed,
+    Update,
+    Usage,
+    decode,
+    encode,
+    prefix,
+    schema,
+)
+from tests.schema import problems
+
+KINDS: tuple[type, ...] = get_args(Update)
+ENVELOPE = {
+    "v", "seq", "time", "run_id", "task_id", "parent_run_id", "agent", "source", "raw",
+}  # fmt: skip
+SCHEMA = schema()
+
+# Text that JSON can hold: no lone surrogates. Whole numbers of 64 bits, as orjson writes them.
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+WHOLE = st.integers(-(2**53), 2**53)
+REAL = st.floats(allow_nan=False, allow_infinity=False)
+JSON = st.recursive(
+    st.none() | st.booleans() | WHOLE | REAL | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def anything(hint: object) -> st.SearchStrategy:
+    """Values of a declared type: what a field may hold."""
+    match hint, get_origin(hint), get_args(hint):
+        case (kind, None, ()) if kind in PLAIN:
+            return PLAIN[kind]
+        case type() as kind, None, ():
+            return whole(kind)
+        case _, origin, names if origin is Literal:
+            return st.sampled_from(names)
+        case _, origin, (inner,) if origin is list:
+            return st.lists(anything(inner), max_size=3)
+        case _, _, members:
+            return st.one_of([anything(member) for member in members])
+
+
+def whole(kind: type) -> st.SearchStrategy:
+    """Instances of a dataclass with a value in every field, optional ones included."""
+    return st.builds(kind, **{name: anything(hint) for name, hint in get_type_hints(kind).items()})
+
+
+PLAIN: Mapping[object, st.SearchStrategy] = {
+    str: TEXT,
+    int: WHOLE,
+    float: REAL,
+    bool: st.booleans(),
+    type(None): st.none(),
+    object: JSON,
+}
+UPDATES = st.one_of([whole(kind) for kind in KINDS])
+OPTIONAL = st.none() | TEXT
+RAWS = st.none() | st.builds(Raw, stream=TEXT, offset=st.integers(0, 2**53), length=WHOLE)
+EVENTS = st.builds(
+    Event,
+    seq=st.integers(1, 2**53),
+    time=st.datetimes().map(lambda time: f"{time.isoformat(timespec='microseconds')}Z"),
+    run_id=OPTIONAL,
+    task_id=OPTIONAL,
+    parent_run_id=OPTIONAL,
+    agent=OPTIONAL,
+    source=st.sampled_from(["agent", "supervisor"]),
+    update=UPDATES,
+    raw=RAWS,
+)
+
+
+def event(update: Update, **envelope) -> Event:
+    stamped = Event(
+        seq=1,
+        time="2026-01-02T03:04:05.000006Z",
+        run_id="r",
+        task_id="t",
+        agent="a",
+        source="agent",
+        update=update,
+    )
+    return dataclasses.replace(stamped, **envelope)
+
+
+def line(**fields) -> bytes:
+    """An event's line with some fields changed; None takes a field away."""
+    value = {**orjson.loads(encode(event(Notice(text="hello")))), **fields}
+    return orjson.dumps({name: each for name, each in value.items() if each is not None})
+
+
+# --- there and back -------------------------------------------------------------------------------
+
+
+@given(EVENTS)
+def test_what_is_written_is_read_again(one):
+    assert decode(encode(one)) == one
+
+
+@given(EVENTS)
+def test_an_event_is_one_flat_object_on_one_line(one):
+    wire = encode(one)
+    assert b"\n" not in wire
+    value = orjson.loads(wire)
+    own = {field.name for field in dataclasses.fields(one.update)}
+    assert value.keys() == ENVELOPE | own
+    assert value["v"] == SCHEMA_VERSION
+    assert (value["seq"], value["time"], value["type"]) == (one.seq, one.time, one.type)
+
+
+@given(EVENTS)
+def test_every_event_fits_the_published_schema(one):
+    assert problems(orjson.loads(encode(one)), SCHEMA) == []
+
+
+@given(EVENTS)
+def test_a_prepared_prefix_changes_nothing(one):
+    head = prefix(
+        run_id=one.run_id,
+        task_id=one.task_id,
+        parent_run_id=one.parent_run_id,
+        agent=one.agent,
+    )
+    assert encode(one, head) == encode(one)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_no_update_has_a_field_of_the_envelope(kind):
+    assert ENVELOPE.isdisjoint(field.name for field in dataclasses.fields(kind))
+
+
+def test_every_type_of_update_has_one_name():
+    names = [kind.type for kind in KINDS]  # type: ignore[attr-defined]
+    assert len(set(names)) == len(names) == len(SCHEMA["oneOf"])  # type: ignore[arg-type]
+    assert all(name == name.lower() for name in names)
+
+
+def test_an_input_that_json_cannot_hold_is_a_type_error():
+    with pytest.raises(TypeError):
+        encode(event(ToolCall(id="x", input=object())))
+
+
+def test_text_of_a_model_stays_as_it_is_on_the_wire():
+    text = "\x1b[31m\u2028\u0085\0\r\n \u202e\U000e0041"
+    wire = encode(event(Message(text=text)))
+    assert wire.count(b"\n") == 0
+    assert decode(wire).update == Message(text=text)
+
+
+# --- the schema -----------------------------------------------------------------------------------
+
+
+def test_usage_inside_an_outcome_needs_no_envelope():
+    outcome = Outcome(status="succeeded", usage=Usage(input_tokens=1))
+    assert problems(orjson.loads(encode(event(RunFinished(outcome=outcome)))), SCHEMA) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seq": 0},
+        {"seq": "1"},
+        {"v": 2},
+        {"source": "model"},
+        {"type": "gossip"},
+        {"text": 1},
+        {"text": None},
+        {"time": None},
+        {"raw": ["stdout", 0]},
+        {"raw": ["stdout", "0", 1]},
+    ],
+    ids=repr,
+)
+def test_the_schema_refuses_what_is_not_an_event(change):
+    assert problems(orjson.loads(line(**change)), SCHEMA)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def test_fields_of_a_later_version_are_ignored():
+    assert decode(line(mood="good", raw=["stdout", 0, 5])).update == Notice(text="hello")
+
+
+def test_a_newer_schema_is_refused_with_what_to_do():
+    with pytest.raises(JournalError, match="version 2, this program reads 1") as caught:
+        decode(line(v=SCHEMA_VERSION + 1, type="unheard.of"))
+    assert caught.value.hint == "Use a newer version of orchestrate."
+
+
+@pytest.mark.parametrize(
+    ("wire", "why"),
+    [
+        (b"", "not an event: b''"),
+        (b"{", "not an event"),
+        (b"[]", "not an event"),
+        (b'"text"', "not an event"),
+        (b"\xff", "not an event"),
+        (b"{}", "not an event"),
+        (b'{"v": NaN}', "not an event"),
+        (line(v=None), "not an event"),
+        (line(seq="1"), "not an event"),
+        (line(time=None), "not an event"),
+        (line(source="model"), "not an event"),
+        (line(type="gossip"), "gossip"),
+        (line(text=None), "notice.text: Field required"),
+        (line(text=["\x1b[2J"]), "notice.text: Input should be a valid string"),
+    ],
+)
+def test_what_is_not_an_event_is_refused_on_one_line(wire, why):
+    with pytest.raises(JournalError) as caught:
+        decode(wire)
+    text = str(caught.value)
+    assert why in text
+    assert "not an event" in text
+    assert len(text.splitlines()) == 1
+    assert text.isprintable()
+
+
+@pytest.mark.parametrize("raw", [None, [], ["stdout", 0], ["stdout", "0", 1], {"a": 1}, "x"])
+def test_a_place_that_cannot_be_read_is_no_place(raw):
+    assert decode(line(raw=raw)).raw is None
+
+
+@pytest.mark.parametrize("name", ["run_id", "task_id", "parent_run_id", "agent"])
+def test_an_envelope_that_names_no_text_names_nothing(name):
+    assert getattr(decode(line(**{name: 7})), name) is None
+
+
+@given(st.binary() | JSON.map(orjson.dumps) | st.dictionaries(
+    st.sampled_from(["v", "seq", "time", "source", "type", "text", "raw", "run_id"]),
+    st.sampled_from([1, "agent", "notice", "message", None, [], "2026-01-01T00:00:00Z"]),
+).map(orjson.dumps))  # fmt: skip
+def test_reading_anything_gives_an_event_or_a_journal_error(wire):
+    try:
+        one = decode(wire)
+    except JournalError:
+        return
+    assert decode(encode(one)) == one
+
+
+# --- outcomes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verified", [True, None])
+def test_a_success_that_no_check_denies_is_ok(verified):
+    outcome = Outcome(status="succeeded", verified=verified)
+    assert outcome.ok
+    outcome.check()
+
+
+@pytest.mark.parametrize(
+    "status", [each for each in get_args(events.Status) if each != "succeeded"]
+)
+def test_every_other_status_raises_for_those_who_ask(status):
+    failure = Failure(kind="unknown", text="why", hint="what next")
+    with pytest.raises(OutcomeError, match=f"{status}: why") as caught:
+        Outcome(status=status, error=failure).check()
+    assert (caught.value.status, caught.value.hint) == (status, "what next")
+
+
+def test_an_outcome_without_a_cause_still_raises():
+    with pytest.raises(OutcomeError, match="stalled") as caught:
+        Outcome(status="stalled").check()
+    assert caught.value.hint is None
+
+
+def test_a_success_whose_check_failed_is_not_ok():
+    outcome = Outcome(status="succeeded", verified=False)
+    assert not outcome.ok
+    with pytest.raises(OutcomeError):
+        outcome.check()
+
+
+def test_two_outcomes_share_no_evidence():
+    one, other = Outcome(status="failed"), Outcome(status="failed")
+    one.evidence.append("seen")
+    assert other.evidence == []
+
+
+def test_an_unknown_cost_is_null_on_the_wire_and_zero_is_zero():
+    unknown = orjson.loads(encode(event(Usage(input_tokens=0))))
+    assert (unknown["cost_usd"], unknown["input_tokens"]) == (None, 0)
+    assert decode(encode(event(Usage(cost_usd=0.0)))).update == Usage(cost_usd=0.0)
+
+
+def test_a_line_nobody_knows_keeps_its_text():
+    update = Unparsed(stream="stdout", text='{"new": 1}', reason="no rule")
+    assert decode(encode(event(update, raw=Raw(stream="stdout", offset=3, length=11)))).raw == Raw(
+        stream="stdout", offset=3, length=11
+    )
