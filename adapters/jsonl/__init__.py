@@ -36,7 +36,7 @@ class _Jsonl:
             install=options.install,
             dialects=tuple(options.dialects),
             key_env=options.key_env,
-            enforces=tuple(options.access),
+            enforces=options.enforces(),
             resumes="{session_id}" in repr(options.argv),
         )
 
@@ -46,7 +46,10 @@ class _Jsonl:
 
     def conversation(self, task: Task, agent: Agent, before: Usage | None) -> Conversation:
         """A fresh conversation. Raises ConfigError if the options do not fit."""
-        return Mapped(options_of(agent), before)
+        options = options_of(agent)
+        held = task.allowed == "full" or task.allowed in options.enforces()
+        note = None if held else f"access: {task.allowed}, not enforced by {options.argv[0]}"
+        return Mapped(options, before, note)
 
 
 adapter = _Jsonl()

@@ -13,6 +13,7 @@ from orchestrator.events import (
     Error,
     Message,
     MessageDelta,
+    Notice,
     Permission,
     SessionStarted,
     ToolCall,
@@ -31,7 +32,8 @@ _ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
 class Mapped:
     """The conversation: rules over lines, and what must be remembered between lines."""
 
-    def __init__(self, options: Options, before: Usage | None) -> None:
+    def __init__(self, options: Options, before: Usage | None, note: str | None) -> None:
+        self._note = note
         self._rules: Sequence[BaseRule] = options.events
         self._exits = options.exits
         self._before = before
@@ -44,8 +46,8 @@ class Mapped:
         self._spoke = False
 
     def start(self) -> Iterable[Update | Send]:
-        """Nothing: the prompt went in with the command."""
-        return ()
+        """A word on what is not enforced; the prompt went in with the command."""
+        return () if self._note is None else (Notice(text=self._note),)
 
     def interrupt(self) -> Iterable[Send]:
         """Nothing: a signal is its only stop."""

@@ -96,6 +96,10 @@ class AccessOptions(Strict):
         default=[], description="Arguments, put where `{access}` stands in `argv`."
     )
     env: dict[EnvName, Content] = Field(default={}, description="Variables, as under `env`.")
+    enforced: bool = Field(
+        default=True,
+        description="Whether the CLI then holds its agent to it; if not, the run says so.",
+    )
 
 
 class Options(Strict):
@@ -153,6 +157,10 @@ class Options(Strict):
         if "{prompt}" not in self._filled() and "{prompt_file}" not in self._filled():
             raise ValueError("stdin: the prompt goes nowhere: use {prompt} or {prompt_file}")
         return self
+
+    def enforces(self) -> tuple[Access, ...]:
+        """The levels of access that the CLI itself holds its agent to."""
+        return tuple(level for level, access in self.access.items() if access.enforced)
 
     def _filled(self) -> str:
         """Everything that placeholders can stand in, as one text."""

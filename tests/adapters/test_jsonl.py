@@ -40,7 +40,7 @@ from orchestrator.events import (
     Update,
     Usage,
 )
-from orchestrator.task import Task
+from orchestrator.task import Access, Task
 
 ROOT = Path(__file__).parent.parent.parent
 END = {"emit": "turn.finished", "when": {"type": "end"}, "stop_reason": "end_turn"}
@@ -91,7 +91,7 @@ def test_what_a_cli_is_depends_on_the_agent() -> None:
         agent_with(
             title="Tool",
             argv=["/opt/tool", ["--resume", "{session_id}"], "{access}"],
-            access={"read": {"args": ["--ro"]}, "full": {}},
+            access={"read": {"args": ["--ro"]}, "edit": {"enforced": False}, "full": {}},
             install="npm install tool",
             version_argv=["version"],
             dialects=["chat", "messages"],
@@ -197,7 +197,7 @@ WRONG_OPTIONS: tuple[tuple[dict[str, object], str], ...] = (
     ({"argv": ["tool", ["-x", "{zzz}"]]}, "argv.1.1: no placeholder {zzz}; known: {prompt}, "),
     ({"argv": ["tool", "--x={access}"]}, "argv.1: no placeholder {access}; known: {prompt}, "),
     ({"access": {"all": {}}}, "access.all: found 'all'; allowed: 'read', 'edit' or 'full'"),
-    ({"access": {"read": {"zzz": []}}}, "access.read.zzz: unknown key; known: args, env"),
+    ({"access": {"read": {"zzz": []}}}, "access.read.zzz: unknown key; known: args, enforced, env"),
     ({"access": {"read": {"flags": []}}}, "access.read.flags: unknown key; did you mean `args`?"),
     (
         {"access": {"read": {"args": ["--ro"]}}},
@@ -819,9 +819,22 @@ def test_the_kind_of_an_error_is_told_by_name_wording_or_status(
 # --- from line to line ---------------------------------------------------------------------------
 
 
-def test_nothing_is_said_before_the_first_line_and_nothing_can_be_answered() -> None:
+def test_access_that_nothing_holds_it_to_is_said_first() -> None:
+    described: dict[str, object] = {"access": {"read": {}, "edit": {"enforced": False}}}
+    notes: tuple[tuple[Access, list[Notice]], ...] = (
+        ("read", []),
+        ("edit", [Notice(text="access: edit, not enforced by tool")]),
+        ("full", []),
+    )
+    for access, note in notes:
+        task = Task(prompt="p", access=access)
+        talk = adapter.conversation(task, agent_with(**described), None)
+        assert list(talk.start()) == note
+    assert list(conversation().start()) == [Notice(text="access: edit, not enforced by tool")]
+
+
+def test_nothing_can_be_answered() -> None:
     talk = conversation()
-    assert list(talk.start()) == []
     assert list(talk.interrupt()) == []
     assert list(talk.decide(Permission(id="1", status="requested"))) == []
 
@@ -1168,7 +1181,7 @@ def example() -> Agent:
 def test_the_example_is_what_it_says() -> None:
     about = adapter.about_for(example())
     assert (about.title, about.resumes, about.key_env) == ("opencode", True, "ORCHESTRATE_KEY")
-    assert about.enforces == ("read", "edit", "full")
+    assert about.enforces == ("read", "full")
     made = adapter.command(Task(prompt="Do it.", session_id="s1", access="read"), example())
     assert made.argv[-2:] == ("--session", "s1")
     assert "--auto" not in made.argv
