@@ -466,13 +466,12 @@ class Reaper:
     # --- the socket ------------------------------------------------------------------------------
 
     async def _send(self, message: bytes, descriptors: list[int]) -> None:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _ints(descriptors))] if descriptors else []
         async with self._sending:
             while True:
                 if self._gone.is_set():
                     raise self.lost()
                 try:
-                    self._control.sendmsg([message], rights, socket.MSG_NOSIGNAL)
+                    _reaper.send(self._control, message, descriptors)
                 except BlockingIOError:
                     await anyio.wait_writable(self._control)
                 except ConnectionError:
@@ -485,13 +484,9 @@ class Reaper:
     def _readable(self) -> None:
         while True:
             try:
-                text, descriptors, _, _ = socket.recv_fds(
-                    self._control, 4096, 1, socket.MSG_CMSG_CLOEXEC
-                )
+                text, descriptors = _reaper.receive(self._control)
             except BlockingIOError:
                 return
-            except ConnectionError:
-                text, descriptors = b"", []
             if not text:
                 self._reaper_ended()
                 return
@@ -769,10 +764,6 @@ def _write(descriptor: int, data: bytearray) -> int:
         raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _ints(numbers: list[int]) -> bytes:
-    return b"".join(number.to_bytes(4, sys.byteorder, signed=True) for number in numbers)
 
 
 # --- errors that say what to do ------------------------------------------------------------------

@@ -43,7 +43,7 @@ _CENSUS_SHARE = 50
 
 _SHORTAGE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 4, 15, 36
-_MESSAGE = 4096
+_MESSAGE, _RIGHTS = 4096, 4
 _DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
 _TOMBSTONES = 4096
 
@@ -192,6 +192,33 @@ def _signal_group(group: int, members: list[Seen], number: int) -> None:
                 return
         except (ProcessLookupError, PermissionError):
             continue  # gone, or another user's: try the next member
+
+
+# --- messages ------------------------------------------------------------------------------------
+
+
+def send(control: socket.socket, text: bytes, descriptors: Iterable[int] = ()) -> None:
+    """Send a message. Raises BlockingIOError when it must wait, ConnectionError without a reader."""
+    rights = b"".join(number.to_bytes(4, sys.byteorder) for number in descriptors)
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
+    control.sendmsg([text], ancillary, socket.MSG_NOSIGNAL)
+
+
+def receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    """A message and its descriptors, not inheritable; b"" at the end. Raises BlockingIOError.
+
+    Not socket.recv_fds: it drops its flags, so that every child would inherit what it receives.
+    """
+    try:
+        text, ancillary, _, _ = control.recvmsg(
+            _MESSAGE, socket.CMSG_SPACE(4 * _RIGHTS), socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionError:
+        return b"", []
+    numbers = b"".join(rights for _, _, rights in ancillary)
+    return text, [
+        int.from_bytes(numbers[at : at + 4], sys.byteorder) for at in range(0, len(numbers) - 3, 4)
+    ]
 
 
 # --- what both processes do ----------------------------------------------------------------------
@@ -352,7 +379,7 @@ class _Reaper:
         control.setblocking(False)  # noqa: FBT003
         own = os.pidfd_open(os.getpid())
         try:
-            socket.send_fds(control, [b"ready"], [own])
+            send(control, b"ready", [own])
             os.close(own)
             while True:
                 self._turn()
@@ -385,25 +412,21 @@ class _Reaper:
     def _receive(self) -> None:
         while True:
             try:
-                text, descriptors, flags, _ = socket.recv_fds(
-                    self._control, _MESSAGE, 8, socket.MSG_CMSG_CLOEXEC
-                )
+                text, descriptors = receive(self._control)
             except BlockingIOError:
                 return
-            except ConnectionError:
-                raise _SupervisorGone from None
             if not text:
                 raise _SupervisorGone
             try:
-                self._request(text.split(), descriptors, flags)
+                self._request(text.split(), descriptors)
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
 
-    def _request(self, words: list[bytes], descriptors: list[int], flags: int) -> None:
+    def _request(self, words: list[bytes], descriptors: list[int]) -> None:
         if words[0] == b"spawn":
             handle = int(words[1])
-            if len(descriptors) != 4 or flags & socket.MSG_CTRUNC:
+            if len(descriptors) != 4:  # the rest did not fit into our table
                 self._tell(f"failed {handle} reaper {errno.EMFILE}")
             else:
                 self._spawn(handle, descriptors)
@@ -652,7 +675,7 @@ class _Reaper:
         sent = 0
         try:
             for text in self._outbox:
-                self._control.send(text, socket.MSG_NOSIGNAL)
+                send(self._control, text)
                 sent += 1
         except BlockingIOError:
             pass
