@@ -248,6 +248,10 @@ _VARIABLES: Mapping[str, Variables] = MappingProxyType(
         ),
         "cohere": _COHERE,
         "cohere_chat": _COHERE,
+        "mistral": Variables(
+            keys=("MISTRAL_API_KEY", "MISTRAL_AZURE_API_KEY"),
+            addresses=("MISTRAL_API_BASE", "MISTRAL_AZURE_API_BASE"),
+        ),
         "perplexity": Variables(keys=("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY")),
         "together_ai": Variables(
             keys=("TOGETHERAI_API_KEY", "TOGETHER_AI_API_KEY", "TOGETHER_API_KEY"),

@@ -103,12 +103,12 @@ class ModelError(Exception):
 
 
 class Lines:
-    """The JSON lines. After `close` nothing more is written, whatever thread tries."""
+    """The JSON lines. After `seize` only the thread that ends the program is heard."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lock = threading.Lock()
-        self._closed = False
+        self._owner: int | None = None
         self._secrets: tuple[str, ...] = ()
 
     def hide(self, secrets: Sequence[str]) -> None:
@@ -120,20 +120,26 @@ class Lines:
     def say(self, type_: str, **fields: object) -> None:
         """One line. Fields that are None are left out."""
         with self._lock:
-            self._write(type_, fields)
+            heard = self._owner in {None, threading.get_ident()}
+            if heard:
+                self._write(type_, fields)
+        if not heard:
+            threading.Event().wait()  # for the end, which is near; nothing more must be begun
 
-    def close(self, **fields: object) -> None:
-        """The last line: `result`."""
+    def seize(self) -> None:
+        """From now on other threads that speak stop there. A second one that ends does, too."""
         with self._lock:
-            self._write("result", fields)
-            self._closed = True
+            first = self._owner is None
+            self._owner = self._owner or threading.get_ident()
+        if not first:
+            threading.Event().wait()
 
     def _write(self, type_: str, fields: Mapping[str, object]) -> None:
         stated = {key: value for key, value in fields.items() if value is not None}
         line = json.dumps({"type": type_, **stated}, default=str, ensure_ascii=False)
         for secret in self._secrets:
             line = line.replace(secret, "[redacted]")
-        rest = b"" if self._closed else line.encode("utf-8", "replace") + b"\n"
+        rest = line.encode("utf-8", "replace") + b"\n"
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
 
@@ -293,10 +299,16 @@ def descendants() -> list[int]:
 # --- Landlock ------------------------------------------------------------------------------------
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
+_PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 24, 36, 38
 _WRITE_FILE, _TRUNCATE = 1 << 1, 1 << 14
-# remove_dir, remove_file, make_{char,dir,reg,sock,fifo,block,sym}, refer
-_CHANGE_TREE = sum(1 << bit for bit in range(4, 14))
+# remove_dir, remove_file, make_{dir,reg,sock,fifo,sym}, refer; granted where one may write.
+_CHANGE_TREE = sum(1 << bit for bit in (4, 5, 7, 8, 9, 10, 12, 13))
+# A device made in the scratch folder would be a way around all this for root: granted nowhere.
+_MAKE_DEVICE = 1 << 6 | 1 << 11
+_SCOPE_SIGNAL, _SCOPE_ABI = 1 << 1, 6  # no signal leaves the domain: not to us, not to the reaper
+# sys_module, sys_rawio, sys_ptrace, sys_admin, sys_boot, mknod, perfmon, bpf. With sys_admin root
+# could read our environment, and the key in it: mm_access asks for perfmon_capable after Landlock.
+_CAPABILITIES = (16, 17, 19, 21, 22, 27, 38, 39)
 _TRUNCATE_ABI = 3  # before it, truncate(2) was free: not worth the name of enforcement
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts")
 
@@ -312,13 +324,17 @@ def confine(writable: Sequence[str], workspace: str) -> str | None:
     abi = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
     if abi < _TRUNCATE_ABI:
         return "this kernel has no Landlock" if abi < 1 else f"Landlock ABI {abi} is too old"
-    handled = struct.pack("=Q", _WRITE_FILE | _TRUNCATE | _CHANGE_TREE)
+    rights = _WRITE_FILE | _TRUNCATE | _CHANGE_TREE | _MAKE_DEVICE
+    scoped = struct.pack("=QQ", 0, _SCOPE_SIGNAL) if abi >= _SCOPE_ABI else b""
+    handled = struct.pack("=Q", rights) + scoped
     ruleset = libc.syscall(_CREATE_RULESET, handled, ctypes.c_size_t(len(handled)), 0)
     if ruleset < 0:
         return f"Landlock refused: {os.strerror(ctypes.get_errno())}"
     try:
         for path in (*writable, *_DEVICES):
             _allow(libc, ruleset, path)
+        for capability in _CAPABILITIES:
+            libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # only root has any to lose
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         if libc.syscall(_RESTRICT_SELF, ruleset, 0) != 0:
             return f"Landlock refused: {os.strerror(ctypes.get_errno())}"
@@ -385,7 +401,12 @@ _KINDS = {
 _FINAL_STATUSES = frozenset({400, 401, 402, 403, 404, 413, 422})
 _NO_MORE_MONEY = re.compile(r"(?i)quota|billing|credit balance")
 _CONNECTION = re.compile(r"(?i)connection error|connect(ion)? (failed|refused)|cannot connect")
-_PREFIXES = re.compile(r"^(?:(?:litellm\.)?\w+Error: |\w+(?:Exception|Error) - )+")
+_PREFIXES = re.compile(r"^(?:(?:litellm\.)?\w+Error: |\w+(?:Exception|Error)(?: [\w ]+)? - )+")
+_AFTER = re.compile(r" Original exception: |\nTraceback \(|\. Handle with `litellm")
+_NOT_INSTALLED = re.compile(r"No module named '|ith: pip install")
+_NO_LOGIN = re.compile(
+    r"RefreshError|DefaultCredentialsError|(?i:unable to locate|missing) credentials"
+)
 _TEXT_CHARS = 2000
 
 
@@ -404,16 +425,30 @@ def unreachable(api_base: str | None) -> str | None:
 
 def judge(error: Exception, api_base: str | None) -> ModelError:
     """What an exception of LiteLLM means: by its class, by its text where the class lies."""
-    text = _PREFIXES.sub("", str(error).partition(" Original exception: ")[0])[:_TEXT_CHARS]
-    text = text or type(error).__name__
+    text = plain(str(error)) or type(error).__name__
     code = getattr(error, "status_code", None)
     status = code if isinstance(code, int) else None
     names = [class_.__name__ for class_ in type(error).__mro__]
     kind = next((_KINDS[name] for name in names if name in _KINDS), None)
     if kind is None and _CONNECTION.search(text):
         kind, status, text = "unavailable", None, unreachable(api_base) or text
+    if _NOT_INSTALLED.search(str(error)):
+        return ModelError(text, kind="spawn")
+    if _NO_LOGIN.search(str(error)):
+        return ModelError(text, kind="auth_failed")
     retryable = status not in _FINAL_STATUSES and not _NO_MORE_MONEY.search(text)
     return ModelError(text, kind=kind, status=status, retryable=retryable)
+
+
+def plain(text: str) -> str:
+    """A provider's own words, without LiteLLM's around them and without the JSON they came in."""
+    text = _PREFIXES.sub("", _AFTER.split(text)[0])
+    with contextlib.suppress(ValueError):
+        found: object = json.loads(re.sub(r"^b(['\"])(.*)\1$", r"\2", text))
+        while isinstance(found, dict):
+            found = found.get("error") or found.get("message")
+        text = found if isinstance(found, str) else text
+    return text.strip()[:_TEXT_CHARS]
 
 
 def pause(error: Exception, attempt: int) -> float:
@@ -689,7 +724,6 @@ class Run:
         self.open_call: str | None = None
         self.tool_calls = 0
         self.cut_off = False
-        self._ending = threading.Lock()
 
     def execute(self, command: object, settings: Settings) -> Ran:
         """Runs one command of the model, told as a tool call."""
@@ -718,26 +752,30 @@ class Run:
 
     def end(self, code: int, status: str, **fields: object) -> NoReturn:
         """Leaves nothing behind, says the last line, ends, whatever threads libraries have."""
-        self._ending.acquire()  # for ever: whoever comes second, a signal say, waits for the end
+        self.lines.seize()
+        open_call = self.open_call
         if self.shell is not None:
             self.shell.stop()
-        if self.open_call is not None:
-            self.lines.say("tool_call", id=self.open_call, status="failed", problem=status)
         if self.scratch is not None:
             shutil.rmtree(self.scratch, ignore_errors=True)
-        self.lines.close(
-            status=status,
-            exit_code=code,
-            session_id=self.session.id if self.session else None,
-            tool_calls=self.tool_calls,
-            **fields,
-        )
+        with contextlib.suppress(OSError):  # no room for it: end all the same
+            if open_call is not None:
+                self.lines.say("tool_call", id=open_call, status="failed", problem=status)
+            self.lines.say(
+                "result",
+                status=status,
+                exit_code=code,
+                session_id=self.session.id if self.session else None,
+                tool_calls=self.tool_calls,
+                **fields,
+            )
         sys.stderr.flush()
         os._exit(code)
 
     def fail(self, code: int, ended: str, text: str, **fields: object) -> NoReturn:
         """The cause, then the end."""
-        self.lines.say("error", text=text, **fields)
+        with contextlib.suppress(OSError):  # no room for it: end all the same
+            self.lines.say("error", text=text, **fields)
         self.end(code, ended)
 
 

@@ -28,7 +28,7 @@ from orchestrator.events import (
     Update,
     Usage,
 )
-from orchestrator.task import Limits, Task
+from orchestrator.task import Limits, Task, parse_task
 from tests.recordings import RECORDINGS, Recording
 
 TASK = Task(prompt="Fix the greeting.", workspace=Path("/w"), kind="fix", files=("a.py",))
@@ -214,6 +214,17 @@ def test_a_model_must_be_named_with_its_provider() -> None:
         command_of("qwen")
     with pytest.raises(ConfigError, match="no model is named"):
         command_of(None, server="ollama")
+
+
+QUICKSTART = Path(__file__).resolve().parent.parent.parent / "examples/quickstart"
+
+
+@pytest.mark.parametrize("name", ["task", "ollama", "lmstudio", "cloud"])
+def test_the_examples_can_be_started(name: str) -> None:
+    file = QUICKSTART / f"{name}.yaml"
+    task = parse_task(file.read_bytes(), file=file.name, folder=file.parent)
+    command = adapter.command(task, agent_of(task.model, base_url=task.base_url))
+    assert settings_of(command)["model"] == task.model
 
 
 # --- whose variables

@@ -1,0 +1,232 @@
+"""The parts of the LiteLLM front that need no mini-swe-agent: shell, confinement, judgement."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from adapters.programs import litellm_agent as front
+
+
+def shell_in(
+    folder: Path, *, writable: list[str] | None = None, timeout_s: float = 10.0
+) -> front.Shell:
+    env = {"PATH": os.defpath}
+    return front.Shell(cwd=str(folder), env=env, timeout_s=timeout_s, writable=writable)
+
+
+def test_a_command_has_its_output_and_exit_code(tmp_path: Path) -> None:
+    shell = shell_in(tmp_path)
+    assert shell.run("echo out; echo err >&2; exit 7") == front.Ran(
+        output="out\nerr\n", exit_code=7
+    )
+    assert shell.run("cat").output == ""  # stdin is empty, not ours
+    assert shell.run("kill -9 $$").exit_code == -9
+
+
+def test_a_command_is_killed_with_its_children_when_its_time_is_over(tmp_path: Path) -> None:
+    shell = shell_in(tmp_path, timeout_s=0.3)
+    began = time.monotonic()
+    ran = shell.run("echo begun; sleep 50 & sleep 50; echo never")
+    assert time.monotonic() - began < 5
+    assert (ran.output, ran.exit_code) == ("begun\n", None)
+    assert ran.problem == "timed out after 0.3 s; it was killed"
+    # One that has closed its output, too.
+    assert shell.run("exec >&- 2>&-; sleep 50").exit_code is None
+
+
+def test_a_background_process_that_holds_the_output_is_not_waited_for(tmp_path: Path) -> None:
+    shell = shell_in(tmp_path)
+    began = time.monotonic()
+    assert shell.run("sleep 20 & echo started").output == "started\n"
+    assert time.monotonic() - began < 5
+    shell.stop()
+
+
+def test_after_stop_nothing_is_started(tmp_path: Path) -> None:
+    shell = shell_in(tmp_path)
+    shell.stop()
+    assert shell.run("touch made") == front.Ran(
+        output="", exit_code=None, problem="the agent is being stopped"
+    )
+    assert not (tmp_path / "made").exists()
+
+
+def test_of_a_long_output_the_first_and_the_last_bytes_are_kept(tmp_path: Path) -> None:
+    output = shell_in(tmp_path).run("seq 1 200000").output
+    assert output.startswith("1\n2\n3\n")
+    assert output.endswith("199999\n200000\n")
+    assert "\n[... 1223359 bytes left out ...]\n" in output
+    assert len(output) < 2 * front.KEPT_BYTES + 100
+
+
+@pytest.mark.parametrize("size", [0, 1, front.KEPT_BYTES, 2 * front.KEPT_BYTES])
+def test_an_output_that_fits_is_kept_whole(size: int) -> None:
+    kept = front.Kept()
+    for _ in range(size):
+        kept.add(b"x")
+    assert kept.text() == "x" * size
+
+
+def test_a_confined_shell_writes_only_where_it_may(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    shell = shell_in(outside, writable=[str(inside), str(tmp_path / "not-there")])
+    if shell.unenforced is not None:
+        pytest.skip(shell.unenforced)
+    ran = shell.run(f"echo x > {inside}/a && echo x > /dev/null && echo x > b")
+    assert ran.exit_code == 1
+    assert "b: Permission denied" in ran.output
+    assert [path.name for path in inside.iterdir()] == ["a"]
+    assert list(outside.iterdir()) == []
+    (outside / "free").write_text("this process itself is not confined")
+    assert shell.run(f"kill -0 {os.getpid()}").exit_code == 1
+    assert "Permission denied" in shell.run(f"cat /proc/{os.getpid()}/environ").output
+
+
+def test_a_shell_that_cannot_be_confined_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert shell_in(tmp_path, writable=[]).unenforced == "only Linux has Landlock"
+    monkeypatch.undo()
+    monkeypatch.setattr(front, "_TRUNCATE_ABI", 99)
+    assert (shell_in(tmp_path, writable=[]).unenforced or "").endswith("is too old")
+    monkeypatch.setattr(front, "_CREATE_RULESET", 999_999)
+    assert shell_in(tmp_path, writable=[]).unenforced == "this kernel has no Landlock"
+    assert front._probe(str(tmp_path)) == "a file could be made in spite of Landlock"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "bash: line 1: {path}: Permission denied",
+        "sed: couldn't open temporary file {folder}/sedAb12: Permission denied",
+        "touch: cannot touch '{path}': Permission denied",
+        "mkdir: cannot create directory \u2018{path}\u2019: Permission denied",
+        "PermissionError: [Errno 13] Permission denied: '{path}'",
+        "Error: {path}: Read-only file system",
+        "fatal: Unable to create '{path}': Permission denied",
+    ],
+)
+def test_a_refused_write_is_seen_in_the_words_of_many_programs(output: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    said = "some\nother output\n" + output.format(path=path, folder=tmp_path) + "\n"
+    found = front.denied_path(said, "/")
+    assert found is not None
+    assert Path(found).parent == tmp_path
+
+
+def test_what_nobody_may_write_and_mere_talk_is_no_refusal(tmp_path: Path) -> None:
+    for output in (
+        "cat: /no/such/folder/x: Permission denied",
+        "the manual says: Permission denied means EACCES",
+        "a.txt: No such file or directory",
+        "",
+    ):
+        assert front.denied_path(output, str(tmp_path / "gone")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("litellm.RateLimitError: RateLimitError: OpenAIException - Slow down", "Slow down"),
+        ('litellm.NotFoundError: Ollama_chatException - {"error":"no x"}', "no x"),
+        ('AnthropicException - b\'{"error":{"message":"no key"}}\'', "no key"),
+        ("litellm.Timeout: Connection timed out", "litellm.Timeout: Connection timed out"),
+        ("no SDK\nTraceback (most recent call last):\n  File", "no SDK"),
+        ("[]", "[]"),
+        ('{"detail": 1}', '{"detail": 1}'),
+        ("A - b", "A - b"),
+    ],
+)
+def test_a_providers_own_words_remain(text: str, words: str) -> None:
+    assert front.plain(text) == words
+
+
+class RateLimitError(Exception):
+    status_code = 429
+
+
+class InternalServerError(Exception):
+    status_code = 500
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "retryable"),
+    [
+        (RateLimitError("slow down"), "rate_limited", True),
+        (RateLimitError("exceeded your current quota"), "rate_limited", False),
+        (InternalServerError("Connection error."), "unavailable", True),
+        (InternalServerError("The server had an error"), None, True),
+        (ImportError("No module named 'google'"), "spawn", False),
+        (InternalServerError("Unable to locate credentials"), "auth_failed", False),
+        (ValueError(), None, True),
+    ],
+)
+def test_an_exception_is_judged(error: Exception, kind: str | None, retryable: bool) -> None:
+    judged = front.judge(error, None)
+    assert (judged.kind, judged.retryable) == (kind, retryable)
+    assert str(judged)
+
+
+def test_a_pause_is_the_servers_or_our_own() -> None:
+    class Response:
+        headers = {"retry-after": "7"}  # noqa: RUF012
+
+    error = RateLimitError()
+    assert front.pause(error, 1) == 1.0
+    assert front.pause(error, 2) == 4.0
+    error.response = Response()  # type: ignore[attr-defined]
+    assert front.pause(error, 1) == 7.0
+    Response.headers = {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}
+    assert front.pause(error, 1) == 1.0
+
+
+def test_an_address_that_nobody_serves_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    why = front.unreachable("http://127.0.0.1:9/v1")
+    assert why == "cannot connect to http://127.0.0.1:9/v1: Connection refused"
+    assert front.unreachable(None) is None
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    assert front.unreachable("https://127.0.0.1:9/v1") is None
+
+
+def test_secrets_are_blotted_out_and_every_text_can_be_written() -> None:
+    reader, writer = os.pipe()
+    lines = front.Lines(writer)
+    lines.hide(["sk-0123456789", "short", 'with"quote'])
+    lines.say("message", text='sk-0123456789 short with"quote \ud800 \u2028', nothing=None)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        line = pipe.read()
+    assert line.count(b"\n") == 1
+    text = "[redacted] short [redacted] ? \u2028"
+    assert json.loads(line) == {"type": "message", "text": text}
+
+
+def test_a_session_that_was_stopped_in_a_call_gets_an_answer_for_it(tmp_path: Path) -> None:
+    session = front.Session(tmp_path / "sessions", "abc")
+    call = {"id": "1", "function": {"name": "bash", "arguments": "{}"}}
+    asked = {"role": "assistant", "tool_calls": [call], "extra": {"large": 1}}
+    session.save([{"role": "user", "content": "x"}, asked, {"role": "exit"}], "m")
+    assert session.load() == [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "(no output)"},
+    ]
+    answer = {"role": "tool", "tool_call_id": "1", "content": "done"}
+    session.save([asked, answer], "m")
+    assert session.load() == [{"role": "assistant", "tool_calls": [call]}, answer]
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}"])
+def test_a_session_that_cannot_be_read_is_an_error(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "abc.json").write_text(content)
+    with pytest.raises(front.SettingsError, match="session abc cannot be read"):
+        front.Session(tmp_path, "abc").load()
