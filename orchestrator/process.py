@@ -369,6 +369,8 @@ class Reaper:
 
     async def signal(self, child: _Child, scope: str, *numbers: int) -> None:
         """Have signals sent to the tree of a process, or to the process group of its leader."""
+        if not signal.valid_signals() >= set(numbers):
+            raise ValueError(f"not a signal: {numbers}")
         words = ",".join(str(int(number)) for number in numbers)
         await self._send(f"signal {child.handle} {scope} {words}".encode(), [])
 
@@ -495,7 +497,7 @@ class Reaper:
     def _notice(self, words: list[str], descriptors: list[int]) -> None:
         match words:
             case ["ready"]:
-                self._process = descriptors[0]
+                self._process = descriptors[0] if descriptors else None
                 self._ready.set()
             case [_, handle, *_]:
                 child = self._children.get(int(handle))
@@ -561,33 +563,46 @@ async def open_reaper() -> AsyncGenerator[Reaper]:
 def _launch() -> Reaper:
     if sys.platform != "linux":
         raise SupervisionError(f"agents can be supervised on Linux only, not on {sys.platform}")
-    with ExitStack() as files:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        on_failure = files.enter_context(ExitStack())
-        on_failure.callback(ours.close)
-        files.callback(theirs.close)
-        ours.setblocking(False)  # noqa: FBT003
-        own = os.pidfd_open(os.getpid())
-        files.callback(os.close, own)
-        log = os.memfd_create("log", os.MFD_CLOEXEC)
-        on_failure.callback(os.close, log)
-        argv = [sys.executable, "-I", "-S", "-E", _reaper.__file__]
-        try:
-            guard = subprocess.Popen(
-                [*argv, str(theirs.fileno()), str(own)],
-                pass_fds=(theirs.fileno(), own),
-                start_new_session=True,
-                cwd="/",
-                env=_interpreter_environment(os.environ),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
+    try:
+        with ExitStack() as sent, ExitStack() as kept:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            kept.callback(ours.close)
+            sent.callback(theirs.close)
+            ours.setblocking(False)  # noqa: FBT003
+            log = os.memfd_create("log", os.MFD_CLOEXEC)
+            kept.callback(os.close, log)
+            own = os.pidfd_open(os.getpid())
+            sent.callback(os.close, own)
+            guard = _start_guard(
+                [_above_stdio(theirs.fileno(), sent), _above_stdio(own, sent)], log
             )
-        except OSError as error:
-            raise SupervisionError(f"cannot start the reaper: {error}") from error
-        reaper = Reaper(ours, guard, log)
-        on_failure.pop_all()
-        return reaper
+            kept.callback(guard.wait)
+            kept.callback(guard.kill)
+            reaper = Reaper(ours, guard, log)
+            kept.pop_all()
+            return reaper
+    except OSError as error:
+        raise SupervisionError(f"cannot start the reaper: {error}") from error
+
+
+def _start_guard(descriptors: Sequence[int], log: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-E", _reaper.__file__, *map(str, descriptors)],
+        pass_fds=descriptors,
+        start_new_session=True,  # out of reach of a Ctrl-C in the terminal
+        cwd="/",
+        env=_interpreter_environment(os.environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=log,
+    )
+
+
+def _above_stdio(descriptor: int, files: ExitStack) -> int:
+    """A copy that stdin, stdout and stderr do not overwrite, in a host that has closed its own."""
+    copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    files.callback(os.close, copy)
+    return copy
 
 
 def _interpreter_environment(environ: Mapping[str, str]) -> dict[str, str]:

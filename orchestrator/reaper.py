@@ -198,7 +198,7 @@ def _signal_group(group: int, members: list[Seen], number: int) -> None:
 
 
 def send(control: socket.socket, text: bytes, descriptors: Iterable[int] = ()) -> None:
-    """Send a message. Raises BlockingIOError when it must wait, ConnectionError without a reader."""
+    """Send a message. Raises BlockingIOError if it must wait, ConnectionError without a reader."""
     rights = b"".join(number.to_bytes(4, sys.byteorder) for number in descriptors)
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
     control.sendmsg([text], ancillary, socket.MSG_NOSIGNAL)
