@@ -62,8 +62,9 @@ class Agent:
 class Tail:
     """A further file to follow while the agent runs, such as its session log.
 
-    `pattern` is a glob below `folder`; only files that appear or grow after the spawn are read.
-    Of their lines only those that contain `containing` reach `Conversation.feed`.
+    `pattern` is a glob below `folder`, which may begin with `~` or `$NAME` of the agent's own
+    environment (left out if that is not set); only files that appear or grow after the spawn are
+    read. Of their lines only those that contain `containing` reach `Conversation.feed`.
     """
 
     name: str

@@ -89,8 +89,10 @@ class _File(_Strict):
     agents: dict[Annotated[str, Field(min_length=1)], _Agent] = {}
 
 
-_UNTRUSTED_AGENT = ("argv", "env", "env_from", "base_url", "api_key_env", "program")
-_UNTRUSTED_SERVER = ("base_url", "api_key_env", "local")
+_TRUSTED_AGENT = frozenset({"adapter", "model", "server", "profile"})
+_TRUSTED_SERVER = frozenset({"kind"})
+# What a file that was only found may say. All else could start a program, move a key to another
+# address, loosen a sandbox or call a cloud local; an adapter's own options are its own business.
 
 
 def load_config(
@@ -200,14 +202,12 @@ def _refuse_untrusted(file: _File, path: Path) -> None:
     refused = [
         f"agents.{name}.{key}"
         for name, agent in file.agents.items()
-        for key in _UNTRUSTED_AGENT
-        if key in agent.model_fields_set
+        for key in sorted({*agent.model_fields_set, *(agent.model_extra or {})} - _TRUSTED_AGENT)
     ]
     refused += [
         f"servers.{name}.{key}"
         for name, server in file.servers.items()
-        for key in _UNTRUSTED_SERVER
-        if key in server.model_fields_set
+        for key in sorted(server.model_fields_set - _TRUSTED_SERVER)
     ]
     if refused:
         text = f"{path}: not trusted to set {', '.join(refused)}: the file was found, not named"

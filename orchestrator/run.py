@@ -328,12 +328,12 @@ class Spool:
 
 
 class Tails:
-    """Follows the further files that a command names, as they appear."""
+    """Follows the further files that a command names, as they appear. `env` is the agent's own."""
 
-    def __init__(self, tails: Sequence[Tail], stack: ExitStack) -> None:
-        self._tails = tails
+    def __init__(self, tails: Sequence[Tail], env: Mapping[str, str], stack: ExitStack) -> None:
+        self._tails = [(tail, folder) for tail in tails if (folder := _expanded(tail.folder, env))]
         self._stack = stack
-        self._open: dict[Path, tuple[Tail, Spool]] = {}
+        self._open: dict[tuple[str, Path], tuple[Tail, Spool]] = {}
         # What stands there already belongs to earlier runs.
         self._old = {path: path.stat().st_size for _, path in self._matches()}
 
@@ -348,15 +348,26 @@ class Tails:
 
     def _find(self) -> None:
         for tail, path in self._matches():
-            if path not in self._open:
+            if (tail.name, path) not in self._open:
                 spool = self._stack.enter_context(Spool(path, tail.name))
                 spool.size = self._old.get(path, 0)
-                self._open[path] = (tail, spool)
+                self._open[tail.name, path] = (tail, spool)
 
     def _matches(self) -> Iterator[tuple[Tail, Path]]:
-        for tail in self._tails:
-            for path in Path(tail.folder).glob(tail.pattern):
+        for tail, folder in self._tails:
+            for path in folder.glob(tail.pattern):
                 yield tail, path
+
+
+def _expanded(folder: str, env: Mapping[str, str]) -> Path | None:
+    """The folder with a leading `~` or `$NAME` replaced as the agent would; None if that is not
+    set.
+    """
+    first, _, rest = folder.partition("/")
+    if first == "~" or first.startswith("$"):
+        start = env.get("HOME" if first == "~" else first[1:])
+        return Path(start, rest) if start else None
+    return Path(folder)
 
 
 # --- the run -------------------------------------------------------------------------------------
@@ -517,7 +528,7 @@ class _Run:
             command, self.config.environ, env=plan.task.env, env_from=plan.task.env_from
         )
         with ExitStack() as stack:
-            tails = Tails(command.tails, stack)
+            tails = Tails(command.tails, env, stack)
             async with self.reaper.spawn(
                 command, env=env, stdout=stdout, stderr=stderr, token=plan.run_id
             ) as process:

@@ -129,7 +129,7 @@ def test_json_on_stdout_is_the_outcome_alone(place: Path) -> None:
 
 
 def test_quiet_says_nothing_about_a_success(place: Path) -> None:
-    done = run(place, DONE, flags=("--output", "quiet"))
+    done = run(place, said("hello"), DONE, flags=("--output", "quiet"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

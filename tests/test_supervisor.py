@@ -225,6 +225,7 @@ async def test_an_agent_is_not_stalled_while_a_tool_runs(work: Path, state: Path
         said(type="tool", id="a", status="in_progress"),
         {"sleep": 0.5},
         said(type="tool", id="a", status="completed"),
+        say("x"),
         DONE,
         limits=Limits(stall_s=0.2),
     )
@@ -245,7 +246,7 @@ async def test_the_strictest_limit_holds(work: Path, state: Path) -> None:
 async def test_a_grandchild_that_holds_the_output_open_does_not_hold_the_run(
     work: Path, state: Path
 ) -> None:
-    config = scripted_config(state, {"spawn": [{"hang": True}], "setsid": True}, DONE)
+    config = scripted_config(state, {"spawn": [{"hang": True}], "setsid": True}, say("x"), DONE)
     async with Supervisor(config) as supervisor:
         outcome = await supervisor.run(Task(prompt="p", workspace=work))
     assert outcome.status == "succeeded"
@@ -407,7 +408,7 @@ async def test_a_sink_that_raises_is_dropped_and_the_run_goes_on(work: Path, sta
         calls.append(event.seq)
         raise ValueError("no")
 
-    async with Supervisor(scripted_config(state, DONE)) as supervisor:
+    async with Supervisor(scripted_config(state, say("x"), DONE)) as supervisor:
         outcome = await supervisor.run(Task(prompt="p", workspace=work), bad, seen.append)
     assert outcome.ok
     assert calls == [1]

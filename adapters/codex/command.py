@@ -6,7 +6,6 @@ import re
 import signal
 from collections.abc import Iterable
 from itertools import chain
-from pathlib import PurePath
 from types import MappingProxyType
 
 import orjson
@@ -155,9 +154,11 @@ def _prompt(task: Task) -> str:
 
 
 def _tails(task: Task, agent: Agent) -> tuple[Tail, ...]:
-    folder = str(PurePath(agent.home or "~/.codex") / "sessions")
+    homes = ("~/.codex", "$CODEX_HOME") if agent.home is None else (agent.home,)
     pattern = f"**/rollout-*{task.session_id or ''}.jsonl"
-    return (
-        Tail(name="session", folder=folder, pattern=pattern, containing=b'"turn_id":'),
-        Tail(name="limits", folder=folder, pattern=pattern, containing=b'"used_percent":'),
+    wanted = (("session", b'"turn_id":'), ("limits", b'"used_percent":'))
+    return tuple(
+        Tail(name=name, folder=f"{home}/sessions", pattern=pattern, containing=containing)
+        for home in homes
+        for name, containing in wanted
     )
