@@ -1,7 +1,9 @@
 """How a run ended, decided from all the evidence. Pure; the exit status alone decides nothing.
 
-Success needs all of: the agent's own terminal word, a clean exit, no final error, no denial, no
-tool call left open, for editing kinds a changed tree, and a check that passed where there is one.
+Success needs all of: the agent's own terminal word after its last error, a clean exit, no denial
+and no tool call left open (both forgiven if the check passed), for editing kinds a changed tree,
+for reading kinds an answer, for all others one of the two or a check that passed, and no check that
+failed.
 """
 
 from __future__ import annotations
@@ -78,7 +80,6 @@ class Digest:
     error: Error | None = None
     denied: list[Permission] = field(default_factory=list[Permission])
     calls: dict[str, ToolCallStatus] = field(default_factory=dict[str, ToolCallStatus])
-    wrote: bool = False
     _kinds: dict[str, ToolKind] = field(default_factory=dict[str, ToolKind])
     _asked: dict[str, Permission] = field(default_factory=dict[str, Permission])
 
@@ -108,13 +109,18 @@ class Digest:
         """Ids of the tool calls that began and did not end."""
         return [id_ for id_, status in self.calls.items() if status in {"pending", "in_progress"}]
 
+    @property
+    def wrote(self) -> bool:
+        """Whether a tool call that may have changed something was completed."""
+        return any(
+            status == "completed" and self._kinds.get(id_, "other") not in _READS
+            for id_, status in self.calls.items()
+        )
+
     def _tool_call(self, call: ToolCall) -> None:
         self.calls[call.id] = call.status or self.calls.get(call.id, "pending")
         if call.kind is not None:
             self._kinds[call.id] = call.kind
-        kind = self._kinds.get(call.id, "other")
-        if call.status == "completed" and kind not in _READS:
-            self.wrote = True
 
     def _permission(self, permission: Permission) -> None:
         self._asked[permission.id] = permission
@@ -234,7 +240,8 @@ def _terminal(facts: Facts) -> Failure | None:
 def _silent(exit_: Exit | None) -> str:
     if exit_ is None:
         return "the agent was never started"
-    ended = f"the agent ended (exit {exit_.status}) without saying that it is done"
+    status = "unknown" if exit_.status is None else exit_.status
+    ended = f"the agent ended (exit {status}) without saying that it is done"
     last = exit_.stderr.strip().rsplit("\n", 1)[-1].strip()
     return f"{ended}: {last[:300]}" if last else ended
 
@@ -243,12 +250,13 @@ def _exit(facts: Facts) -> Failure | None:
     status = facts.exit.status if facts.exit else None
     if status == 0:
         return None
-    return Failure(kind="crashed", text=f"the agent said it is done, but exited {status}")
+    how = "how it ended is not known" if status is None else f"exited {status}"
+    return Failure(kind="crashed", text=f"the agent said it is done, but {how}")
 
 
 def _denied(facts: Facts) -> Failure | None:
     denied = facts.digest.denied
-    if not denied or (facts.check is not None and facts.check.passed):
+    if not denied or _passed(facts):
         return None
     what = denied[-1].tool or denied[-1].reason or denied[-1].id
     return Failure(kind="denied", text=f"{len(denied)} action(s) denied, the last: {what}")
@@ -256,7 +264,7 @@ def _denied(facts: Facts) -> Failure | None:
 
 def _left_open(facts: Facts) -> Failure | None:
     calls = facts.digest.open_calls
-    if not calls or (facts.check is not None and facts.check.passed):
+    if not calls or _passed(facts):
         return None
     text = f"the agent ended with {len(calls)} tool call(s) still running"
     return Failure(kind="incomplete", text=text)
@@ -264,13 +272,19 @@ def _left_open(facts: Facts) -> Failure | None:
 
 def _work(facts: Facts) -> Failure | None:
     kind, changes = facts.task.kind, facts.changes
-    if kind in EDITING_KINDS:
-        changed = facts.digest.wrote if changes is None else bool(changes.files)
-        if not changed:
-            return Failure(kind="no_change", text=f"nothing changed, and a {kind} task must change")
-    if kind in READING_KINDS and not (facts.digest.text or "").strip():
+    changed = facts.digest.wrote if changes is None else bool(changes.files)
+    answered = bool((facts.digest.text or "").strip())
+    if kind in EDITING_KINDS and not changed:
+        return Failure(kind="no_change", text=f"nothing changed, and a {kind} task must change")
+    if kind in READING_KINDS and not answered:
         return Failure(kind="incomplete", text=f"no answer, and a {kind} task must give one")
+    if not (changed or answered or facts.digest.wrote or _passed(facts)):
+        return Failure(kind="incomplete", text="the agent neither answered nor changed anything")
     return None
+
+
+def _passed(facts: Facts) -> bool:
+    return facts.check is not None and facts.check.passed
 
 
 def _check(facts: Facts) -> Failure | None:
@@ -290,7 +304,7 @@ def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
         case Exit(signal=int(number)):
             evidence.append(f"exit: {signal_name(number)}")
         case Exit(status=status):
-            evidence.append(f"exit: {status}")
+            evidence.append(f"exit: {'unknown' if status is None else status}")
     if digest.open_calls:
         evidence.append(f"tool calls left open: {len(digest.open_calls)}")
     if digest.denied:
@@ -308,7 +322,7 @@ def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
     return evidence
 
 
-def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str | None:
+def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str:
     """What to do next, in one line: the agent's own hint, or the usual one for this kind of
     failure.
 
@@ -325,15 +339,18 @@ def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str | 
         else "Is there a key or login"
     )
     match failure.kind:
+        case "unavailable" if server is None and agent.base_url is None:
+            return "Is the network up? If it is, the model's provider is not: try again later."
         case "unavailable":
             return f"Is {place} running{start} and reachable at {agent.base_url or 'its address'}?"
         case "server_error":
-            return f"{place} failed by itself: look at its log, or try again later."
+            return f"The fault lies with {place}: see its log, or try again later."
         case "auth_failed":
             return f"{key} for {agent.base_url or place}? Name its variable with --api-key-env."
         case "model_not_found":
-            model = agent.model or "(none named)"
-            return f"Is the model {model} there{models}? Name another with --model."
+            if agent.model is None:
+                return f"Name a model that is there{models} with --model."
+            return f"Is the model {agent.model} there{models}? Name another with --model."
         case "rate_limited":
             return "Wait for the limit to reset, or use another agent or model."
         case "context_overflow":

@@ -1,0 +1,578 @@
+"""How a run ended: every known trap, every kind of failure, and no success without its evidence."""
+
+import signal
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.adapter import Agent, Exit
+from orchestrator.events import (
+    Changes,
+    Check,
+    Error,
+    ErrorKind,
+    Failure,
+    Message,
+    Notice,
+    Permission,
+    SessionStarted,
+    Status,
+    StopReason,
+    ToolCall,
+    ToolCallStatus,
+    ToolKind,
+    TurnFinished,
+    TurnStarted,
+    Update,
+    Usage,
+)
+from orchestrator.outcome import (
+    STATUS,
+    Digest,
+    Facts,
+    Stopped,
+    decide,
+    finished,
+    remedy,
+    signal_name,
+)
+from orchestrator.server import ModelServer
+from orchestrator.task import EDITING_KINDS, KINDS, READING_KINDS, Kind, Task
+
+DONE = TurnFinished(stop_reason="end_turn")
+ANSWER = Message(text="Fixed it.")
+EDIT = ToolCall(id="edit", kind="edit", status="completed")
+DENIED = Permission(id="p", status="denied", tool="write")
+SOME = Changes(files=["a.py"], insertions=1, deletions=0)
+NOTHING = Changes(files=[], insertions=0, deletions=0)
+PASSED = Check(command="pytest -q", passed=True, exit=0)
+FAILED = Check(command="pytest -q", passed=False, exit=1)
+CLEAN = Exit(status=0)
+
+
+def digest(*updates: Update) -> Digest:
+    folded = Digest()
+    for update in updates:
+        folded.add(update)
+    return folded
+
+
+def facts(*updates: Update, kind: Kind | None = None, exit: Exit | None = CLEAN, **more) -> Facts:
+    task = Task(prompt="do it", kind=kind)
+    return Facts(task=task, digest=digest(*updates), exit=exit, **more)
+
+
+# --- the traps ------------------------------------------------------------------------------------
+
+TRAPS: dict[str, tuple[Facts, Status, ErrorKind | None]] = {
+    "a success": (facts(ANSWER, DONE, changes=SOME), "succeeded", None),
+    "exit 0 and an error in the last event (claude: subtype success, is_error true)": (
+        facts(ANSWER, Error(kind="server_error", text="api_error"), DONE, changes=SOME),
+        "unavailable",
+        "server_error",
+    ),
+    "exit 0 after a fatal connection error (aider)": (
+        facts(Error(kind="unavailable", text="refused")),
+        "unavailable",
+        "unavailable",
+    ),
+    "exit 0 without a terminal event": (facts(ANSWER, EDIT, changes=SOME), "failed", "incomplete"),
+    "nothing at all but exit 0 (gemini after SIGTERM)": (facts(), "failed", "incomplete"),
+    "an empty stdout, exit 1 and a usage error on stderr (codex)": (
+        facts(exit=Exit(status=1, stderr="error: unexpected argument\n")),
+        "failed",
+        "incomplete",
+    ),
+    "a terminal event with a command still running (codex)": (
+        facts(ANSWER, ToolCall(id="c", status="in_progress"), DONE, changes=SOME),
+        "failed",
+        "incomplete",
+    ),
+    "the same, and the check passed": (
+        facts(ANSWER, ToolCall(id="c", status="pending"), DONE, changes=SOME, check=PASSED),
+        "succeeded",
+        None,
+    ),
+    "the same, and the check failed": (
+        facts(ANSWER, ToolCall(id="c", status="pending"), DONE, changes=SOME, check=FAILED),
+        "failed",
+        "incomplete",
+    ),
+    "a denial, exit 0 and success (claude)": (
+        facts(ANSWER, DENIED, DONE, changes=SOME),
+        "denied",
+        "denied",
+    ),
+    "a denial, and the check passed": (
+        facts(ANSWER, DENIED, DONE, changes=SOME, check=PASSED),
+        "succeeded",
+        None,
+    ),
+    "a denial, and the check failed": (
+        facts(ANSWER, DENIED, DONE, changes=SOME, check=FAILED),
+        "denied",
+        "denied",
+    ),
+    "a denial that was granted later": (
+        facts(ANSWER, DENIED, Permission(id="p", status="granted"), DONE, changes=SOME),
+        "succeeded",
+        None,
+    ),
+    "without --yolo: success, exit 0 and no file (qwen)": (
+        facts(ANSWER, DONE, kind="edit", changes=NOTHING),
+        "failed",
+        "no_change",
+    ),
+    "nothing changed, though the check passes": (
+        facts(ANSWER, EDIT, DONE, kind="fix", changes=NOTHING, check=PASSED),
+        "failed",
+        "no_change",
+    ),
+    "nobody looked, and an edit was completed (a replay)": (
+        facts(ANSWER, EDIT, DONE, kind="fix"),
+        "succeeded",
+        None,
+    ),
+    "nobody looked, and it only read (a replay)": (
+        facts(ANSWER, ToolCall(id="r", kind="read", status="completed"), DONE, kind="fix"),
+        "failed",
+        "no_change",
+    ),
+    "nobody looked, and the edit failed (a replay)": (
+        facts(ANSWER, ToolCall(id="e", kind="edit", status="failed"), DONE, kind="fix"),
+        "failed",
+        "no_change",
+    ),
+    "a question without an answer": (
+        facts(Message(text=" \n"), DONE, kind="search", changes=NOTHING),
+        "failed",
+        "incomplete",
+    ),
+    "neither an answer nor a change": (facts(DONE, changes=NOTHING), "failed", "incomplete"),
+    "neither, but the check passes": (
+        facts(DONE, changes=NOTHING, check=PASSED),
+        "succeeded",
+        None,
+    ),
+    "an answer alone": (facts(ANSWER, DONE, changes=NOTHING), "succeeded", None),
+    "only the user's words": (
+        facts(Message(text="do it", role="user"), DONE, changes=NOTHING),
+        "failed",
+        "incomplete",
+    ),
+    "the answer was cut (max_tokens)": (
+        facts(ANSWER, TurnFinished(stop_reason="max_tokens"), changes=SOME),
+        "failed",
+        "incomplete",
+    ),
+    "too many steps": (
+        facts(ANSWER, TurnFinished(stop_reason="max_turn_requests"), changes=SOME),
+        "budget_exceeded",
+        "max_turns",
+    ),
+    "a refusal": (facts(ANSWER, TurnFinished(stop_reason="refusal")), "refused", "refused"),
+    "its turn was cancelled": (
+        facts(ANSWER, TurnFinished(stop_reason="cancelled")),
+        "interrupted",
+        "interrupted",
+    ),
+    "its turn failed without a reason": (
+        facts(ANSWER, TurnFinished(stop_reason="error")),
+        "failed",
+        "unknown",
+    ),
+    "done, but exit 1": (
+        facts(ANSWER, DONE, exit=Exit(status=1), changes=SOME),
+        "failed",
+        "crashed",
+    ),
+    "done, but nobody knows how it ended": (
+        facts(ANSWER, DONE, exit=Exit(), changes=SOME),
+        "failed",
+        "crashed",
+    ),
+    "never started": (facts(exit=None), "failed", "incomplete"),
+    "never started, and it is known why": (
+        facts(Error(kind="spawn", text="no such file"), exit=None),
+        "failed",
+        "spawn",
+    ),
+    "SIGINT from outside": (
+        facts(ANSWER, exit=Exit(signal=signal.SIGINT)),
+        "interrupted",
+        "interrupted",
+    ),
+    "SIGTERM from outside, after it was done": (
+        facts(ANSWER, DONE, exit=Exit(signal=signal.SIGTERM), changes=SOME),
+        "interrupted",
+        "interrupted",
+    ),
+    "SIGHUP": (facts(exit=Exit(signal=signal.SIGHUP)), "interrupted", "interrupted"),
+    "SIGKILL (out of memory)": (
+        facts(ANSWER, DONE, exit=Exit(signal=signal.SIGKILL), changes=SOME),
+        "failed",
+        "crashed",
+    ),
+    "SIGSEGV": (facts(exit=Exit(signal=signal.SIGSEGV)), "failed", "crashed"),
+    "the supervisor's stop, though the agent said it is done": (
+        facts(ANSWER, DONE, changes=SOME, stopped="timed_out", stopped_why="30 min are over"),
+        "timed_out",
+        "timed_out",
+    ),
+    "the check failed": (
+        facts(ANSWER, DONE, changes=SOME, check=FAILED),
+        "failed",
+        "check_failed",
+    ),
+    "the check did not end": (
+        facts(ANSWER, DONE, changes=SOME, check=Check(command="x", passed=False)),
+        "failed",
+        "check_failed",
+    ),
+    "an error in a turn before the last one": (
+        facts(Error(kind="timed_out", text="slow"), TurnStarted(), ANSWER, DONE, changes=SOME),
+        "succeeded",
+        None,
+    ),
+    "a terminal event of a turn before the last one": (
+        facts(TurnStarted(), ANSWER, DONE, TurnStarted(), changes=SOME),
+        "failed",
+        "incomplete",
+    ),
+    "a tool that failed and was left behind": (
+        facts(ANSWER, ToolCall(id="t", status="failed"), DONE, changes=SOME),
+        "succeeded",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("trap", "status", "kind"), TRAPS.values(), ids=TRAPS)
+def test_no_trap_hides_how_it_ended(trap, status, kind):
+    outcome = decide(trap)
+    assert outcome.status == status
+    assert (outcome.error.kind if outcome.error else None) == kind
+
+
+@pytest.mark.parametrize(
+    ("last", "shown"),
+    [
+        ("", "the agent ended (exit 1) without saying that it is done"),
+        (
+            "warning\nerror: no such flag\n\n",
+            "the agent ended (exit 1) without saying that it is done: error: no such flag",
+        ),
+    ],
+)
+def test_a_silent_end_is_explained_by_the_last_line_of_stderr(last, shown):
+    outcome = decide(facts(exit=Exit(status=1, stderr=last)))
+    assert outcome.error == Failure(kind="incomplete", text=shown)
+
+
+def test_a_long_last_line_of_stderr_is_cut():
+    outcome = decide(facts(exit=Exit(status=1, stderr="x" * 10_000)))
+    assert outcome.error is not None
+    assert len(outcome.error.text) < 400
+
+
+@pytest.mark.parametrize("kind", get_args(ErrorKind))
+def test_every_kind_of_error_leads_to_its_status(kind):
+    outcome = decide(facts(ANSWER, Error(kind=kind, text="why", hint="what next"), DONE))
+    expected = kind if kind in get_args(Status) else STATUS.get(kind, "failed")
+    assert outcome.status == expected != "succeeded"
+    assert outcome.error == Failure(kind=kind, text="why", hint="what next")
+
+
+def test_all_kinds_named_like_a_status_lead_to_it():
+    assert {kind: STATUS[kind] for kind in get_args(ErrorKind) if kind in get_args(Status)} == {
+        kind: kind for kind in get_args(ErrorKind) if kind in get_args(Status)
+    }
+
+
+@pytest.mark.parametrize("stopped", get_args(Stopped))
+def test_what_the_supervisor_ended_says_so(stopped):
+    outcome = decide(facts(ANSWER, DONE, changes=SOME, stopped=stopped))
+    assert outcome.status == STATUS.get(stopped, "failed")
+    assert outcome.error == Failure(kind=stopped, text=f"stopped: {stopped}")
+
+
+@pytest.mark.parametrize("kind", sorted(EDITING_KINDS))
+def test_a_kind_that_must_change_something_names_itself(kind):
+    outcome = decide(facts(ANSWER, DONE, kind=kind, changes=NOTHING))
+    assert outcome.error == Failure(
+        kind="no_change", text=f"nothing changed, and a {kind} task must change"
+    )
+
+
+# --- no false success -----------------------------------------------------------------------------
+
+UPDATES = st.lists(
+    st.one_of(
+        st.builds(TurnFinished, stop_reason=st.sampled_from(get_args(StopReason))),
+        st.just(DONE),
+        st.just(TurnStarted()),
+        st.builds(Message, text=st.sampled_from(["", " ", "done"]), role=st.just("assistant")),
+        st.builds(Error, kind=st.sampled_from(get_args(ErrorKind)), text=st.just("why")),
+        st.builds(
+            ToolCall,
+            id=st.sampled_from("ab"),
+            status=st.none() | st.sampled_from(get_args(ToolCallStatus)),
+            kind=st.none() | st.sampled_from(get_args(ToolKind)),
+        ),
+        st.builds(
+            Permission,
+            id=st.sampled_from("ab"),
+            status=st.sampled_from(["requested", "granted", "denied"]),
+        ),
+        st.just(Notice(text="note")),
+        st.just(SessionStarted(session_id="s")),
+    ),
+    max_size=6,
+)
+EXITS = st.none() | st.builds(Exit) | st.one_of(
+    st.builds(Exit, status=st.sampled_from([0, 0, 0, 1, 143])),
+    st.builds(Exit, signal=st.sampled_from([1, 2, 9, 15])),
+)  # fmt: skip
+FACTS = st.builds(
+    Facts,
+    task=st.builds(Task, prompt=st.just("do it"), kind=st.none() | st.sampled_from(KINDS)),
+    digest=st.lists(st.just(DONE), max_size=1).flatmap(
+        lambda last: UPDATES.map(lambda updates: digest(*updates, *last))
+    ),
+    exit=EXITS,
+    stopped=st.none() | st.none() | st.sampled_from(get_args(Stopped)),
+    changes=st.sampled_from([None, SOME, NOTHING]),
+    check=st.sampled_from([None, None, PASSED, FAILED]),
+)
+
+
+def proved(seen: Facts) -> bool:
+    """All that the module's docstring asks of a success."""
+    kind, check = seen.task.kind, seen.check
+    passed = check is not None and check.passed
+    changed = bool(seen.changes.files) if seen.changes else seen.digest.wrote
+    answered = bool((seen.digest.text or "").strip())
+    return (
+        seen.stopped is None
+        and seen.exit is not None
+        and (seen.exit.status, seen.exit.signal) == (0, None)
+        and seen.digest.terminal == "end_turn"
+        and seen.digest.error is None
+        and (passed or not seen.digest.denied)
+        and (passed or not seen.digest.open_calls)
+        and (kind not in EDITING_KINDS or changed)
+        and (kind not in READING_KINDS or answered)
+        and (changed or answered or passed)
+        and (check is None or passed)
+    )
+
+
+@given(FACTS)
+def test_success_needs_all_of_the_evidence_and_all_of_it_is_enough(seen):
+    outcome = decide(seen)
+    assert (outcome.status == "succeeded") == proved(seen)
+    assert (outcome.error is None) == (outcome.status == "succeeded")
+
+
+@given(FACTS)
+def test_the_evidence_ends_with_what_decided(seen):
+    outcome = decide(seen)
+    assert all(outcome.evidence)
+    if outcome.error is not None:
+        assert outcome.evidence[-1] == f"{outcome.error.kind}: {outcome.error.text}"
+        assert "None" not in outcome.error.text
+        assert outcome.error.text
+
+
+@given(FACTS)
+def test_the_outcome_holds_what_is_known_and_nothing_else(seen):
+    usage = Usage(input_tokens=1)
+    outcome = decide(replace(seen, usage=usage))
+    assert outcome.verified == (None if seen.check is None else seen.check.passed)
+    assert (outcome.text, outcome.session_id) == (seen.digest.text, seen.digest.session_id)
+    assert (outcome.changes, outcome.usage) == (seen.changes, usage)
+
+
+@given(FACTS)
+def test_a_check_is_worth_its_time_only_after_a_clean_end(seen):
+    without = replace(seen, check=None)
+    if decide(without).status == "succeeded":
+        assert finished(without)
+    if finished(seen):
+        assert seen.exit == Exit(status=0)
+        assert seen.stopped is None
+        assert seen.digest.error is None
+
+
+@pytest.mark.parametrize("kind", [None, *KINDS])
+@pytest.mark.parametrize("lost", ["terminal", "exit", "error", "answer"])
+def test_a_success_that_loses_one_fact_is_none(kind, lost):
+    whole = facts(ANSWER, EDIT, DONE, kind=kind, changes=SOME)
+    assert decide(whole).status == "succeeded"
+    match lost:
+        case "terminal":
+            less = facts(ANSWER, EDIT, kind=kind, changes=SOME)
+        case "exit":
+            less = replace(whole, exit=Exit(status=1))
+        case "error":
+            error = Error(kind="unknown", text="why")
+            less = facts(ANSWER, EDIT, error, DONE, kind=kind, changes=SOME)
+        case _:
+            less = facts(DONE, kind=kind, changes=NOTHING)
+    assert decide(less).status != "succeeded"
+
+
+# --- the digest -----------------------------------------------------------------------------------
+
+
+def test_the_last_words_of_the_assistant_are_the_text():
+    folded = digest(
+        Message(text="first"), Message(text="last"), Message(text="not mine", role="user")
+    )
+    assert folded.text == "last"
+
+
+def test_a_model_once_named_stays_named():
+    folded = digest(
+        SessionStarted(session_id="one", model="m"), SessionStarted(session_id="two", model=None)
+    )
+    assert (folded.session_id, folded.model) == ("two", "m")
+
+
+def test_a_tool_call_that_says_no_status_stays_as_it_was():
+    folded = digest(ToolCall(id="a", status="completed", kind="edit"), ToolCall(id="a", title="t"))
+    assert folded.open_calls == []
+    assert folded.wrote
+    assert digest(ToolCall(id="b")).open_calls == ["b"]
+
+
+def test_a_tool_call_is_judged_by_what_was_said_of_it_in_all():
+    assert not digest(ToolCall(id="a", status="completed"), ToolCall(id="a", kind="read")).wrote
+    assert not digest(
+        ToolCall(id="a", status="completed", kind="edit"), ToolCall(id="a", status="failed")
+    ).wrote
+
+
+@pytest.mark.parametrize("kind", get_args(ToolKind))
+def test_only_a_tool_that_may_change_something_counts_as_work(kind):
+    wrote = digest(ToolCall(id="a", status="completed", kind=kind)).wrote
+    assert wrote == (kind in {"edit", "delete", "move", "execute", "other"})
+
+
+# --- evidence -------------------------------------------------------------------------------------
+
+
+def test_the_evidence_of_a_success_is_told_too():
+    assert decide(facts(ANSWER, DONE, changes=SOME, check=PASSED)).evidence == [
+        "terminal event: end_turn",
+        "exit: 0",
+        "changes: 1 file(s), +1 -0",
+        "check: passed",
+    ]
+
+
+def test_the_evidence_of_a_failure_names_all_that_was_wrong():
+    seen = facts(ANSWER, DENIED, ToolCall(id="c"), DONE, check=FAILED)
+    assert decide(seen).evidence == [
+        "terminal event: end_turn",
+        "exit: 0",
+        "tool calls left open: 1",
+        "denied: 1",
+        "changes: not looked at",
+        "check: failed",
+        "denied: 1 action(s) denied, the last: write",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("exit_", "fact"),
+    [
+        (None, "exit: never started"),
+        (Exit(), "exit: unknown"),
+        (Exit(status=3), "exit: 3"),
+        (Exit(signal=9), "exit: SIGKILL"),
+        (Exit(signal=99), "exit: signal 99"),
+    ],
+)
+def test_the_evidence_says_how_the_process_ended(exit_, fact):
+    evidence = decide(facts(exit=exit_)).evidence
+    assert evidence[:2] == ["terminal event: none", fact]
+
+
+@pytest.mark.parametrize(
+    ("permission", "named"),
+    [
+        (Permission(id="p", status="denied", tool="write", reason="r"), "write"),
+        (Permission(id="p", status="denied", reason="read-only"), "read-only"),
+        (Permission(id="p", status="denied"), "p"),
+    ],
+)
+def test_a_denial_names_what_was_denied(permission, named):
+    error = decide(facts(ANSWER, permission, DONE)).error
+    assert error == Failure(kind="denied", text=f"1 action(s) denied, the last: {named}")
+
+
+def test_signals_have_names():
+    assert [signal_name(2), signal_name(15), signal_name(0)] == ["SIGINT", "SIGTERM", "signal 0"]
+
+
+# --- remedies -------------------------------------------------------------------------------------
+
+CLOUD = Agent(name="codex", adapter="codex", model="gpt-x", api_key_env="OPENAI_API_KEY")
+LOGIN = Agent(name="codex", adapter="codex")
+DESK = Agent(
+    name="codex-ollama",
+    adapter="codex",
+    model="qwen2.5-coder:7b",
+    server="ollama",
+    base_url="http://127.0.0.1:11434",
+    tier="local",
+)
+OLLAMA = ModelServer(
+    name="ollama", title="Ollama", port=11434, start="ollama serve", list_models="ollama list"
+)
+BARE = ModelServer(name="own", title="the own server", port=1)
+
+
+@pytest.mark.parametrize("kind", get_args(ErrorKind))
+@pytest.mark.parametrize(
+    ("agent", "server"), [(CLOUD, None), (LOGIN, None), (DESK, OLLAMA), (LOGIN, BARE)]
+)
+def test_every_kind_of_failure_has_a_remedy_of_one_line(kind, agent, server):
+    text = remedy(Failure(kind=kind, text="why"), agent, server)
+    assert text.endswith((".", "?"))
+    assert "None" not in text
+    assert text.isprintable()
+
+
+@pytest.mark.parametrize("kind", get_args(ErrorKind))
+def test_the_agents_own_hint_comes_first(kind):
+    assert remedy(Failure(kind=kind, text="why", hint="mine"), CLOUD, OLLAMA) == "mine"
+
+
+@pytest.mark.parametrize(
+    ("kind", "agent", "server", "words"),
+    [
+        ("unavailable", DESK, OLLAMA, ["Ollama", "`ollama serve`", "http://127.0.0.1:11434"]),
+        ("unavailable", replace(DESK, base_url=None), OLLAMA, ["Ollama", "its address"]),
+        ("unavailable", DESK, None, ["the model's provider", "http://127.0.0.1:11434"]),
+        ("unavailable", LOGIN, None, ["network"]),
+        ("server_error", DESK, OLLAMA, ["Ollama", "log"]),
+        ("auth_failed", CLOUD, None, ["OPENAI_API_KEY", "--api-key-env"]),
+        ("auth_failed", LOGIN, None, ["key or login", "--api-key-env"]),
+        ("model_not_found", DESK, OLLAMA, ["qwen2.5-coder:7b", "`ollama list`", "--model"]),
+        ("model_not_found", LOGIN, None, ["Name a model", "--model"]),
+        ("context_overflow", DESK, OLLAMA, ["`files:`"]),
+        ("denied", CLOUD, None, ["`access: edit`"]),
+        ("timed_out", CLOUD, None, ["`limits:`"]),
+        ("check_failed", CLOUD, None, ["orchestrate runs resume last"]),
+        ("no_change", CLOUD, None, ["orchestrate runs show last"]),
+        ("crashed", CLOUD, None, ["orchestrate runs show last"]),
+    ],
+)
+def test_a_remedy_names_what_to_do(kind, agent, server, words):
+    text = remedy(Failure(kind=kind, text="why"), agent, server)
+    assert [word for word in words if word not in text] == []
