@@ -120,7 +120,7 @@ def _environment(options: Options, task: Task, values: _Values) -> dict[str, str
     for name, content in chain(options.env.items(), access.env.items()):
         if (text := _as_text(content, values)) is not None:
             env[name] = text
-    return env | dict(task.env)
+    return env
 
 
 _USERS_OWN = (
@@ -140,14 +140,16 @@ def command_of(task: Task, agent: Agent, options: Options) -> Command:
             f"agent {agent.name!r}: it cannot be resumed: `argv` does not use {{session_id}}",
             hint='Add a group such as ["--session", "{session_id}"].',
         )
-    env_from = {name: name for name in (*options.env_from, *task.env_from)}
+    env_from = {name: name for name in options.env_from}
     if agent.home is None:
         env_from |= {name: name for name in _USERS_OWN}
-    secrets: tuple[str, ...] = tuple(task.env_from)
+    env = _environment(options, task, values)
+    secrets: tuple[str, ...] = ()
     if agent.api_key_env is not None:
         name = options.key_env or agent.api_key_env
         env_from[name] = agent.api_key_env
-        secrets = (*secrets, name)
+        env.pop(name, None)
+        secrets = (name,)
     files = dict(_files(options, agent, values))
     stdin = _as_text(options.stdin_or_default(), values)
     if stdin is None:
@@ -157,7 +159,7 @@ def command_of(task: Task, agent: Agent, options: Options) -> Command:
     return Command(
         argv=_argv(options, task, agent, values),
         cwd=str(task.workspace),
-        env=_environment(options, task, values),
+        env=env,
         env_from=env_from,
         secrets=secrets,
         stdin=stdin.encode() if stdin else None,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, PlainValidator, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from adapters.jsonl.paths import PathField, Scope, WhenField, is_list
 from adapters.jsonl.values import (
@@ -25,6 +24,7 @@ from adapters.jsonl.values import (
     KindWord,
     PlanWord,
     RanWord,
+    Regex,
     RoleWord,
     Scalar,
     StatusWord,
@@ -43,7 +43,7 @@ from adapters.jsonl.values import (
     status_of,
     text_of,
 )
-from orchestrator.adapter import TEXT_LIMIT, error_kind
+from orchestrator.adapter import error_kind
 from orchestrator.events import (
     Context,
     Error,
@@ -70,18 +70,6 @@ from orchestrator.events import (
 # --- conditions ------------------------------------------------------------
 
 
-def _regex(value: object) -> re.Pattern[str]:
-    if not isinstance(value, str):
-        raise ValueError("a regular expression as text")  # noqa: TRY004 (pydantic's to report)
-    try:
-        return re.compile(value)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"no regular expression: {error}") from None
-
-
-Regex = Annotated[re.Pattern[str], PlainValidator(_regex, json_schema_input_type=str)]
-
-
 class Test(Strict):
     """A condition other than equality. All that are given must hold."""
 
@@ -105,7 +93,7 @@ class Test(Strict):
         """Whether the value (None: not there) is as wanted."""
         if self.exists is not None and self.exists != (value is not None):
             return False
-        text = (text_of(value) or shown(value))[:TEXT_LIMIT]
+        text = text_of(value) or shown(value)
         if self.matches is not None and not self.matches.search(text):
             return False
         return self.is_not is None or (value is not None and not _is_any(value, self.is_not))

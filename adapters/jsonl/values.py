@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -75,10 +76,26 @@ Scalar = Annotated[
 ]
 
 
+def _regex(value: object) -> re.Pattern[str]:
+    if not isinstance(value, str):
+        raise ValueError("a regular expression as text")  # noqa: TRY004 (pydantic's to report)
+    try:
+        return re.compile(value)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"no regular expression: {error}") from None
+
+
+Regex = Annotated[re.Pattern[str], PlainValidator(_regex, json_schema_input_type=str)]
+
+
 class Lookup(Strict):
     """A value by path with something done to it."""
 
     path: PathField = Field(description="Where the value stands.")
+    find: Regex | None = Field(
+        None,
+        description="A regular expression: its first group, or all of it, of the text there.",
+    )
     map: dict[str, str] | None = Field(
         None, description="Words of the CLI to words of the event; numbers and booleans as text."
     )
@@ -102,6 +119,11 @@ class Lookup(Strict):
         value = self.path.find(scope)
         if value is None or any(same(value, known) for known in self.unknown):
             return None
+        if self.find is not None:
+            found = self.find.search(text_of(value) or shown(value))
+            if found is None:
+                return None
+            value = found[1 if self.find.groups else 0] or ""
         if self.map is not None:
             return self.map.get(shown(value), self.other)
         if self.plus or self.minus:
@@ -198,6 +220,7 @@ RanWord = Annotated[Value, _one_of(RAN)]
 RoleWord = Annotated[Value, _one_of(ROLES)]
 
 
+_NUMERAL = re.compile(r"-?[0-9]{1,15}")
 EXACT = 2**53
 # Larger numbers are no counts; and from 2**64 on they could be read but not written again.
 
@@ -254,12 +277,14 @@ def printed(value: object) -> str | None:
 
 
 def number_of(value: object) -> float | None:
-    """A finite number; a list of numbers (from a path with `[]`) is added up."""
+    """A finite number, or a whole one as text; a list (from a path with `[]`) is added up."""
     match value:
         case bool():
             return None
         case int() | float() if -EXACT < value < EXACT:
             return value
+        case str() if _NUMERAL.fullmatch(value):
+            return int(value)
         case _ if is_list(value):
             numbers = [number for one in value if (number := number_of(one)) is not None]
             return sum(numbers) if numbers else None

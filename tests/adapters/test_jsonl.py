@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from adapters.jsonl import adapter
 from adapters.jsonl.options import options_of
 from orchestrator.adapter import TEXT_LIMIT, Agent, Command, Conversation, Exit
+from orchestrator.config import load_config
 from orchestrator.errors import ConfigError
 from orchestrator.events import (
     Context,
     Error,
+    Event,
     Location,
     Message,
     MessageDelta,
@@ -40,7 +42,9 @@ from orchestrator.events import (
     Update,
     Usage,
 )
+from orchestrator.run import replay
 from orchestrator.task import Access, Task
+from tests.recordings import RECORDINGS, Recording
 
 ROOT = Path(__file__).parent.parent.parent
 END = {"emit": "turn.finished", "when": {"type": "end"}, "stop_reason": "end_turn"}
@@ -135,6 +139,7 @@ WRONG: tuple[tuple[Rule, str], ...] = (
     ({**MESSAGE, "zzz": "."}, "events rule 1 (message): zzz: unknown key; known: each, emit, id,"),
     ({"emit": "message", "text": ".a b"}, "text: no path: '.a b' is not understood from ' b' on"),
     ({"emit": "message", "text": {}}, "events rule 1 (message): text.path: required"),
+    ({"emit": "message", "text": {"path": ".x", "find": "("}}, "text.find: no regular expression"),
     ({"emit": "message", "text": {"path": 1}}, "text.path: a path such as `.part.text`"),
     ({"emit": "message", "text": {"path": ".x", "pth": 1}}, "text.pth: unknown key; did you mean"),
     ({"emit": "message", "text": {"path": ".x", "other": "y"}}, "text: `other` needs `map`"),
@@ -383,12 +388,12 @@ def test_the_key_reaches_the_variable_that_the_cli_reads() -> None:
     assert command(None, agent).env_from == {"MY_KEY": "MY_KEY"}
 
 
-def test_the_tasks_own_variables_come_last() -> None:
-    task = Task(prompt="p", env={"A": "task"}, env_from=("TOKEN",))
-    made = command(task, env={"A": "agent", "B": "agent"})
-    assert made.env == {"HOME": "/home/x", "A": "task", "B": "agent"}
-    assert made.env_from == {"TOKEN": "TOKEN"}
-    assert made.secrets == ("TOKEN",)
+def test_the_key_takes_the_place_of_a_stand_in() -> None:
+    agent = Agent(name="x", adapter="jsonl", api_key_env="MY_KEY", home="/h")
+    options: dict[str, object] = {"key_env": "KEY", "env": {"KEY": "none"}}
+    assert command(**options).env == {"HOME": "/home/x", "KEY": "none"}
+    made = command(None, agent, **options)
+    assert (made.env, made.env_from) == ({"HOME": "/h"}, {"KEY": "MY_KEY"})
 
 
 def test_files_are_written_before_the_start() -> None:
@@ -432,6 +437,7 @@ LINE: dict[str, object] = {
     "true": True,
     "one": 1,
     "float": 1.5,
+    "said": "status 401 it was",
     "empty": "",
 }
 
@@ -488,12 +494,14 @@ def test_of_several_places_the_first_that_is_there_counts() -> None:
     [
         (".one", 1),
         (7, 7),
-        (".numbers[]", 3),
+        (".numbers[]", 6),
         (".map[].n", 3),
-        (".numbers", 3),
+        (".numbers", 6),
         ({"path": ".one", "plus": [".map.l.n", ".none", ".a"]}, 3),
         ({"path": ".map.l.n", "minus": [".one"]}, 1),
         ({"path": ".one", "minus": [".map.l.n"]}, 0),
+        ({"path": ".said", "find": "status ([0-9]+)"}, 401),
+        ({"path": ".one", "find": "^1$", "plus": [".one"]}, 2),
         ({"path": ".one", "unknown": [0, True]}, 1),
         ({"path": ".one", "unknown": [0, 1]}, None),
         ({"path": ".true", "plus": [".one"]}, None),
@@ -525,6 +533,10 @@ def test_numbers_are_counted_and_what_is_none_is_unknown(value: object, tokens: 
         ({"path": ".one", "map": {"1": "edit"}}, "edit"),
         ({"path": ".float", "map": {"1.5": "edit"}}, "edit"),
         ({"path": ".a", "map": {"": "edit"}}, "edit"),
+        ({"path": ".a.b", "find": "e+", "map": {"ee": "edit"}}, "edit"),
+        ({"path": ".a.b", "find": "d(x)?", "map": {"": "edit"}}, "edit"),
+        ({"path": ".a.b", "find": "e+", "map": {}, "other": "fetch"}, "fetch"),
+        ({"path": ".a.b", "find": "x", "map": {}, "other": "fetch"}, None),
     ],
 )
 def test_words_of_the_cli_become_words_of_the_event(value: object, kind: str | None) -> None:
@@ -797,7 +809,8 @@ def test_an_error_without_its_text_is_still_an_error() -> None:
         ({"m": "nope", "s": 503}, "server_error"),
         ({"m": "maximum context length is 8192", "s": 400}, "context_overflow"),
         ({"m": "Connection refused"}, "unavailable"),
-        ({"m": "nope", "s": "401"}, "unknown"),
+        ({"m": "nope", "s": "401"}, "auth_failed"),
+        ({"m": "nope", "s": "4.1"}, "unknown"),
         ({"m": "nope", "n": "Overflow"}, "context_overflow"),
         ({"m": "Connection refused", "n": "Else"}, "unavailable"),
     ],
@@ -1063,6 +1076,7 @@ sources = (
     | st.sampled_from(["x", 1, 0.5, True])
     | st.builds(lambda path, more: {"path": path, "plus": [more]}, paths, paths)
     | st.builds(lambda path, more: {"path": path, "minus": [more], "unknown": [0]}, paths, paths)
+    | st.builds(lambda path, find: {"path": path, "find": find}, paths, st.sampled_from("x.2"))
     | st.lists(paths, min_size=1, max_size=2)
 )
 
@@ -1168,21 +1182,33 @@ def test_whatever_is_described_is_understood_or_refused_with_a_reason(
     assert problems.startswith("agent 'x': ")
 
 
-# --- the example ---------------------------------------------------------------------------------
+# --- the examples --------------------------------------------------------------------------------
+
+EXAMPLES = sorted((ROOT / "examples/jsonl").glob("*.toml"))
 
 
-def example() -> Agent:
-    text = (ROOT / "examples/jsonl/opencode.toml").read_text()
-    described = tomllib.loads(text)["agents"]["opencode"]
+def example(name: str) -> Agent:
+    text = (ROOT / f"examples/jsonl/{name}.toml").read_text()
+    described = tomllib.loads(text)["agents"][name]
     known = {key: described.pop(key) for key in ("adapter", "model", "base_url", "profile")}
-    return Agent(name="opencode", home="/home/x", options=described, **known)
+    return Agent(name=name, home="/home/x", options=described, **known)
 
 
-def test_the_example_is_what_it_says() -> None:
-    about = adapter.about_for(example())
-    assert (about.title, about.resumes, about.key_env) == ("opencode", True, "ORCHESTRATE_KEY")
-    assert about.enforces == ("read", "full")
-    made = adapter.command(Task(prompt="Do it.", session_id="s1", access="read"), example())
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_a_configuration_that_can_be_loaded(path: Path) -> None:
+    config = load_config(path, environ={})
+    (agent,) = [agent for agent in config.agents if agent.adapter == "jsonl"]
+    about = adapter.about_for(agent)
+    assert agent.name == about.title == path.stem
+    assert "@" in about.install
+    assert about.resumes
+    assert (agent.tier, agent.profile) == ("local", "clean")
+
+
+def test_opencode_is_started_as_it_is_described() -> None:
+    agent = example("opencode")
+    assert adapter.about_for(agent).enforces == ("read", "full")
+    made = adapter.command(Task(prompt="Do it.", session_id="s1", access="read"), agent)
     assert made.argv[-2:] == ("--session", "s1")
     assert "--auto" not in made.argv
     assert json.loads(made.env["OPENCODE_PERMISSION"])["edit"] == "deny"
@@ -1191,3 +1217,35 @@ def test_the_example_is_what_it_says() -> None:
     assert provider["options"]["baseURL"] == "http://127.0.0.1:11434/v1"
     assert list(provider["models"]) == ["qwen2.5-coder:32b"]
     assert made.stdin == b"Do it."
+
+
+def test_qwen_is_started_as_it_is_described() -> None:
+    made = adapter.command(Task(prompt="Do it."), replace(example("qwen"), api_key_env="MY_KEY"))
+    assert made.argv[-1] == "--yolo"
+    assert made.env["OPENAI_BASE_URL"] == "http://127.0.0.1:11434/v1"
+    assert made.env_from == {"OPENAI_API_KEY": "MY_KEY"}
+    assert "OPENAI_API_KEY" not in made.env
+    assert list(made.files) == ["/home/x/.qwen/settings.json"]
+
+
+@pytest.mark.parametrize(
+    "recording",
+    [one for one in RECORDINGS if one.facts["adapter"] == "jsonl"],
+    ids=lambda recording: recording.name,
+)
+def test_the_examples_as_they_are_today_understand_every_recording(recording: Recording) -> None:
+    # A recording keeps the options of its day; a better description must still read it.
+    name = recording.meta.parent.name.split("-")[0]
+    events: list[Event] = []
+    outcome = replay(
+        adapter,
+        task=recording.task,
+        agent=example(name),
+        stdout=[recording.stdout],
+        exit_=recording.exit,
+        publish=events.append,
+        changes=recording.changes,
+    )
+    expected = recording.facts["expected"]
+    assert outcome.status in {expected, "failed" if expected == "interrupted" else expected}
+    assert [event.update for event in events if isinstance(event.update, Unparsed)] == []
