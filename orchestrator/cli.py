@@ -290,7 +290,9 @@ def resume(
 def _run(config: Config, task: Task, continued: Continued | None, output: OutputForm) -> NoReturn:
     import anyio
 
-    _configure_logging()
+    from orchestrator.telemetry import log_to_stderr
+
+    log_to_stderr()
     outcome = anyio.run(_supervise, config, task, continued, output)
     _print_outcome(outcome, output, config)
     raise typer.Exit(_status(outcome))
@@ -550,18 +552,6 @@ def _status(outcome: Outcome) -> int:
     return SUCCEEDED if outcome.ok else NOT_SUCCEEDED
 
 
-def _configure_logging() -> None:
-    """The library's log: warnings and worse, to stderr."""
-    import logging
-
-    import structlog
-
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-
-
 def _say(text: str) -> None:
     """To stderr, where everything goes that is not the result."""
     typer.echo(text, err=True)
@@ -605,6 +595,8 @@ def main() -> None:
     """The console script. Never returns."""
     # Importing makes many objects and no garbage: looking for some takes a tenth of the start.
     gc.disable()
+    # Looking for plug-ins of pydantic reads the metadata of every installed package.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         app()
     except SystemExit as end:

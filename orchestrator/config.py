@@ -11,7 +11,8 @@ import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal, TypeVar
@@ -146,8 +147,7 @@ class Adapters(Mapping[str, Adapter]):
     """
 
     def __init__(self) -> None:
-        found = entry_points(group="orchestrator.adapters")
-        self._entries = {entry.name: entry for entry in sorted(found, key=lambda one: one.name)}
+        self._entries = {entry.name: entry for entry in _entries("orchestrator.adapters")}
         self._loaded: dict[str, Adapter] = {}
 
     def __getitem__(self, name: str) -> Adapter:
@@ -178,8 +178,25 @@ def check_adapter(name: str, adapters: Mapping[str, Adapter], where: str) -> Non
     raise ConfigError(f"{where}: no adapter {name!r} (known: {known})", hint=hint)
 
 
+@cache
+def _all_entries() -> tuple[EntryPoint, ...]:
+    # Reads the metadata of every installed package, so once for all groups.
+    return tuple(
+        entry
+        for package in distributions()
+        for entry in package.entry_points
+        if entry.group.startswith("orchestrator.")
+    )
+
+
+def _entries(group: str) -> list[EntryPoint]:
+    """The entry points of a group by name; the first on the path wins."""
+    found = {entry.name: entry for entry in reversed(_all_entries()) if entry.group == group}
+    return [found[name] for name in sorted(found)]
+
+
 def _load(group: str, kind: type[Value]) -> Iterable[tuple[str, Value]]:
-    for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
+    for entry in _entries(group):
         value = entry.load()
         if not isinstance(value, kind):
             raise ConfigError(f"entry point {entry.value}: not a {kind.__name__}")

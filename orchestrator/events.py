@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar, dataclass_transform
 
 import orjson
 
@@ -95,24 +95,45 @@ class Raw:
 # --- values inside updates -----------------------------------------------------------------------
 
 
-@dataclass(kw_only=True)
-class Location:
+Kind = TypeVar("Kind")
+
+
+class _Plain:
+    """`==` and `repr` of all updates. Generated ones, for each class, were half of this import."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        stated = ((name, value) for name, value in vars(self).items() if value is not None)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in stated)})"
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
+def _plain(cls: type[Kind]) -> type[Kind]:
+    return dataclass(kw_only=True, eq=False, repr=False)(cls)
+
+
+@_plain
+class Location(_Plain):
     """A place that a tool touched. `line` counts from 1."""
 
     path: str
     line: int | None = None
 
 
-@dataclass(kw_only=True)
-class PlanEntry:
+@_plain
+class PlanEntry(_Plain):
     """One step of an agent's plan."""
 
     text: str
     status: PlanStatus
 
 
-@dataclass(kw_only=True)
-class Considered:
+@_plain
+class Considered(_Plain):
     """One agent that a route looked at, and why it was taken or not."""
 
     agent: str
@@ -120,8 +141,8 @@ class Considered:
     reason: str
 
 
-@dataclass(kw_only=True)
-class Changes:
+@_plain
+class Changes(_Plain):
     """What changed in a work tree. `diff` is unified, cut at a limit (`truncated`)."""
 
     files: list[str]
@@ -132,8 +153,8 @@ class Changes:
     commit: str | None = None
 
 
-@dataclass(kw_only=True)
-class Failure:
+@_plain
+class Failure(_Plain):
     """Why a run did not succeed: kind, cause in one line, remedy in one line."""
 
     kind: ErrorKind
@@ -144,8 +165,8 @@ class Failure:
 # --- updates: an agent's own words ---------------------------------------------------------------
 
 
-@dataclass(kw_only=True)
-class SessionStarted:
+@_plain
+class SessionStarted(_Plain):
     """The agent's own conversation began, or went on. `session_id` is what it can be resumed
     with.
     """
@@ -156,16 +177,16 @@ class SessionStarted:
     tools: list[str] | None = None
 
 
-@dataclass(kw_only=True)
-class TurnStarted:
+@_plain
+class TurnStarted(_Plain):
     """The agent began to work on a prompt."""
 
     type: Literal["turn.started"] = "turn.started"
     turn: int | None = None
 
 
-@dataclass(kw_only=True)
-class TurnFinished:
+@_plain
+class TurnFinished(_Plain):
     """The agent's own word that a turn ended: the terminal event that success needs."""
 
     type: Literal["turn.finished"] = "turn.finished"
@@ -173,8 +194,8 @@ class TurnFinished:
     turn: int | None = None
 
 
-@dataclass(kw_only=True)
-class MessageDelta:
+@_plain
+class MessageDelta(_Plain):
     """A piece of a message's text. The whole follows as `Message` with the same id."""
 
     type: Literal["message.delta"] = "message.delta"
@@ -183,8 +204,8 @@ class MessageDelta:
     role: Literal["assistant", "user"] = "assistant"
 
 
-@dataclass(kw_only=True)
-class Message:
+@_plain
+class Message(_Plain):
     """A whole message. The assistant's last one is the run's text."""
 
     type: Literal["message"] = "message"
@@ -193,8 +214,8 @@ class Message:
     role: Literal["assistant", "user"] = "assistant"
 
 
-@dataclass(kw_only=True)
-class ThoughtDelta:
+@_plain
+class ThoughtDelta(_Plain):
     """A piece of the model's reasoning."""
 
     type: Literal["thought.delta"] = "thought.delta"
@@ -202,8 +223,8 @@ class ThoughtDelta:
     id: str | None = None
 
 
-@dataclass(kw_only=True)
-class Thought:
+@_plain
+class Thought(_Plain):
     """A whole block of the model's reasoning."""
 
     type: Literal["thought"] = "thought"
@@ -211,8 +232,8 @@ class Thought:
     id: str | None = None
 
 
-@dataclass(kw_only=True)
-class ToolCall:
+@_plain
+class ToolCall(_Plain):
     """A tool call: an upsert by id. `input` is any JSON value; `exit_code` is a command's."""
 
     type: Literal["tool_call"] = "tool_call"
@@ -227,8 +248,8 @@ class ToolCall:
     exit_code: int | None = None
 
 
-@dataclass(kw_only=True)
-class Plan:
+@_plain
+class Plan(_Plain):
     """The agent's plan, whole: it replaces the one before."""
 
     type: Literal["plan"] = "plan"
@@ -236,8 +257,8 @@ class Plan:
     id: str | None = None
 
 
-@dataclass(kw_only=True)
-class Permission:
+@_plain
+class Permission(_Plain):
     """The agent asked to do something, or was allowed or denied it."""
 
     type: Literal["permission"] = "permission"
@@ -247,8 +268,8 @@ class Permission:
     reason: str | None = None
 
 
-@dataclass(kw_only=True)
-class Subagent:
+@_plain
+class Subagent(_Plain):
     """An agent that this agent started. `child_run_id` is set when it is a run of ours."""
 
     type: Literal["subagent"] = "subagent"
@@ -258,8 +279,8 @@ class Subagent:
     child_run_id: str | None = None
 
 
-@dataclass(kw_only=True)
-class Usage:
+@_plain
+class Usage(_Plain):
     """Tokens and cost, always a delta for this run; the sum of all is the run's. None is unknown, 0
     is zero.
 
@@ -277,8 +298,8 @@ class Usage:
     scope: Literal["call", "turn", "run"] = "call"
 
 
-@dataclass(kw_only=True)
-class Context:
+@_plain
+class Context(_Plain):
     """Occupancy of the model's context window, in tokens. Never confused with usage."""
 
     type: Literal["context"] = "context"
@@ -286,8 +307,8 @@ class Context:
     size: int | None = None
 
 
-@dataclass(kw_only=True)
-class RateLimit:
+@_plain
+class RateLimit(_Plain):
     """The provider's word on its limits; `resets_at` is RFC 3339."""
 
     type: Literal["rate_limit"] = "rate_limit"
@@ -295,8 +316,8 @@ class RateLimit:
     resets_at: str | None = None
 
 
-@dataclass(kw_only=True)
-class Retry:
+@_plain
+class Retry(_Plain):
     """A request is tried again by the agent itself; `delay_s` in seconds."""
 
     type: Literal["retry"] = "retry"
@@ -306,16 +327,16 @@ class Retry:
     delay_s: float | None = None
 
 
-@dataclass(kw_only=True)
-class Notice:
+@_plain
+class Notice(_Plain):
     """Something worth knowing that decides nothing."""
 
     type: Literal["notice"] = "notice"
     text: str
 
 
-@dataclass(kw_only=True)
-class Error:
+@_plain
+class Error(_Plain):
     """Something failed. The last one before an unsuccessful end is the cause; `hint` is the
     remedy.
     """
@@ -327,8 +348,8 @@ class Error:
     hint: str | None = None
 
 
-@dataclass(kw_only=True)
-class Output:
+@_plain
+class Output(_Plain):
     """A line that is not of the agent's protocol: plain text."""
 
     type: Literal["output"] = "output"
@@ -336,8 +357,8 @@ class Output:
     text: str
 
 
-@dataclass(kw_only=True)
-class Unparsed:
+@_plain
+class Unparsed(_Plain):
     """A line that no rule of the adapter knows. Never dropped; `text` may be cut, the spool has it
     whole.
     """
@@ -351,8 +372,8 @@ class Unparsed:
 # --- updates: the supervisor's -------------------------------------------------------------------
 
 
-@dataclass(kw_only=True)
-class Outcome:
+@_plain
+class Outcome(_Plain):
     """How a run or a task ended, with the facts that led to it. Decided by `outcome.decide`.
 
     `verified` is what the task's check said, None without a check. `usage` sums the run's; an
@@ -388,8 +409,8 @@ class Outcome:
             )
 
 
-@dataclass(kw_only=True)
-class TaskStarted:
+@_plain
+class TaskStarted(_Plain):
     """A task began; it may have 0..n runs."""
 
     type: Literal["task.started"] = "task.started"
@@ -398,24 +419,24 @@ class TaskStarted:
     needs: list[str] | None = None
 
 
-@dataclass(kw_only=True)
-class TaskFinished:
+@_plain
+class TaskFinished(_Plain):
     """A task ended."""
 
     type: Literal["task.finished"] = "task.finished"
     outcome: Outcome
 
 
-@dataclass(kw_only=True)
-class JobFinished:
+@_plain
+class JobFinished(_Plain):
     """An invocation ended; its status is the worst of its tasks'."""
 
     type: Literal["job.finished"] = "job.finished"
     outcome: Outcome
 
 
-@dataclass(kw_only=True)
-class RunStarted:
+@_plain
+class RunStarted(_Plain):
     """One attempt began, by the envelope's agent. `argv` is redacted; `server` is the base URL."""
 
     type: Literal["run.started"] = "run.started"
@@ -429,16 +450,16 @@ class RunStarted:
     cwd: str | None = None
 
 
-@dataclass(kw_only=True)
-class RunFinished:
+@_plain
+class RunFinished(_Plain):
     """One attempt ended: the last event of a run, exactly one."""
 
     type: Literal["run.finished"] = "run.finished"
     outcome: Outcome
 
 
-@dataclass(kw_only=True)
-class RouteSelected:
+@_plain
+class RouteSelected(_Plain):
     """The envelope's agent was chosen, and why, with every agent that was considered."""
 
     type: Literal["route.selected"] = "route.selected"
@@ -447,8 +468,8 @@ class RouteSelected:
     considered: list[Considered]
 
 
-@dataclass(kw_only=True)
-class RouteVerified:
+@_plain
+class RouteVerified(_Plain):
     """What really served. `claimed` (the agent's word) is never shown as verified."""
 
     type: Literal["route.verified"] = "route.verified"
@@ -457,8 +478,8 @@ class RouteVerified:
     server: str | None = None
 
 
-@dataclass(kw_only=True)
-class RouteEscalated:
+@_plain
+class RouteEscalated(_Plain):
     """The task moved on to another agent."""
 
     type: Literal["route.escalated"] = "route.escalated"
@@ -467,16 +488,16 @@ class RouteEscalated:
     why: str
 
 
-@dataclass(kw_only=True)
-class ProcessSpawned:
+@_plain
+class ProcessSpawned(_Plain):
     """The agent's process was started."""
 
     type: Literal["process.spawned"] = "process.spawned"
     pid: int
 
 
-@dataclass(kw_only=True)
-class ProcessExited:
+@_plain
+class ProcessExited(_Plain):
     """The agent's process ended: exit status or signal number; CPU seconds, peak memory in
     bytes.
     """
@@ -489,16 +510,16 @@ class ProcessExited:
     max_rss: int | None = None
 
 
-@dataclass(kw_only=True)
-class ProcessReaped:
+@_plain
+class ProcessReaped(_Plain):
     """Nothing of the agent's tree is left; `survivors` had outlived it and were killed."""
 
     type: Literal["process.reaped"] = "process.reaped"
     survivors: int
 
 
-@dataclass(kw_only=True)
-class Stall:
+@_plain
+class Stall(_Plain):
     """No progress for `seconds`; `budget` says which wait it was."""
 
     type: Literal["stall"] = "stall"
@@ -507,8 +528,8 @@ class Stall:
     action: str
 
 
-@dataclass(kw_only=True)
-class Limit:
+@_plain
+class Limit(_Plain):
     """A limit was reached. `value` is what was measured, in the limit's own unit."""
 
     type: Literal["limit"] = "limit"
@@ -518,16 +539,16 @@ class Limit:
     enforced: Literal["call", "turn", "run"] = "run"
 
 
-@dataclass(kw_only=True)
-class WorkspaceChanged:
+@_plain
+class WorkspaceChanged(_Plain):
     """What the run changed in the work tree."""
 
     type: Literal["workspace.changed"] = "workspace.changed"
     changes: Changes
 
 
-@dataclass(kw_only=True)
-class Check:
+@_plain
+class Check(_Plain):
     """The task's check ran: exit status (None: it did not end by itself) and the end of its
     output.
     """

@@ -74,6 +74,7 @@ from orchestrator.process import (
 )
 from orchestrator.route import Route, considered
 from orchestrator.task import Limits, Task
+from orchestrator.telemetry import warn
 from orchestrator.usage import add, priced
 from orchestrator.workspace import Snapshot, UnseenError, changes, snapshot
 
@@ -89,7 +90,6 @@ __all__ = [
     "open_reaper",
     "perform",
     "replay",
-    "warn",
 ]
 # Reaper and open_reaper are not ours: the supervisor holds one open, but
 # `process` is imported by this module and its neighbours only.
@@ -106,13 +106,6 @@ SECRET_LENGTH = 8
 # A shorter value is no key, and blanking it would tear holes into ordinary text.
 
 Publish = Callable[[Event], None]
-
-
-def warn(text: str, **facts: object) -> None:
-    """A warning to the library's log; structlog is not loaded before there is one."""
-    import structlog
-
-    structlog.get_logger("orchestrate").warning(text, **facts)
 
 
 def new_run_id() -> str:

@@ -32,9 +32,9 @@ from orchestrator.run import (
     new_run_id,
     open_reaper,
     perform,
-    warn,
 )
 from orchestrator.task import DEFAULT_LIMITS, Task
+from orchestrator.telemetry import warn
 from orchestrator.usage import add
 from orchestrator.workspace import make_scratch
 
