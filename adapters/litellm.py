@@ -547,6 +547,8 @@ class LiteLLMConversation:
         hint: str | None = None
         if (missing := said.get("missing")) is not None:
             kind, hint = "spawn", f"{missing} is missing. {ABOUT.install}"
+        elif (unset := said.get("unset")) is not None:
+            hint = f"Set {unset}, or name the variable that holds the key with --api-key-env."
         elif kind == "auth_failed" and self.key is not None:
             hint = f"Is the key in {self.key} valid for this provider and model?"
         retryable = said.get("retryable")

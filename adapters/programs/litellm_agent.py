@@ -1005,7 +1005,7 @@ def work(settings: Settings, run: Run) -> NoReturn:
     import_agent(run)
     if missing := missing_key(settings):
         text = f"no key: {missing} is not set"
-        run.fail(FAILED, "error", text, kind="auth_failed", retryable=False)
+        run.fail(FAILED, "error", text, kind="auth_failed", unset=missing, retryable=False)
     caller = Caller(settings, run.lines)
     agent = agent_of(settings, run, caller, history)
     run.lines.say("turn")

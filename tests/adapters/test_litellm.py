@@ -469,6 +469,16 @@ def test_an_error_names_the_variable_of_the_refused_key() -> None:
     assert error.hint is None
 
 
+@pytest.mark.parametrize(
+    ("case", "variable"), [("missing_key", "NOT_SET"), ("missing_keys", "OPENROUTER_API_KEY")]
+)
+def test_a_key_that_is_not_set_is_named_with_what_to_do(case: str, variable: str) -> None:
+    _, outcome = recorded(case).play()
+    assert outcome.error is not None
+    assert outcome.error.text == f"no key: {variable} is not set"
+    assert (outcome.error.hint or "").startswith(f"Set {variable}, or name ")
+
+
 def test_an_error_without_a_kind_is_judged_by_its_text() -> None:
     [error, *_] = fed({"type": "error", "text": "Service Unavailable", "status": 503})
     assert error == Error(kind="server_error", text="Service Unavailable")
