@@ -158,10 +158,11 @@ async def test_what_the_block_raises_comes_out_as_it_is(tmp_path):
 
 
 async def test_output_goes_to_files_of_mode_0400_that_only_grow(desk):
-    async with desk.spawn("sh", "-c", "echo one; echo two >&2; : >/dev/stdout") as process:
+    async with desk.spawn("sh", "-c", "echo one; echo two >&2") as process:
         await process.wait()
         assert stat.S_IMODE(desk.out.stat().st_mode) == 0o400
         flags = await desk.output("sh", "-c", "cat /proc/self/fdinfo/1")
+    assert (desk.folder / "1.out").read_text() == "one\n"
     assert (desk.folder / "1.err").read_text() == "two\n"
     fields = dict(line.split(":\t") for line in flags.decode().splitlines())
     assert int(fields["flags"], 8) & os.O_APPEND
@@ -399,6 +400,10 @@ async def test_a_program_is_not_looked_for_in_the_folder_it_is_to_work_in(desk):
         assert error.errno == errno.ENOENT
     async with desk.spawn("trap", env={"PATH": f"/nowhere:{desk.folder}"}) as process:
         assert (await process.wait()).status == 0
+    trap.chmod(0o644)
+    denied = await desk.refusal("trap", env={"PATH": f"{desk.folder}:/nowhere"})
+    assert denied.errno == errno.EACCES
+    assert (await desk.refusal("trap", env={"PATH": f"{trap}:/usr/bin"})).errno == errno.ENOENT
 
 
 @contextmanager
