@@ -92,6 +92,11 @@ _VERSIONED = frozenset({"openai", "lm_studio", "hosted_vllm", "llamafile", "cust
 _UNVERSIONED = frozenset({"ollama_chat", "anthropic"})
 """Providers that put the whole path behind the address themselves."""
 
+_WHOLE = frozenset({"gemini", "vertex_ai", "vertex_ai_beta"})
+"""Providers that are asked for whole answers: in their streams LiteLLM makes up a `stop` for every
+piece, so that an answer that was cut would pass for a finished one (seen in 1.106.2).
+"""
+
 _UNNAMED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"gpt-|chatgpt-|o\d|codex-|ft:gpt"), "openai"),
     (re.compile(r"claude"), "anthropic"),
@@ -333,7 +338,7 @@ def _environment(agent: Agent, provider: str) -> _Access:
 OPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "model_kwargs": "table of arguments for every call of the model: {temperature = 0}",
-        "stream": "false: ask for whole answers, for a server that cannot stream",
+        "stream": "true or false: ask for a stream or for whole answers (a stream, but for Gemini)",
         "writable": "list of further folders that commands may write to (access: read, edit)",
         "command_timeout_s": "seconds after which a command of the model is killed (120)",
         "request_timeout_s": "seconds without a byte after which a call of the model fails (600)",
@@ -419,6 +424,7 @@ class LiteLLM:
             "hidden": [name for name in access.passed if name not in task.env_from],
             "secrets": list(access.secrets),
             "model_kwargs": {**defaults, **(kwargs if _is_table(kwargs) else {})},
+            "stream": provider not in _WHOLE,
             "steps": task.limits.steps,
             "cost_usd": task.limits.cost_usd,
             **options,

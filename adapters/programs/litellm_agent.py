@@ -562,9 +562,7 @@ class Caller:
 
         try:
             cost = litellm.completion_cost(response, model=self._settings.model)
-        except (
-            Exception
-        ):  # litellm raises Exception subclasses of its own for models without a price
+        except Exception:  # one of LiteLLM's own: the model has no price
             return None
         return float(cost) or None  # LiteLLM's 0 is "no price known"
 
