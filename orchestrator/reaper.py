@@ -759,11 +759,13 @@ def _guard(control: socket.socket, supervisor: int) -> None:
         os.set_inheritable(descriptor, False)  # noqa: FBT003
     _prepare(b"orch-guard")
     _ignore_signals()
+    alarm = _child_alarm()  # before there is a child: a host may have had SIGCHLD ignored
     me = os.pidfd_open(os.getpid())
     child = os.fork()
     if child == 0:
         status = 1
         try:
+            os.close(alarm)
             os.setsid()
             _prepare(b"orch-reaper")
             _Reaper(control, supervisor, me).serve()
@@ -774,7 +776,6 @@ def _guard(control: socket.socket, supervisor: int) -> None:
             os._exit(status)
     control.close()
     os.close(me)
-    alarm = _child_alarm()
     reaper = os.pidfd_open(child)
     ended = _watch(child, reaper, supervisor, alarm)
     if not ended:

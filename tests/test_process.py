@@ -119,6 +119,18 @@ async def test_the_signal_that_ended_it_is_exact(desk, name):
     assert (ended.status, ended.signal) == (None, number)
 
 
+async def test_exit_statuses_are_exact_also_in_a_host_that_ignores_sigchld(tmp_path):
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        async with (
+            open_reaper() as reaper,
+            Desk(reaper, tmp_path).spawn("sh", "-c", "sh -c 'exit 7'; exit $?") as process,
+        ):
+            assert (await process.wait()).status == 7
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 async def test_several_may_wait_and_again_afterwards(desk):
     seen = []
 
