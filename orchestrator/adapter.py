@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
-from typing import Literal, Protocol, TypeGuard
+from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
 import orjson
 
@@ -187,6 +187,20 @@ class Adapter(Protocol):
     def conversation(self, task: Task, agent: Agent, before: Usage | None) -> Conversation:
         """A fresh conversation; `before` is the usage of the session that is resumed, if known."""
         ...
+
+
+@runtime_checkable
+class SpeaksForSeveral(Protocol):
+    """What an adapter also is, if which CLI it speaks for depends on the agent."""
+
+    def about_for(self, agent: Agent) -> About:
+        """What this agent's CLI is. Raises ConfigError if the agent's options do not fit."""
+        ...
+
+
+def about_of(adapter: Adapter, agent: Agent) -> About:
+    """What this agent's CLI is. Raises ConfigError if the agent's options do not fit."""
+    return adapter.about_for(agent) if isinstance(adapter, SpeaksForSeveral) else adapter.about
 
 
 def _nothing(exit: Exit) -> Iterable[Update]:

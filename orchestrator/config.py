@@ -366,6 +366,14 @@ def agents_for(name: str | None, config: Config) -> tuple[Agent, ...]:
     return (*first, *(agent for agent in agents if agent.name != named))
 
 
+def port_of(base_url: str) -> int | None:
+    """The port that a URL names, or None."""
+    try:
+        return urlsplit(base_url if "://" in base_url else f"//{base_url}").port
+    except ValueError:
+        return None
+
+
 def _discovered(config: Config) -> list[Agent]:
     """An agent for each adapter with a program, and one for each server that the environment names.
 
@@ -402,6 +410,7 @@ def _agents_of(name: str, config: Config) -> Iterator[Agent]:
                 model=model,
                 server=kind.name,
                 base_url=base_url,
+                api_key_env=kind.key_env if kind.key_env in config.environ else None,
                 tier=tier_of(base_url) if base_url else "local",
                 profile="clean",
             )

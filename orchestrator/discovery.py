@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from orchestrator.adapter import Agent, Program
+from orchestrator.adapter import Agent, Program, about_of
 from orchestrator.config import Config
 from orchestrator.errors import ConfigError
 from orchestrator.events import Error
@@ -40,33 +40,44 @@ def locate(program: Program, config: Config) -> str | None:
     return None if found is None else _native(Path(found), program)
 
 
-def look(agents: Sequence[Agent], config: Config) -> tuple[list[Agent], State]:
-    """The agents with their programs found, and the problems of those that cannot run."""
+def look(
+    agents: Sequence[Agent], config: Config, *, named: bool = False
+) -> tuple[list[Agent], State]:
+    """The agents with their programs found, and the problems of those that cannot run.
+
+    Wrong options of an agent that was `named` are wrong input: raises ConfigError. Those of one
+    among many only rule it out.
+    """
     placed: list[Agent] = []
     problems: dict[str, str] = {}
-    found: dict[str, str | None] = {}
+    found: dict[Program, str | None] = {}
     for agent in agents:
         try:
-            about = config.adapters[agent.adapter].about
+            about = about_of(config.adapters[agent.adapter], agent)
         except ConfigError as error:
+            if named:
+                raise
             problems[agent.name] = str(error)
             placed.append(agent)
             continue
         if about.program is None:
             placed.append(agent)
             continue
-        if agent.adapter not in found:
-            found[agent.adapter] = locate(about.program, config)
-        path = found[agent.adapter]
+        if about.program not in found:
+            found[about.program] = locate(about.program, config)
+        path = found[about.program]
         if path is None:
             problems[agent.name] = f"{about.program.name} is not installed ({about.install})"
         placed.append(replace(agent, program=path))
-    return placed, State(problems=problems)
+    kinds = {
+        kind.port: kind.name for kind in config.servers.values() if kind.owns_port and kind.port
+    }
+    return placed, State(problems=problems, kinds=kinds)
 
 
 async def version(agent: Agent, config: Config, reaper: Reaper) -> str | None:
     """The version that the agent's program states, or None. Asked once for each build of it."""
-    about = config.adapters[agent.adapter].about
+    about = about_of(config.adapters[agent.adapter], agent)
     if agent.program is None or not about.version_argv:
         return None
     cache = config.state / "versions" / _fingerprint(agent.program)
