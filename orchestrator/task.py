@@ -367,12 +367,11 @@ def _task(value: Mapping[str, object], tree: _Tree, folder: Path) -> Task:
         model = TaskModel.model_validate(value)
     except ValidationError as error:
         raise tree.refusal(error) from None
-    workspace, template = folder, None
-    match model.workspace:
-        case ScratchModel(scratch=scratch):
-            template = folder / Path(scratch).expanduser()
-        case str(path):
-            workspace = folder / Path(path).expanduser()
+    place = model.workspace
+    if isinstance(place, ScratchModel):
+        workspace, template = folder, folder / Path(place.scratch).expanduser()
+    else:
+        workspace, template = folder / Path(place).expanduser(), None
     return Task(
         prompt=model.prompt,
         name=model.name,

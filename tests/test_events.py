@@ -295,6 +295,17 @@ def test_a_success_whose_check_failed_is_not_ok():
         outcome.check()
 
 
+def test_updates_are_equal_by_kind_and_by_what_they_say():
+    assert Message(text="a") == Message(text="a")
+    assert Message(text="a") != Message(text="b")
+    assert Message(text="a") != events.Thought(text="a")
+    assert Usage(input_tokens=0) != Usage()
+
+
+def test_an_update_shows_what_it_states():
+    assert repr(Usage(input_tokens=0)) == "Usage(type='usage', input_tokens=0, scope='call')"
+
+
 def test_two_outcomes_share_no_evidence():
     one, other = Outcome(status="failed"), Outcome(status="failed")
     one.evidence.append("seen")

@@ -388,10 +388,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a later version": ("version: 2\nprompt: x", "1:10: version: found the number 2; allowed: 1"),
     "a bad name": (
         "prompt: x\nname: a b",
-        (
-            "2:7: name: found 'a b'; allowed: letters, digits, `.`, `_`, `-`, at most 64, the first a "
-            "letter or digit"
-        ),
+        "2:7: name: found 'a b'; allowed: letters, digits, `.`, `_`, `-`, at most 64, the first a",
     ),
     "a number for a folder": (
         "prompt: x\nworkspace: 3",
@@ -663,9 +660,11 @@ def test_any_bytes_are_a_task_or_a_task_file_error_with_places(raw):
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=5,
-)  # fmt: skip
+)
 
 
 @given(st.dictionaries(st.sampled_from([*TaskModel.model_fields, "zzz"]), VALUES, max_size=6))
