@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -82,7 +82,7 @@ class Completed:
 class _Start:
     argv: tuple[str, ...]
     cwd: str
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)  # holds keys
     token: str
 
     def encode(self) -> bytes:
@@ -427,6 +427,8 @@ class Reaper:
         for descriptor in (self._guard_end, self._process, self._log):
             if descriptor is not None:
                 os.close(descriptor)
+        self._guard_end = self._process = None
+        self._log = -1
 
     async def _guard_ended(self, seconds: float) -> bool:
         if self._guard_end is None or self._gone.is_set():

@@ -192,11 +192,20 @@ def _signal_groups(members: list[Seen], number: int, spared: frozenset[int]) -> 
 def _signal_group(group: int, members: list[Seen], number: int) -> None:
     for seen in members:
         try:
-            if os.getpgid(seen.pid) == group:
-                os.killpg(group, number)
-                return
-        except (ProcessLookupError, PermissionError):
-            continue  # gone, or another user's: try the next member
+            is_member = os.getpgid(seen.pid) == group
+        except ProcessLookupError:
+            continue
+        if is_member and _signalled(os.killpg, group, number):
+            return
+
+
+def _signalled(kill: Callable[[int, int], None], target: int, number: int) -> bool:
+    """False: it is gone, or another user's."""
+    try:
+        kill(target, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 # --- messages ------------------------------------------------------------------------------------
@@ -498,10 +507,8 @@ class _Reaper:
         elif run.running:
             # The leader is not reaped yet, so its number is its own. Before its setsid: no group.
             for number in signals:
-                try:
-                    os.killpg(run.pid, number)
-                except ProcessLookupError:
-                    os.kill(run.pid, number)
+                if not _signalled(os.killpg, run.pid, number):
+                    _signalled(os.kill, run.pid, number)
 
     def _members(self, run: _Run) -> list[Seen]:
         """The tree as it is, or, when many ask at once, as it was a moment ago."""
@@ -638,7 +645,7 @@ class _Reaper:
         if not due or (pid, seen.start) in run.killed:
             return True
         self._kill(run, [seen])
-        os.kill(pid, signal.SIGKILL)  # if it has left the group just now; it is ours, so it is it
+        _signalled(os.kill, pid, signal.SIGKILL)  # should it have left that group just now
         return False
 
     def _kill(self, run: _Run, members: list[Seen]) -> None:
@@ -725,8 +732,9 @@ def _become(
         os.chdir(cwd)
         stage = b"program"
         _execute(argv, env)
-    except OSError as error:
-        os.write(report, b"%s %d" % (stage, error.errno or 0))
+    except Exception as error:  # noqa: BLE001 (whatever it is, the agent has not started)
+        number = error.errno if isinstance(error, OSError) else None
+        os.write(report, b"%s %d" % (stage, number or errno.EINVAL))
     finally:
         os._exit(127)
 

@@ -18,7 +18,7 @@ import pytest
 
 from orchestrator import process as module
 from orchestrator.adapter import Command
-from orchestrator.errors import SpawnError
+from orchestrator.errors import SpawnError, SupervisionError
 from orchestrator.process import (
     Process,
     Reaper,
@@ -491,6 +491,14 @@ def open_files(pid: int) -> int:
 
 def cmdline(pid: int) -> bytes:
     return read(Path(f"/proc/{pid}/cmdline"))
+
+
+async def test_a_reaper_that_was_closed_refuses(tmp_path):
+    async with open_reaper() as reaper:
+        pass
+    with pytest.raises(SupervisionError, match="the reaper ended"):
+        async with Desk(reaper, tmp_path).spawn("true"):
+            pytest.fail("it was started")
 
 
 async def test_opening_and_closing_leaves_nothing(tmp_path):
