@@ -256,7 +256,7 @@ def find_run(runs: Path, name: str) -> Path:
     """
     known = list_runs(runs)
     if not known:
-        raise InputError(f"there are no runs yet in {runs}")
+        raise InputError(f"no run {name!r}: there are none yet in {runs}")
     if name == "last":
         return known[-1]
     ending = [

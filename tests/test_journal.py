@@ -524,7 +524,7 @@ def test_a_name_that_fits_no_run_or_several_is_refused_with_the_way_on(runs, nam
 
 @pytest.mark.parametrize("name", ["last", "01a1aaaa"])
 def test_before_the_first_run_none_can_be_found(tmp_path, name):
-    with pytest.raises(InputError, match="there are no runs yet in "):
+    with pytest.raises(InputError, match=f"no run '{name}': there are none yet in "):
         find_run(tmp_path, name)
 
 
