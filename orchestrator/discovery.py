@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from orchestrator.adapter import Agent, Program, about_of
-from orchestrator.config import Config
+from orchestrator.config import Config, tier_of
 from orchestrator.errors import ConfigError
 from orchestrator.events import Error
 from orchestrator.process import Reaper, base_environment, run_to_end
@@ -105,7 +105,7 @@ async def preflight(agent: Agent, servers: Mapping[str, ModelServer]) -> Error |
 
     Only a local one is asked: CLIs retry a refused port for minutes, and LiteLLM calls it a 500.
     """
-    if agent.base_url is None or agent.tier == "cloud":
+    if agent.base_url is None or (agent.tier == tier_of(agent.base_url) == "cloud"):
         return None
     url = agent.base_url if "://" in agent.base_url else f"http://{agent.base_url}"
     parts = urlsplit(url)

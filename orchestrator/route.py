@@ -37,7 +37,7 @@ class State:
 
 _REMOTE = re.compile(r"[:-]cloud$")
 # Ollama forwards such models (`gpt-oss:120b-cloud`) to its own cloud: a local address is not
-# enough.
+# enough, and their tokens are not free.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,23 +87,27 @@ def pinned(task: Task, agent: Agent, state: State) -> Agent:
             base_url=task.base_url,
             api_key_env=task.api_key_env,
             server=_kind_at(task.base_url, agent, state),
-            tier=tier_of(task.base_url),
+            tier=agent.tier if task.base_url == agent.base_url else tier_of(task.base_url),
             profile="clean",
         )
     elif task.api_key_env is not None:
         agent = replace(agent, api_key_env=task.api_key_env)
-    return agent
+    return replace(agent, tier="cloud") if _forwarded(agent) else agent
 
 
 def _against(task: Task, agent: Agent, state: State) -> str | None:
     """Why this agent cannot do the task, or None."""
     if task.agent is not None and agent.name != task.agent:
         return f"the task names agent {task.agent!r}"
+    if task.privacy == "local" and _forwarded(agent):
+        return f"privacy: local, and {agent.model} is served by a cloud, whatever the address"
     if task.privacy == "local" and agent.tier == "cloud":
         return "privacy: local, and this agent's model is in the cloud"
-    if task.privacy == "local" and agent.model is not None and _REMOTE.search(agent.model):
-        return f"privacy: local, and {agent.model} is served by a cloud, through a local server"
     return state.problems.get(agent.name)
+
+
+def _forwarded(agent: Agent) -> bool:
+    return agent.model is not None and _REMOTE.search(agent.model) is not None
 
 
 def _kind_at(base_url: str, agent: Agent, state: State) -> str | None:

@@ -722,8 +722,10 @@ def _found(value: object) -> str:
             return f"'{value}'"
         case list():
             return "a list"
-        case _:
+        case dict():
             return "a mapping"
+        case _:
+            return str(value)  # a date, in TOML
 
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
