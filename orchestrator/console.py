@@ -75,7 +75,7 @@ def told(event: Event) -> str | None:
         case Stall(seconds=seconds):
             return f"  stalled: no sign of life for {seconds:g} s"
         case Limit(limit=limit, value=value):
-            return f"  limit reached: {limit} ({value:,.10g})"
+            return f"  limit reached: {shown(limit)} ({value:,.10g})"
         case ProcessReaped(survivors=survivors) if survivors:
             return f"  {survivors} process(es) that the agent left behind were ended"
         case Check(command=command, passed=passed):

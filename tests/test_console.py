@@ -5,7 +5,7 @@ import unicodedata
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.console import one_line, safe, step, summary, table, told
@@ -89,6 +89,7 @@ def test_safe_text_can_be_written_and_keeps_its_lines(text):
     assert shown.count("\t") == text.count("\t")
 
 
+@settings(max_examples=1_000)  # there are some three dozen kinds of update
 @given(strategies.events(TEXT))
 def test_no_event_steers_the_terminal(one):
     for shown in (told(one), step(one)):
