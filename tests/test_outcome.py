@@ -407,6 +407,38 @@ def test_a_check_is_worth_its_time_only_after_a_clean_end(seen):
         assert seen.digest.error is None
 
 
+@pytest.mark.parametrize(
+    ("seen", "over"),
+    [
+        (facts(ANSWER, DONE), True),
+        (facts(DONE, kind="fix", changes=NOTHING), True),
+        (facts(ANSWER, DENIED, ToolCall(id="c"), DONE), True),
+        (facts(ANSWER), False),
+        (facts(ANSWER, DONE, exit=None), False),
+        (facts(ANSWER, DONE, exit=Exit()), False),
+        (facts(ANSWER, DONE, exit=Exit(status=1)), False),
+        (facts(ANSWER, DONE, exit=Exit(signal=15)), False),
+        (facts(Error(kind="unknown", text="why"), DONE), False),
+        (facts(TurnFinished(stop_reason="max_tokens")), False),
+        (facts(ANSWER, DONE, stopped="stalled"), False),
+    ],
+)
+def test_work_is_looked_at_once_the_agent_says_that_it_is_done(seen, over):
+    assert finished(seen) is over
+
+
+@pytest.mark.parametrize(
+    ("check", "text"),
+    [
+        (FAILED, "the check `pytest -q` exited 1"),
+        (Check(command="x", passed=False), "the check `x` did not end in time"),
+    ],
+)
+def test_a_failed_check_says_how(check, text):
+    error = decide(facts(ANSWER, DONE, changes=SOME, check=check)).error
+    assert error == Failure(kind="check_failed", text=text)
+
+
 @pytest.mark.parametrize("kind", [None, *KINDS])
 @pytest.mark.parametrize("lost", ["terminal", "exit", "error", "answer"])
 def test_a_success_that_loses_one_fact_is_none(kind, lost):
