@@ -303,7 +303,8 @@ def test_what_the_supervisor_ended_says_so(stopped):
 def test_a_kind_that_must_change_something_names_itself(kind):
     outcome = decide(facts(ANSWER, DONE, kind=kind, changes=NOTHING))
     assert outcome.error == Failure(
-        kind="no_change", text=f"nothing changed, and a {kind} task must change"
+        kind="no_change",
+        text=f"nothing that git sees changed, and a {kind} task must change something",
     )
 
 
