@@ -1,9 +1,9 @@
 """How a run ended, decided from all the evidence. Pure; the exit status alone decides nothing.
 
-Success needs all of: the agent's own terminal word after its last error, a clean exit, no denial
-and no tool call left open (both forgiven if the check passed), for editing kinds a changed tree,
-for reading kinds an answer, for all others one of the two or a check that passed, and no check that
-failed.
+Success needs all of: the agent's own terminal word, no error in its last turn, a clean exit, no
+denial and no tool call left open (both forgiven if the check passed), for editing kinds a changed
+tree, for reading kinds an answer, for all others at least an answer, a change, a tool that did more
+than read or a check that passed, and no check that failed.
 """
 
 from __future__ import annotations
