@@ -308,3 +308,20 @@ def test_a_line_nobody_knows_keeps_its_text():
     assert decode(encode(event(update, raw=Raw(stream="stdout", offset=3, length=11)))).raw == Raw(
         stream="stdout", offset=3, length=11
     )
+
+
+def test_a_secret_is_taken_out_of_every_free_text_and_no_word_of_the_schema():
+    secret = re.compile("completed|KEY")
+    call = events.ToolCall(
+        id="KEY",
+        status="completed",
+        input={"KEY": ["a KEY", 7, None]},
+        locations=[events.Location(path="KEY/x")],
+    )
+    assert events.redacted(call, secret) == events.ToolCall(
+        id="[redacted]",
+        status="completed",
+        input={"[redacted]": ["a [redacted]", 7, None]},
+        locations=[events.Location(path="[redacted]/x")],
+    )
+    assert call.id == "KEY"
