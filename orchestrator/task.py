@@ -715,17 +715,20 @@ def _found(value: object) -> str:
         case bool():
             return str(value).lower()
         case int() | float():
-            return f"the number {value}"
-        case str() if len(value) > 40:
-            return f"'{value[:37]}...'"
+            return f"the number {_short(value)}"
         case str():
-            return f"'{value}'"
+            return f"'{_short(value)}'"
         case list():
             return "a list"
         case dict():
             return "a mapping"
         case _:
-            return str(value)  # a date, in TOML
+            return _short(value)  # a date, in TOML
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 KINDS: tuple[Kind, ...] = get_args(Kind)

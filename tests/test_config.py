@@ -197,6 +197,10 @@ WRONG = {
         "limits.wall: found '1 day'; allowed: a duration above 0, such as 90s, 30m or 2h",
     ),
     "an endless limit": ("[limits]\nwall = inf", "limits.wall: found the number inf; allowed: a"),
+    "a limit of many digits": (
+        f"[limits]\nwall = {10**400}",
+        f"limits.wall: found the number 1{'0' * 36}...; allowed: a duration above 0",
+    ),
     "a misspelt limit": (
         "[limits]\ncost = 3",
         "limits.cost: unknown key; did you mean `cost_usd`?",
