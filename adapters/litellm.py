@@ -24,6 +24,7 @@ from orchestrator.adapter import (
     Agent,
     Command,
     Exit,
+    Install,
     Program,
     Send,
     error_kind,
@@ -62,11 +63,17 @@ ABOUT = About(
         "from importlib.metadata import version; print(version('mini-swe-agent'))",
     ),
     tested=("2.4.6",),
-    install="python3 -m venv ENV && ENV/bin/pip install mini-swe-agent==2.4.6 mcp, ENV/bin on PATH",
+    install=Install(
+        kind="pip",
+        lock=str(Path(__file__).with_name("locks") / "litellm" / "requirements.txt"),
+        megabytes=400,
+        minutes=2,
+    ),
     dialects=("chat", "ollama"),
     prompt_tokens=1_100,
     resumes=True,
 )
+_AGAIN = f"{ABOUT.install_hint} --force"
 
 FRONT = str(Path(__file__).with_name("programs") / "litellm_agent.py")
 KEY = "LITELLM_AGENT_KEY"
@@ -538,7 +545,7 @@ class LiteLLMConversation:
         told = exit.stderr.strip().rsplit("\n", 1)[-1]
         how = f"signal {exit.signal}" if exit.signal else f"exit status {exit.status}"
         text = f"the agent ended without a last word ({how})" + (f": {told}" if told else "")
-        hint = f"Is it installed whole? {ABOUT.install}" if "No module named" in told else None
+        hint = f"Reinstall it: {_AGAIN}" if "No module named" in told else None
         yield Error(kind="crashed", text=text, hint=hint)
 
     def _error(self, text: str, said: Mapping[str, object]) -> Error:
@@ -546,7 +553,7 @@ class LiteLLMConversation:
         kind = _kind(said.get("kind")) or error_kind(text, status)
         hint: str | None = None
         if (missing := said.get("missing")) is not None:
-            kind, hint = "spawn", f"{missing} is missing. {ABOUT.install}"
+            kind, hint = "spawn", f"{missing} is missing. Reinstall it: {_AGAIN}"
         elif kind == "auth_failed" and self.key is not None:
             hint = f"Is the key in {self.key} valid for this provider and model?"
         retryable = said.get("retryable")

@@ -125,13 +125,31 @@ class Program:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Install:
+    """How the tested version is installed into a folder of our own: from a lock with hashes.
+
+    `lock` is an absolute path, shipped with the adapter: a `requirements.txt` for pip, a
+    `package-lock.json` with its `package.json` beside it for npm. `megabytes` on disk and `minutes`
+    are what it takes, as measured. It needs a Python older than `python_below`, None: any of ours.
+    """
+
+    kind: Literal["pip", "npm"]
+    lock: str
+    megabytes: int
+    minutes: int
+    python_below: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class About:
     """What a CLI is: how to find it, what was tested, what it speaks.
 
-    `tested` are version texts, newest first. `dialects` are what it can use of a model server,
-    `servers` the kinds that it knows by itself. `prompt_tokens` is the size of its leanest own
-    prompt.
-    `key_env` is the variable that usually holds the provider's key.
+    `tested` are version texts, newest first. `install` is a text for people where only they can
+    install it. `dialects` are what it can use of a model server. `prompt_tokens` is the size of its
+    leanest own prompt.
+    `key_env` is the variable that usually holds the provider's key, `keys` are all in which one may
+    be. `logins` are files that are there while the user is logged in; a path may begin with `~` or
+    `$NAME`. They are looked for and never read.
     `enforces` are the levels of access that the CLI itself can hold an agent to.
     """
 
@@ -140,12 +158,21 @@ class About:
     program: Program | None
     version_argv: tuple[str, ...] = ("--version",)
     tested: tuple[str, ...] = ()
-    install: str = ""
+    install: Install | str = ""
     dialects: tuple[Dialect, ...] = ()
     prompt_tokens: int | None = None
     enforces: tuple[Literal["read", "edit", "full"], ...] = ("read", "edit", "full")
     resumes: bool = False
     key_env: str | None = None
+    keys: tuple[str, ...] = ()
+    logins: tuple[str, ...] = ()
+
+    @property
+    def install_hint(self) -> str:
+        """What to type to install it."""
+        if isinstance(self.install, str):
+            return self.install
+        return f"orchestrate agents install {self.name}"
 
 
 class Conversation(Protocol):

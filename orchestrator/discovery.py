@@ -59,7 +59,7 @@ def look(agents: Sequence[Agent], config: Config) -> tuple[list[Agent], State]:
             found[agent.adapter] = locate(about.program, config)
         path = found[agent.adapter]
         if path is None:
-            problems[agent.name] = f"{about.program.name} is not installed ({about.install})"
+            problems[agent.name] = f"{about.program.name} is not installed ({about.install_hint})"
         placed.append(replace(agent, program=path))
     return placed, State(problems=problems)
 

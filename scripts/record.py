@@ -291,7 +291,7 @@ def _placed(agent: Agent, what: About) -> Agent:
     path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
     found = shutil.which(what.program.name, path=path)
     if found is None:
-        sys.exit(f"{what.program.name} is not installed: {what.install}")
+        sys.exit(f"{what.program.name} is not installed: {what.install_hint}")
     return replace(agent, program=_native(Path(found).resolve().parent, what.program, found))
 
 

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from orchestrator.adapter import (
     TEXT_LIMIT,
+    About,
     Agent,
     Command,
     Exit,
+    Install,
     OneShot,
     Send,
     error_kind,
@@ -271,3 +273,10 @@ def test_values_that_cross_the_waist_share_nothing_that_can_change():
     for mapping in (one.options, command.env, command.env_from, command.files):
         with pytest.raises(TypeError):
             mapping["new"] = "value"  # type: ignore[index]
+
+
+def test_what_can_be_installed_by_us_says_so_and_the_rest_what_its_adapter_says():
+    install = Install(kind="pip", lock="/lock", megabytes=1, minutes=1)
+    about = About(name="x", title="X", program=None, install=install)
+    assert about.install_hint == "orchestrate agents install x"
+    assert About(name="x", title="X", program=None, install="get X").install_hint == "get X"

@@ -481,7 +481,7 @@ def test_a_missing_package_is_named_with_how_to_install_it() -> None:
     assert error.kind == "spawn"
     assert error.hint is not None
     assert "mcp is missing" in error.hint
-    assert "pip install" in error.hint
+    assert "orchestrate agents install litellm" in error.hint
 
 
 @pytest.mark.parametrize(
