@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.litellm import FRONT, KEY, adapter, endpoint, litellm_model, variables
+from adapters.litellm import FRONT, KEY, adapter
+from adapters.providers import endpoint, litellm_model, variables
 from orchestrator.adapter import Agent, Command, Exit, Send
 from orchestrator.errors import ConfigError
 from orchestrator.events import (
