@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
-from typing import Literal, Protocol, TypeGuard
+from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
 import orjson
 
@@ -40,7 +40,8 @@ class Agent:
 
     `server` is the kind of model server (`ollama`, ...) and `base_url` its address as configured;
     None: the provider's own. `api_key_env` names the variable with the key, None: no key.
-    `tier` says where the model runs. `options` are the adapter's own.
+    `tier` says where the model runs. `login`: the CLI's own, although a key may be there.
+    `options` are the adapter's own.
     `program` and `home` are set by the core before `Adapter.command`: the program as an absolute
     path, and the private folder for the agent's settings and sessions (None: the user's own).
     """
@@ -53,6 +54,7 @@ class Agent:
     api_key_env: str | None = None
     tier: Literal["local", "cloud"] = "cloud"
     profile: Literal["user", "clean"] = "clean"
+    login: bool = False
     options: Mapping[str, object] = field(default_factory=_no_options)
     program: str | None = None
     home: str | None = None
@@ -107,9 +109,12 @@ class Exit:
 
 @dataclass(frozen=True, kw_only=True)
 class Send:
-    """Bytes for the agent's stdin (with `Command.stdin == "open"`)."""
+    """Bytes for the agent's stdin (with `Command.stdin == "open"`). `end`: it is closed after
+    them.
+    """
 
-    data: bytes
+    data: bytes = b""
+    end: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +218,15 @@ class Adapter(Protocol):
 
     def conversation(self, task: Task, agent: Agent, before: Usage | None) -> Conversation:
         """A fresh conversation; `before` is the usage of the session that is resumed, if known."""
+        ...
+
+
+@runtime_checkable
+class Varied(Protocol):
+    """An adapter for which it depends on the agent what the CLI is."""
+
+    def about_for(self, agent: Agent) -> About:
+        """What this agent's CLI is. Raises ConfigError if its options do not fit."""
         ...
 
 
