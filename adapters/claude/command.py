@@ -187,8 +187,9 @@ def _files(agent: Agent, options: Options) -> dict[str, bytes]:
 
 
 def prompt_of(task: Task) -> str:
-    """The prompt with the files that matter."""
-    if not task.files:
-        return task.prompt
-    files = "\n".join(f"- {file}" for file in task.files)
-    return f"{task.prompt}\n\nFiles that matter:\n{files}\n"
+    """The prompt with the files that matter, as text that JSON can hold."""
+    prompt = task.prompt
+    if task.files:
+        files = "\n".join(f"- {file}" for file in task.files)
+        prompt = f"{prompt}\n\nFiles that matter:\n{files}\n"
+    return prompt.encode("utf-8", "replace").decode()

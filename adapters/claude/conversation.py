@@ -77,8 +77,10 @@ class ClaudeConversation:
     _background: set[str] = field(default_factory=set[str])
     _plan: dict[str, PlanEntry] = field(default_factory=dict[str, PlanEntry])
 
-    def start(self) -> Iterator[Send]:
+    def start(self) -> Iterator[Update | Send]:
         """The prompt, as a message."""
+        if self.task.allowed == "edit":
+            yield Notice(text="access: edit; claude keeps its edits to it, not its commands")
         message = {"role": "user", "content": prompt_of(self.task)}
         yield _line({"type": "user", "message": message})
 
