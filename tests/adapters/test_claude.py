@@ -396,10 +396,15 @@ def test_a_success_is_a_session_a_turn_messages_and_an_end():
 
 def test_pieces_make_up_the_whole_that_follows_under_the_same_id():
     texts: dict[str | None, str] = {}
-    for delta in (*of(MessageDelta, "success_edit"), *of(ThoughtDelta, "success_edit")):
-        texts[delta.id] = texts.get(delta.id, "") + delta.text
-    for one in (*of(Message, "success_edit"), *of(Thought, "success_edit")):
-        assert texts[one.id] == one.text
+    for update in updates("success_edit"):
+        match update:
+            case MessageDelta(id=id_, text=text) | ThoughtDelta(id=id_, text=text):
+                texts[id_] = texts.get(id_, "") + text
+            case Message(id=id_, text=text) | Thought(id=id_, text=text):
+                assert texts.pop(id_) == text
+            case _:
+                pass
+    assert "".join(texts.values()) == ""  # only pieces of calls are left
 
 
 def test_an_edit_is_a_call_with_place_and_diff():
