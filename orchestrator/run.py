@@ -26,9 +26,10 @@ import anyio.lowlevel
 from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send, Tail, unparsed
 from orchestrator.config import Config
-from orchestrator.discovery import preflight, version
+from orchestrator.discovery import expanded, preflight, version
 from orchestrator.errors import SpawnError, SupervisionError, lone_error
 from orchestrator.events import (
+    Auth,
     Check,
     Error,
     Event,
@@ -122,7 +123,7 @@ class Plan:
 
     `command` was made by the adapter for exactly this task and agent. `recorded` is the agent as
     the record names it (a scripted model server has another address each time). `notes` become
-    notices.
+    notices. `auth` is what the agent comes to its model with.
     """
 
     run_id: str

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ async def edit_changes_files(
 
 
 @contextmanager
-def outside() -> Iterator[Path]:
+def outside() -> Generator[Path]:
     """A folder that belongs to no work tree and to no usual place for temporary files."""
     folder = Path(tempfile.mkdtemp(prefix="orchestrate-outside-", dir="/var/tmp"))
     try:

@@ -69,7 +69,7 @@ async def the_own_key_arrives(
     `turns` let the model run `env` (unless not `looks`).
     """
     environ = {**PLANTED, "MY_KEY": OWN}
-    named = {"api_key_env": "MY_KEY", "tier": "cloud", **agent}
+    named: dict[str, Any] = {"api_key_env": "MY_KEY", "tier": "cloud", **agent}
     played = await play(adapter, turns, tmp_path, environ=environ, **named)
     assert played.requests, played.outcome
     assert all(request.has_key(OWN) for request in played.requests if request.turn)
