@@ -80,7 +80,7 @@ OLLAMA_CONTEXT = 32_768
 OPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "model_kwargs": "table of arguments for every call of the model: {temperature = 0}",
-        "stream": "false: ask for whole answers, for a server that cannot stream",
+        "stream": "true or false: ask for a stream or for whole answers (a stream, but for Gemini)",
         "writable": "list of further folders that commands may write to (access: read, edit)",
         "command_timeout_s": "seconds after which a command of the model is killed (120)",
         "request_timeout_s": "seconds without a byte after which a call of the model fails (600)",
@@ -272,6 +272,8 @@ class LiteLLMConversation:
         hint: str | None = None
         if (missing := said.get("missing")) is not None:
             kind, hint = "spawn", f"{missing} is missing. Reinstall it: {_AGAIN}"
+        elif (unset := said.get("unset")) is not None:
+            hint = f"Set {unset}, or name the variable that holds the key with --api-key-env."
         elif kind == "auth_failed" and self.key is not None:
             hint = f"Is the key in {self.key} valid for this provider and model?"
         retryable = said.get("retryable")

@@ -10,27 +10,35 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import orjson
 from platformdirs import user_config_path, user_data_path, user_state_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from orchestrator.adapter import Adapter, Agent
-from orchestrator.errors import ConfigError
+from orchestrator.adapter import About, Adapter, Agent
+from orchestrator.errors import ConfigError, shown
 from orchestrator.events import Tier
 from orchestrator.server import ModelServer
-from orchestrator.task import Limits, LimitsModel, Text, parts
+from orchestrator.task import (
+    SIZE_LIMIT,
+    EnvName,
+    HttpUrl,
+    Limits,
+    LimitsModel,
+    Text,
+    described,
+    parts,
+)
 
 FILE = "orchestrate.toml"
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +73,8 @@ class _Defaults(_Strict):
 
 class _Server(_Strict):
     kind: Text
-    base_url: Text | None = None
-    api_key_env: Text | None = None
+    base_url: HttpUrl | None = None
+    api_key_env: EnvName | None = None
     local: bool | None = Field(
         default=None, description="The owner declares that this host is local."
     )
@@ -79,8 +87,8 @@ class _Agent(BaseModel):
     adapter: Text
     model: Text | None = None
     server: Text | None = None
-    base_url: Text | None = None
-    api_key_env: Text | None = None
+    base_url: HttpUrl | None = None
+    api_key_env: EnvName | None = None
     tier: Literal["local", "cloud"] | None = None
     profile: Literal["user", "clean"] | None = None
     login: bool = Field(default=False, description="The CLI's own login, though a key is there.")
@@ -116,12 +124,14 @@ def load_config(
     environ = dict(os.environ) if environ is None else environ
     stated = environ.get("ORCHESTRATE_CONFIG")
     named = path or (Path(stated) if stated else None)
-    servers = dict(_load("orchestrator.servers", ModelServer))
+    servers = _servers()
     adapters = Adapters()
     files = [_read(named)] if named else _found(folder or Path.cwd())
     merged = _File(
         defaults=next((file.defaults for file in files if file.defaults.agent), _Defaults()),
-        servers={name: server for file in reversed(files) for name, server in file.servers.items()},
+        # A name that both files have is the user's: else a file that was only found could send the
+        # user's agents, with their keys, elsewhere.
+        servers={name: server for file in files for name, server in file.servers.items()},
         agents={name: agent for file in files for name, agent in file.agents.items()},
     )
     limits = Limits()
@@ -155,12 +165,14 @@ class Adapters(Mapping[str, Adapter]):
 
     def __getitem__(self, name: str) -> Adapter:
         if name not in self._loaded:
-            entry = self._entries[name]
-            try:
-                self._loaded[name] = entry.load()
-            except (ImportError, AttributeError) as error:
-                raise ConfigError(f"adapter {name!r} cannot be loaded: {error}") from error
+            adapter = _import(self._entries[name], "adapter")
+            if not isinstance(getattr(adapter, "about", None), About):
+                raise ConfigError(f"adapter {name!r} is none: it has no `about`")
+            self._loaded[name] = adapter
         return self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries  # without loading it
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -198,22 +210,32 @@ def _entries(group: str) -> list[EntryPoint]:
     return [found[name] for name in sorted(found)]
 
 
-def _load(group: str, kind: type[Value]) -> Iterable[tuple[str, Value]]:
-    for entry in _entries(group):
-        value = entry.load()
-        if not isinstance(value, kind):
-            raise ConfigError(f"entry point {entry.value}: not a {kind.__name__}")
-        yield entry.name, value
+def _servers() -> dict[str, ModelServer]:
+    servers: dict[str, ModelServer] = {}
+    for entry in _entries("orchestrator.servers"):
+        server = _import(entry, "model server")
+        if not isinstance(server, ModelServer):
+            raise ConfigError(f"model server {entry.name!r} is none: {entry.value} is not one")
+        servers[entry.name] = server
+    return servers
+
+
+def _import(entry: EntryPoint, what: str) -> Any:
+    try:
+        return entry.load()
+    except Exception as error:  # foreign code: whatever it raises, it is broken
+        reason = shown(f"{type(error).__name__}: {error}")
+        raise ConfigError(f"{what} {entry.name!r} cannot be loaded: {reason}") from error
 
 
 def _found(folder: Path) -> list[_File]:
     """The project's file, then the user's; either may be missing."""
     files: list[_File] = []
-    if (project := folder / FILE).exists():
+    if (project := folder / FILE).is_file():
         file = _read(project)
         _refuse_untrusted(file, project)
         files.append(file)
-    if (user := user_config_path("orchestrate") / FILE).exists():
+    if (user := user_config_path("orchestrate") / FILE).is_file():
         files.append(_read(user))
     return files
 
@@ -231,33 +253,40 @@ def _refuse_untrusted(file: _File, path: Path) -> None:
     ]
     if refused:
         text = f"{path}: not trusted to set {', '.join(refused)}: the file was found, not named"
-        raise ConfigError(text, hint=f"If you trust it, name it: `--config {path}`.")
+        raise ConfigError(shown(text), hint=shown(f"If you trust it, name it: `--config {path}`."))
 
 
 def _read(path: Path) -> _File:
     try:
-        value = tomllib.loads(path.read_text("utf-8"))
+        with path.open("rb") as file:
+            raw = file.read(SIZE_LIMIT + 1)
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
+        raise ConfigError(shown(f"cannot read {path}: {error.strerror}")) from error
+    if len(raw) > SIZE_LIMIT:
+        raise ConfigError(shown(f"{path}: the file has more than {SIZE_LIMIT} bytes"))
+    try:
+        value = tomllib.loads(raw.decode())
+    except RecursionError:
+        raise ConfigError(shown(f"{path}: not TOML that can be read: nested too deeply")) from None
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
+        raise ConfigError(shown(f"{path}: not TOML: {error}")) from error
     try:
         return _File.model_validate(value)
     except ValidationError as error:
-        problems = "\n".join(f"{path}: {_problem(problem)}" for problem in error.errors())
+        problems = "\n".join(shown(f"{path}: {_problem(problem)}") for problem in error.errors())
         raise ConfigError(problems) from None
 
 
 def _problem(error: Mapping[str, object]) -> str:
-    where = ".".join(str(part) for part in parts(error["loc"]))
-    if error["type"] == "extra_forbidden":
-        known = {*_File.model_fields, *_Server.model_fields, *LimitsModel.model_fields, "agent"}
-        import difflib
-
-        near = difflib.get_close_matches(where.rsplit(".", 1)[-1], known, n=1)
-        return f"{where}: unknown key" + (f"; did you mean `{near[0]}`?" if near else "")
-    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{where}: found {error['input']!r}; allowed: {message}"
+    where = tuple(part for part in parts(error["loc"]) if part != "[key]")
+    models: Mapping[object, type[BaseModel]] = {
+        "defaults": _Defaults,
+        "limits": LimitsModel,
+        "servers": _Server,
+    }
+    model = models.get(where[0], _File) if len(where) > 1 else _File
+    key = ".".join(str(part) for part in where)
+    return f"{key}: {described(error, sorted(model.model_fields))}"
 
 
 # --- agents --------------------------------------------------------------------------------------
@@ -310,16 +339,18 @@ def _at(
     where: str,
 ) -> tuple[Agent, bool | None]:
     """The agent at a server: a configured one, or a kind at its usual address."""
-    place = places.get(place_name)
-    kind_name = place.kind if place else place_name
-    kind = kinds.get(kind_name)
+    place = places.get(place_name) or _Server(kind=place_name)
+    kind = kinds.get(place.kind)
     if kind is None:
         known = ", ".join(sorted({*places, *kinds}))
-        raise ConfigError(f"{where}: no server {kind_name!r} (known: {known})")
-    base_url = agent.base_url or (place.base_url if place else None) or default_url(kind)
-    key = agent.api_key_env or (place.api_key_env if place else None)
-    placed = replace(agent, server=kind_name, base_url=base_url, model=model, api_key_env=key)
-    return placed, place.local if place else None
+        raise ConfigError(f"{where}: no server {place.kind!r} (known: {known})")
+    agent = replace(agent, server=place.kind, model=model)
+    if agent.base_url is not None:
+        # What the server's owner says of its address, and its key, are not for another address.
+        return agent, None
+    base_url = place.base_url or default_url(kind)
+    key = agent.api_key_env or place.api_key_env
+    return replace(agent, base_url=base_url, api_key_env=key), place.local
 
 
 def default_url(kind: ModelServer) -> str | None:
@@ -337,17 +368,21 @@ def _tier(agent: Agent, kinds: Mapping[str, ModelServer], local: bool | None) ->
 
 def tier_of(base_url: str) -> Tier:
     """`local` for a loopback address (or a scripted server), else `cloud`."""
-    if base_url.startswith("scripted:"):
-        return "local"
-    host = urlsplit(base_url if "://" in base_url else f"//{base_url}").hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return "local"
     from ipaddress import ip_address
 
+    if base_url.startswith("scripted:"):
+        return "local"
+    if "\\" in base_url:
+        return "cloud"  # a slash to some clients, a part of the host's name to others
     try:
-        return "local" if ip_address(host).is_loopback else "cloud"
+        host = urlsplit(base_url if "://" in base_url else f"//{base_url}").hostname or ""
+        if host == "localhost" or host.endswith(".localhost"):
+            return "local"
+        address = ip_address(host)
     except ValueError:
         return "cloud"
+    # 0.0.0.0 is where a server listens (OLLAMA_HOST); who connects to it gets to this machine.
+    return "local" if address.is_loopback or address.is_unspecified else "cloud"
 
 
 def agents_for(name: str | None, config: Config) -> tuple[Agent, ...]:
@@ -370,6 +405,14 @@ def agents_for(name: str | None, config: Config) -> tuple[Agent, ...]:
     if name is not None:
         return tuple(first)
     return (*first, *(agent for agent in agents if agent.name != named))
+
+
+def port_of(base_url: str) -> int | None:
+    """The port that a URL names, or None."""
+    try:
+        return urlsplit(base_url if "://" in base_url else f"//{base_url}").port
+    except ValueError:
+        return None
 
 
 def _discovered(config: Config) -> list[Agent]:
@@ -401,9 +444,9 @@ def _agents_of(name: str, config: Config) -> Iterator[Agent]:
         model = _variable(kind.model_env, config.environ)
         if (url or model) and set(kind.dialects) & set(about.dialects):
             base_url = url or default_url(kind)
-            tier = tier_of(base_url) if base_url else "local"
+            tier = tier_of(base_url) if base_url else "local" if kind.local else "cloud"
             # Both from the environment; a server of one's own gets no key that is not named.
-            key = kind.key_env if tier == "cloud" and kind.key_env in config.environ else None
+            key = _set(kind.key_env, config.environ) if tier == "cloud" else None
             yield Agent(
                 name=f"{name}-{kind.name}",
                 adapter=name,
@@ -414,6 +457,11 @@ def _agents_of(name: str, config: Config) -> Iterator[Agent]:
                 tier=tier,
                 profile="clean",
             )
+
+
+def _set(name: str | None, environ: Mapping[str, str]) -> str | None:
+    """The variable's name, if it is set to something."""
+    return name if name is not None and environ.get(name) else None
 
 
 def _variable(names: tuple[str, ...], environ: Mapping[str, str]) -> str | None:

@@ -66,7 +66,7 @@ def told(event: Event) -> str | None:
         case ToolCall():
             return _tool_call(event.update)
         case Permission(status="denied", tool=tool, reason=reason):
-            return f"  denied: {one_line(tool or reason or '')}"
+            return f"  denied: {one_line(tool or reason or event.update.id)}"
         case Retry(reason=reason, attempt=attempt, of=of):
             count = f" {attempt}/{of}" if attempt is not None and of is not None else ""
             return f"  retry{count}: {one_line(reason)}"
@@ -75,7 +75,7 @@ def told(event: Event) -> str | None:
         case Stall(seconds=seconds):
             return f"  stalled: no sign of life for {seconds:g} s"
         case Limit(limit=limit, value=value):
-            return f"  limit reached: {limit} ({value:g})"
+            return f"  limit reached: {shown(limit)} ({value:,.10g})"
         case ProcessReaped(survivors=survivors) if survivors:
             return f"  {survivors} process(es) that the agent left behind were ended"
         case Check(command=command, passed=passed):
@@ -107,7 +107,8 @@ def summary(outcome: Outcome, *, workspace: str | None = None) -> str:
     """How a run ended, for a person: status, cause, remedy, work, tokens, cost, time, where to
     look.
     """
-    verified = {True: ", verified by the check", False: ", the check failed", None: ""}
+    passed = ", verified by the check" if outcome.ok else ", though the check passed"
+    verified = {True: passed, False: ", the check failed", None: ""}
     rows = [("outcome", f"{outcome.status}{verified[outcome.verified]}")]
     if outcome.error is not None:
         rows.append(("cause", one_line(outcome.error.text, 400)))

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from orchestrator.adapter import About, Agent, Command, Program, Varied
-from orchestrator.config import Config, agents_for
+from orchestrator.adapter import About, Agent, Command, Program, about_of
+from orchestrator.config import Config, agents_for, tier_of
 from orchestrator.errors import ConfigError, lone_error
 from orchestrator.events import Auth, Error, Tier
 from orchestrator.process import Reaper, base_environment, open_reaper, run_to_end
@@ -49,28 +49,39 @@ def locate_in(program: Program, folder: Path) -> str | None:
     return None if found is None else _native(Path(found), program)
 
 
-def look(agents: Sequence[Agent], config: Config) -> tuple[list[Agent], State]:
-    """The agents with their programs found, and the problems of those that cannot run."""
+def look(
+    agents: Sequence[Agent], config: Config, *, named: bool = False
+) -> tuple[list[Agent], State]:
+    """The agents with their programs found, and the problems of those that cannot run.
+
+    Wrong options of an agent that was `named` are wrong input: raises ConfigError. Those of one
+    among many only rule it out.
+    """
     placed: list[Agent] = []
     problems: dict[str, str] = {}
-    found: dict[str, str | None] = {}
+    found: dict[Program, str | None] = {}
     for agent in agents:
         try:
-            about = config.adapters[agent.adapter].about
+            about = about_of(config.adapters[agent.adapter], agent)
         except ConfigError as error:
+            if named:
+                raise
             problems[agent.name] = str(error)
             placed.append(agent)
             continue
         if about.program is None:
             placed.append(agent)
             continue
-        if agent.adapter not in found:
-            found[agent.adapter] = locate(about.program, config)
-        path = found[agent.adapter]
+        if about.program not in found:
+            found[about.program] = locate(about.program, config)
+        path = found[about.program]
         if path is None:
             problems[agent.name] = f"{about.program.name} is not installed ({about.install_hint})"
         placed.append(replace(agent, program=path, api_key_env=_key(agent, about, config)))
-    return placed, State(problems=problems)
+    kinds = {
+        kind.port: kind.name for kind in config.servers.values() if kind.owns_port and kind.port
+    }
+    return placed, State(problems=problems, kinds=kinds)
 
 
 def _key(agent: Agent, about: About, config: Config) -> str | None:
@@ -97,7 +108,11 @@ def auth_of(agent: Agent, command: Command, config: Config) -> Auth:
     if any(config.environ.get(source) for source in sources if source is not None):
         return "key"
     own = agent.profile == "user" and agent.base_url is None and agent.tier == "cloud"
-    return "login" if own and _logged_in(about_of(agent, config), config) else "none"
+    return (
+        "login"
+        if own and _logged_in(about_of(config.adapters[agent.adapter], agent), config)
+        else "none"
+    )
 
 
 def _logged_in(about: About, config: Config) -> bool:
@@ -116,12 +131,6 @@ def expanded(path: str, environ: Mapping[str, str]) -> Path | None:
         start = environ.get("HOME" if first == "~" else first[1:])
         return Path(start, rest) if start else None
     return Path(path)
-
-
-def about_of(agent: Agent, config: Config) -> About:
-    """What the agent's CLI is. Raises ConfigError if its adapter or its options are wrong."""
-    adapter = config.adapters[agent.adapter]
-    return adapter.about_for(agent) if isinstance(adapter, Varied) else adapter.about
 
 
 # --- a survey ------------------------------------------------------------------------------------
@@ -217,7 +226,7 @@ def _agent(agent: Agent, problem: str | None, config: Config) -> FoundAgent:
     access: tuple[str, ...] = ()
     auth: Auth | None = None
     try:
-        access = about_of(agent, config).enforces
+        access = about_of(config.adapters[agent.adapter], agent).enforces
         home = None if agent.profile == "user" else "/"
         task = Task(prompt="-", workspace=Path("/"))
         command = config.adapters[agent.adapter].command(task, replace(agent, home=home))
@@ -244,7 +253,7 @@ def _agent(agent: Agent, problem: str | None, config: Config) -> FoundAgent:
 
 async def version(agent: Agent, config: Config, reaper: Reaper) -> str | None:
     """The version that the agent's program states, or None. Asked once for each build of it."""
-    about = config.adapters[agent.adapter].about
+    about = about_of(config.adapters[agent.adapter], agent)
     if agent.program is None or not about.version_argv:
         return None
     cache = config.state / "versions" / _fingerprint(agent.program)
@@ -272,7 +281,7 @@ async def preflight(agent: Agent, servers: Mapping[str, ModelServer]) -> Error |
 
     Only a local one is asked: CLIs retry a refused port for minutes, and LiteLLM calls it a 500.
     """
-    if agent.base_url is None or agent.tier == "cloud":
+    if agent.base_url is None or (agent.tier == tier_of(agent.base_url) == "cloud"):
         return None
     url = agent.base_url if "://" in agent.base_url else f"http://{agent.base_url}"
     parts = urlsplit(url)

@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Self
 import orjson
 
 from orchestrator.adapter import Agent
-from orchestrator.errors import InputError, JournalError
+from orchestrator.errors import InputError, JournalError, first_problem
 from orchestrator.events import Event, Outcome, Usage, decode
 from orchestrator.task import Task
 
 if TYPE_CHECKING:
+    import tarfile
     from types import TracebackType
 
 EVENTS, TASK, OUTCOME, STDOUT, STDERR = (
@@ -59,7 +60,7 @@ class Record:
 
 
 class Journal:
-    """Writes the events of one run. Use as a context manager."""
+    """Writes the events of one run. Use as a context manager. Raises JournalError."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -91,14 +92,20 @@ class Journal:
         except OSError as error:
             # A torn tail would swallow the next event: cut back to the last whole block.
             os.ftruncate(self._fd, self._good)
-            text = f"cannot write {self.folder / EVENTS}: {error.strerror}"
-            hint = "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
-            raise JournalError(text, hint=hint) from error
+            raise self._full(error) from error
         self._good += written
 
     def sync(self) -> None:
-        """Make what was written durable: called at the end of a run."""
-        os.fdatasync(self._fd)
+        """Make what was written durable: called at the end of a run. Raises JournalError."""
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise self._full(error) from error
+
+    def _full(self, error: OSError) -> JournalError:
+        text = f"cannot write {self.folder / EVENTS}: {error.strerror}"
+        hint = "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
+        return JournalError(text, hint=hint)
 
 
 def make_folder(runs: Path, run_id: str) -> Path:
@@ -115,13 +122,13 @@ def make_folder(runs: Path, run_id: str) -> Path:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Write task.json."""
-    _write(folder / TASK, orjson.dumps(record, default=_plain, option=orjson.OPT_INDENT_2))
+    """Write task.json. Raises JournalError."""
+    _write(folder / TASK, record)
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
-    """Write outcome.json."""
-    _write(folder / OUTCOME, orjson.dumps(outcome, option=orjson.OPT_INDENT_2))
+    """Write outcome.json. Raises JournalError."""
+    _write(folder / OUTCOME, outcome)
 
 
 def read_record(folder: Path) -> Record:
@@ -134,13 +141,18 @@ def read_record(folder: Path) -> Record:
     except OSError as error:
         raise JournalError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
-        raise JournalError(f"{path}: not a record of a run: {error}") from error
+        raise JournalError(f"{path}: not a record of a run: {first_problem(error)}") from error
 
 
 def read_events(folder: Path) -> Iterator[Event]:
     """The events of a run in order; a torn last line (a crash) is left out. Raises JournalError."""
-    for line in read_lines(folder):
-        yield decode(line)
+    for number, line in enumerate(read_lines(folder), start=1):
+        try:
+            event = decode(line)
+        except JournalError as error:
+            where = f"{folder / EVENTS}:{number}"
+            raise JournalError(f"{where}: {error}", hint=error.hint) from error
+        yield event
 
 
 def read_lines(folder: Path) -> Iterator[bytes]:
@@ -194,13 +206,23 @@ def export_run(folder: Path, target: Path) -> None:
     import tarfile
 
     try:
-        fd = _create(target)
-        with os.fdopen(fd, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
+        with (
+            os.fdopen(_create(target), "wb") as file,
+            tarfile.open(fileobj=file, mode="w:gz") as archive,
+        ):
             for path in sorted(folder.iterdir()):
                 if path.is_file() and not path.is_symlink():
-                    archive.add(path, arcname=f"{folder.name}/{path.name}")
+                    archive.add(path, arcname=f"{folder.name}/{path.name}", filter=_nobodys)
     except OSError as error:
+        target.unlink(missing_ok=True)  # half an archive is of no use to anybody
         raise JournalError(f"cannot write {target}: {error.strerror}") from error
+
+
+def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    # What is handed on with a bug report need not say who made it.
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
 
 
 def read_outcome(folder: Path) -> Outcome | None:
@@ -215,15 +237,17 @@ def read_outcome(folder: Path) -> Outcome | None:
     except OSError as error:
         raise JournalError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
-        raise JournalError(f"{path}: not an outcome: {error}") from error
+        raise JournalError(f"{path}: not an outcome: {first_problem(error)}") from error
 
 
 def list_runs(runs: Path) -> list[Path]:
-    """The folders of all runs, oldest first (run ids sort by time)."""
+    """The folders of all runs, oldest first (run ids sort by time). Raises JournalError."""
     try:
         return sorted(path for path in runs.iterdir() if (path / TASK).exists())
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise JournalError(f"cannot read {runs}: {error.strerror}") from error
 
 
 def find_run(runs: Path, name: str) -> Path:
@@ -231,7 +255,9 @@ def find_run(runs: Path, name: str) -> Path:
     InputError.
     """
     known = list_runs(runs)
-    if name == "last" and known:
+    if not known:
+        raise InputError(f"no run {name!r}: there are none yet in {runs}")
+    if name == "last":
         return known[-1]
     ending = [
         path
@@ -248,15 +274,19 @@ def find_run(runs: Path, name: str) -> Path:
             raise InputError(text, hint="Give more of the id; `orchestrate runs list` shows them.")
 
 
-def spellings(secret: str) -> tuple[bytes, bytes, bytes]:
+def spellings(secret: str) -> tuple[bytes, ...]:
     """How a secret may stand in a record: as it is, in JSON, and in JSON inside JSON."""
-    once = orjson.dumps(secret)[1:-1]
-    return secret.encode(), once, orjson.dumps(once.decode())[1:-1]
+    plain = os.fsencode(secret)
+    try:
+        once = orjson.dumps(secret)[1:-1]
+    except TypeError:  # not UTF-8, so no JSON holds it
+        return (plain,)
+    return plain, once, orjson.dumps(once.decode())[1:-1]
 
 
 def scrub(path: Path, secrets: Sequence[str]) -> None:
     """Overwrite every secret in a raw file with as many `*`, so that offsets still hold."""
-    forms = {form for secret in secrets for form in spellings(secret)}
+    forms = {form for secret in secrets for form in spellings(secret) if form}
     needles = sorted(forms, key=len, reverse=True)
     if not needles or not path.exists():
         return
@@ -267,6 +297,8 @@ def scrub(path: Path, secrets: Sequence[str]) -> None:
         position = 0
         while chunk := file.read(overlap + _BLOCK):
             for found in pattern.finditer(chunk):
+                if found.start() >= _BLOCK:
+                    break  # the next block has it whole: it may be the beginning of a longer one
                 file.seek(position + found.start())
                 file.write(b"*" * len(found[0]))
             position += _BLOCK
@@ -285,15 +317,17 @@ def _create(path: Path) -> int:
         raise JournalError(f"cannot make {path}: {error.strerror}") from error
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all: written beside it, then renamed."""
+def _write(path: Path, value: Record | Outcome) -> None:
+    """As JSON, whole or not at all: written beside it, then renamed."""
     draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    fd = _create(draft)
     try:
-        with os.fdopen(fd, "wb") as file:
+        content = orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2)
+        draft.unlink(missing_ok=True)
+        with os.fdopen(_create(draft), "wb") as file:
             file.write(content + b"\n")
         draft.rename(path)
+    except TypeError as error:
+        raise JournalError(f"cannot write {path}: {error}") from error
     except OSError as error:
         raise JournalError(f"cannot write {path}: {error.strerror}") from error
 

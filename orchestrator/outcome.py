@@ -231,10 +231,10 @@ def _terminal(facts: Facts) -> Failure | None:
             return Failure(kind="refused", text="the model refused")
         case "cancelled":
             return Failure(kind="interrupted", text="the agent's turn was cancelled")
-        case "error":
-            return Failure(kind="unknown", text="the agent says that its turn failed")
         case None:
             return Failure(kind="incomplete", text=_silent(facts.exit))
+        case _:  # "error"
+            return Failure(kind="unknown", text="the agent says that its turn failed")
 
 
 def _silent(exit_: Exit | None) -> str:
@@ -303,8 +303,8 @@ def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
             evidence.append("exit: never started")
         case Exit(signal=int(number)):
             evidence.append(f"exit: {signal_name(number)}")
-        case Exit(status=status):
-            evidence.append(f"exit: {'unknown' if status is None else status}")
+        case _:
+            evidence.append(f"exit: {'unknown' if exit_.status is None else exit_.status}")
     if digest.open_calls:
         evidence.append(f"tool calls left open: {len(digest.open_calls)}")
     if digest.denied:

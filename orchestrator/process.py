@@ -13,7 +13,6 @@ import fcntl
 import itertools
 import math
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -22,7 +21,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -83,7 +82,7 @@ class Completed:
 class _Start:
     argv: tuple[str, ...]
     cwd: str
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)  # holds keys
     token: str
 
     def encode(self) -> bytes:
@@ -428,6 +427,8 @@ class Reaper:
         for descriptor in (self._guard_end, self._process, self._log):
             if descriptor is not None:
                 os.close(descriptor)
+        self._guard_end = self._process = None
+        self._log = -1
 
     async def _guard_ended(self, seconds: float) -> bool:
         if self._guard_end is None or self._gone.is_set():
@@ -658,7 +659,7 @@ async def run_to_end(
     Of each stream the last `output_limit` bytes are kept; `merge` sends stderr to stdout. At
     `limit_s` it gets SIGTERM, then SIGKILL. What it leaves behind is killed. Raises SpawnError.
     """
-    start = _Start(argv=tuple(argv), cwd=str(cwd), env=env, token=f"command-{secrets.token_hex(8)}")
+    start = _Start(argv=tuple(argv), cwd=str(cwd), env=env, token=f"command-{os.urandom(8).hex()}")
     with ExitStack() as outputs:
         try:
             out = _output(outputs)
@@ -729,7 +730,7 @@ def _write_private(path: Path, content: bytes) -> None:
     missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     for folder in reversed(missing):
         folder.mkdir(mode=0o700, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fresh = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -9,7 +9,6 @@ the supervisor says (process.py); only what nobody is left to answer for is kill
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import math
 import os
@@ -35,12 +34,18 @@ REAPER_ENDS_S = 20.0
 STUCK_S = 5.0
 """What has survived SIGKILL this long belongs to another user, or is stuck in the kernel."""
 
-_CATCH_S = 0.02
-_CENSUS_S = 1.0
-_CENSUS_SHARE = 50
+_CENSUS_S, _CENSUS_SHARE = 1.0, 50
 # While agents live their trees are looked at once a second, so that who is orphaned later is known,
 # also with a cleared environment (codex strips that of its MCP servers). At most 2 % of one core.
+_SHARED_LOOK = 3
+# When many are stopped at once: a look is good for three times as long as it took.
+_CATCH_S = 0.02
+# How long a round goes on after orphans that come and go. Measured on 3 that fork for ever: < 5 ms.
 
+_SIGNALS = [
+    int(number)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
+]
 _SHORTAGE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 4, 15, 36
 _MESSAGE, _RIGHTS = 4096, 4
@@ -187,11 +192,20 @@ def _signal_groups(members: list[Seen], number: int, spared: frozenset[int]) -> 
 def _signal_group(group: int, members: list[Seen], number: int) -> None:
     for seen in members:
         try:
-            if os.getpgid(seen.pid) == group:
-                os.killpg(group, number)
-                return
-        except (ProcessLookupError, PermissionError):
-            continue  # gone, or another user's: try the next member
+            is_member = os.getpgid(seen.pid) == group
+        except ProcessLookupError:
+            continue
+        if is_member and _signalled(os.killpg, group, number):
+            return
+
+
+def _signalled(kill: Callable[[int, int], None], target: int, number: int) -> bool:
+    """False: it is gone, or another user's."""
+    try:
+        kill(target, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 # --- messages ------------------------------------------------------------------------------------
@@ -225,6 +239,8 @@ def receive(control: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def _prepare(name: bytes) -> None:
+    import ctypes  # not at the top: process.py imports this module too, and has no use for it
+
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     if prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
@@ -236,19 +252,13 @@ def _prepare(name: bytes) -> None:
 def _ignore_signals() -> None:
     # They end when the supervisor ends, and not by a signal that was meant for others
     # (`pkill python`, a shutdown that signals everybody at once).
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
-        try:
-            signal.signal(number, signal.SIG_IGN)
-        except OSError:
-            continue  # glibc keeps some for itself
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _default_signals() -> None:
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        try:
-            signal.signal(number, signal.SIG_DFL)
-        except OSError:
-            continue
+    for number in (*_SIGNALS, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
@@ -294,7 +304,7 @@ def _kill_all(alarm: int, spared: frozenset[int]) -> None:
         living = [seen for seen in members if seen.alive]
         _signal_groups(living, signal.SIGKILL, spared)
         left = {(seen.pid, seen.start) for seen in living}
-        if left != before or not left:
+        if left != before:
             before, since, wait_s = left, time.monotonic(), 0.001
         elif time.monotonic() - since > STUCK_S:
             return
@@ -359,7 +369,8 @@ class _Reaper:
         self._tokens: dict[bytes, _Run] = {}  # with those swept lately
         self._owners: dict[int, tuple[int, _Run]] = {}  # start and run of each process last seen
         self._sessions: dict[int, _Run] = {}
-        self._strays: set[int] = set()  # orphans whose run is not known
+        self._trees: dict[_Run, list[Seen]] = {}  # as last seen
+        self._orphaned = 0  # how many orphans are children of ours
         self._children = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
         self._looked = 0.0
         self._look_took = 0.0
@@ -489,17 +500,22 @@ class _Reaper:
         self._forget(run)
 
     def _signal(self, run: _Run, scope: bytes, signals: list[int]) -> None:
-        members = self._look()[0].get(run, [])  # also to know them when their parents are gone
+        members = self._members(run)  # also to know them when their parents are gone
         if scope == b"tree":
             for number in signals:
                 _signal_groups(members, number, self._spared)
         elif run.running:
             # The leader is not reaped yet, so its number is its own. Before its setsid: no group.
             for number in signals:
-                try:
-                    os.killpg(run.pid, number)
-                except ProcessLookupError:
-                    os.kill(run.pid, number)
+                if not _signalled(os.killpg, run.pid, number):
+                    _signalled(os.kill, run.pid, number)
+
+    def _members(self, run: _Run) -> list[Seen]:
+        """The tree as it is, or, when many ask at once, as it was a moment ago."""
+        age = time.monotonic() - self._looked
+        if age > self._look_took * _SHARED_LOOK or run not in self._trees:
+            self._trees = self._look()
+        return self._trees.get(run, [])
 
     def _sweep(self, run: _Run, delay_s: float) -> None:
         now = time.monotonic()
@@ -519,10 +535,8 @@ class _Reaper:
             if pid == 0:
                 return
             if self._sweeping:
-                # Look at once, but spend at most half of the time on looking.
-                self._due = self._looked + self._look_took
+                self._due = time.monotonic()
             self._owners.pop(pid, None)
-            self._strays.discard(pid)
             run = self._leaders.pop(pid, None)
             if run is not None:
                 self._ended(run, status, usage)
@@ -536,35 +550,34 @@ class _Reaper:
             cpu_s = usage.ru_utime + usage.ru_stime
             self._tell(f"exited {run.handle} {code} {cpu_s:.6f} {usage.ru_maxrss * 1024}")
 
-    def _look(self) -> tuple[dict[_Run, list[Seen]], list[Seen]]:
-        """The living members of each run's tree, and those whose run is not known."""
+    def _look(self) -> dict[_Run, list[Seen]]:
+        """The living members of each run's tree."""
         began = time.monotonic()
         children = _families(look())
         trees: dict[_Run, list[Seen]] = {}
-        strays: list[Seen] = []
         owners: dict[int, tuple[int, _Run]] = {}
         sessions = dict(self._leaders)
         own_session = os.getsid(0)  # where a new process is until its setsid
         for top in children.get(os.getpid(), ()):
             run = self._leaders.get(top.pid) or self._owner(top)
-            members = [seen for seen in _tree(top, children) if seen.alive]
             if run is None:
-                if not _is_dying(top.pid):
-                    strays.extend(members)
                 continue
+            members = [seen for seen in _tree(top, children) if seen.alive]
             trees.setdefault(run, []).extend(members)
             for seen in members:
                 owners[seen.pid] = (seen.start, run)
                 if seen.session != own_session:
                     sessions[seen.session] = run
         self._owners, self._sessions = owners, sessions
-        self._strays = {seen.pid for seen in strays}
         self._looked = time.monotonic()
         self._look_took = self._looked - began
-        return trees, strays
+        return trees
 
     def _owner(self, orphan: Seen) -> _Run | None:
-        """The run of an orphan that came to us: seen before, by session, token, or life span."""
+        """The run of an orphan: it was seen before, or by session, token, or span of life.
+
+        None: several may be. _NOBODY: none that still runs can be.
+        """
         start, run = self._owners.get(orphan.pid, (0, None))
         if run is not None and start == orphan.start:
             return run
@@ -580,39 +593,64 @@ class _Reaper:
         return possible[0] if possible else _NOBODY
 
     def _round(self) -> None:
-        """Look, kill what is to be killed, and plan the next look."""
-        trees, strays = self._look()
-        now = time.monotonic()
-        answered = False
+        """Kill what is to be killed, say which trees are gone, and plan the next round."""
+        holders = self._orphans()
+        before = len(self._runs)
         for run in list(self._sweeping.values()):
-            members = trees.get(run, [])
-            gone = not members and not run.running and self._all_known()
-            if gone or now >= run.kill_at + STUCK_S:
-                self._tell(f"swept {run.handle} {len(run.killed)} {len(members)}")
-                self._forget(run)
-                answered = True
-            elif now >= run.kill_at:
-                run.killed |= {(seen.pid, seen.start) for seen in members if seen.pid != run.pid}
-                _signal_groups(members, signal.SIGKILL, self._spared)
-        late = [seen for run, members in trees.items() if run.swept for seen in members]
-        _signal_groups(late, signal.SIGKILL, self._spared)  # nobody is left to answer for them
-        self._plan(soon=bool(late) or (answered and (bool(strays) or not self._runs)))
+            if holders is not None and not run.running and run not in holders:
+                self._answer(run, 0)
+        now = time.monotonic()
+        due = [run for run in self._sweeping.values() if now >= run.kill_at]
+        rested = now - self._looked >= self._look_took  # at most half of the time is for looking
+        if (due and rested) or now - self._looked >= self._census():
+            self._trees = self._look()
+            for run in due:
+                members = self._trees.get(run, [])
+                if now >= run.kill_at + STUCK_S:
+                    self._answer(run, len(members))
+                else:
+                    self._kill(run, members)
+        late = holders is None or _NOBODY in holders or any(run.swept for run in holders)
+        self._plan(soon=self._orphaned > 0 and (late or len(self._runs) < before))
 
-    def _all_known(self) -> bool:
-        """Whether each of our children is accounted for; kills those that are to end on the way.
+    def _orphans(self) -> set[_Run] | None:
+        """The runs that have orphans, once those are killed that are to be. None: it is not known.
 
-        A process that forks, leaves its group and ends, for ever, is never where `look` looks. But
-        at any time it, or its zombie, is a child of ours, and a single one is looked up in less
-        time than it takes to fork.
+        When its leader has ended, all that is left of a tree descends from such a child of ours. A
+        process that forks, leaves its group and ends, for ever, is never where `look` looks; but it
+        or its zombie is always a child of ours, and one is looked up faster than it forks.
         """
         until = time.monotonic() + _CATCH_S
-        while time.monotonic() < until:
+        while True:
             self._reap()
-            known = self._leaders.keys() | self._owners.keys() | self._strays
-            unknown = [pid for pid in self._child_pids() if pid not in known]
-            if len([pid for pid in unknown if self._catch(pid)]) == len(unknown):
-                return True
+            holders: set[_Run] = set()
+            orphans = [pid for pid in self._child_pids() if pid not in self._leaders]
+            self._orphaned = len(orphans)
+            settled = True
+            for pid in orphans:
+                settled = self._settle_orphan(pid, holders) and settled
+            if settled:
+                return holders
+            if time.monotonic() > until:
+                return None
+
+    def _settle_orphan(self, pid: int, holders: set[_Run]) -> bool:
+        """False: it is gone, or killed just now, so that there may be a next one."""
+        seen = look_at(pid)
+        run = self._owner(seen) if seen is not None and seen.alive else None
+        if seen is None or run is None:
+            return not _is_dying(pid)
+        holders.add(run)
+        due = run.swept or (run.handle in self._sweeping and time.monotonic() >= run.kill_at)
+        if not due or (pid, seen.start) in run.killed:
+            return True
+        self._kill(run, [seen])
+        _signalled(os.kill, pid, signal.SIGKILL)  # should it have left that group just now
         return False
+
+    def _kill(self, run: _Run, members: list[Seen]) -> None:
+        run.killed |= {(seen.pid, seen.start) for seen in members if seen.pid != run.pid}
+        _signal_groups(members, signal.SIGKILL, self._spared)
 
     def _child_pids(self) -> list[int]:
         text = part = os.pread(self._children, 1 << 16, 0)
@@ -621,37 +659,26 @@ class _Reaper:
             text += part
         return [int(word) for word in text.split()]
 
-    def _catch(self, pid: int) -> bool:
-        """Look up an unknown child. False: gone or killed, so that there may be a next one."""
-        seen = look_at(pid)
-        if seen is None or not seen.alive:
-            return False
-        run = self._owner(seen)
-        if run is None:
-            if _is_dying(pid):
-                return False
-            self._strays.add(pid)
-        elif run.swept or (run.handle in self._sweeping and time.monotonic() >= run.kill_at):
-            run.killed.add((pid, seen.start))
-            _signal_groups([seen], signal.SIGKILL, self._spared)
-            return False
-        else:
-            self._owners[pid] = (seen.start, run)
-        return True
+    def _census(self) -> float:
+        """How often, in seconds, the trees of living agents are looked at."""
+        return max(_CENSUS_S, self._look_took * _CENSUS_SHARE)
 
     def _plan(self, *, soon: bool) -> None:
         now = time.monotonic()
         if self._sweeping:
             # A child that ends calls for a look at once; this is for those with another parent.
-            self._pause = min(max(self._pause * 2, self._look_took, 0.001), 0.05)
+            self._pause = min(max(self._pause * 2, 0.001), 0.05)
             self._due = now + self._pause
         elif soon:
             self._pause = min(max(self._pause * 2, 0.01), _CENSUS_S)
             self._due = now + self._pause
         else:
             self._pause = 0.0
-            census = now + max(_CENSUS_S, self._look_took * _CENSUS_SHARE)
-            self._due = census if self._runs else None
+            self._due = max(now, self._looked + self._census()) if self._runs else None
+
+    def _answer(self, run: _Run, left: int) -> None:
+        self._tell(f"swept {run.handle} {len(run.killed)} {left}")
+        self._forget(run)
 
     def _forget(self, run: _Run) -> None:
         run.swept = True
@@ -705,8 +732,9 @@ def _become(
         os.chdir(cwd)
         stage = b"program"
         _execute(argv, env)
-    except OSError as error:
-        os.write(report, b"%s %d" % (stage, error.errno or 0))
+    except Exception as error:  # noqa: BLE001 (whatever it is, the agent has not started)
+        number = error.errno if isinstance(error, OSError) else None
+        os.write(report, b"%s %d" % (stage, number or errno.EINVAL))
     finally:
         os._exit(127)
 
@@ -720,12 +748,14 @@ def _execute(argv: list[bytes], env: dict[bytes, bytes]) -> None:
         # A relative folder would be one of the work tree, which others have filled.
         if not folder.startswith(b"/"):
             continue
+        path = folder + b"/" + program
         try:
-            os.execve(folder + b"/" + program, argv, env)  # noqa: S606
+            os.execve(path, argv, env)  # noqa: S606
         except (FileNotFoundError, NotADirectoryError):
             continue
         except PermissionError as error:
-            denied = error
+            if os.path.exists(path):  # and not a folder of PATH that is closed to this user
+                denied = error
     raise denied or FileNotFoundError(errno.ENOENT, "not found on PATH")
 
 
@@ -737,11 +767,13 @@ def _guard(control: socket.socket, supervisor: int) -> None:
         os.set_inheritable(descriptor, False)  # noqa: FBT003
     _prepare(b"orch-guard")
     _ignore_signals()
+    alarm = _child_alarm()  # before there is a child: a host may have had SIGCHLD ignored
     me = os.pidfd_open(os.getpid())
     child = os.fork()
     if child == 0:
         status = 1
         try:
+            os.close(alarm)
             os.setsid()
             _prepare(b"orch-reaper")
             _Reaper(control, supervisor, me).serve()
@@ -752,7 +784,6 @@ def _guard(control: socket.socket, supervisor: int) -> None:
             os._exit(status)
     control.close()
     os.close(me)
-    alarm = _child_alarm()
     reaper = os.pidfd_open(child)
     ended = _watch(child, reaper, supervisor, alarm)
     if not ended:

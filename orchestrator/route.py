@@ -4,12 +4,13 @@ none.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from orchestrator.adapter import Agent
-from orchestrator.config import tier_of
+from orchestrator.config import port_of, tier_of
 from orchestrator.events import Considered
 from orchestrator.task import Task
 
@@ -18,11 +19,25 @@ def _no_problems() -> Mapping[str, str]:
     return MappingProxyType({})
 
 
+def _no_kinds() -> Mapping[int, str]:
+    return MappingProxyType({})
+
+
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What is known of the world: agents by name that cannot run now, and why."""
+    """What is known of the world.
+
+    `problems`: agents by name that cannot run now, and why. `kinds`: the kind of model server that
+    is taken to answer at a port.
+    """
 
     problems: Mapping[str, str] = field(default_factory=_no_problems)
+    kinds: Mapping[int, str] = field(default_factory=_no_kinds)
+
+
+_REMOTE = re.compile(r"[:-]cloud$")
+# Ollama forwards such models (`gpt-oss:120b-cloud`) to its own cloud: a local address is not
+# enough, and their tokens are not free.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +58,7 @@ def choose(task: Task, agents: Sequence[Agent], state: State) -> tuple[Route, ..
     usable: list[Route] = []
     refused: list[Route] = []
     for agent in agents:
-        placed = pinned(task, agent)
+        placed = pinned(task, agent, state)
         reason = _against(task, placed, state)
         if reason is not None:
             refused.append(Route(agent=placed, rank=None, reason=reason))
@@ -62,7 +77,7 @@ def considered(routes: Sequence[Route]) -> list[Considered]:
     ]
 
 
-def pinned(task: Task, agent: Agent) -> Agent:
+def pinned(task: Task, agent: Agent, state: State) -> Agent:
     """The agent with the task's model, base_url and key. A URL brings its own key or none."""
     if task.model is not None:
         agent = replace(agent, model=task.model)
@@ -71,19 +86,32 @@ def pinned(task: Task, agent: Agent) -> Agent:
             agent,
             base_url=task.base_url,
             api_key_env=task.api_key_env,
-            server=agent.server if agent.base_url == task.base_url else None,
-            tier=tier_of(task.base_url),
+            server=_kind_at(task.base_url, agent, state),
+            tier=agent.tier if task.base_url == agent.base_url else tier_of(task.base_url),
             profile="clean",
         )
     elif task.api_key_env is not None:
         agent = replace(agent, api_key_env=task.api_key_env)
-    return agent
+    return replace(agent, tier="cloud") if _forwarded(agent) else agent
 
 
 def _against(task: Task, agent: Agent, state: State) -> str | None:
     """Why this agent cannot do the task, or None."""
     if task.agent is not None and agent.name != task.agent:
         return f"the task names agent {task.agent!r}"
+    if task.privacy == "local" and _forwarded(agent):
+        return f"privacy: local, and {agent.model} is served by a cloud, whatever the address"
     if task.privacy == "local" and agent.tier == "cloud":
         return "privacy: local, and this agent's model is in the cloud"
     return state.problems.get(agent.name)
+
+
+def _forwarded(agent: Agent) -> bool:
+    return agent.model is not None and _REMOTE.search(agent.model) is not None
+
+
+def _kind_at(base_url: str, agent: Agent, state: State) -> str | None:
+    if base_url == agent.base_url:
+        return agent.server
+    port = port_of(base_url)
+    return None if port is None else state.kinds.get(port)

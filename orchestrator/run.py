@@ -579,6 +579,9 @@ class _Run:
             ),
             ProcessReaped(survivors=survivors),
         )
+        if left := live.process.left:
+            text = f"{left} process(es) of the agent could not be ended: they are another user's"
+            self.recorder.say(Notice(text=text))
 
     def _close(self, live: _Live) -> None:
         """Read what is left, and let the conversation have its last word."""

@@ -14,6 +14,7 @@ class ModelServer:
     `port` is its usual one on loopback, None: it has none (a cloud). `url_env` and `model_env` are
     the variables that users of it set. `start` and `list_models` are what a person types to start
     it and to see its models. `dialects` are what it speaks. `local`: it runs on one's own machines.
+    `owns_port`: whatever answers at its port is taken for one.
     """
 
     name: str
@@ -27,3 +28,4 @@ class ModelServer:
     list_models: str | None = None
     dialects: tuple[Dialect, ...] = ("chat",)
     local: bool = True
+    owns_port: bool = False

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 import anyio
 
-from orchestrator.adapter import Agent
+from orchestrator.adapter import Agent, about_of
 from orchestrator.config import Config, agents_for
 from orchestrator.discovery import auth_of, look
 from orchestrator.errors import InputError, SupervisionError, lone_error
@@ -142,7 +142,7 @@ class Supervisor:
         """
         record, outcome = read_record(folder), read_outcome(folder)
         adapter = self._config.adapters.get(record.agent.adapter)
-        if adapter is None or not adapter.about.resumes:
+        if adapter is None or not about_of(adapter, record.agent).resumes:
             raise InputError(f"agent {record.agent.name!r} cannot resume a session")
         if outcome is None or outcome.session_id is None:
             raise InputError(
@@ -171,7 +171,8 @@ class Supervisor:
 
     def _routes(self, task: Task, continued: Continued | None) -> tuple[Route, ...]:
         agents = (continued.agent,) if continued else agents_for(task.agent, self._config)
-        placed, state = look(agents, self._config)
+        named = task.agent is not None or continued is not None
+        placed, state = look(agents, self._config, named=named)
         return choose(task, placed, state)
 
     async def _placed(self, task: Task, run_id: str) -> Task:

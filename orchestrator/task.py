@@ -8,8 +8,9 @@ duplicate keys.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -21,16 +22,19 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     StringConstraints,
+    Tag,
     TypeAdapter,
     ValidationError,
 )
 
-from orchestrator.errors import TaskFileError
+from orchestrator.errors import TaskFileError, shown
 
 if TYPE_CHECKING:
     import yaml
+    from pydantic.fields import FieldInfo
 
 SIZE_LIMIT = 1024 * 1024
 """Largest task file, in bytes."""
@@ -158,31 +162,41 @@ class Task:
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZES = {"kib": 1024, "mib": 1024**2, "gib": 1024**3}
+_MOST = 2**53
+# Above this a number is a mistake, and not every reader of JSON has it exactly.
 
 
 def _seconds(value: object) -> float:
+    seconds = math.nan
     match value:
         case bool():
             pass
-        case int() | float() if value > 0:
-            return float(value)
-        case str() if found := re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", value.strip()):
-            return float(found[1]) * _UNITS[found[2]]
+        case int() | float() if value <= _MOST:
+            seconds = float(value)
+        case str() if found := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", value.strip()):
+            seconds = float(found[1]) * _UNITS[found[2]]
         case _:
             pass
+    if 0 < seconds <= _MOST:
+        return seconds
     raise ValueError("a duration above 0, such as 90s, 30m or 2h")
 
 
 def _bytes(value: object) -> int:
+    size = 0
     match value:
         case bool():
             pass
-        case int() if value > 0:
-            return value
-        case str() if found := re.fullmatch(r"(\d+) ?(KiB|MiB|GiB)", value.strip(), re.IGNORECASE):
-            return int(found[1]) * _SIZES[found[2].lower()]
+        case int():
+            size = value
+        case str() if found := re.fullmatch(
+            r"([0-9]{1,16}) ?([KMG]iB)", value.strip(), re.IGNORECASE
+        ):
+            size = int(found[1]) * _SIZES[found[2].lower()]
         case _:
             pass
+    if 0 < size <= _MOST:
+        return size
     raise ValueError("a size above 0, such as 500MiB or 1GiB")
 
 
@@ -199,15 +213,40 @@ def _no_secret(value: str) -> str:
     return value
 
 
-_SECRET = re.compile(r"(?i)(^|_)(api_?key|token|secret|password|passwd)($|_)")
-_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+def _expandable(value: str) -> str:
+    try:
+        Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError("a folder; nobody's home is known by that `~`") from None
+    return value
 
-Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00]*$")]
+
+def _form(value: object) -> str | None:
+    match value:
+        case str():
+            return "text"
+        case dict():
+            return "mapping"
+        case _:
+            return None
+
+
+_SECRET = re.compile(
+    r"(?i)(^|_)((api|access|private|secret)_?key|token|secret|password|passwd|credentials?)($|_)"
+)
+_PLAIN = r"^[^\x00]*$"
+_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+_HOST = r"([^\s/?#:@\[\]\\]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+_URL = rf"^(scripted:.+|(https?://)?{_HOST}(/\S*)?)$"
+
+Text = Annotated[str, StringConstraints(min_length=1, pattern=_PLAIN)]
 EnvName = Annotated[str, StringConstraints(pattern=_NAME)]
 Seconds = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=float | str)]
 Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str)]
-Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-HttpUrl = Annotated[str, StringConstraints(pattern=r"^(scripted:.+|(https?://)?[^\s/]+(/\S*)?)$")]
+Id = Annotated[str, StringConstraints(pattern=_ID)]
+HttpUrl = Annotated[str, StringConstraints(pattern=_URL)]
+Folder = Annotated[Text, AfterValidator(_expandable)]
 
 
 class _Model(BaseModel):
@@ -222,8 +261,10 @@ class LimitsModel(_Model):
         default=None, description="Without any sign of progress, such as 5m."
     )
     check: Seconds | None = Field(default=None, description="The check command, such as 10m.")
-    steps: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Tool calls.")
-    cost_usd: Annotated[float, Field(gt=0, strict=False)] | None = Field(
+    steps: Annotated[int, Field(ge=1, le=_MOST)] | None = Field(
+        default=None, description="Tool calls."
+    )
+    cost_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         default=None, description="Dollars, as far as the cost is known."
     )
     output: Bytes | None = Field(default=None, description="Raw output of the agent, such as 1GiB.")
@@ -243,9 +284,19 @@ class LimitsModel(_Model):
 class ScratchModel(_Model):
     """A workspace that is made for the run."""
 
-    scratch: Text = Field(
+    scratch: Folder = Field(
         description="A folder, copied into a fresh git repository that the agent works in."
     )
+
+
+Workspace = Annotated[
+    Annotated[Folder, Tag("text")] | Annotated[ScratchModel, Tag("mapping")],
+    Discriminator(
+        _form,
+        custom_error_type="workspace",
+        custom_error_message="a text, or a mapping {scratch: FOLDER}",
+    ),
+]
 
 
 class TaskModel(_Model):
@@ -268,7 +319,7 @@ class TaskModel(_Model):
     api_key_env: EnvName | None = Field(
         default=None, description="The environment variable that holds the key; never the key."
     )
-    workspace: Text | ScratchModel = Field(
+    workspace: Workspace = Field(
         default=".", description="The folder to work in, relative to this file."
     )
     files: list[Annotated[Text, AfterValidator(_inside)]] = Field(
@@ -284,8 +335,13 @@ class TaskModel(_Model):
         default="any", description="`local`: only agents whose model is local."
     )
     limits: LimitsModel = LimitsModel()
-    env: dict[Annotated[EnvName, AfterValidator(_no_secret)], str] = Field(
-        default={}, description="Variables for the agent and the check. No secrets."
+    env: dict[
+        Annotated[EnvName, AfterValidator(_no_secret)],
+        Annotated[str, StringConstraints(pattern=_PLAIN)],
+    ] = Field(
+        default={},
+        description="Variables for the agent and the check. No secrets.",
+        json_schema_extra={"additionalProperties": False},
     )
     env_from: list[EnvName] = Field(
         default=[], description="Names of variables to pass on from the environment."
@@ -306,17 +362,16 @@ def parse_flags(flags: Mapping[str, object], *, folder: Path) -> Task:
     return _task(dict(flags), _Tree(None), folder)
 
 
-def _task(value: object, tree: _Tree, folder: Path) -> Task:
+def _task(value: Mapping[str, object], tree: _Tree, folder: Path) -> Task:
     try:
         model = TaskModel.model_validate(value)
     except ValidationError as error:
-        raise TaskFileError(tuple(tree.problem(problem) for problem in error.errors())) from None
-    workspace, template = folder, None
-    match model.workspace:
-        case ScratchModel(scratch=scratch):
-            template = folder / Path(scratch).expanduser()
-        case str(path):
-            workspace = folder / Path(path).expanduser()
+        raise tree.refusal(error) from None
+    place = model.workspace
+    if isinstance(place, ScratchModel):
+        workspace, template = folder, folder / Path(place.scratch).expanduser()
+    else:
+        workspace, template = folder / Path(place).expanduser(), None
     return Task(
         prompt=model.prompt,
         name=model.name,
@@ -383,124 +438,110 @@ class _Tree:
 
     def __init__(self, file: str | None) -> None:
         self._file = file
-        self._marks: dict[_Path, tuple[int, int]] = {(): (1, 1)}
-        self._keys: dict[_Path, tuple[int, int]] = {}
+        self._marks: dict[_Path, _At] = {(): (1, 1)}
+        self._keys: dict[_Path, _At] = {}
 
-    def load(self, text: bytes) -> object:
+    def load(self, text: bytes) -> dict[str, object]:
         import yaml
 
         if len(text) > SIZE_LIMIT:
-            raise self._error((1, 1), f"the file has {len(text)} bytes; at most {SIZE_LIMIT}")
+            raise self._error((1, 1), f"the file has more than {SIZE_LIMIT} bytes")
         try:
             decoded = text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            line = text.count(b"\n", 0, error.start) + 1
-            raise self._error((line, 1), f"not UTF-8: byte 0x{text[error.start]:02x}") from None
+            at = _place(text[: error.start].decode("utf-8-sig"))
+            raise self._error(at, f"not UTF-8: byte 0x{text[error.start]:02x}") from None
         try:
-            self._refuse_aliases(decoded)
+            self._refuse_more_than_plain(decoded)
             node = yaml.compose(decoded, _loader())
-            value = None if node is None else self._value(node, ())
         except yaml.MarkedYAMLError as error:
-            raise self._yaml_error(error) from None
-        except yaml.YAMLError as error:
-            raise self._error((1, 1), f"not YAML: {error}".replace("\n", " ")) from None
-        except RecursionError:
-            raise self._error((1, 1), "nested too deeply") from None
-        if value is None:
-            raise self._error((1, 1), "the file is empty; at least `prompt: TEXT` is needed")
-        if not isinstance(value, dict):
-            found = f"found {_shown(value)}; a task file is a mapping such as `prompt: TEXT`"
-            raise self._error((1, 1), found)
-        return value  # pyright: ignore[reportUnknownVariableType] (narrowed from object)
-
-    def problem(self, error: Mapping[str, object]) -> str:
-        """One line for one of pydantic's errors."""
-        where: _Path = tuple(part for part in parts(error["loc"]) if not self._is_tag(part))
-        context = error.get("ctx")
-        match error["type"], context:
-            case "extra_forbidden", _:
-                key = str(where[-1])
-                known = self._known(where[:-1])
-                import difflib
-
-                near = difflib.get_close_matches(key, known, n=1)
-                allowed = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
-                return self._line(self._keys.get(where), where, f"unknown key; {allowed}")
-            case "missing", _:
-                mark = self._marks.get(where[:-1])
-                return self._line(mark, where, "required, but not there")
-            case "value_error", {"error": ValueError() as why}:
-                allowed = str(why)
-            case "literal_error", {"expected": str(expected)}:
-                allowed = expected.replace("'", "").replace(" or ", ", ")
-            case "string_type", _:
-                allowed = "a text (quote it if it looks like a number)"
-            case "string_pattern_mismatch", _:
-                allowed = _PATTERNS.get(where[0] if where else "", "another form")
+            at = _at(error.problem_mark or error.context_mark)
+            words = ", ".join(part for part in (error.context, error.problem) if part)
+            raise self._error(at, f"not YAML: {words}") from None
+        except yaml.reader.ReaderError as error:
+            at = _place(decoded[: error.position])
+            raise self._error(at, f"character U+{error.character:04X} is not allowed") from None
+        except (ValueError, OverflowError) as error:  # such as chr() of "\UFFFFFFFF"
+            raise self._error((1, 1), f"not YAML: {error}") from None
+        match node:
+            case None | yaml.ScalarNode(tag="tag:yaml.org,2002:null"):
+                raise self._error((1, 1), "the file is empty; at least `prompt: TEXT` is needed")
+            case yaml.MappingNode():
+                self._marks[()] = _at(node.start_mark)
+                return self._mapping(node, ())
             case _:
-                allowed = str(error["msg"]).removeprefix("Input should be ")
-        found = _shown(error.get("input"))
-        return self._line(self._marks.get(where), where, f"found {found}; allowed: {allowed}")
+                found = _found(self._value(node, ()))
+                text_ = f"found {found}; a task file is a mapping such as `prompt: TEXT`"
+                raise self._error(_at(node.start_mark), text_)
 
-    def _is_tag(self, part: str | int) -> bool:
-        # pydantic puts the union member's name or `[key]` into the location: not a key of the file.
-        return part in {"str", "ScratchModel", "[key]"} or (isinstance(part, str) and "[" in part)
+    def refusal(self, error: ValidationError) -> TaskFileError:
+        """What pydantic has against the values, in the order of the file; the first few of many."""
+        problems = sorted(error.errors(), key=self._position)
+        lines = [self._problem(problem) for problem in problems[:_TOLD]]
+        if len(problems) > _TOLD:
+            lines.append(shown(f"{self._file}: and {len(problems) - _TOLD} more problems"))
+        return TaskFileError(tuple(lines))
 
-    def _known(self, where: _Path) -> list[str]:
-        models: dict[_Path, type[BaseModel]] = {
-            (): TaskModel,
-            ("limits",): LimitsModel,
-            ("workspace",): ScratchModel,
-        }
-        model = models.get(where)
-        return sorted(model.model_fields) if model else []
+    def _position(self, error: Mapping[str, object]) -> _At:
+        where = _keys_of(parts(error["loc"]))
+        of_key = error["type"] == "extra_forbidden" or _is_key(error)
+        places = self._keys if of_key else self._marks
+        return places.get(where) or self._marks.get(where[:-1], (1, 1))
 
-    def _line(self, mark: tuple[int, int] | None, where: _Path, text: str) -> str:
+    def _problem(self, error: Mapping[str, object]) -> str:
+        where = _keys_of(parts(error["loc"]))
         key = ".".join(str(part) for part in where)
+        text = described(error, sorted(_fields(where[:-1])))
         if self._file is None:
-            return f"--{key.removeprefix('limits.').replace('_', '-')}: {text}"
-        line, column = mark or self._marks.get(where[:-1]) or (1, 1)
-        return f"{self._file}:{line}:{column}: {key}: {text}"
+            return shown(f"--{key.removeprefix('limits.').replace('_', '-')}: {text}")
+        line, column = self._position(error)
+        return shown(f"{self._file}:{line}:{column}: {key}: {text}")
 
-    def _error(self, mark: tuple[int, int], text: str) -> TaskFileError:
-        return TaskFileError((f"{self._file}:{mark[0]}:{mark[1]}: {text}",))
+    def _error(self, at: _At, text: str) -> TaskFileError:
+        return TaskFileError((shown(f"{self._file}:{at[0]}:{at[1]}: {text}"),))
 
-    def _yaml_error(self, error: yaml.MarkedYAMLError) -> TaskFileError:
-        at = _at(error.problem_mark or error.context_mark)
-        parts = [part for part in (error.context, error.problem) if part]
-        return self._error(at, f"not YAML: {', '.join(parts)}".replace("\n", " "))
+    def _refuse_more_than_plain(self, text: str) -> None:
+        """Aliases, tags, depth and further documents, before anything is composed of them.
 
-    def _refuse_aliases(self, text: str) -> None:
+        A small file of aliases explodes when it is walked; a deep one takes minutes.
+        """
         import yaml
 
-        # Before composing: a small file of aliases explodes when it is walked.
-        documents = 0
+        documents = depth = 0
         for event in yaml.parse(text, _loader()):
+            why: str | None = None
             match event:
-                case yaml.AliasEvent():
-                    at = _at(event.start_mark)
-                    raise self._error(at, f"alias `*{event.anchor}`: aliases are not allowed")
+                case yaml.AliasEvent(anchor=name):
+                    why = f"alias `*{name}`: aliases are not allowed"
+                case yaml.ScalarEvent(tag=str(tag)) | yaml.CollectionStartEvent(tag=str(tag)):
+                    short = tag.replace("tag:yaml.org,2002:", "!!")
+                    why = f"tag `{short}`: tags are not allowed"
                 case yaml.DocumentStartEvent():
                     documents += 1
                     if documents > 1:
-                        at = _at(event.start_mark)
-                        raise self._error(at, "a second document; a task file holds one")
+                        why = "a second document; a task file holds one"
+                case yaml.CollectionStartEvent():
+                    depth += 1
+                    if depth > _DEEPEST:
+                        why = f"nested deeper than {_DEEPEST} levels"
+                case yaml.CollectionEndEvent():
+                    depth -= 1
                 case _:
                     pass
+            if why is not None:
+                raise self._error(_at(event.start_mark), why)
 
     def _value(self, node: yaml.Node, where: _Path) -> object:
         import yaml
 
-        self._marks[where] = _at(node.start_mark)
+        at = self._marks[where] = _at(node.start_mark)
         match node:
             case yaml.MappingNode():
                 return self._mapping(node, where)
             case yaml.SequenceNode():
                 return [self._value(item, (*where, index)) for index, item in enumerate(node.value)]
-            case yaml.ScalarNode(tag=tag, value=value):
-                return self._scalar(tag.removeprefix("tag:yaml.org,2002:"), value, where)
             case _:
-                raise self._error(self._marks[where], "not a mapping, list or scalar")
+                return _scalar(node.tag, self._text(node.value, at))
 
     def _mapping(self, node: yaml.MappingNode, where: _Path) -> dict[str, object]:
         import yaml
@@ -508,44 +549,62 @@ class _Tree:
         found: dict[str, object] = {}
         for key_node, value_node in node.value:
             at = _at(key_node.start_mark)
-            key = key_node.value
-            if not isinstance(key_node, yaml.ScalarNode) or not isinstance(key, str):
-                raise self._error(at, "a key must be a plain text")
+            if not isinstance(key_node, yaml.ScalarNode) or not key_node.value:
+                raise self._error(at, "a key must be a plain text, and not empty")
+            key = self._text(key_node.value, at)
             path = (*where, key)
-            if key in found:
+            if path in self._keys:
                 first = self._keys[path][0]
                 name = ".".join(str(part) for part in path)
                 raise self._error(at, f"{name}: duplicate key; it already stands in line {first}")
             self._keys[path] = at
-            found[key] = self._value(value_node, path)
+            value = self._value(value_node, path)
+            field = _fields(where).get(key)
+            if value is not None or field is None or field.is_required():
+                found[key] = value
+            # else an optional key after which nothing stands: as if it were not there
         return found
 
-    def _scalar(self, tag: str, value: str, where: _Path) -> object:
-        match tag:
-            case "str":
-                return value
-            case "null":
-                return None
-            case "bool":
-                return value.lower() == "true"
-            case "int" if len(value) <= 18:
-                return int(value)
-            case "int" | "float":
-                return float(value)
-            case _:
-                raise self._error(self._marks[where], f"tag `{tag}` is not allowed")
+    def _text(self, value: str, at: _At) -> str:
+        # JSON writes a character beyond U+FFFF as two escapes; PyYAML does not join them.
+        try:
+            return value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            raise self._error(at, "half a character (a lone surrogate) is not allowed") from None
 
 
-_PATTERNS: Mapping[str | int, str] = MappingProxyType(
-    {
-        "name": "letters, digits, `.`, `_`, `-`, at most 64",
-        "env": "names of letters, digits and `_`",
-        "env_from": "names of letters, digits and `_`; only the name, never NAME=VALUE",
-        "api_key_env": "the name of an environment variable, never the key itself",
-        "base_url": "a URL such as http://127.0.0.1:11434, or scripted:FILE",
-        "prompt": "a text without NUL",
-    }
-)
+_DEEPEST = 50
+_TOLD = 20
+
+
+def _fields(where: _Path) -> Mapping[str, FieldInfo]:
+    """What is known of the keys at a place of a task file; empty where any key goes."""
+    match where:
+        case ():
+            return TaskModel.model_fields
+        case ("limits",):
+            return LimitsModel.model_fields
+        case ("workspace",):
+            return ScratchModel.model_fields
+        case _:
+            return {}
+
+
+_At: TypeAlias = tuple[int, int]
+
+
+def _scalar(tag: str, value: str) -> object:
+    match tag.removeprefix("tag:yaml.org,2002:"):
+        case "null":
+            return None
+        case "bool":
+            return value.lower() == "true"
+        case "int" if len(value) <= 18:
+            return int(value)
+        case "int" | "float":
+            return float(value)
+        case _:
+            return value
 
 
 class _Mark(Protocol):
@@ -555,18 +614,101 @@ class _Mark(Protocol):
     column: int
 
 
-def _at(mark: _Mark | None) -> tuple[int, int]:
+def _at(mark: _Mark | None) -> _At:
     """Line and column, counted from 1."""
     return (mark.line + 1, mark.column + 1) if mark else (1, 1)
 
 
-def parts(location: object) -> tuple[str | int, ...]:
+def _place(before: str) -> _At:
+    """Line and column of what follows this text."""
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
+# --- what is wrong -------------------------------------------------------------------------------
+
+_ALLOWED: Mapping[str, str] = MappingProxyType(
+    {
+        "dict_type": "a mapping",
+        "finite_number": "a number that has an end",
+        "float_type": "a number",
+        "int_from_float": "a whole number",
+        "int_type": "a whole number",
+        "list_type": "a list",
+        "model_type": "a mapping",
+        "string_too_short": "a text that is not empty",
+    }
+)
+_FORMS: Mapping[str, str] = MappingProxyType(
+    {
+        _PLAIN: "a text without NUL",
+        _NAME: "the name of a variable (letters, digits and `_`), never its value",
+        _ID: "letters, digits, `.`, `_`, `-`, at most 64, the first a letter or digit",
+        _URL: "an address such as http://127.0.0.1:11434, without user or key; or scripted:FILE",
+    }
+)
+
+
+def described(error: Mapping[str, object], known: Sequence[str]) -> str:
+    """What one of pydantic's errors found, and what is allowed; `known` are its place's keys."""
+    found = _found(error.get("input"))
+    match error["type"], error.get("ctx"):
+        case "extra_forbidden", _:
+            import difflib
+
+            near = difflib.get_close_matches(str(parts(error["loc"])[-1]), known, n=1)
+            return f"unknown key; {f'did you mean `{near[0]}`?' if near else _list(known)}"
+        case "missing", _:
+            return "required, but not there"
+        case "string_pattern_mismatch", {"pattern": str(pattern)}:
+            allowed = _FORMS[pattern]
+            if pattern == _NAME and not _is_key(error):  # by mistake it may be the secret itself
+                found = "another text (not shown here, it may be secret)"
+        case "string_type", _:
+            number = isinstance(error.get("input"), bool | int | float)
+            allowed = "a text (put it in quotes)" if number else "a text"
+        case "value_error", {"error": ValueError() as why}:
+            allowed = str(why)
+        case "literal_error", {"expected": str(expected)}:
+            allowed = expected.replace("'", "").replace(" or ", ", ")
+        case "greater_than", {"gt": int() | float() as bound}:
+            allowed = f"a number above {bound:g}"
+        case _:
+            plain = str(error["msg"]).removeprefix("Input should be ")
+            allowed = _ALLOWED.get(str(error["type"]), plain)
+    return f"found {found}; allowed: {allowed}"
+
+
+def _list(known: Sequence[str]) -> str:
+    return f"known: {', '.join(known)}" if known else "none is known here"
+
+
+def parts(location: object) -> _Path:
     """The location of one of pydantic's errors."""
-    return TypeAdapter(tuple[str | int, ...]).validate_python(location)
+    return _location().validate_python(location)
 
 
-def _shown(value: object) -> str:
-    """What was found, short, and never a whole secret or file."""
+@cache
+def _location() -> TypeAdapter[_Path]:
+    return TypeAdapter(_Path)
+
+
+def _is_key(error: Mapping[str, object]) -> bool:
+    return parts(error["loc"])[-1:] == ("[key]",)
+
+
+def _keys_of(location: _Path) -> _Path:
+    """The location without pydantic's own words: a union's member, and `[key]` for a key."""
+    match location:
+        case ("workspace", _, *rest):
+            return ("workspace", *rest)
+        case ("env", key, _):
+            return ("env", key)
+        case _:
+            return location
+
+
+def _found(value: object) -> str:
+    """What was found, short, and never a whole file."""
     match value:
         case None:
             return "nothing"
@@ -580,8 +722,10 @@ def _shown(value: object) -> str:
             return f"'{value}'"
         case list():
             return "a list"
-        case _:
+        case dict():
             return "a mapping"
+        case _:
+            return str(value)  # a date, in TOML
 
 
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -50,10 +50,16 @@ def _problems(value: Any, schema: Schema, root: Schema, at: str) -> Iterator[str
                 yield from (f"{at}: no {name}" for name in rule if name not in value)
             case "additionalProperties" if isinstance(value, dict):
                 for name in value.keys() - schema.get("properties", {}).keys():
+                    if any(re.search(form, name) for form in schema.get("patternProperties", ())):
+                        continue
                     if rule is False:
                         yield f"{at}: {name} is not allowed"
                     elif rule is not True:
                         yield from _problems(value[name], rule, root, f"{at}.{name}")
+            case "patternProperties" if isinstance(value, dict):
+                for form, own in rule.items():
+                    for name in filter(re.compile(form).search, value):
+                        yield from _problems(value[name], own, root, f"{at}.{name}")
             case "propertyNames" if isinstance(value, dict):
                 for name in value:
                     yield from _problems(name, rule, root, f"{at}.{name}")
@@ -73,6 +79,8 @@ def _problems(value: Any, schema: Schema, root: Schema, at: str) -> Iterator[str
                 yield f"{at}: {value!r} is not like {rule}"
             case "minimum" if _is(value, "number") and value < rule:
                 yield f"{at}: {value!r} is below {rule}"
+            case "maximum" if _is(value, "number") and value > rule:
+                yield f"{at}: {value!r} is above {rule}"
             case "exclusiveMinimum" if _is(value, "number") and value <= rule:
                 yield f"{at}: {value!r} is not above {rule}"
             case _ if keyword not in SILENT | CHECKED:
@@ -82,8 +90,9 @@ def _problems(value: Any, schema: Schema, root: Schema, at: str) -> Iterator[str
 
 
 CHECKED = {
-    "const", "enum", "properties", "required", "additionalProperties", "propertyNames", "items",
-    "prefixItems", "minItems", "maxItems", "minLength", "pattern", "minimum", "exclusiveMinimum",
+    "const", "enum", "properties", "required", "additionalProperties", "patternProperties",
+    "propertyNames", "items", "prefixItems", "minItems", "maxItems", "minLength", "pattern",
+    "minimum", "maximum", "exclusiveMinimum",
 }  # fmt: skip
 
 

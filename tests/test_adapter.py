@@ -1,6 +1,7 @@
 """What every parser needs: JSON on a line, lines kept as they are, deltas, kinds of errors."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -15,10 +16,13 @@ from orchestrator.adapter import (
     About,
     Agent,
     Command,
+    Conversation,
     Exit,
     Install,
     OneShot,
+    Program,
     Send,
+    about_of,
     error_kind,
     json_line,
     unparsed,
@@ -36,6 +40,7 @@ from orchestrator.events import (
     decode,
     encode,
 )
+from orchestrator.task import Task
 from orchestrator.usage import add
 
 
@@ -264,6 +269,27 @@ def test_a_one_shot_parses_its_lines_and_its_exit():
         Output(stream="stdout", text="x"),
     ]
     assert list(conversation.close(Exit(status=3, stderr="why"))) == [Notice(text="3 why")]
+
+
+class OneCli:
+    about = About(name="one", title="One", program=Program(name="one"))
+
+    def command(self, task: Task, agent: Agent) -> Command:
+        return Command(argv=("one",), cwd="/")
+
+    def conversation(self, task: Task, agent: Agent, before: Usage | None) -> Conversation:
+        return OneShot(parse=lambda line: [unparsed(line)])
+
+
+class AnyCli(OneCli):
+    def about_for(self, agent: Agent) -> About:
+        return replace(self.about, title=f"for {agent.name}")
+
+
+def test_what_a_cli_is_may_depend_on_the_agent():
+    agent = Agent(name="a", adapter="x")
+    assert about_of(OneCli(), agent).title == "One"
+    assert about_of(AnyCli(), agent).title == "for a"
 
 
 def test_values_that_cross_the_waist_share_nothing_that_can_change():

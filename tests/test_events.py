@@ -1,8 +1,7 @@
 """The event schema: what is written is read again, and what is not an event is refused by name."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import get_args
 
 import orjson
 import pytest
@@ -29,68 +28,16 @@ from orchestrator.events import (
     prefix,
     schema,
 )
+from tests import strategies
 from tests.schema import problems
+from tests.strategies import JSON, KINDS
 
-KINDS: tuple[type, ...] = get_args(Update)
 ENVELOPE = {
     "v", "seq", "time", "run_id", "task_id", "parent_run_id", "agent", "source", "raw",
 }  # fmt: skip
 SCHEMA = schema()
 
-# Text that JSON can hold: no lone surrogates. Whole numbers of 64 bits, as orjson writes them.
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
-WHOLE = st.integers(-(2**53), 2**53)
-REAL = st.floats(allow_nan=False, allow_infinity=False)
-JSON = st.recursive(
-    st.none() | st.booleans() | WHOLE | REAL | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=6,
-)
-
-
-def anything(hint: object) -> st.SearchStrategy:
-    """Values of a declared type: what a field may hold."""
-    match hint, get_origin(hint), get_args(hint):
-        case (kind, None, ()) if kind in PLAIN:
-            return PLAIN[kind]
-        case type() as kind, None, ():
-            return whole(kind)
-        case _, origin, names if origin is Literal:
-            return st.sampled_from(names)
-        case _, origin, (inner,) if origin is list:
-            return st.lists(anything(inner), max_size=3)
-        case _, _, members:
-            return st.one_of([anything(member) for member in members])
-
-
-def whole(kind: type) -> st.SearchStrategy:
-    """Instances of a dataclass with a value in every field, optional ones included."""
-    return st.builds(kind, **{name: anything(hint) for name, hint in get_type_hints(kind).items()})
-
-
-PLAIN: Mapping[object, st.SearchStrategy] = {
-    str: TEXT,
-    int: WHOLE,
-    float: REAL,
-    bool: st.booleans(),
-    type(None): st.none(),
-    object: JSON,
-}
-UPDATES = st.one_of([whole(kind) for kind in KINDS])
-OPTIONAL = st.none() | TEXT
-RAWS = st.none() | st.builds(Raw, stream=TEXT, offset=st.integers(0, 2**53), length=WHOLE)
-EVENTS = st.builds(
-    Event,
-    seq=st.integers(1, 2**53),
-    time=st.datetimes().map(lambda time: f"{time.isoformat(timespec='microseconds')}Z"),
-    run_id=OPTIONAL,
-    task_id=OPTIONAL,
-    parent_run_id=OPTIONAL,
-    agent=OPTIONAL,
-    source=st.sampled_from(["agent", "supervisor"]),
-    update=UPDATES,
-    raw=RAWS,
-)
+EVENTS = strategies.events()
 
 
 def event(update: Update, **envelope) -> Event:
@@ -293,6 +240,17 @@ def test_a_success_whose_check_failed_is_not_ok():
     assert not outcome.ok
     with pytest.raises(OutcomeError):
         outcome.check()
+
+
+def test_updates_are_equal_by_kind_and_by_what_they_say():
+    assert Message(text="a") == Message(text="a")
+    assert Message(text="a") != Message(text="b")
+    assert Message(text="a") != events.Thought(text="a")
+    assert Usage(input_tokens=0) != Usage()
+
+
+def test_an_update_shows_what_it_states():
+    assert repr(Usage(input_tokens=0)) == "Usage(type='usage', input_tokens=0, scope='call')"
 
 
 def test_two_outcomes_share_no_evidence():

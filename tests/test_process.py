@@ -18,7 +18,7 @@ import pytest
 
 from orchestrator import process as module
 from orchestrator.adapter import Command
-from orchestrator.errors import SpawnError
+from orchestrator.errors import SpawnError, SupervisionError
 from orchestrator.process import (
     Process,
     Reaper,
@@ -119,6 +119,18 @@ async def test_the_signal_that_ended_it_is_exact(desk, name):
     assert (ended.status, ended.signal) == (None, number)
 
 
+async def test_exit_statuses_are_exact_also_in_a_host_that_ignores_sigchld(tmp_path):
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        async with (
+            open_reaper() as reaper,
+            Desk(reaper, tmp_path).spawn("sh", "-c", "sh -c 'exit 7'; exit $?") as process,
+        ):
+            assert (await process.wait()).status == 7
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 async def test_several_may_wait_and_again_afterwards(desk):
     seen = []
 
@@ -158,10 +170,11 @@ async def test_what_the_block_raises_comes_out_as_it_is(tmp_path):
 
 
 async def test_output_goes_to_files_of_mode_0400_that_only_grow(desk):
-    async with desk.spawn("sh", "-c", "echo one; echo two >&2; : >/dev/stdout") as process:
+    async with desk.spawn("sh", "-c", "echo one; echo two >&2") as process:
         await process.wait()
         assert stat.S_IMODE(desk.out.stat().st_mode) == 0o400
         flags = await desk.output("sh", "-c", "cat /proc/self/fdinfo/1")
+    assert (desk.folder / "1.out").read_text() == "one\n"
     assert (desk.folder / "1.err").read_text() == "two\n"
     fields = dict(line.split(":\t") for line in flags.decode().splitlines())
     assert int(fields["flags"], 8) & os.O_APPEND
@@ -399,6 +412,10 @@ async def test_a_program_is_not_looked_for_in_the_folder_it_is_to_work_in(desk):
         assert error.errno == errno.ENOENT
     async with desk.spawn("trap", env={"PATH": f"/nowhere:{desk.folder}"}) as process:
         assert (await process.wait()).status == 0
+    trap.chmod(0o644)
+    denied = await desk.refusal("trap", env={"PATH": f"{desk.folder}:/nowhere"})
+    assert denied.errno == errno.EACCES
+    assert (await desk.refusal("trap", env={"PATH": f"{trap}:/usr/bin"})).errno == errno.ENOENT
 
 
 @contextmanager
@@ -474,6 +491,14 @@ def open_files(pid: int) -> int:
 
 def cmdline(pid: int) -> bytes:
     return read(Path(f"/proc/{pid}/cmdline"))
+
+
+async def test_a_reaper_that_was_closed_refuses(tmp_path):
+    async with open_reaper() as reaper:
+        pass
+    with pytest.raises(SupervisionError, match="the reaper ended"):
+        async with Desk(reaper, tmp_path).spawn("true"):
+            pytest.fail("it was started")
 
 
 async def test_opening_and_closing_leaves_nothing(tmp_path):

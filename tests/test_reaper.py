@@ -14,6 +14,7 @@ import pytest
 from orchestrator.adapter import Command
 from orchestrator.errors import SupervisionError
 from orchestrator.process import Process, Reaper, base_environment, open_reaper
+from orchestrator.reaper import kill_one, look_at
 from tests.hostile import children, hostile, living, new_mark, read, state, until
 
 pytestmark = pytest.mark.anyio
@@ -179,6 +180,45 @@ async def test_a_process_whose_first_thread_has_ended_is_not_taken_for_a_zombie(
         assert state(child) is None
 
 
+async def test_a_misleading_name_does_not_hide_a_process(tmp_path, mark):
+    liar = tmp_path / "a) Z 1 (b"
+    liar.symlink_to("/bin/sleep")
+    script = f"setsid '{liar}' 100 {mark} & setsid '{liar}' 100 {mark} & wait"
+    async with (
+        open_reaper() as reaper,
+        reaper.spawn(
+            Command(argv=("sh", "-c", script), cwd="/"),
+            env=ENV,
+            stdout=tmp_path / "out",
+            stderr=tmp_path / "err",
+            token=mark,
+        ) as process,
+    ):
+        with anyio.fail_after(5):
+            while sum(b"(a) Z 1 (b)" in read(stat(pid)) for pid in living(mark)) < 2:
+                await anyio.sleep(0.005)
+        assert await process.reap(drain_s=0) == 2
+        assert not living(mark)
+
+
+def stat(pid: int) -> Path:
+    return Path(f"/proc/{pid}/stat")
+
+
+async def test_a_later_process_with_the_same_number_is_not_signalled(tmp_path, mark):
+    async with open_reaper() as reaper, agent(reaper, tmp_path, "signals", mark) as process:
+        seen = look_at(process.pid)
+        assert seen is not None
+        seen.start -= 1
+        kill_one(seen, signal.SIGKILL)
+        await process.signal(signal.SIGINT)
+        await ready(tmp_path / "agent.out", b"SIGINT\n")
+        seen.start += 1
+        kill_one(seen, signal.SIGKILL)
+        assert (await process.wait()).signal == signal.SIGKILL
+    kill_one(seen, signal.SIGKILL)  # gone: fine
+
+
 async def test_the_reaper_leaves_no_zombies(tmp_path, mark):
     async with open_reaper() as reaper:
         _, pid = guard_and_reaper()
@@ -295,7 +335,7 @@ def test_nothing_survives_a_supervisor_that_is_killed(tmp_path, mark, more):
         agents = [pid for pid in living(mark) if pid not in {supervisor.pid, *workers}]
         assert len(agents) == 8 * 5
         supervisor.kill()
-        until(lambda: not any(state(pid) for pid in (*agents, guard, reaper)), 2)
+        until(lambda: all(state(pid) in {None, "Z"} for pid in (*agents, guard, reaper)), 5)
         for worker in workers:
             assert state(worker) is not None
             os.kill(worker, signal.SIGKILL)

@@ -153,8 +153,8 @@ async def test_an_interrupt_stops_the_agent_and_its_children_and_writes_the_outc
         {"hang": True},
     )
     events: list[Event] = []
+    outcomes: list[object] = []
     async with Supervisor(config) as supervisor, anyio.create_task_group() as group:
-        outcomes: list[object] = []
 
         async def run() -> None:
             outcomes.append(await supervisor.run(Task(prompt="p", workspace=work), events.append))

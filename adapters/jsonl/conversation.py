@@ -26,6 +26,7 @@ from orchestrator.events import (
 _ASSEMBLED_LIMIT = 4 * 1024 * 1024
 
 _ERROR = re.compile(r"(?i)error:")
+_PAGE = 8
 _ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
 
 
@@ -156,12 +157,15 @@ def _latest(now: Usage, before: Usage) -> Usage:
 
 
 def _complaint(stderr: str) -> str | None:
-    """The line of stderr that says most: the last such as `TypeError: ...`, else the last."""
+    """The line of stderr that says most: the last such as `TypeError: ...`, else the last.
+
+    Of a whole page without one (a CLI that does not know a flag prints how it is used) the first.
+    """
     lines = [line.strip() for line in _ANSI.sub("", stderr).split("\n")]
     lines = [line for line in lines if line]
     errors = [line for line in lines if _ERROR.search(line)]
-    last = (errors or lines or [""])[-1]
-    return last[:500] or None
+    most = (errors or (lines[:1] if len(lines) > _PAGE else lines) or [""])[-1]
+    return most[:500] or None
 
 
 class _Pieces:

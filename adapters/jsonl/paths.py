@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple, TypeGuard
 
@@ -31,10 +31,11 @@ class Path:
         """The value or None; with `[]` in the path, a list of all that are there."""
         values: list[object] = [scope.line if self.whole else scope.item]
         for step in self.steps:
-            values = [found for value in values for found in _below(value, step)]
-        if None in self.steps:
-            return values or None
-        return values[0] if values else None
+            below = _each(values) if step is None else (_below(value, step) for value in values)
+            values = [value for value in below if value is not None]
+            if not values:
+                return None
+        return values if None in self.steps else values[0]
 
 
 class Scope(NamedTuple):
@@ -52,20 +53,20 @@ def is_list(value: object) -> TypeGuard[Sequence[object]]:
     return isinstance(value, list)
 
 
-def _below(value: object, step: str | int | None) -> Iterable[object]:
+def _below(value: object, step: str | int) -> object | None:
     """What is one step further down: JSON's null counts as not there."""
-    found: Iterable[object] = ()
-    if is_mapping(value):
-        if isinstance(step, str):
-            found = (value.get(step),)
-        elif step is None:
-            found = value.values()
-    elif is_list(value):
-        if isinstance(step, int):
-            found = (value[step],) if -len(value) <= step < len(value) else ()
-        elif step is None:
-            found = value
-    return (below for below in found if below is not None)
+    if isinstance(step, str):
+        return value.get(step) if is_mapping(value) else None
+    return value[step] if is_list(value) and -len(value) <= step < len(value) else None
+
+
+def _each(values: Iterable[object]) -> Iterator[object]:
+    """All that the lists and mappings hold."""
+    for value in values:
+        if is_mapping(value):
+            yield from value.values()
+        elif is_list(value):
+            yield from value
 
 
 def path_of(value: object) -> Path:

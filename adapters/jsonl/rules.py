@@ -157,10 +157,16 @@ class SessionRule(BaseRule):
     emit: Literal["session.started"]
     session_id: Value = Field(description="What the agent can be resumed with.")
     model: Value | None = Field(None, description="The model that the agent says it uses.")
+    tools: Value | None = Field(None, description="The names of the tools that it has.")
 
     def updates(self, scope: Scope) -> Iterator[Update]:
         if session_id := name_of(read(self.session_id, scope)):
-            yield SessionStarted(session_id=session_id, model=text_of(read(self.model, scope)))
+            tools = read(self.tools, scope)
+            yield SessionStarted(
+                session_id=session_id,
+                model=text_of(read(self.model, scope)),
+                tools=[tool for tool in tools if isinstance(tool, str)] if is_list(tools) else None,
+            )
 
 
 class TurnStartedRule(BaseRule):

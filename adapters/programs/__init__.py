@@ -1,1 +1,3 @@
-"""What runs inside another interpreter than ours. Nothing here is imported by orchestrate itself."""
+"""What runs inside another interpreter than ours. Nothing here is imported by orchestrate
+itself.
+"""

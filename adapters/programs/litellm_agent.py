@@ -562,9 +562,7 @@ class Caller:
 
         try:
             cost = litellm.completion_cost(response, model=self._settings.model)
-        except (
-            Exception
-        ):  # litellm raises Exception subclasses of its own for models without a price
+        except Exception:  # one of LiteLLM's own: the model has no price
             return None
         return float(cost) or None  # LiteLLM's 0 is "no price known"
 
@@ -1005,7 +1003,7 @@ def work(settings: Settings, run: Run) -> NoReturn:
     import_agent(run)
     if missing := missing_key(settings):
         text = f"no key: {missing} is not set"
-        run.fail(FAILED, "error", text, kind="auth_failed", retryable=False)
+        run.fail(FAILED, "error", text, kind="auth_failed", unset=missing, retryable=False)
     caller = Caller(settings, run.lines)
     agent = agent_of(settings, run, caller, history)
     run.lines.say("turn")

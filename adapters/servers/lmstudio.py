@@ -11,4 +11,5 @@ server = ModelServer(
     start="lms server start",
     list_models="lms ls",
     dialects=("chat", "responses", "messages"),
+    owns_port=True,
 )

@@ -11,4 +11,5 @@ server = ModelServer(
     start="ollama serve",
     list_models="ollama list",
     dialects=("ollama", "chat", "responses", "messages"),
+    owns_port=True,
 )

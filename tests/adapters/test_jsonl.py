@@ -587,11 +587,19 @@ def test_a_rule_speaks_where_every_condition_holds(when: dict[str, object], hold
 
 
 def test_every_kind_of_event_can_be_said() -> None:
-    line = {"id": "i", "t": "text", "n": 3, "s": "word", "flag": True, "j": {"k": [1]}}
+    line = {
+        "id": "i",
+        "t": "text",
+        "n": 3,
+        "s": "word",
+        "flag": True,
+        "j": {"k": [1]},
+        "tools": ["a", 5, "b"],
+    }
     rules: tuple[tuple[Rule, Update], ...] = (
         (
-            {"emit": "session.started", "session_id": ".id", "model": ".t"},
-            SessionStarted(session_id="i", model="text"),
+            {"emit": "session.started", "session_id": ".id", "model": ".t", "tools": ".tools"},
+            SessionStarted(session_id="i", model="text", tools=["a", "b"]),
         ),
         ({"emit": "turn.started"}, TurnStarted()),
         (
@@ -967,6 +975,12 @@ def test_words_on_stderr_alone_are_a_wrong_usage() -> None:
             Error(kind="bad_usage", text="Error: unknown flag"),
             FAILED,
         ]
+
+
+def test_a_whole_page_on_stderr_is_told_by_its_first_line() -> None:
+    page = "tool run [message]\n\n" + "  --flag  what it does\n" * 9
+    (error, _) = ending(conversation(), Exit(status=1, stderr=page))
+    assert error == Error(kind="bad_usage", text="tool run [message]")
 
 
 def test_words_on_stderr_may_tell_of_the_model() -> None:

@@ -181,6 +181,18 @@ def test_a_model_that_ollama_serves_from_the_cloud_is_not_free(
     assert settings_of(command_of(model, tier=tier))["local"] is local
 
 
+@pytest.mark.parametrize(
+    ("model", "stream"),
+    [("openai/x", True), ("ollama_chat/x", True), ("gemini/x", False), ("vertex_ai/x", False)],
+)
+def test_where_a_streams_end_is_made_up_whole_answers_are_asked_for(
+    model: str, stream: bool
+) -> None:
+    assert settings_of(command_of(model))["stream"] is stream
+    told = command_of(model, options={"stream": not stream})
+    assert settings_of(told)["stream"] is not stream
+
+
 def test_the_options_reach_the_front() -> None:
     options = {"stream": False, "writable": ["/cache"], "command_timeout_s": 5}
     settings = settings_of(command_of("openai/gpt-5", options=options))
@@ -193,7 +205,7 @@ def test_the_options_reach_the_front() -> None:
     ("options", "says"),
     [
         ({"temprature": 0}, "no option 'temprature' (known: model_kwargs, stream, "),
-        ({"stream": "no"}, "option 'stream' is false: ask for whole answers"),
+        ({"stream": "no"}, "option 'stream' is true or false: ask for a stream"),
         ({"writable": ["/a", 1]}, "option 'writable' is list of further folders"),
         ({"writable": "/a"}, "found '/a'"),
         ({"command_timeout_s": True}, "found True"),
@@ -468,6 +480,16 @@ def test_an_error_names_the_variable_of_the_refused_key() -> None:
     [error] = elsewhere.feed(b'{"type": "error", "text": "no", "kind": "auth_failed"}')
     assert isinstance(error, Error)
     assert error.hint is None
+
+
+@pytest.mark.parametrize(
+    ("case", "variable"), [("missing_key", "NOT_SET"), ("missing_keys", "OPENROUTER_API_KEY")]
+)
+def test_a_key_that_is_not_set_is_named_with_what_to_do(case: str, variable: str) -> None:
+    _, outcome = recorded(case).play()
+    assert outcome.error is not None
+    assert outcome.error.text == f"no key: {variable} is not set"
+    assert (outcome.error.hint or "").startswith(f"Set {variable}, or name ")
 
 
 def test_an_error_without_a_kind_is_judged_by_its_text() -> None:
