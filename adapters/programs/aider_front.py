@@ -44,6 +44,8 @@ from adapters.programs.model_calls import (
     count,
     judge,
     pause,
+    price,
+    tokens,
     unreachable,
 )
 from adapters.programs.shell import Shell
@@ -236,6 +238,11 @@ Maker = Callable[[Callable[..., object]], object]
 """Makes the new function out of the one that is replaced."""
 
 
+def _kept(original: Callable[..., object]) -> object:
+    """For what is only relied on."""
+    return original
+
+
 def _by(new: object) -> Maker:
     """Replaces a function by another that does not need it."""
 
@@ -261,7 +268,9 @@ def patches(run: Run) -> dict[str, Maker]:
     coder = "aider.coders.base_coder:"
     return {
         **_quiet_patches(),
-        "aider.io:InputOutput.confirm_ask": lambda original: original,
+        "aider.io:InputOutput.confirm_ask": _kept,
+        coder + "FinishReasonLength": _kept,
+        coder + "Coder.abs_root_path": _kept,
         "aider.main:InputOutput": lambda original: _screen(original, run),
         "aider.main:get_parser": lambda original: _parser(original, run),
         "aider.main:generate_search_path_list": lambda original: _search_path(original, run),
@@ -641,42 +650,18 @@ class Answer:
         usage = getattr(response, "usage", None)
         if usage is None:
             return
-        cost = self._price(response)
+        local = self._run.settings.local
+        cost = price(response, self._model, local=local)
         if cost is not None:
             self._run.cost = (self._run.cost or 0.0) + cost
-        prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
-        details = getattr(usage, "prompt_tokens_details", None)
-        cached = count(details, "cached_tokens")
-        written = count(usage, "cache_creation_input_tokens")
-        reasoning = count(getattr(usage, "completion_tokens_details", None), "reasoning_tokens")
-        source = "local" if self._run.settings.local else "prices"
         self._run.lines.say(
             "usage",
             call=self._call,
             model=self._model,
-            input_tokens=None
-            if prompt is None
-            else max(0, prompt - (cached or 0) - (written or 0)),
-            cache_read_tokens=cached,
-            cache_write_tokens=written,
-            output_tokens=completion,
-            # Ollama does not say: LiteLLM estimates.
-            reasoning_tokens=None if self._model.startswith("ollama") else reasoning,
+            **tokens(usage, self._model),
             cost_usd=cost,
-            cost_source=None if cost is None else source,
-            context_used=None if prompt is None else prompt + (completion or 0),
+            cost_source=None if cost is None else "local" if local else "prices",
         )
-
-    def _price(self, response: object) -> float | None:
-        if self._run.settings.local:
-            return 0.0
-        import litellm
-
-        try:
-            cost = litellm.completion_cost(response, model=self._model)
-        except Exception:  # of many classes, for models without a price
-            return None
-        return float(cost) or None  # LiteLLM's 0 is "no price known"
 
 
 def _send(original: Callable[..., object], run: Run) -> Callable[..., object]:
