@@ -78,6 +78,11 @@ def bills(agent: Agent) -> bool:
     return key_name(agent) == "ANTHROPIC_API_KEY" and agent.tier == "cloud"
 
 
+def logs_in(agent: Agent) -> bool:
+    """Whether a login is used, so that nothing is paid by the token."""
+    return agent.base_url is None and key_name(agent) in {None, _LOGIN}
+
+
 def key_name(agent: Agent) -> str | None:
     """The variable in which claude finds its key; None: none, or the login in its home."""
     if agent.api_key_env is None:

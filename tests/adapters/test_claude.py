@@ -600,6 +600,17 @@ def test_a_cost_is_told_where_it_is_paid_and_the_price_is_known():
     assert all(context.size is None for context in of(Context, "success_edit"))
 
 
+def test_a_login_has_limits_and_no_cost():
+    (limit,) = of(RateLimit, "subscription")
+    assert limit == RateLimit(
+        status="allowed, five_hour 93% used", resets_at="2026-11-21T05:46:40Z"
+    )
+    (usage,) = of(Usage, "subscription")
+    assert (usage.cost_usd, usage.cost_source) == (None, "subscription")
+    assert of(RateLimit, "subscription_used_up")[0].status == "rejected"
+    assert of(Error, "subscription_used_up")[0].kind == "rate_limited"
+
+
 def test_an_answer_by_a_schema_is_the_answer():
     assert of(Message, "structured")[-1].text == '{"count":2}'
 
