@@ -17,7 +17,7 @@ from types import MappingProxyType
 import orjson
 
 from adapters.fronts import count_of, heard, is_list, is_table, kind_of, text_of
-from adapters.providers import endpoint, environment, litellm_model, variables
+from adapters.providers import KEYS, endpoint, environment, litellm_model, variables
 from orchestrator.adapter import (
     TEXT_LIMIT,
     About,
@@ -65,6 +65,7 @@ ABOUT = About(
     dialects=("chat", "ollama"),
     prompt_tokens=1_100,
     resumes=True,
+    keys=KEYS,
 )
 _AGAIN = f"{ABOUT.install_hint} --force"
 

@@ -222,12 +222,17 @@ class Adapter(Protocol):
 
 
 @runtime_checkable
-class Varied(Protocol):
-    """An adapter for which it depends on the agent what the CLI is."""
+class SpeaksForSeveral(Protocol):
+    """What an adapter also is, if which CLI it speaks for depends on the agent."""
 
     def about_for(self, agent: Agent) -> About:
-        """What this agent's CLI is. Raises ConfigError if its options do not fit."""
+        """What this agent's CLI is. Raises ConfigError if the agent's options do not fit."""
         ...
+
+
+def about_of(adapter: Adapter, agent: Agent) -> About:
+    """What this agent's CLI is. Raises ConfigError if the agent's options do not fit."""
+    return adapter.about_for(agent) if isinstance(adapter, SpeaksForSeveral) else adapter.about
 
 
 def _nothing(exit: Exit) -> Iterable[Update]:

@@ -395,15 +395,17 @@ def _agents_of(name: str, config: Config) -> Iterator[Agent]:
         return
     if about.program is None:
         return
-    yield Agent(name=name, adapter=name, profile="user")
+    key = about.key_env if about.key_env in config.environ else None
+    yield Agent(name=name, adapter=name, api_key_env=key, profile="user")
     for kind in config.servers.values():
         url = _variable(kind.url_env, config.environ)
         model = _variable(kind.model_env, config.environ)
         if (url or model) and set(kind.dialects) & set(about.dialects):
             base_url = url or default_url(kind)
             tier = tier_of(base_url) if base_url else "local"
-            # Both from the environment; a server of one's own gets no key that is not named.
-            key = kind.key_env if tier == "cloud" and kind.key_env in config.environ else None
+            # Address and key both from the environment; but no cloud's key for a local server.
+            fits = (kind.local or tier == "cloud") and kind.key_env in config.environ
+            key = kind.key_env if fits else None
             yield Agent(
                 name=f"{name}-{kind.name}",
                 adapter=name,

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from orchestrator.adapter import About, Agent, Command, Program, Varied
+from orchestrator.adapter import About, Agent, Command, Program, about_of
 from orchestrator.config import Config, agents_for
 from orchestrator.errors import ConfigError, lone_error
 from orchestrator.events import Auth, Error, Tier
@@ -97,7 +97,11 @@ def auth_of(agent: Agent, command: Command, config: Config) -> Auth:
     if any(config.environ.get(source) for source in sources if source is not None):
         return "key"
     own = agent.profile == "user" and agent.base_url is None and agent.tier == "cloud"
-    return "login" if own and _logged_in(about_of(agent, config), config) else "none"
+    return (
+        "login"
+        if own and _logged_in(about_of(config.adapters[agent.adapter], agent), config)
+        else "none"
+    )
 
 
 def _logged_in(about: About, config: Config) -> bool:
@@ -116,12 +120,6 @@ def expanded(path: str, environ: Mapping[str, str]) -> Path | None:
         start = environ.get("HOME" if first == "~" else first[1:])
         return Path(start, rest) if start else None
     return Path(path)
-
-
-def about_of(agent: Agent, config: Config) -> About:
-    """What the agent's CLI is. Raises ConfigError if its adapter or its options are wrong."""
-    adapter = config.adapters[agent.adapter]
-    return adapter.about_for(agent) if isinstance(adapter, Varied) else adapter.about
 
 
 # --- a survey ------------------------------------------------------------------------------------
@@ -217,7 +215,7 @@ def _agent(agent: Agent, problem: str | None, config: Config) -> FoundAgent:
     access: tuple[str, ...] = ()
     auth: Auth | None = None
     try:
-        access = about_of(agent, config).enforces
+        access = about_of(config.adapters[agent.adapter], agent).enforces
         home = None if agent.profile == "user" else "/"
         task = Task(prompt="-", workspace=Path("/"))
         command = config.adapters[agent.adapter].command(task, replace(agent, home=home))
