@@ -16,7 +16,7 @@ from types import MappingProxyType
 import orjson
 
 from adapters.fronts import count_of, heard, is_list, is_table, kind_of, text_of, texts_of
-from adapters.providers import WHOLE, endpoint, environment, litellm_model, variables
+from adapters.providers import KEYS, WHOLE, endpoint, environment, litellm_model, variables
 from orchestrator.adapter import (
     TEXT_LIMIT,
     About,
@@ -63,6 +63,7 @@ ABOUT = About(
     dialects=("chat", "ollama"),
     prompt_tokens=2_500,
     resumes=True,
+    keys=KEYS,
 )
 
 FRONT = str(Path(__file__).with_name("programs") / "aider_front.py")
@@ -161,6 +162,7 @@ class Aider:
             "session_id": task.session_id,
             "api_base": endpoint(agent.base_url, provider) if agent.base_url else None,
             "api_key_env": access.key,
+            "api_key_name": agent.api_key_env,
             "local": agent.tier == "local" and not re.search(r"[:-]cloud$", model),
             "project_config": options.project_config,
             "hidden": [name for name in access.passed if name not in task.env_from],
@@ -183,6 +185,10 @@ class Aider:
             stdin=stdin,
             interrupt=signal.SIGINT,
         )
+
+    def front(self, program: str, arguments: Sequence[str]) -> tuple[str, ...]:
+        """As the function of this name."""
+        return front(program, arguments)
 
     def conversation(self, task: Task, agent: Agent, before: Usage | None) -> AiderConversation:
         """A fresh conversation. Usage is told by calls, so what was before adds nothing."""
@@ -289,6 +295,8 @@ class AiderConversation:
         hint: str | None = None
         if (missing := said.get("missing")) is not None:
             kind, hint = "spawn", f"{missing} is missing. {ABOUT.install_hint}"
+        elif (unset := said.get("unset")) is not None:
+            hint = f"Set {unset}, or name the variable that holds the key with --api-key-env."
         elif kind == "auth_failed" and self.key is not None:
             hint = f"Is the key in {self.key} valid for this provider and model?"
         elif kind == "check_failed":

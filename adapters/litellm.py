@@ -17,7 +17,7 @@ from types import MappingProxyType
 import orjson
 
 from adapters.fronts import count_of, heard, is_list, is_table, kind_of, text_of
-from adapters.providers import endpoint, environment, litellm_model, variables
+from adapters.providers import KEYS, WHOLE, endpoint, environment, litellm_model, variables
 from orchestrator.adapter import (
     TEXT_LIMIT,
     About,
@@ -65,6 +65,7 @@ ABOUT = About(
     dialects=("chat", "ollama"),
     prompt_tokens=1_100,
     resumes=True,
+    keys=KEYS,
 )
 _AGAIN = f"{ABOUT.install_hint} --force"
 
@@ -158,6 +159,7 @@ class LiteLLM:
             "hidden": [name for name in access.passed if name not in task.env_from],
             "secrets": list(access.secrets),
             "model_kwargs": {**defaults, **(kwargs if is_table(kwargs) else {})},
+            "stream": provider not in WHOLE,
             "steps": task.limits.steps,
             "cost_usd": task.limits.cost_usd,
             **options,

@@ -235,6 +235,13 @@ _VARIABLES: Mapping[str, Variables] = MappingProxyType(
     }
 )
 
+_LIKE_MOST = ("DEEPSEEK", "GROQ", "XAI", "CEREBRAS", "NVIDIA_NIM", "DEEPINFRA", "MOONSHOT", "ZAI")
+KEYS: tuple[str, ...] = (
+    *dict.fromkeys(key for known in _VARIABLES.values() for key in known.keys if "KEY" in key),
+    *(f"{name}_API_KEY" for name in _LIKE_MOST),
+)
+"""Variables in which a key of one of the better known providers may be."""
+
 _SEVERAL_KEYS = frozenset({"bedrock", "sagemaker", "sagemaker_chat", "vertex_ai", "vertex_ai_beta"})
 """Providers whose key is made of several variables: no single one can be passed in its place."""
 

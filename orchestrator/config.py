@@ -438,15 +438,16 @@ def _agents_of(name: str, config: Config) -> Iterator[Agent]:
         return
     if about.program is None:
         return
-    yield Agent(name=name, adapter=name, profile="user")
+    key = _set(about.key_env, config.environ)
+    yield Agent(name=name, adapter=name, api_key_env=key, profile="user")
     for kind in config.servers.values():
         url = _variable(kind.url_env, config.environ)
         model = _variable(kind.model_env, config.environ)
         if (url or model) and set(kind.dialects) & set(about.dialects):
             base_url = url or default_url(kind)
             tier = tier_of(base_url) if base_url else "local" if kind.local else "cloud"
-            # Both from the environment; a server of one's own gets no key that is not named.
-            key = _set(kind.key_env, config.environ) if tier == "cloud" else None
+            # Address and key both from the environment; but no cloud's key for a local server.
+            key = _set(kind.key_env, config.environ) if kind.local or tier == "cloud" else None
             yield Agent(
                 name=f"{name}-{kind.name}",
                 adapter=name,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.claude.command import bills, command_of
+from adapters.claude.command import bills, command_of, logs_in
 from adapters.claude.conversation import ClaudeConversation
 from adapters.claude.options import OPTIONS as OPTIONS
 from orchestrator.adapter import About, Agent, Command, Install, Program
@@ -61,6 +61,7 @@ class Claude:
         return ClaudeConversation(
             task=task,
             billed=bills(agent),
+            login=logs_in(agent),
             counted=Usage() if task.session_id is None else before,
         )
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from adapters.claude.options import Options, options_of
+from adapters.claude.values import fields
 from orchestrator.adapter import Agent, Command
 from orchestrator.errors import ConfigError
 from orchestrator.task import Access, Task
@@ -78,6 +79,11 @@ def bills(agent: Agent) -> bool:
     return key_name(agent) == "ANTHROPIC_API_KEY" and agent.tier == "cloud"
 
 
+def logs_in(agent: Agent) -> bool:
+    """Whether a login is used, so that nothing is paid by the token."""
+    return agent.base_url is None and key_name(agent) in {None, _LOGIN}
+
+
 def key_name(agent: Agent) -> str | None:
     """The variable in which claude finds its key; None: none, or the login in its home."""
     if agent.api_key_env is None:
@@ -102,6 +108,7 @@ def _argv(task: Task, agent: Agent, options: Options) -> Iterable[str]:
     yield from (agent.program or "claude", "-p", "--verbose", "--include-partial-messages")
     yield from ("--input-format", "stream-json", "--output-format", "stream-json")
     yield from _profile(agent, options, access)
+    yield from _settings(task, agent, options)
     yield from ("--permission-mode", _MODES[access], "--permission-prompts", "none")
     tools = _tools(options, access)
     if tools is not None:
@@ -134,7 +141,25 @@ def _profile(agent: Agent, options: Options, access: Access) -> Iterable[str]:
     known = agent.base_url is not None or agent.api_key_env not in {None, _LOGIN}
     if options.bare and known and access != "read":
         return ("--bare",)
-    return ("--safe-mode", "--disable-slash-commands", "--setting-sources", "")
+    return ("--safe-mode", "--disable-slash-commands")
+
+
+def _settings(task: Task, agent: Agent, options: Options) -> Iterable[str]:
+    """Whose settings.json count. Never the repository's: its `env` can send the run to another
+    address (measured, with `--bare` too), its hooks run what they like.
+    """
+    settings = dict(options.settings)
+    if agent.profile == "clean" or (agent.base_url is not None and agent.api_key_env is not None):
+        # The user's `env` would replace a key that must not be written into a flag.
+        yield from ("--setting-sources", "")
+    else:
+        # Without the repository as a source, its CLAUDE.md is read as that of a folder.
+        yield from ("--setting-sources", "user", "--add-dir", str(task.workspace))
+        if agent.base_url is not None:
+            env = {**fields(settings.get("env")), **_place(agent), "ANTHROPIC_API_KEY": ""}
+            settings |= {"env": env, "apiKeyHelper": ""}
+    if settings:
+        yield from ("--settings", orjson.dumps(settings).decode())
 
 
 def _tools(options: Options, access: Access) -> tuple[str, ...] | None:
@@ -171,7 +196,7 @@ def _place(agent: Agent) -> dict[str, str]:
 
 def _home(agent: Agent) -> dict[str, str]:
     if agent.home is None:
-        return {}
+        return {"CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD": "1"}
     home = PurePath(agent.home)
     return {"CLAUDE_CONFIG_DIR": str(home), "CLAUDE_ENV_FILE": str(home / "unset-keys.sh")}
 

@@ -17,6 +17,7 @@ from adapters.claude.values import (
     instant,
     items,
     models_usage,
+    number,
     prompt_size,
     seconds,
     text,
@@ -52,12 +53,13 @@ _SYNTHETIC = "<synthetic>"
 
 @dataclass(kw_only=True)
 class ClaudeConversation:
-    """One run. `billed`: the cost that claude states is paid; `counted`: the session's usage so
-    far, None if that is not known.
+    """One run. `billed`: the cost that claude states is paid; `login`: nothing is, by the token.
+    `counted`: the session's usage so far, None if that is not known.
     """
 
     task: Task
     billed: bool
+    login: bool
     counted: Usage | None
     _begun: bool = False
     _closed: bool = False
@@ -109,8 +111,8 @@ class ClaudeConversation:
                 yield from self._system(subtype, event, line)
             case {"type": "result"}:
                 yield from self._result(event, line)
-            case {"type": "rate_limit_event", "rate_limit_info": {"status": str(status)} as limit}:
-                yield RateLimit(status=status, resets_at=instant(fields(limit).get("resetsAt")))
+            case {"type": "rate_limit_event", "rate_limit_info": {"status": str(status)}}:
+                yield _limited(status, fields(event["rate_limit_info"]))
             case {"type": "control_response", "response": {"error": str(why)}}:
                 yield Notice(text=f"claude refused a request: {why}")
             case {"type": "tool_progress", "tool_use_id": str(), "tool_name": str(name)}:
@@ -355,7 +357,8 @@ class ClaudeConversation:
         spent = since or call_usage(event.get("usage"))
         self._unsaid.clear()
         if spent is not None:
-            yield replace(spent, scope="turn")
+            source = "subscription" if self.login else spent.cost_source
+            yield replace(spent, scope="turn", cost_source=source)
         size = window(event.get("modelUsage"))
         if size is not None:
             yield Context(size=size)
@@ -388,6 +391,16 @@ _QUIET = frozenset(
 
 def _line(message: Mapping[str, object]) -> Send:
     return Send(data=orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _limited(status: str, limit: Mapping[str, object]) -> RateLimit:
+    used = [
+        f"{name} {share:.0%} used"
+        for name, window_ in fields(limit.get("unifiedWindows")).items()
+        if (share := number(fields(window_).get("utilization"))) is not None
+    ]
+    stated = ", ".join((status, *used))
+    return RateLimit(status=stated, resets_at=instant(limit.get("resetsAt")))
 
 
 def _retry(event: Mapping[str, object]) -> Retry:

@@ -45,6 +45,7 @@ class Options:
     tools: tuple[str, ...] | None = None
     allow: tuple[str, ...] = ()
     mcp: Mapping[str, object] | None = None
+    settings: Mapping[str, object]
     flags: tuple[str, ...] = ()
     env: Mapping[str, str]
 
@@ -55,6 +56,7 @@ def options_of(agent: Agent) -> Options:
     tools: tuple[str, ...] | None = None
     allow: tuple[str, ...] = ()
     mcp: Mapping[str, object] | None = None
+    settings: Mapping[str, object] = {}
     flags: list[str] = []
     # A command that outlives its turn would outlive the check of the work, too.
     env = {_BACKGROUND: "1"}
@@ -77,7 +79,7 @@ def options_of(agent: Agent) -> Options:
             case "schema", _ if is_object(value):
                 flags += ["--json-schema", orjson.dumps(value).decode()]
             case "settings", _ if is_object(value):
-                flags += ["--settings", orjson.dumps(value).decode()]
+                settings = value
             case "effort", "low" | "medium" | "high" | "xhigh" | "max":
                 flags += ["--effort", str(value)]
             case "thinking", bool():
@@ -90,7 +92,15 @@ def options_of(agent: Agent) -> Options:
                 env["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(value)
             case _:
                 raise ConfigError(_wrong(agent, name, value))
-    return Options(bare=bare, tools=tools, allow=allow, mcp=mcp, flags=tuple(flags), env=env)
+    return Options(
+        bare=bare,
+        tools=tools,
+        allow=allow,
+        mcp=mcp,
+        settings=settings,
+        flags=tuple(flags),
+        env=env,
+    )
 
 
 def _texts(value: object) -> tuple[str, ...]:

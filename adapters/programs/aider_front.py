@@ -44,6 +44,8 @@ from adapters.programs.model_calls import (
     count,
     judge,
     pause,
+    price,
+    tokens,
     unreachable,
 )
 from adapters.programs.shell import Shell
@@ -73,6 +75,7 @@ DEFAULTS: Mapping[str, object] = {
 
 _CONFIG_FILE = ".aider.conf.yml"
 _TEXT_CHARS = 64 * 1024
+_DIFF_CHARS = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,8 @@ class Settings:
 
     `argv` are aider's flags. `prompt` None: it is somewhere in them. `hidden` names the variables
     that no command may see, `secrets` those whose values stand in no line. `project_config` False:
-    configuration files of the work tree are not read.
+    configuration files of the work tree are not read. `api_key_env` holds the key, which the user
+    calls `api_key_name`.
     """
 
     argv: list[str] = field(default_factory=list[str])
@@ -94,6 +98,7 @@ class Settings:
     session_id: str | None = None
     api_base: str | None = None
     api_key_env: str | None = None
+    api_key_name: str | None = None
     local: bool = False
     project_config: bool = True
     hidden: list[str] = field(default_factory=list[str])
@@ -140,6 +145,7 @@ class Run:
     def __init__(self, lines: Lines) -> None:
         self.lines = lines
         self.settings = Settings()
+        self.key: str | None = None
         self.session_id = ""
         self.shells: dict[str, Shell] = {}
         self.writable: list[str] | None = None
@@ -164,7 +170,7 @@ class Run:
     def execute(self, command: str, cwd: str | None) -> tuple[int, str]:
         """Runs a command of aider's user: exit status and output."""
         settings = self.settings
-        hidden = {*settings.hidden, *([settings.api_key_env] if settings.api_key_env else [])}
+        hidden = set(settings.hidden)
         env = {name: value for name, value in os.environ.items() if name not in hidden}
         folder = cwd or settings.workspace
         if (shell := self.shells.get(folder)) is None:
@@ -236,6 +242,11 @@ Maker = Callable[[Callable[..., object]], object]
 """Makes the new function out of the one that is replaced."""
 
 
+def _kept(original: Callable[..., object]) -> object:
+    """For what is only relied on."""
+    return original
+
+
 def _by(new: object) -> Maker:
     """Replaces a function by another that does not need it."""
 
@@ -261,13 +272,16 @@ def patches(run: Run) -> dict[str, Maker]:
     coder = "aider.coders.base_coder:"
     return {
         **_quiet_patches(),
-        "aider.io:InputOutput.confirm_ask": lambda original: original,
+        "aider.io:InputOutput.confirm_ask": _kept,
+        coder + "FinishReasonLength": _kept,
+        coder + "Coder.abs_root_path": _kept,
         "aider.main:InputOutput": lambda original: _screen(original, run),
         "aider.main:get_parser": lambda original: _parser(original, run),
         "aider.main:generate_search_path_list": lambda original: _search_path(original, run),
         "aider.main:setup_git": _by(_setup_git(run)),
         "aider.main:report_uncaught_exceptions": _by(_nothing),
         "aider.models:Model.send_completion": lambda original: _send_completion(original, run),
+        "aider.models:Model.simple_send_with_retries": lambda original: _aside(original, run),
         "aider.models:RETRY_TIMEOUT": _by(0),  # `_send` tries again, and no one else
         coder + "RETRY_TIMEOUT": _by(0),
         coder + "Coder.send": lambda original: _send(original, run),
@@ -295,6 +309,7 @@ def _quiet_patches() -> dict[str, Maker]:
         "aider.models:ModelInfoManager._update_cache": _by(_nothing),
         "aider.models:ModelInfoManager.fetch_openrouter_model_info": _by(_no_facts),
         "aider.openrouter:OpenRouterModelManager._update_cache": _by(_nothing),
+        "aider.utils:run_install": _by(_no_install),
         "aider.onboarding:offer_openrouter_oauth": _by(_no_model),
         "aider.main:offer_openrouter_oauth": _by(_no_key),
     }
@@ -314,12 +329,17 @@ def _nothing(*arguments: object, **options: object) -> None:
 
 def _no_key(*arguments: object, **options: object) -> NoReturn:
     """In the place of a login in a browser."""
-    raise Stop("no key: OPENROUTER_API_KEY is not set", kind="auth_failed", retryable=False)
+    unset = "OPENROUTER_API_KEY"
+    raise Stop(f"no key: {unset} is not set", kind="auth_failed", unset=unset, retryable=False)
 
 
 def _no_model(*arguments: object, **options: object) -> NoReturn:
     text = "no model is named, and there is no key to tell which one"
     raise Stop(text, kind="auth_failed", retryable=False)
+
+
+def _no_install(*arguments: object, **options: object) -> tuple[bool, str]:
+    return False, "nothing is installed from here"
 
 
 def _no_facts(*arguments: object, **options: object) -> Json:
@@ -513,7 +533,7 @@ def _send_completion(original: Callable[..., object], run: Run) -> Callable[...,
 
         litellm.disable_hf_tokenizer_download = True
         before = getattr(self, "extra_params", None)
-        self.extra_params = {**(before or {}), **call_kwargs(run.settings, name, stream=stream)}  # type: ignore[attr-defined]
+        self.extra_params = {**(before or {}), **call_kwargs(run, name, stream=stream)}  # type: ignore[attr-defined]
         try:
             done = original(self, messages, functions, stream, temperature)
         finally:
@@ -528,15 +548,16 @@ def _send_completion(original: Callable[..., object], run: Run) -> Callable[...,
     return send_completion
 
 
-def call_kwargs(settings: Settings, model: str, *, stream: bool) -> Json:
+def call_kwargs(run: Run, model: str, *, stream: bool) -> Json:
     """What goes to LiteLLM with every call. The key is in no file and in no message."""
+    settings = run.settings
     kwargs: Json = {"max_retries": 0, "num_retries": 0, **settings.model_kwargs}
     if stream:
         kwargs["stream_options"] = {"include_usage": True}
     if settings.api_base is not None:
         kwargs["api_base"] = settings.api_base
-    if settings.api_key_env is not None:
-        kwargs["api_key"] = os.environ.get(settings.api_key_env)
+    if run.key is not None:
+        kwargs["api_key"] = run.key
     elif settings.api_base is not None and model.startswith("openai/"):
         kwargs["api_key"] = "none"  # the client insists on one; a server without keys ignores it
     return kwargs
@@ -641,42 +662,18 @@ class Answer:
         usage = getattr(response, "usage", None)
         if usage is None:
             return
-        cost = self._price(response)
+        local = self._run.settings.local
+        cost = price(response, self._model, local=local)
         if cost is not None:
             self._run.cost = (self._run.cost or 0.0) + cost
-        prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
-        details = getattr(usage, "prompt_tokens_details", None)
-        cached = count(details, "cached_tokens")
-        written = count(usage, "cache_creation_input_tokens")
-        reasoning = count(getattr(usage, "completion_tokens_details", None), "reasoning_tokens")
-        source = "local" if self._run.settings.local else "prices"
         self._run.lines.say(
             "usage",
             call=self._call,
             model=self._model,
-            input_tokens=None
-            if prompt is None
-            else max(0, prompt - (cached or 0) - (written or 0)),
-            cache_read_tokens=cached,
-            cache_write_tokens=written,
-            output_tokens=completion,
-            # Ollama does not say: LiteLLM estimates.
-            reasoning_tokens=None if self._model.startswith("ollama") else reasoning,
+            **tokens(usage, self._model),
             cost_usd=cost,
-            cost_source=None if cost is None else source,
-            context_used=None if prompt is None else prompt + (completion or 0),
+            cost_source=None if cost is None else "local" if local else "prices",
         )
-
-    def _price(self, response: object) -> float | None:
-        if self._run.settings.local:
-            return 0.0
-        import litellm
-
-        try:
-            cost = litellm.completion_cost(response, model=self._model)
-        except Exception:  # of many classes, for models without a price
-            return None
-        return float(cost) or None  # LiteLLM's 0 is "no price known"
 
 
 def _send(original: Callable[..., object], run: Run) -> Callable[..., object]:
@@ -702,6 +699,20 @@ def _send(original: Callable[..., object], run: Run) -> Callable[..., object]:
                 run.asking.now = False
 
     return send
+
+
+def _aside(original: Callable[..., object], run: Run) -> Callable[..., object]:
+    """A commit's message, a summary: aider goes on without, and so do we."""
+
+    def simple_send_with_retries(self: object, messages: list[Json]) -> object:
+        try:
+            return original(self, messages)
+        except Exception as error:
+            text = str(judge(error, run.settings.api_base))
+            run.lines.say("model_error", call=run.calls, text=text, aside=True)
+            return None
+
+    return simple_send_with_retries
 
 
 _OF_A_CALL = ("litellm", "openai", "httpx", "httpcore", "aiohttp", "model_calls")
@@ -837,6 +848,12 @@ def _tell_edit(run: Run, path: Path, before: str | None) -> None:
         shown = str(path.relative_to(Path(run.settings.workspace).resolve()))
     except ValueError:  # outside of the workspace
         shown = str(path)
+    run.edits += 1
+    id_ = f"edit-{run.edits}"
+    change = "created" if before is None else "deleted" if after is None else "changed"
+    if len(before or "") + len(after or "") > _DIFF_CHARS:  # comparing it would take long
+        run.lines.say("edit", id=id_, path=shown, change=change)
+        return
     diff = difflib.unified_diff(
         (before or "").splitlines(keepends=True),
         (after or "").splitlines(keepends=True),
@@ -844,9 +861,6 @@ def _tell_edit(run: Run, path: Path, before: str | None) -> None:
         "/dev/null" if after is None else f"b/{shown}",
     )
     text = "".join(line if line.endswith("\n") else f"{line}\n" for line in diff)
-    change = "created" if before is None else "deleted" if after is None else "changed"
-    run.edits += 1
-    id_ = f"edit-{run.edits}"
     run.lines.say("edit", id=id_, path=shown, change=change, diff=text[:_TEXT_CHARS])
 
 
@@ -970,6 +984,18 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     if settings.session_id and not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", settings.session_id):
         raise SettingsError(f"not a session's id: {settings.session_id[:80]!r}")
     return settings
+
+
+def take_key(run: Run) -> None:
+    """Takes the key out of the environment: what git or a linter starts shall not have it."""
+    settings = run.settings
+    if settings.api_key_env is None:
+        return
+    run.key = os.environ.pop(settings.api_key_env, None)
+    if not run.key:
+        unset = settings.api_key_name or settings.api_key_env
+        text = f"no key: {unset} is not set"
+        raise Stop(text, kind="auth_failed", unset=unset, retryable=False)
 
 
 def prepare(settings: Settings) -> None:
@@ -1099,6 +1125,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
         run.settings = settings = read_settings(arguments)
         prepare(settings)
         run.lines.hide([os.environ.get(name, "") for name in settings.secrets])
+        take_key(run)
         work(run, descriptor)
     except Stop as stop:
         run.fail(stop)

@@ -122,6 +122,38 @@ def count(holder: object, name: str) -> int | None:
     return value if isinstance(value, int) else None
 
 
+def tokens(usage: object, model: str) -> dict[str, object]:
+    """What the server counted, in a line's own words."""
+    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
+    cached = count(getattr(usage, "prompt_tokens_details", None), "cached_tokens")
+    written = count(usage, "cache_creation_input_tokens")
+    reasoning = count(getattr(usage, "completion_tokens_details", None), "reasoning_tokens")
+    if model.startswith("ollama"):
+        reasoning = None  # estimated by LiteLLM: Ollama does not say
+    fresh = None if prompt is None else max(0, prompt - (cached or 0) - (written or 0))
+    return {
+        "input_tokens": fresh,
+        "cache_read_tokens": cached,
+        "cache_write_tokens": written,
+        "output_tokens": completion,
+        "reasoning_tokens": reasoning,
+        "context_used": None if prompt is None else prompt + (completion or 0),
+    }
+
+
+def price(response: object, model: str, *, local: bool) -> float | None:
+    """Dollars; None if the model has no price."""
+    if local:
+        return 0.0
+    import litellm
+
+    try:
+        cost = litellm.completion_cost(response, model=model)
+    except Exception:  # one of LiteLLM's own: the model has no price
+        return None
+    return float(cost) or None  # LiteLLM's 0 is "no price known"
+
+
 class Growing:
     """An answer while it grows, shown a few times a second: what is slow must not look dead."""
 

@@ -90,6 +90,7 @@ def test_the_front_runs_on_the_interpreter_beside_aider_and_argv_tells_nothing()
 def test_the_front_can_be_started_without_a_task() -> None:
     argv = front("/venv/bin/python3.12", ["--message", "hello", "a.py"])
     assert argv[0] == "/venv/bin/python3.12"
+    assert adapter.front("/venv/bin/python3.12", ["--message", "hello", "a.py"]) == argv
     assert argv[-5:] == (FRONT, "--", "--message", "hello", "a.py")
 
 
@@ -349,6 +350,15 @@ def test_an_error_names_the_variable_of_the_refused_key() -> None:
     [error] = elsewhere.feed(b'{"type": "error", "text": "no", "kind": "auth_failed"}')
     assert isinstance(error, Error)
     assert error.hint is None
+
+
+def test_a_key_that_is_not_set_is_named() -> None:
+    for case, name in (("missing_key", "NOT_SET"), ("missing_keys", "OPENROUTER_API_KEY")):
+        _, outcome = recorded(case).play()
+        assert outcome.error is not None
+        assert outcome.error.text == f"no key: {name} is not set"
+        assert outcome.error.hint is not None
+        assert outcome.error.hint.startswith(f"Set {name}, or name the variable")
 
 
 def test_an_error_without_a_kind_is_judged_by_its_text() -> None:

@@ -139,6 +139,28 @@ def test_the_users_own_home_and_login_are_left_as_they_are():
     assert not {"--bare", "--safe-mode", "--strict-mcp-config", "--model"} & set(command.argv)
 
 
+def test_no_settings_of_the_repository_count():
+    assert after(adapter.command(TASK, LOCAL), "--setting-sources") == [""]
+    command = adapter.command(TASK, CLOUD)
+    assert after(command, "--setting-sources") == ["user"]
+    assert after(command, "--add-dir") == ["/repo"]  # for its CLAUDE.md
+    assert command.env["CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD"] == "1"
+    assert after(command, "--settings") == []
+
+
+def test_the_users_settings_do_not_send_a_run_at_a_local_server_elsewhere():
+    options = {"settings": {"env": {"MINE": "1"}, "model": "x"}}
+    agent = replace(LOCAL, profile="user", home=None, options=options)
+    (written,) = after(adapter.command(TASK, agent), "--settings")
+    settings = json.loads(written)
+    assert settings["env"]["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:11434"
+    assert settings["env"]["ANTHROPIC_AUTH_TOKEN"] == "none"
+    assert settings["env"]["ANTHROPIC_API_KEY"] == settings["apiKeyHelper"] == ""
+    assert (settings["env"]["MINE"], settings["model"]) == ("1", "x")
+    keyed = adapter.command(TASK, replace(agent, api_key_env="MY_KEY", options={}))
+    assert after(keyed, "--setting-sources") == [""]
+
+
 @pytest.mark.parametrize(
     ("agent", "access", "bare"),
     [
@@ -598,6 +620,17 @@ def test_a_cost_is_told_where_it_is_paid_and_the_price_is_known():
     assert unpaid is not None
     assert unpaid.cost_usd is None
     assert all(context.size is None for context in of(Context, "success_edit"))
+
+
+def test_a_login_has_limits_and_no_cost():
+    (limit,) = of(RateLimit, "subscription")
+    assert limit == RateLimit(
+        status="allowed, five_hour 93% used", resets_at="2026-11-21T05:46:40Z"
+    )
+    (usage,) = of(Usage, "subscription")
+    assert (usage.cost_usd, usage.cost_source) == (None, "subscription")
+    assert of(RateLimit, "subscription_used_up")[0].status == "rejected"
+    assert of(Error, "subscription_used_up")[0].kind == "rate_limited"
 
 
 def test_an_answer_by_a_schema_is_the_answer():

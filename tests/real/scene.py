@@ -63,11 +63,13 @@ async def play(
     *,
     task: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
     **agent: Any,
 ) -> Played:
     """Let the agent do a task while the model says `turns`. By default it is at a local server.
 
-    In `environ`, SERVER stands for the server's address. `agent` are further fields of the Agent.
+    `files` are put into the user's home. In them and in `environ`, SERVER stands for the server's
+    address. `agent` are further fields of the Agent.
     """
     work, home = placed(tmp_path)
     events: list[Event] = []
@@ -79,6 +81,10 @@ async def play(
             **agent,
         }
         given = {k: v.replace("SERVER", server.base_url) for k, v in (environ or {}).items()}
+        for path, text in (files or {}).items():
+            file = home / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text.replace("SERVER", server.base_url))
         name = adapter.about.name
         config = Config(
             agents=(Agent(name="mine", adapter=name, **fields),),

@@ -10,9 +10,10 @@ import pytest
 from adapters.codex import adapter as codex
 from adapters.litellm import adapter as litellm
 from orchestrator.adapter import Adapter
+from orchestrator.events import RunStarted
 from tests.real.access import attempts, edit_changes_files, outside, read_changes_nothing
-from tests.real.keys import LOOK, no_planted_key_arrives, the_own_key_arrives
-from tests.real.scene import play
+from tests.real.keys import LOGIN, LOOK, OWN, no_planted_key_arrives, the_own_key_arrives
+from tests.real.scene import Played, play
 
 pytestmark = [pytest.mark.real, pytest.mark.anyio]
 
@@ -103,3 +104,66 @@ async def test_edit_ends_at_the_work_tree_and_full_does_not(
         turns = [kind.shell(f"echo x > {folder}/made.txt"), DONE]
         await play(kind.adapter, turns, tmp_path, task={"access": access}, model=kind.model)
         assert (folder / "made.txt").exists() == written
+
+
+# --- logins
+
+ACCOUNT = {
+    ".codex/auth.json": f'{{"OPENAI_API_KEY": "{LOGIN}"}}',
+    ".codex/config.toml": """
+model_provider = "account"
+[model_providers.account]
+name = "account"
+base_url = "SERVER/v1"
+wire_api = "responses"
+requires_openai_auth = true
+""",
+}
+
+
+def started(played: Played) -> RunStarted:
+    (event,) = [one.update for one in played.events if isinstance(one.update, RunStarted)]
+    return event
+
+
+@pytest.mark.parametrize("login", [False, True])
+async def test_codex_without_a_key_uses_the_users_own_login_and_home(
+    tmp_path: Path, login: bool
+) -> None:
+    cloud: dict[str, Any] = {"base_url": None, "tier": "cloud", "profile": "user", "login": login}
+    environ = {"OPENAI_API_KEY": OWN} if login else {}
+    turns = [KINDS["codex"].shell("env"), {"text": "Done.", "usage": {"input_tokens": 7}}]
+    played = await play(codex, turns, tmp_path, files=ACCOUNT, environ=environ, **cloud)
+    assert played.outcome.status == "succeeded", played.outcome
+    assert started(played).auth == "login"
+    assert all(request.has_key(LOGIN) for request in played.requests if request.turn)
+    assert played.outcome.usage is not None
+    assert (played.outcome.usage.cost_usd, played.outcome.usage.cost_source) == (
+        None,
+        "subscription",
+    )
+    for path in ACCOUNT:
+        assert (played.home / path).exists()
+    assert list((played.home / ".codex/sessions").rglob("*.jsonl"))
+    assert LOGIN.encode() not in played.recorded()
+
+
+async def test_codex_with_the_usual_key_uses_it_rather_than_the_login(tmp_path: Path) -> None:
+    cloud: dict[str, Any] = {"base_url": None, "tier": "cloud", "profile": "user"}
+    environ = {"OPENAI_API_KEY": OWN}
+    played = await play(codex, [DONE], tmp_path, files=ACCOUNT, environ=environ, **cloud)
+    assert started(played).auth == "key"
+    assert all(request.has_key(OWN) for request in played.requests if request.turn)
+
+
+@pytest.mark.parametrize("further", [{}, {"server": "ollama", "options": {"oss": True}}])
+async def test_a_login_does_not_reach_a_local_server_even_from_the_users_own_home(
+    tmp_path: Path, further: dict[str, Any]
+) -> None:
+    files = {".codex/auth.json": ACCOUNT[".codex/auth.json"]}
+    played = await play(codex, [DONE], tmp_path, files=files, profile="user", **further)
+    assert played.requests
+    assert started(played).auth == "none"
+    for request in played.requests:
+        assert not request.had_key
+        assert LOGIN.encode() not in request.json_line()
