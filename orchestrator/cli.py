@@ -201,12 +201,17 @@ def list_(
 ) -> None:
     """List recorded runs: when, how it ended, by which agent, on what."""
     from orchestrator.console import one_line, table
+    from orchestrator.errors import JournalError
     from orchestrator.journal import list_runs, read_outcome, read_record, running
 
     with _errors():
         rows = [["RUN", "STARTED", "OUTCOME", "AGENT", "MODEL", "PROMPT"]]
         for folder in list_runs(_runs_folder(config))[-limit:]:
-            record, outcome = read_record(folder), read_outcome(folder)
+            try:
+                record, outcome = read_record(folder), read_outcome(folder)
+            except JournalError as error:
+                rows.append([folder.name, "-", "unreadable", "-", "-", one_line(str(error), 60)])
+                continue
             rows.append(
                 [
                     folder.name,
@@ -226,7 +231,9 @@ def show(run_: RunArgument, config: ConfigOption = None) -> None:
     why.
     """
     from orchestrator.console import safe, step
-    from orchestrator.journal import find_run, read_events, read_record
+    from orchestrator.errors import JournalError
+    from orchestrator.events import decode
+    from orchestrator.journal import find_run, read_lines, read_record
 
     with _errors():
         folder = find_run(_runs_folder(config), run_)
@@ -236,8 +243,12 @@ def show(run_: RunArgument, config: ConfigOption = None) -> None:
             typer.echo(f"resumes {record.resumed}")
         typer.echo(f"workspace: {safe(str(record.task.workspace))}")
         typer.echo("asked: " + safe(record.task.prompt.strip()) + "\n")
-        for event in read_events(folder):
-            if (text := step(event)) is not None:
+        for line in read_lines(folder):
+            try:
+                text = step(decode(line))
+            except JournalError as error:
+                text = f"  not readable: {safe(str(error))}"
+            if text is not None:
                 typer.echo(text)
         typer.echo(f"\nrecord: {folder}")
 
@@ -283,17 +294,30 @@ def export(
 def resume(
     run_: RunArgument,
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="What to do next.")],
+    kind: Annotated[
+        str | None, typer.Option(help="Class of the work; not the first run's.")
+    ] = None,
+    check: Annotated[
+        str | None, typer.Option(help="Command that verifies the work; default: as before.")
+    ] = None,
     output: OutputOption = OutputForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
-    """Go on in the agent's own session, as a new run."""
+    """Go on in the agent's own session, as a new run: same workspace, agent, access and limits."""
+    from dataclasses import replace
+
     from orchestrator.journal import find_run
     from orchestrator.supervisor import Supervisor
+    from orchestrator.task import parse_flags
 
     with _errors():
         loaded = _load_config(config)
         folder = find_run(loaded.state / "runs", run_)
         task, continued = Supervisor(loaded).resumed(folder, prompt)
+        flags = {name: text for name, text in (("kind", kind), ("check", check)) if text}
+        if flags:
+            flagged = parse_flags({"prompt": "-", **flags}, folder=Path.cwd())
+            task = replace(task, **{name: getattr(flagged, name) for name in flags})
         _run(loaded, task, continued, output)
 
 
@@ -702,6 +726,9 @@ def _errors() -> Generator[None]:
         raise typer.Exit(NOT_SUCCEEDED) from None
     except typer.Exit:
         raise
+    except OSError as error:
+        _say(f"orchestrate: cannot write the output: {error.strerror or error}")
+        raise typer.Exit(OUR_FAILURE) from None
     except Exception:  # noqa: BLE001 (the last resort: our own mistake has its exit status, too)
         import traceback
 
@@ -713,16 +740,30 @@ def main() -> None:
     """The console script. Never returns."""
     # Importing makes many objects and no garbage: looking for some takes a tenth of the start.
     gc.disable()
+    _open_missing_stdio()
     # Looking for plug-ins of pydantic reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         app()
     except SystemExit as end:
         _leave(end.code if isinstance(end.code, int) else SUCCEEDED)
+    except KeyboardInterrupt:
+        _leave(INTERRUPTED)
     except OSError as error:
         _say(f"orchestrate: cannot write the output: {error.strerror}")
         _leave(OUR_FAILURE)
     _leave(SUCCEEDED)
+
+
+def _open_missing_stdio() -> None:
+    """A closed stdout or stderr becomes /dev/null: no file of ours may get their numbers."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _leave(status: int) -> NoReturn:

@@ -18,7 +18,7 @@ import anyio
 
 from orchestrator.adapter import About, Agent, Command, Program, about_of
 from orchestrator.config import Config, agents_for, tier_of
-from orchestrator.errors import ConfigError, lone_error
+from orchestrator.errors import ConfigError, SpawnError, lone_error
 from orchestrator.events import Auth, Error, Tier
 from orchestrator.process import Reaper, base_environment, open_reaper, run_to_end
 from orchestrator.route import State
@@ -261,13 +261,16 @@ async def version(agent: Agent, config: Config, reaper: Reaper) -> str | None:
         return cache.read_text("utf-8") or None
     except OSError:
         pass  # not asked yet
-    done = await run_to_end(
-        reaper,
-        (agent.program, *about.version_argv),
-        cwd=Path("/"),
-        env=base_environment(config.environ),
-        limit_s=VERSION_S,
-    )
+    try:
+        done = await run_to_end(
+            reaper,
+            (agent.program, *about.version_argv),
+            cwd=Path("/"),
+            env=base_environment(config.environ),
+            limit_s=VERSION_S,
+        )
+    except SpawnError:
+        return None  # whoever starts the agent itself is told
     found = _VERSION.search(done.stdout) or _VERSION.search(done.stderr)
     text = found[0].decode() if found and done.exit == 0 else ""
     if text:

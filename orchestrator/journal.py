@@ -110,10 +110,14 @@ class Journal:
 
 def make_folder(runs: Path, run_id: str) -> Path:
     """A new folder for a run, 0700. Raises JournalError."""
-    folder = runs / run_id
+    make_private(runs)
+    return make_private(runs / run_id, fresh=True)
+
+
+def make_private(folder: Path, *, fresh: bool = False) -> Path:
+    """The folder, 0700, with its parents; a `fresh` one must not be there. Raises JournalError."""
     try:
-        runs.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.mkdir(mode=0o700)
+        folder.mkdir(parents=True, exist_ok=not fresh, mode=0o700)
     except OSError as error:
         text = f"cannot make {folder}: {error.strerror}"
         hint = "Set ORCHESTRATE_STATE_DIR to a folder that you can write to."

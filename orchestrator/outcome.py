@@ -1,9 +1,9 @@
 """How a run ended, decided from all the evidence. Pure; the exit status alone decides nothing.
 
-Success needs all of: the agent's own terminal word after its last error, a clean exit, no denial
-and no tool call left open (both forgiven if the check passed), for editing kinds a changed tree,
-for reading kinds an answer, for all others one of the two or a check that passed, and no check that
-failed.
+Success needs all of: the agent's own terminal word, no error in its last turn, a clean exit, no
+denial and no tool call left open (both forgiven if the check passed), for editing kinds a changed
+tree, for reading kinds an answer, for all others at least an answer, a change, a tool that did more
+than read or a check that passed, and no check that failed.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ STATUS: Mapping[ErrorKind, Status] = MappingProxyType(
 
 _LOOK = "See what it did with `orchestrate runs show last`."
 _READS: frozenset[ToolKind] = frozenset({"read", "search", "think", "fetch", "switch_mode"})
+_EDITS: frozenset[ToolKind] = frozenset({"edit", "delete", "move"})
 _ASKED_TO_STOP = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
@@ -117,6 +118,14 @@ class Digest:
             for id_, status in self.calls.items()
         )
 
+    @property
+    def edited(self) -> bool:
+        """Whether a call of a tool that edits was completed."""
+        return any(
+            status == "completed" and self._kinds.get(id_) in _EDITS
+            for id_, status in self.calls.items()
+        )
+
     def _tool_call(self, call: ToolCall) -> None:
         self.calls[call.id] = call.status or self.calls.get(call.id, "pending")
         if call.kind is not None:
@@ -133,7 +142,8 @@ class Facts:
 
     `exit` is None if nothing was ever started. `stopped` and `stopped_why`: the supervisor ended
     it.
-    `changes` is None if nobody could look at the work tree. `usage` is the run's, summed.
+    `changes` is None if nobody looked at the work tree, `unseen` if nobody could. `usage` is the
+    run's, summed.
     """
 
     task: Task
@@ -144,6 +154,7 @@ class Facts:
     changes: Changes | None = None
     check: Check | None = None
     usage: Usage | None = None
+    unseen: bool = False
 
 
 def finished(facts: Facts) -> bool:
@@ -272,15 +283,27 @@ def _left_open(facts: Facts) -> Failure | None:
 
 def _work(facts: Facts) -> Failure | None:
     kind, changes = facts.task.kind, facts.changes
-    changed = facts.digest.wrote if changes is None else bool(changes.files)
+    changed = _changed(facts)
     answered = bool((facts.digest.text or "").strip())
     if kind in EDITING_KINDS and not changed:
-        return Failure(kind="no_change", text=f"nothing changed, and a {kind} task must change")
+        what = "nobody could see a change" if changes is None else "nothing that git sees changed"
+        return Failure(kind="no_change", text=f"{what}, and a {kind} task must change something")
     if kind in READING_KINDS and not answered:
         return Failure(kind="incomplete", text=f"no answer, and a {kind} task must give one")
     if not (changed or answered or facts.digest.wrote or _passed(facts)):
         return Failure(kind="incomplete", text="the agent neither answered nor changed anything")
     return None
+
+
+def _changed(facts: Facts) -> bool:
+    match facts.changes:
+        case None if facts.unseen:
+            # The agent's word for a command is no evidence; for an edit of its own, some.
+            return facts.digest.edited or _passed(facts)
+        case None:
+            return facts.digest.wrote
+        case changes:
+            return bool(changes.files)
 
 
 def _passed(facts: Facts) -> bool:

@@ -8,16 +8,18 @@ it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
+import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
 import anyio
@@ -91,6 +93,7 @@ __all__ = [
     "open_reaper",
     "perform",
     "replay",
+    "until",
 ]
 # Reaper and open_reaper are not ours: the supervisor holds one open, but
 # `process` is imported by this module and its neighbours only.
@@ -99,14 +102,17 @@ POLL_S = 0.02
 # inotify was worse under load; 20 ms costs 1.65 s CPU for 1,000 agents x 5 lines/s x 60 s.
 QUANTUM = 64 * 1024
 # Bytes read from one spool before the next one gets its turn: keeps quiet agents' p99 at 5 ms.
+FIND_S, TAILS = 1.0, 64
+# How often further files are looked for, and how many of them are followed at most.
 GRACE_S = 5.0
 CHECK_TAIL = 64 * 1024
 STDERR_TAIL = 64 * 1024
-_STORE = "tree.git"
+_STORE, _PATCH = "tree.git", "diff.patch"
 SECRET_LENGTH = 8
 # A shorter value is no key, and blanking it would tear holes into ordinary text.
 
 Publish = Callable[[Event], None]
+Found = TypeVar("Found")
 
 
 def new_run_id() -> str:
@@ -186,18 +192,18 @@ class Recorder:
         self._seq = 0
         self._waiting: list[tuple[Event, bytes]] = []
 
-    def add(self, update: Update, source: Source, raw: Raw | None = None) -> None:
-        """Stamp an update. It is seen after `flush`."""
+    def add(self, update: Update, source: Source, raw: Raw | None = None) -> Update:
+        """Stamp an update, without secrets; it is seen after `flush`. Returns what will be seen."""
         event, line = self._stamp(update, source, raw)
-        if self._secret is not None and self._secret.search(line):
-            # On the finished line, so that keys split over fields or escaped by JSON are found too.
-            line = self._secret.sub(b"[redacted]", line)
-            event = events.decode(line)
+        if self._secret is not None and self._secret.search(line.decode()):
+            event = replace(event, update=events.redacted(event.update, self._secret))
+            line = events.encode(event, self._prefix)
         self.digest.add(event.update)
         if isinstance(event.update, Usage):
             self.usage = add(self.usage, event.update)
             self.cost_usd += event.update.cost_usd or 0.0
         self._waiting.append((event, line))
+        return event.update
 
     def say(self, *updates: Update) -> None:
         """Stamp the supervisor's own updates and flush."""
@@ -242,9 +248,10 @@ class Recorder:
         )
 
 
-def _secret_pattern(values: Sequence[str]) -> re.Pattern[bytes] | None:
-    forms = sorted({form for value in values for form in spellings(value)}, key=len, reverse=True)
-    return re.compile(b"|".join(map(re.escape, forms))) if forms else None
+def _secret_pattern(values: Sequence[str]) -> re.Pattern[str] | None:
+    found = {form.decode() for value in values for form in spellings(value)}
+    forms = sorted(found, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, forms))) if forms else None
 
 
 def translate(conversation: Conversation, line: Line) -> list[Update | Send]:
@@ -286,7 +293,11 @@ class Spool:
     def __init__(self, path: Path, stream: str) -> None:
         self.stream = stream
         self.size = 0
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # The agent could put anything there: a pipe would block us, /dev/zero never end.
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            os.close(self._fd)
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         self._splitter = LineSplitter()
 
     def __enter__(self) -> Self:
@@ -323,35 +334,57 @@ class Spool:
 
 
 class Tails:
-    """Follows the further files that a command names, as they appear. `env` is the agent's own."""
+    """Follows the further files that a command names, as they appear. `env` is the agent's own.
+
+    Looking for them takes time where there are many, so it is done once in `FIND_S`. One that
+    cannot be read is left alone.
+    """
 
     def __init__(self, tails: Sequence[Tail], env: Mapping[str, str], stack: ExitStack) -> None:
         self._tails = [(tail, folder) for tail in tails if (folder := expanded(tail.folder, env))]
         self._stack = stack
-        self._open: dict[tuple[str, Path], tuple[Tail, Spool]] = {}
+        self._open: dict[Path, tuple[set[bytes], Spool]] = {}
+        self._unreadable: set[Path] = set()
         # What stands there already belongs to earlier runs.
-        self._old = {path: path.stat().st_size for _, path in self._matches()}
+        self._old = {path: size for _, path, size in self._matches()}
+        self._next = 0.0
 
-    def read(self) -> Iterator[Line]:
-        """New lines that contain what their tail asks for."""
-        self._find()
-        for tail, spool in self._open.values():
-            while chunk := spool.read():
-                for line in spool.lines(chunk):
-                    if tail.containing in line.data and not line.oversize:
-                        yield line
+    def read(self, *, last: bool = False) -> tuple[list[Line], bool]:
+        """New lines that contain what their tails ask for, and whether a file grew at all."""
+        if last or time.monotonic() >= self._next:
+            self._find()
+            self._next = time.monotonic() + FIND_S
+        found: list[Line] = []
+        grew = False
+        for containing, spool in self._open.values():
+            chunk = spool.read()
+            grew = grew or bool(chunk)
+            found += [
+                line
+                for line in spool.lines(chunk)
+                if not line.oversize and any(wanted in line.data for wanted in containing)
+            ]
+        return found, grew
 
     def _find(self) -> None:
-        for tail, path in self._matches():
-            if (tail.name, path) not in self._open:
-                spool = self._stack.enter_context(Spool(path, tail.name))
-                spool.size = self._old.get(path, 0)
-                self._open[tail.name, path] = (tail, spool)
+        for tail, path, size in self._matches():
+            old = self._old.get(path, 0)
+            if path in self._open:
+                self._open[path][0].add(tail.containing)
+            elif size > old and path not in self._unreadable and len(self._open) < TAILS:
+                try:
+                    spool = self._stack.enter_context(Spool(path, tail.name))
+                except OSError:
+                    self._unreadable.add(path)
+                    continue
+                spool.size = old
+                self._open[path] = ({tail.containing}, spool)
 
-    def _matches(self) -> Iterator[tuple[Tail, Path]]:
+    def _matches(self) -> Iterator[tuple[Tail, Path, int]]:
         for tail, folder in self._tails:
             for path in folder.glob(tail.pattern):
-                yield tail, path
+                with suppress(OSError):  # it is gone again
+                    yield tail, path, path.lstat().st_size
 
 
 # --- the run -------------------------------------------------------------------------------------
@@ -371,7 +404,6 @@ class _Live:
     lost: SupervisionError | None = None
     wake: anyio.Event = field(default_factory=anyio.Event)
     tail_bytes: bytes = b""
-    steps: int = 0
 
 
 async def perform(
@@ -405,8 +437,12 @@ async def perform(
         except SupervisionError as error:
             lost = error
             recorder.say(Error(kind="crashed", text=str(error), hint=error.hint))
+        except Exception as error:
+            # A failure of our own, such as a full disk: what is known is still put on record.
+            recorder.add(Error(kind="crashed", text=f"orchestrate failed: {error}"), "supervisor")
+            run.finish(time.monotonic() - started, journal)
+            raise
         except BaseException:
-            # Cancelled, or a failure of our own: what is known is still put on record.
             control.stop("cancelled", "the run was cancelled")
             run.finish(time.monotonic() - started, journal)
             raise
@@ -438,6 +474,7 @@ class _Run:
         """Everything up to the outcome."""
         plan = self.plan
         agent = plan.agent
+        cli_version = await until(self.control.requested, version, agent, self.config, self.reaper)
         self.recorder.say(
             RouteSelected(
                 model=agent.model,
@@ -446,7 +483,7 @@ class _Run:
             ),
             RunStarted(
                 adapter=agent.adapter,
-                cli_version=await version(agent, self.config, self.reaper),
+                cli_version=cli_version,
                 model=agent.model,
                 server=plan.recorded.base_url or agent.server,
                 tier=agent.tier,
@@ -456,11 +493,14 @@ class _Run:
             ),
             *(Notice(text=note) for note in plan.notes),
         )
-        error = await preflight(agent, self.config.servers)
+        asked = self.control.requested
+        error = await until(asked, preflight, agent, self.config.servers)
         if error is not None:
             self.recorder.say(error)
             return
-        before = await self._look()
+        before = await until(asked, self._look)
+        if asked.is_set():
+            return
         try:
             await self._agent()
         except SpawnError as failure:
@@ -483,9 +523,14 @@ class _Run:
         outcome.run_id = self.plan.run_id
         outcome.duration_s = round(duration_s, 3)
         shutil.rmtree(self.folder / _STORE, ignore_errors=True)  # the diff is kept in diff.patch
-        for name in (STDOUT, STDERR):
-            scrub(self.folder / name, _secrets(self.plan, self.config))
-        self.recorder.say(RunFinished(outcome=outcome))
+        for path in (self.folder / STDOUT, self.folder / STDERR, *self.folder.glob("*.patch")):
+            scrub(path, _secrets(self.plan, self.config))
+        match self.recorder.add(RunFinished(outcome=outcome), "supervisor"):
+            case RunFinished(outcome=clean):
+                outcome = clean
+            case _:
+                pass
+        self.recorder.flush()
         journal.sync()
         write_outcome(self.folder, outcome)
         return outcome
@@ -498,6 +543,7 @@ class _Run:
             stopped=self.control.stopped,
             stopped_why=self.control.why,
             changes=self.changes,
+            unseen=self.changes is None,
             check=self.check,
             usage=priced(self.recorder.usage, self.plan.agent.tier, self.plan.auth),
         )
@@ -585,25 +631,23 @@ class _Run:
 
     def _close(self, live: _Live) -> None:
         """Read what is left, and let the conversation have its last word."""
-        while self._pump(live):
+        ended = live.ended
+        self.exit = Exit(
+            status=ended.status if ended else None, signal=ended.signal if ended else None
+        )
+        while self._pump(live, last=True):
             pass
         for line in live.stdout.rest():
             self._take(live, translate(live.conversation, line), _raw(live.stdout, line))
         for line in live.stderr.rest():
             self._stderr(live, line)
-        text = live.tail_bytes.decode("utf-8", "replace")
-        ended = live.ended
-        self.exit = Exit(
-            status=ended.status if ended else None,
-            signal=ended.signal if ended else None,
-            stderr=text,
-        )
+        self.exit = replace(self.exit, stderr=live.tail_bytes.decode("utf-8", "replace"))
         self._take(live, _last_words(live.conversation, self.exit), None)
         self.recorder.flush()
 
     # --- lines
 
-    def _pump(self, live: _Live) -> bool:
+    def _pump(self, live: _Live, *, last: bool = False) -> bool:
         """Take in what the files have grown by; whether they have."""
         grew = False
         for spool in (live.stdout, live.stderr):
@@ -619,8 +663,9 @@ class _Run:
                     self._take(live, translate(live.conversation, line), _raw(spool, line))
                 else:
                     self._stderr(live, line)
-        for line in live.tails.read():
-            grew = True
+        lines, tails_grew = live.tails.read(last=last)
+        grew = grew or tails_grew
+        for line in lines:
             self._take(live, _fed(live.conversation, line), None)
         if grew:
             self._grown = anyio.current_time()
@@ -633,7 +678,6 @@ class _Run:
                 case Send():
                     live.sends.append(one)
                 case update:
-                    live.steps += update.type == "tool_call" and update.status == "in_progress"
                     self.recorder.add(update, "agent", raw)
 
     def _stderr(self, live: _Live, line: Line) -> None:
@@ -647,7 +691,8 @@ class _Run:
         if self.control.stopped is not None:
             return
         limits, now = self.plan.limits, anyio.current_time()
-        open_calls, cost = self.recorder.digest.open_calls, self.recorder.cost_usd
+        digest, cost = self.recorder.digest, self.recorder.cost_usd
+        open_calls, steps = digest.open_calls, len(digest.calls)
         wall, quiet = now - self._began, now - self._grown
         size = live.stdout.size + live.stderr.size
         if limits.wall_s is not None and wall > limits.wall_s:
@@ -660,8 +705,8 @@ class _Run:
         elif limits.output_bytes is not None and size > limits.output_bytes:
             why = f"more than {limits.output_bytes} bytes of output"
             self._limit("output", size, "output_limit", why)
-        elif limits.steps is not None and live.steps > limits.steps:
-            self._limit("steps", live.steps, "budget_exceeded", f"more than {limits.steps} steps")
+        elif limits.steps is not None and steps > limits.steps:
+            self._limit("steps", steps, "budget_exceeded", f"more than {limits.steps} steps")
         elif limits.cost_usd is not None and cost > limits.cost_usd:
             why = f"more than ${limits.cost_usd:g} spent"
             self._limit("cost_usd", cost, "budget_exceeded", why)
@@ -673,41 +718,50 @@ class _Run:
     # --- the work
 
     async def _look(self) -> Snapshot | None:
+        task = self.plan.task
         try:
-            return await snapshot(self.reaper, self.plan.task.workspace, self.folder / _STORE)
-        except UnseenError as why:
+            return await snapshot(
+                self.reaper,
+                task.workspace,
+                self.folder / _STORE,
+                ours=self.config.state,
+                files=task.files,
+            )
+        except (UnseenError, SpawnError) as why:
             self.recorder.say(Notice(text=f"changes cannot be told: {why}"))
             return None
 
     async def _compare(self, before: Snapshot) -> None:
         try:
-            self.changes = await changes(self.reaper, before, self.folder / "diff.patch")
-        except UnseenError as why:
+            self.changes = await changes(self.reaper, before, self.folder / _PATCH)
+        except (UnseenError, SpawnError) as why:
             self.recorder.say(Notice(text=f"changes cannot be told: {why}"))
             return
         if self.changes.files:
             self.recorder.say(WorkspaceChanged(changes=self.changes))
 
     async def _verify(self, command: str) -> None:
+        """Run the check. One that is interrupted says nothing."""
+        self.check = await until(self.control.requested, self._checked, command)
+        if self.check is not None:
+            self.recorder.say(self.check)
+
+    async def _checked(self, command: str) -> Check:
         task = self.plan.task
-        env = _check_environment(task, self.config)
-        async with anyio.create_task_group() as group:
-            group.start_soon(_cancel_when, self.control.requested, group.cancel_scope)
+        try:
             done = await run_to_end(
                 self.reaper,
                 ("/bin/sh", "-c", command),
                 cwd=task.workspace,
-                env=env,
+                env=_check_environment(task, self.config),
                 limit_s=self.plan.limits.check_s or float("inf"),
                 output_limit=CHECK_TAIL,
                 merge=True,
             )
-            group.cancel_scope.cancel()
-            output = done.stdout.decode("utf-8", "backslashreplace")
-            self.check = Check(
-                command=command, passed=done.exit == 0, exit=done.exit, output=output
-            )
-            self.recorder.say(self.check)
+        except SpawnError as error:
+            return Check(command=command, passed=False, output=str(error))
+        output = done.stdout.decode("utf-8", "backslashreplace")
+        return Check(command=command, passed=done.exit == 0, exit=done.exit, output=output)
 
 
 async def _send(live: _Live, sends: Iterable[Send]) -> bool:
@@ -726,6 +780,19 @@ async def _watch(live: _Live) -> None:
     except SupervisionError as error:
         live.lost = error
     live.wake.set()
+
+
+async def until(
+    asked: anyio.Event, work: Callable[..., Awaitable[Found]], *arguments: object
+) -> Found | None:
+    """What `work` gives, or None if it was cancelled because a stop was asked for."""
+    found: Found | None = None
+    with lone_error():
+        async with anyio.create_task_group() as group:
+            group.start_soon(_cancel_when, asked, group.cancel_scope)
+            found = await work(*arguments)
+            group.cancel_scope.cancel()
+    return found
 
 
 async def _cancel_when(asked: anyio.Event, scope: anyio.CancelScope) -> None:

@@ -9,8 +9,13 @@ outcome.check()
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
@@ -22,7 +27,7 @@ from orchestrator.config import Config, agents_for
 from orchestrator.discovery import auth_of, look
 from orchestrator.errors import InputError, SupervisionError, lone_error
 from orchestrator.events import Event, Failure, Outcome, TaskFinished, Usage, decode
-from orchestrator.journal import EVENTS, read_outcome, read_record
+from orchestrator.journal import EVENTS, make_private, read_outcome, read_record
 from orchestrator.route import Route, choose
 from orchestrator.run import (
     Control,
@@ -32,6 +37,7 @@ from orchestrator.run import (
     new_run_id,
     open_reaper,
     perform,
+    until,
 )
 from orchestrator.task import DEFAULT_LIMITS, Task
 from orchestrator.telemetry import warn
@@ -66,6 +72,7 @@ class Supervisor:
         self._stack = AsyncExitStack()
         self._reaper: Reaper | None = None
         self._controls: set[Control] = set()
+        self._interrupted: str | None = None
 
     async def __aenter__(self) -> Self:
         self._reaper = await self._stack.enter_async_context(open_reaper())
@@ -92,12 +99,12 @@ class Supervisor:
         if not routes or routes[0].rank is None:
             return _unroutable(task, routes, sinks)
         run_id = new_run_id()
-        control = Control()
         async with AsyncExitStack() as stack:
-            task = await self._placed(task, run_id)
-            plan = await self._plan(task, routes, run_id, continued, stack)
-            self._controls.add(control)
-            stack.callback(self._controls.discard, control)
+            control = stack.enter_context(self._control())
+            placed = await until(control.requested, self._placed, task, run_id)
+            if placed is None:
+                return _interrupted(task, control.why, sinks)
+            plan = await self._plan(placed, routes, run_id, continued, stack)
             return await perform(
                 plan,
                 config=self._config,
@@ -132,6 +139,7 @@ class Supervisor:
 
         To stop at once instead, cancel `run`.
         """
+        self._interrupted = why  # a run that is only being prepared is stopped, too
         for control in self._controls:
             control.stop("interrupted", why)
 
@@ -153,6 +161,8 @@ class Supervisor:
         task = replace(
             record.task,
             prompt=prompt,
+            kind=None,  # what is asked for now may be something else; the access stays as it was
+            access=record.task.allowed,
             agent=record.agent.name,
             session_id=outcome.session_id,
             home=Path(home) if home else None,
@@ -161,6 +171,17 @@ class Supervisor:
         return task, Continued(run_id=record.run_id, agent=record.agent, before=before)
 
     # --- preparing
+
+    @contextmanager
+    def _control(self) -> Generator[Control]:
+        control = Control()
+        if self._interrupted is not None:
+            control.stop("interrupted", self._interrupted)
+        self._controls.add(control)
+        try:
+            yield control
+        finally:
+            self._controls.discard(control)
 
     def _running(self) -> Reaper:
         if self._reaper is None:
@@ -181,7 +202,7 @@ class Supervisor:
             target = (
                 self._config.state / "scratch" / f"{task.name or task.template.name}-{run_id[-8:]}"
             )
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(target.parent)
             await make_scratch(self._running(), task.template, target)
             return replace(task, workspace=target, template=None)
         if not task.workspace.is_dir():
@@ -296,6 +317,12 @@ def _fan_out(sinks: Sequence[Sink]) -> Sink:
     return publish
 
 
+def _interrupted(task: Task, why: str | None, sinks: Sequence[Sink]) -> Outcome:
+    """Stopped before there was a run."""
+    failure = Failure(kind="interrupted", text=why or "interrupted")
+    return _without_run(task, Outcome(status="interrupted", error=failure), sinks)
+
+
 def _unroutable(task: Task, routes: Sequence[Route], sinks: Sequence[Sink]) -> Outcome:
     """No agent could be chosen: an outcome without a run, with every agent's reason."""
     relevant = [route for route in routes if task.agent in {None, route.agent.name}]
@@ -306,6 +333,10 @@ def _unroutable(task: Task, routes: Sequence[Route], sinks: Sequence[Sink]) -> O
         hint="Install an agent, or name one that fits with --agent.",
     )
     outcome = Outcome(status="unroutable", error=failure, evidence=[failure.text])
+    return _without_run(task, outcome, sinks)
+
+
+def _without_run(task: Task, outcome: Outcome, sinks: Sequence[Sink]) -> Outcome:
     head = {"run_id": None, "task_id": task.id, "parent_run_id": task.parent_run_id, "agent": None}
     recorder = Recorder(head=head, write=None, publish=_fan_out(sinks))
     recorder.say(TaskFinished(outcome=outcome))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from anyio import to_thread
 
-from orchestrator.errors import InputError, OrchestrateError
+from orchestrator.errors import InputError, JournalError, OrchestrateError
 from orchestrator.events import Changes
 from orchestrator.process import Completed, Reaper, run_to_end
 
@@ -24,6 +24,18 @@ DIFF_LIMIT = 64 * 1024
 """How much of a diff an event carries, in bytes; the run's folder has it whole, in `diff.patch`."""
 
 GIT_S = 120.0
+NESTING, REPOSITORIES = 3, 50
+# How deep, and how many in one, repositories inside of a work tree are looked into.
+_BY_PRODUCTS = """\
+__pycache__/
+*.py[cod]
+.pytest_cache/
+.mypy_cache/
+.ruff_cache/
+.coverage
+node_modules/.cache/
+"""
+# What running code leaves behind: an agent that only ran the tests has changed nothing.
 PLAIN_FILES, PLAIN_BYTES = 20_000, 512 * 1024**2
 # Beyond this a folder without git is not looked at: somebody may start a task in their home.
 
@@ -34,45 +46,99 @@ class UnseenError(OrchestrateError):
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The state of a work tree: `tree` is the id of a git tree in our repository `store`."""
+    """The state of a work tree: `tree` is the id of a git tree in our repository `store`.
+
+    `nested` are the repositories inside of it, by their path in it: git itself does not look into
+    them. `ours` (a path in it, or None) is where we write ourselves. `stamps` are size and time of
+    change of files that matter whatever git ignores.
+    """
 
     root: Path
     store: Path
     tree: str
+    ours: str | None = None
+    nested: Mapping[str, Snapshot] = field(default_factory=dict[str, "Snapshot"])
+    stamps: Mapping[Path, tuple[int, int]] = field(default_factory=dict[Path, tuple[int, int]])
 
 
-async def snapshot(reaper: Reaper, workspace: Path, store: Path) -> Snapshot:
+async def snapshot(
+    reaper: Reaper, workspace: Path, store: Path, *, ours: Path, files: Sequence[str] = ()
+) -> Snapshot:
     """The work tree as it is now; `store` is a folder for our repository, made if needed.
 
-    The root is the top of the user's repository, or the workspace if it is in none. Raises
-    UnseenError.
+    The root is the top of the user's repository, or the workspace if it is in none or ignored
+    there. What is below `ours` is left out. `files` (relative to the workspace) are seen even if
+    git ignores them. Raises UnseenError.
     """
     root = await to_thread.run_sync(_top, workspace)
+    if root is not None and root != workspace:
+        await to_thread.run_sync(_make_store, store, root)
+        asked = ("check-ignore", "-q", "--no-index", str(workspace))
+        done = await _git(reaper, root, store, *asked, accept=frozenset({0, 1}))
+        root = workspace if done.exit == 0 else root
     if root is None:
         root = workspace
         await to_thread.run_sync(_refuse_huge, root)
+    stamps = _stamps(workspace / file for file in files)
+    return replace(await _snapshot(reaper, root, store, ours, depth=0), stamps=stamps)
+
+
+async def _snapshot(reaper: Reaper, root: Path, store: Path, ours: Path, *, depth: int) -> Snapshot:
     await to_thread.run_sync(_make_store, store, root)
-    return Snapshot(root=root, store=store, tree=await _write_tree(reaper, root, store))
+    own = str(ours.relative_to(root)) if ours.is_relative_to(root) else None
+    tree = await _write_tree(reaper, root, store, own)
+    nested: dict[str, Snapshot] = {}
+    for path in await _repositories(reaper, root, store) if depth < NESTING else ():
+        inner = store / "nested" / str(len(nested))
+        nested[path] = await _snapshot(reaper, root / path, inner, ours, depth=depth + 1)
+    return Snapshot(root=root, store=store, tree=tree, ours=own, nested=nested)
+
+
+async def _repositories(reaper: Reaper, root: Path, store: Path) -> list[str]:
+    """The repositories inside of a work tree that git keeps as links, those that are there."""
+    done = await _git(reaper, root, store, "ls-files", "-s", "-z")
+    links = (entry for entry in done.stdout.split(b"\0") if entry.startswith(b"160000 "))
+    paths = (os.fsdecode(link.split(b"\t", 1)[1]) for link in links)
+    return [path for path in paths if (root / path / ".git").exists()][:REPOSITORIES]
 
 
 async def changes(reaper: Reaper, before: Snapshot, patch: Path) -> Changes:
     """What changed since; the whole diff goes to `patch` (0600). Raises UnseenError."""
-    now = await _write_tree(reaper, before.root, before.store)
+    found = await _changes(reaper, before, patch)
+    others = [
+        str(path.relative_to(before.root) if path.is_relative_to(before.root) else path)
+        for path, stamp in before.stamps.items()
+        if _stamp(path) != stamp
+    ]
+    found.files += [path for path in others if path not in found.files]
+    return found
+
+
+async def _changes(reaper: Reaper, before: Snapshot, patch: Path) -> Changes:
+    found = await _own_changes(reaper, before, patch)
+    for number, (path, inner) in enumerate(before.nested.items()):
+        part = patch.with_name(f"{patch.stem}-{number}{patch.suffix}")
+        more = await _changes(reaper, inner, part)
+        if more.files:
+            # That the link moved is told by the files behind it.
+            inside = [f"{path}/{file}" for file in more.files]
+            found.files = [*(file for file in found.files if file != path), *inside]
+            found.insertions += more.insertions
+            found.deletions += more.deletions
+            found.diff = f"{found.diff or ''}{more.diff or ''}"[:DIFF_LIMIT]
+            found.truncated = found.truncated or more.truncated
+    return found
+
+
+async def _own_changes(reaper: Reaper, before: Snapshot, patch: Path) -> Changes:
+    root, store = before.root, before.store
+    now = await _write_tree(reaper, root, store, before.ours)
     if now == before.tree:
         return Changes(files=[], insertions=0, deletions=0)
     compare = ("diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames")
-    numbers = await _git(
-        reaper, before.root, before.store, *compare, "--numstat", "-z", before.tree, now
-    )
-    await _git(
-        reaper,
-        before.root,
-        before.store,
-        *compare,
-        f"--output={patch}",
-        before.tree,
-        now,
-    )
+    trees = (before.tree, now)
+    numbers = await _git(reaper, root, store, *compare, "--numstat", "-z", *trees)
+    await _git(reaper, root, store, *compare, f"--output={patch}", *trees)
     files, insertions, deletions = _numstat(numbers.stdout)
     head = await to_thread.run_sync(_head, patch)
     return Changes(
@@ -84,21 +150,48 @@ async def changes(reaper: Reaper, before: Snapshot, patch: Path) -> Changes:
     )
 
 
+def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    return {path: _stamp(path) for path in paths}
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of change; zeros if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_size, status.st_mtime_ns)
+
+
 async def make_scratch(reaper: Reaper, template: Path, target: Path) -> None:
     """Copy the folder `template` to `target` (which must not exist) as a git repository of one
     commit.
 
-    Raises InputError if the template is not a folder or cannot be copied.
+    Raises InputError if the template is not a folder, JournalError if it cannot be copied.
     """
     if not template.is_dir():
         raise InputError(f"workspace.scratch: no folder {template}")
     try:
-        await to_thread.run_sync(lambda: shutil.copytree(template, target, symlinks=True))
-    except (OSError, shutil.Error) as error:
-        raise InputError(f"workspace.scratch: cannot copy {template}: {error}") from error
+        await to_thread.run_sync(_copy, template, target, abandon_on_cancel=True)
+    except OSError as error:
+        await to_thread.run_sync(shutil.rmtree, target, True)  # noqa: FBT003 (ignore_errors)
+        raise JournalError(f"cannot copy {template} to {target}: {_first(error)}") from error
     await _in(reaper, target, "init", "-q", "-b", "main")
     await _in(reaper, target, "add", "-A")
     await _in(reaper, target, "commit", "-q", "--allow-empty", "-m", "The task's starting point")
+
+
+def _copy(template: Path, target: Path) -> None:
+    shutil.copytree(template, target, symlinks=True)
+
+
+def _first(error: OSError) -> str:
+    """The first reason: copying a tree collects one for each file."""
+    match error:
+        case shutil.Error(args=([(_, _, str(why)), *_],)):
+            return why
+        case _:
+            return error.strerror or str(error)
 
 
 # --- git -----------------------------------------------------------------------------------------
@@ -176,10 +269,11 @@ async def _in(reaper: Reaper, folder: Path, *arguments: str) -> None:
         raise InputError(f"workspace.scratch: {error}") from error
 
 
-async def _write_tree(reaper: Reaper, root: Path, store: Path) -> str:
+async def _write_tree(reaper: Reaper, root: Path, store: Path, ours: str | None) -> str:
     # What cannot be read (a repository without commits inside, another user's file) is left out of
     # both trees; git says so by exit 1.
-    add = ("add", "-A", "--ignore-errors", "--", ".")
+    without = () if ours is None else (f":(exclude,top,literal){ours}",)
+    add = ("add", "-A", "--ignore-errors", "--", ".", *without)
     await _git(reaper, root, store, *add, accept=frozenset({0, 1}))
     done = await _git(reaper, root, store, "write-tree")
     return done.stdout.decode().strip()
@@ -198,6 +292,8 @@ def _make_store(store: Path, root: Path) -> None:
     (store / "objects" / "info").mkdir(parents=True, exist_ok=True)
     (store / "refs").mkdir(exist_ok=True)
     (store / "HEAD").write_text("ref: refs/heads/main\n")
+    (store / "info").mkdir(exist_ok=True)
+    (store / "info" / "exclude").write_text(_BY_PRODUCTS)
     objects = root / ".git" / "objects"
     if objects.is_dir():
         # What the user's repository has already need not be written again.

@@ -1,6 +1,7 @@
 """The event schema: what is written is read again, and what is not an event is refused by name."""
 
 import dataclasses
+import re
 from typing import get_args
 
 import orjson
@@ -26,6 +27,7 @@ from orchestrator.events import (
     decode,
     encode,
     prefix,
+    redacted,
     schema,
 )
 from tests import strategies
@@ -143,6 +145,42 @@ def test_usage_inside_an_outcome_needs_no_envelope():
 )
 def test_the_schema_refuses_what_is_not_an_event(change):
     assert problems(orjson.loads(line(**change)), SCHEMA)
+
+
+# --- secrets --------------------------------------------------------------------------------------
+
+SECRET = "sk-geheim"
+FINDS = re.compile(SECRET)
+LEAKY = st.sampled_from(["", "x", SECRET, f"key {SECRET}, and {SECRET}\n", "sk-", "ge\nheim"])
+
+
+@given(strategies.events(LEAKY))
+def test_a_secret_is_taken_out_of_every_free_text(one):
+    before = encode(one)
+    clean = redacted(one.update, FINDS)
+    assert encode(one) == before
+    assert SECRET.encode() not in orjson.dumps(clean)
+    assert type(clean) is type(one.update)
+    assert orjson.dumps(clean) == orjson.dumps(one.update).replace(SECRET.encode(), b"[redacted]")
+
+
+@given(EVENTS)
+def test_an_update_without_a_secret_is_as_it_was(one):
+    assert redacted(one.update, FINDS) == one.update
+
+
+def test_a_secret_is_found_in_the_input_of_a_tool_at_any_depth():
+    call = ToolCall(id="a", input={SECRET: [{"x": SECRET}, 1, None, 2.5, True]})
+    assert redacted(call, FINDS) == ToolCall(
+        id="a", input={"[redacted]": [{"x": "[redacted]"}, 1, None, 2.5, True]}
+    )
+
+
+@given(EVENTS, st.sampled_from([r"[a-z_.]+", "usage", "agent", "completed", "local", "assistant"]))
+def test_a_secret_that_is_a_word_of_ours_spoils_no_event(one, pattern):
+    clean = dataclasses.replace(one, update=redacted(one.update, re.compile(pattern)))
+    assert decode(encode(clean)) == clean
+    assert clean.type == one.type
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -270,3 +308,20 @@ def test_a_line_nobody_knows_keeps_its_text():
     assert decode(encode(event(update, raw=Raw(stream="stdout", offset=3, length=11)))).raw == Raw(
         stream="stdout", offset=3, length=11
     )
+
+
+def test_a_secret_is_taken_out_of_every_free_text_and_no_word_of_the_schema():
+    secret = re.compile("completed|KEY")
+    call = events.ToolCall(
+        id="KEY",
+        status="completed",
+        input={"KEY": ["a KEY", 7, None]},
+        locations=[events.Location(path="KEY/x")],
+    )
+    assert events.redacted(call, secret) == events.ToolCall(
+        id="[redacted]",
+        status="completed",
+        input={"[redacted]": ["a [redacted]", 7, None]},
+        locations=[events.Location(path="[redacted]/x")],
+    )
+    assert call.id == "KEY"

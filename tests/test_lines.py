@@ -113,6 +113,14 @@ def test_a_line_as_long_as_the_limit_is_whole_and_one_byte_more_is_not():
     assert (cut.data, cut.oversize, cut.length) == (b"y" * 8, True, 10)
 
 
+def test_a_long_line_is_cut_only_beyond_the_limit():
+    long = b"x" * HEAD * 2
+    (whole,) = split([long, b"\n"], limit=len(long))
+    assert (whole.data == long, whole.oversize) == (True, False)
+    (cut,) = split([long, b"\n"], limit=len(long) - 1)
+    assert (len(cut.data), cut.oversize) == (HEAD, True)
+
+
 def test_an_oversize_line_keeps_its_head_and_the_next_line_is_whole():
     long = bytes(range(256)).replace(b"\n", b"") * 1000
     first, second = split([long, long, b"\nnext\n"], limit=HEAD * 2)

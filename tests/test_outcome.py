@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.adapter import Agent, Exit
@@ -145,6 +145,32 @@ TRAPS: dict[str, tuple[Facts, Status, ErrorKind | None]] = {
         facts(ANSWER, ToolCall(id="e", kind="edit", status="failed"), DONE, kind="fix"),
         "failed",
         "no_change",
+    ),
+    "nobody could look, and a command was completed": (
+        facts(
+            ANSWER,
+            ToolCall(id="x", kind="execute", status="completed"),
+            DONE,
+            kind="fix",
+            unseen=True,
+        ),
+        "failed",
+        "no_change",
+    ),
+    "nobody could look, and an edit was completed": (
+        facts(ANSWER, EDIT, DONE, kind="fix", unseen=True),
+        "succeeded",
+        None,
+    ),
+    "nobody could look, and the check passed": (
+        facts(ANSWER, DONE, kind="fix", unseen=True, check=PASSED),
+        "succeeded",
+        None,
+    ),
+    "nothing to be seen of a command that it ran": (
+        facts(ToolCall(id="x", kind="execute", status="completed"), DONE, changes=NOTHING),
+        "succeeded",
+        None,
     ),
     "a question without an answer": (
         facts(Message(text=" \n"), DONE, kind="search", changes=NOTHING),
@@ -299,11 +325,28 @@ def test_what_the_supervisor_ended_says_so(stopped):
     assert outcome.error == Failure(kind=stopped, text=f"stopped: {stopped}")
 
 
+@pytest.mark.parametrize("unseen", [True, False])
+def test_a_change_that_nobody_saw_is_not_called_none(unseen):
+    outcome = decide(facts(ANSWER, DONE, kind="fix", unseen=unseen))
+    assert outcome.error == Failure(
+        kind="no_change", text="nobody could see a change, and a fix task must change something"
+    )
+
+
+@pytest.mark.parametrize("kind", get_args(ToolKind))
+def test_only_an_edit_of_its_own_counts_where_nobody_could_look(kind):
+    assert digest(ToolCall(id="a", status="completed", kind=kind)).edited == (
+        kind in {"edit", "delete", "move"}
+    )
+    assert not digest(ToolCall(id="a", status="failed", kind=kind)).edited
+
+
 @pytest.mark.parametrize("kind", sorted(EDITING_KINDS))
 def test_a_kind_that_must_change_something_names_itself(kind):
     outcome = decide(facts(ANSWER, DONE, kind=kind, changes=NOTHING))
     assert outcome.error == Failure(
-        kind="no_change", text=f"nothing changed, and a {kind} task must change"
+        kind="no_change",
+        text=f"nothing that git sees changed, and a {kind} task must change something",
     )
 
 
@@ -332,20 +375,31 @@ UPDATES = st.lists(
     ),
     max_size=6,
 )
-EXITS = st.none() | st.builds(Exit) | st.one_of(
-    st.builds(Exit, status=st.sampled_from([0, 0, 0, 1, 143])),
+EXITS = st.one_of(
+    st.none(),
+    st.builds(Exit, status=st.sampled_from([None, 0, 1, 143])),
     st.builds(Exit, signal=st.sampled_from([1, 2, 9, 15])),
-)  # fmt: skip
+)
+
+
+def mostly(usual: object, others: st.SearchStrategy) -> st.SearchStrategy:
+    """So that successes are met as often as failures."""
+    return st.one_of(st.just(usual), st.just(usual), st.just(usual), st.just(usual), others)
+
+
 FACTS = st.builds(
     Facts,
     task=st.builds(Task, prompt=st.just("do it"), kind=st.none() | st.sampled_from(KINDS)),
-    digest=st.lists(st.just(DONE), max_size=1).flatmap(
-        lambda last: UPDATES.map(lambda updates: digest(*updates, *last))
+    digest=st.builds(
+        lambda updates, rest: digest(*updates, *rest),
+        UPDATES,
+        mostly([ANSWER, EDIT, DONE], st.sampled_from([[], [DONE], [ANSWER, DONE], [EDIT, DONE]])),
     ),
-    exit=EXITS,
-    stopped=st.none() | st.none() | st.sampled_from(get_args(Stopped)),
+    exit=mostly(CLEAN, EXITS),
+    stopped=mostly(None, st.sampled_from(get_args(Stopped))),
     changes=st.sampled_from([None, SOME, NOTHING]),
-    check=st.sampled_from([None, None, PASSED, FAILED]),
+    unseen=st.booleans(),
+    check=st.sampled_from([None, None, PASSED, PASSED, FAILED]),
 )
 
 
@@ -353,7 +407,12 @@ def proved(seen: Facts) -> bool:
     """All that the module's docstring asks of a success."""
     kind, check = seen.task.kind, seen.check
     passed = check is not None and check.passed
-    changed = bool(seen.changes.files) if seen.changes else seen.digest.wrote
+    if seen.changes is not None:
+        changed = bool(seen.changes.files)
+    elif seen.unseen:
+        changed = seen.digest.edited or passed
+    else:
+        changed = seen.digest.wrote
     answered = bool((seen.digest.text or "").strip())
     return (
         seen.stopped is None
@@ -365,11 +424,12 @@ def proved(seen: Facts) -> bool:
         and (passed or not seen.digest.open_calls)
         and (kind not in EDITING_KINDS or changed)
         and (kind not in READING_KINDS or answered)
-        and (changed or answered or passed)
+        and (changed or answered or passed or seen.digest.wrote)
         and (check is None or passed)
     )
 
 
+@settings(max_examples=1_000)
 @given(FACTS)
 def test_success_needs_all_of_the_evidence_and_all_of_it_is_enough(seen):
     outcome = decide(seen)
@@ -405,6 +465,38 @@ def test_a_check_is_worth_its_time_only_after_a_clean_end(seen):
         assert seen.exit == Exit(status=0)
         assert seen.stopped is None
         assert seen.digest.error is None
+
+
+@pytest.mark.parametrize(
+    ("seen", "over"),
+    [
+        (facts(ANSWER, DONE), True),
+        (facts(DONE, kind="fix", changes=NOTHING), True),
+        (facts(ANSWER, DENIED, ToolCall(id="c"), DONE), True),
+        (facts(ANSWER), False),
+        (facts(ANSWER, DONE, exit=None), False),
+        (facts(ANSWER, DONE, exit=Exit()), False),
+        (facts(ANSWER, DONE, exit=Exit(status=1)), False),
+        (facts(ANSWER, DONE, exit=Exit(signal=15)), False),
+        (facts(Error(kind="unknown", text="why"), DONE), False),
+        (facts(TurnFinished(stop_reason="max_tokens")), False),
+        (facts(ANSWER, DONE, stopped="stalled"), False),
+    ],
+)
+def test_work_is_looked_at_once_the_agent_says_that_it_is_done(seen, over):
+    assert finished(seen) is over
+
+
+@pytest.mark.parametrize(
+    ("check", "text"),
+    [
+        (FAILED, "the check `pytest -q` exited 1"),
+        (Check(command="x", passed=False), "the check `x` did not end in time"),
+    ],
+)
+def test_a_failed_check_says_how(check, text):
+    error = decide(facts(ANSWER, DONE, changes=SOME, check=check)).error
+    assert error == Failure(kind="check_failed", text=text)
 
 
 @pytest.mark.parametrize("kind", [None, *KINDS])

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from orchestrator.adapter import Agent, Command
+from orchestrator.adapter import Agent, Command, Tail
 from orchestrator.errors import InputError, OutcomeError, SupervisionError
 from orchestrator.events import (
     Check,
@@ -610,3 +610,176 @@ def _wait_readable(fd: int) -> None:
     import select
 
     assert select.select([fd], [], [], 10)[0], "the agent is still alive"
+
+
+async def test_a_key_in_a_diff_or_a_file_name_is_in_no_record_and_no_outcome(
+    work: Path, state: Path
+) -> None:
+    key = "sk-leaked-0123456789"
+    config = scripted_config(
+        state,
+        {"write": "leak.txt", "text": f"key {key}"},
+        {"write": f"name-{key}", "text": "x"},
+        say("done"),
+        DONE,
+        environ={"PATH": "/usr/bin:/bin", "MY_KEY": key},
+    )
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(Task(prompt="p", workspace=work, env_from=("MY_KEY",)))
+    assert outcome.changes is not None
+    assert outcome.changes.files == ["leak.txt", "name-[redacted]"]
+    assert key not in repr(outcome)
+    for path in run_folder(state).iterdir():
+        if path.is_file() and path.name != "task.json":
+            assert key.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("word", ["supervisor", "run.finished", "finished", "2026-11-"])
+async def test_a_secret_that_is_a_word_of_the_schema_breaks_nothing(
+    work: Path, state: Path, word: str
+) -> None:
+    config = scripted_config(state, say(f"a {word}"), DONE, environ={"W": word})
+    events: list[Event] = []
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(
+            Task(prompt="p", workspace=work, env_from=("W",)), events.append
+        )
+    assert (outcome.status, outcome.text) == ("succeeded", "a [redacted]")
+    assert isinstance(events[-1].update, RunFinished)
+
+
+@pytest.mark.parametrize("trap", ["fifo", "link", "folder", "file"])
+async def test_a_tail_that_is_no_plain_file_is_left_alone(
+    work: Path, state: Path, tmp_path: Path, trap: str
+) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    match trap:
+        case "fifo":
+            os.mkfifo(logs / "x.log")
+        case "link":
+            (logs / "x.log").symlink_to("/dev/zero")
+        case "folder":
+            (logs / "x.log").mkdir()
+        case _:
+            (logs / "x.log").write_text("old\n")
+
+    class Tailing(Scripted):
+        def command(self, task: Task, agent: Agent) -> Command:
+            tail = Tail(name="log", folder=str(logs), pattern="*.log", containing=b"message")
+            return replace(super().command(task, agent), tails=(tail, tail))
+
+    steps = [{"write": str(logs / "new.log"), "text": json.dumps({"type": "message", "text": "t"})}]
+    config = scripted_config(state, *steps, say("x"), DONE, adapter=Tailing())
+    events: list[Event] = []
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(Task(prompt="p", workspace=work), events.append)
+    assert outcome.status == "succeeded"
+
+
+async def test_an_interrupt_during_the_preparation_starts_nothing(
+    work: Path, state: Path, tmp_path: Path
+) -> None:
+    template = tmp_path / "template"
+    template.mkdir()
+    config = scripted_config(state, say("x"), DONE)
+    events: list[Event] = []
+    async with Supervisor(config) as supervisor:
+        supervisor.interrupt()
+        outcome = await supervisor.run(Task(prompt="p", template=template), events.append)
+    assert outcome.status == "interrupted"
+    assert updates(events, ProcessSpawned) == []
+
+
+async def test_an_interrupt_before_the_agent_starts_is_heeded(work: Path, state: Path) -> None:
+    events: list[Event] = []
+    async with Supervisor(scripted_config(state, say("x"), DONE)) as supervisor:
+
+        def interrupt_at_once(event: Event) -> None:
+            events.append(event)
+            supervisor.interrupt()
+
+        outcome = await supervisor.run(Task(prompt="p", workspace=work), interrupt_at_once)
+    assert outcome.status == "interrupted"
+    assert updates(events, ProcessSpawned) == []
+    assert isinstance(events[-1].update, RunFinished)
+
+
+async def test_our_own_records_are_no_change(work: Path) -> None:
+    config = scripted_config(work / ".state", say("done!"), DONE)
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(Task(prompt="p", workspace=work, kind="fix"))
+    assert outcome.status == "failed"
+    assert outcome.changes is not None
+    assert outcome.changes.files == []
+
+
+async def test_what_running_code_leaves_behind_is_no_change(work: Path, state: Path) -> None:
+    by_product = {"write": "__pycache__/m.cpython-311.pyc", "text": "x"}
+    async with Supervisor(scripted_config(state, by_product, say("fixed!"), DONE)) as supervisor:
+        outcome = await supervisor.run(Task(prompt="p", workspace=work, kind="fix"))
+    assert outcome.status == "failed"
+
+
+async def test_a_change_in_a_repository_inside_of_the_work_tree_is_seen(
+    work: Path, state: Path
+) -> None:
+    inner = work / "inner"
+    inner.mkdir()
+    (inner / "a.txt").write_text("one\n")
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "one"]):
+        subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@t", *words], cwd=inner, check=True
+        )
+    config = scripted_config(
+        state, {"edit": "inner/a.txt", "old": "one", "new": "two"}, say("x"), DONE
+    )
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(Task(prompt="p", workspace=work, kind="edit"))
+    assert outcome.status == "succeeded"
+    assert outcome.changes is not None
+    assert outcome.changes.files == ["inner/a.txt"]
+
+
+async def test_a_named_file_counts_though_git_ignores_it(work: Path, state: Path) -> None:
+    (work / ".gitignore").write_text(".env\n")
+    config = scripted_config(state, {"write": ".env", "text": "A=1"}, say("x"), DONE)
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(
+            Task(prompt="p", workspace=work, kind="edit", files=(".env",))
+        )
+    assert outcome.ok
+
+
+async def test_an_agent_that_removes_its_workspace_is_a_failed_run_not_ours(
+    work: Path, state: Path, tmp_path: Path
+) -> None:
+    class Removing(Scripted):
+        def command(self, task: Task, agent: Agent) -> Command:
+            argv = ("/bin/sh", "-c", f"rm -rf {work}; echo '{DONE['print']}'")
+            return replace(super().command(task, agent), argv=argv, stdin=None)
+
+    events: list[Event] = []
+    async with Supervisor(scripted_config(state, adapter=Removing())) as supervisor:
+        outcome = await supervisor.run(
+            Task(prompt="p", workspace=work, kind="fix", check="true"), events.append
+        )
+    assert outcome.status == "failed"
+    assert isinstance(events[-1].update, RunFinished)
+
+
+async def test_steps_are_tool_calls_however_they_are_told(work: Path, state: Path) -> None:
+    told_once = [said(type="tool", id=i, status="completed") for i in "abcdef"]
+    task = Task(prompt="p", workspace=work, limits=Limits(steps=2))
+    async with Supervisor(scripted_config(state, *told_once, {"hang": True})) as supervisor:
+        outcome = await supervisor.run(task)
+    assert outcome.status == "budget_exceeded"
+
+
+async def test_one_call_that_is_told_often_is_one_step(work: Path, state: Path) -> None:
+    again = [said(type="tool", id="a", status="in_progress")] * 5
+    end = said(type="tool", id="a", status="completed")
+    task = Task(prompt="p", workspace=work, limits=Limits(steps=2))
+    async with Supervisor(scripted_config(state, *again, end, say("x"), DONE)) as supervisor:
+        outcome = await supervisor.run(task)
+    assert outcome.status == "succeeded"
