@@ -433,3 +433,33 @@ def test_use_sets_the_default_in_the_users_file(place: Path) -> None:
     (place / "orchestrate.toml").write_text('[defaults]\nagent = "litellm"\n')
     again = call(place, "agents", "use", "codex")
     assert "in this folder it is litellm" in again.stderr
+
+
+def test_an_interrupted_installation_exits_130_and_leaves_nothing(place: Path) -> None:
+    npm = place.parent / "bin/npm"
+    npm.parent.mkdir()
+    npm.write_text('#!/bin/sh\ntouch "$3/begun"; sleep 60\n')
+    npm.chmod(0o755)
+    versions = place.parent / "data/orchestrate/agents/.versions"
+    env = {
+        "PATH": f"{npm.parent}:{os.environ['PATH']}",
+        "XDG_DATA_HOME": str(place.parent / "data"),
+    }
+    with subprocess.Popen(
+        [*ORCHESTRATE, "agents", "install", "codex", "--force"],
+        cwd=place,
+        env={**environment(place), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not list(versions.glob("codex-*/begun")):
+            assert process.poll() is None
+        children = children_of(process.pid)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate()
+    assert (process.returncode, stdout) == (130, "")
+    assert stderr.startswith("Codex CLI 0.169.0 takes about 400 MB on disk and a minute")
+    assert "Traceback" not in stderr
+    assert gone(children)
+    assert [path.name for path in versions.iterdir()] == ["codex.lock"]

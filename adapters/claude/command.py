@@ -198,7 +198,11 @@ def _home(agent: Agent) -> dict[str, str]:
     if agent.home is None:
         return {"CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD": "1"}
     home = PurePath(agent.home)
-    return {"CLAUDE_CONFIG_DIR": str(home), "CLAUDE_ENV_FILE": str(home / "unset-keys.sh")}
+    return {
+        "CLAUDE_CONFIG_DIR": str(home),
+        "CLAUDE_CODE_TMPDIR": str(home / "tmp"),  # else it leaves a folder in /tmp for each run
+        "CLAUDE_ENV_FILE": str(home / "unset-keys.sh"),
+    }
 
 
 def _files(agent: Agent, options: Options) -> dict[str, bytes]:

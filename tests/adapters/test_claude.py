@@ -87,6 +87,7 @@ def test_a_local_server_gets_no_key_and_no_login_and_every_request():
     assert command.env["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:11434"
     assert command.env["ANTHROPIC_AUTH_TOKEN"] == "none"
     assert command.env["CLAUDE_CONFIG_DIR"] == "/state/home"
+    assert command.env["CLAUDE_CODE_TMPDIR"] == "/state/home/tmp"
     assert {command.env[f"ANTHROPIC_DEFAULT_{size}_MODEL"] for size in SIZES} == {"qwen"}
     assert command.env_from == {}
     assert command.secrets == ()

@@ -4,6 +4,8 @@ show.
 
 import json
 import os
+import re
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -72,6 +74,16 @@ async def test_an_edit_succeeds_and_its_check_too(tmp_path):
     assert usage.cost_usd == 0.0
     (edit,) = (c for c in of(ToolCall, played.events) if c.diff)
     assert edit.diff.endswith("@@ -1,1 +1,1 @@\n-print('helo')\n+print('hello')\n")
+
+
+async def test_it_leaves_nothing_in_the_folder_for_temporary_files(tmp_path):
+    def left() -> set[Path]:
+        name = re.sub(r"[^A-Za-z0-9]", "-", str(tmp_path / "work"))
+        return set(Path(tempfile.gettempdir()).glob(f"claude-*/{name}*"))
+
+    played = await play(adapter, [shell("echo a"), DONE], tmp_path)
+    assert played.outcome.status == "succeeded"
+    assert left() == set()
 
 
 # --- stopping and going on
