@@ -165,7 +165,7 @@ def finished(facts: Facts) -> bool:
         and facts.digest.terminal == "end_turn"
         and facts.digest.error is None
         and exit_ is not None
-        and exit_.status == 0
+        and (exit_.status, exit_.signal) == (0, None)
     )
 
 
