@@ -56,7 +56,7 @@ ABOUT = About(
     install=Install(
         kind="pip",
         lock=str(Path(__file__).with_name("locks") / "aider" / "requirements.txt"),
-        megabytes=550,
+        megabytes=690,
         minutes=2,
         python_below=(3, 13),
     ),
