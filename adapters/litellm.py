@@ -13,36 +13,30 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import TypeGuard, get_args
-from urllib.parse import urlsplit
 
 import orjson
 
+from adapters.fronts import count_of, heard, is_list, is_table, kind_of, text_of
+from adapters.providers import KEYS, WHOLE, endpoint, environment, litellm_model, variables
 from orchestrator.adapter import (
     TEXT_LIMIT,
     About,
     Agent,
     Command,
     Exit,
+    Install,
     Program,
     Send,
     error_kind,
     json_line,
-    unparsed,
 )
 from orchestrator.errors import ConfigError
 from orchestrator.events import (
-    Context,
     Error,
-    ErrorKind,
     Message,
-    MessageDelta,
     Notice,
     Permission,
-    Retry,
     SessionStarted,
-    Thought,
-    ThoughtDelta,
     ToolCall,
     ToolCallStatus,
     TurnFinished,
@@ -62,276 +56,25 @@ ABOUT = About(
         "from importlib.metadata import version; print(version('mini-swe-agent'))",
     ),
     tested=("2.4.6",),
-    install="python3 -m venv ENV && ENV/bin/pip install mini-swe-agent==2.4.6 mcp, ENV/bin on PATH",
+    install=Install(
+        kind="pip",
+        lock=str(Path(__file__).with_name("locks") / "litellm" / "requirements.txt"),
+        megabytes=400,
+        minutes=2,
+    ),
     dialects=("chat", "ollama"),
     prompt_tokens=1_100,
     resumes=True,
+    keys=KEYS,
 )
+_AGAIN = f"{ABOUT.install_hint} --force"
 
 FRONT = str(Path(__file__).with_name("programs") / "litellm_agent.py")
 KEY = "LITELLM_AGENT_KEY"
 """The variable in which the front finds the key of an agent that names one."""
 
-# --- which model, where --------------------------------------------------------------------------
-
-_OF_SERVER = MappingProxyType(
-    {
-        "ollama": "ollama_chat",
-        "lmstudio": "lm_studio",
-        "vllm": "hosted_vllm",
-        "llamacpp": "openai",
-        "openai": "openai",
-    }
-)
-"""LiteLLM's provider for each kind of model server."""
-
-_SYNONYMS = MappingProxyType({"ollama_chat": ("ollama",), "hosted_vllm": ("vllm",)})
-_VERSIONED = frozenset({"openai", "lm_studio", "hosted_vllm", "llamafile", "custom_openai"})
-"""Providers whose address ends in the API's version, `/v1`."""
-
-_UNVERSIONED = frozenset({"ollama_chat", "anthropic"})
-"""Providers that put the whole path behind the address themselves."""
-
-_WHOLE = frozenset({"gemini", "vertex_ai", "vertex_ai_beta"})
-"""Providers that are asked for whole answers: in their streams LiteLLM makes up a `stop` for every
-piece, so that an answer that was cut would pass for a finished one (seen in 1.106.2).
-"""
-
-_UNNAMED: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"gpt-|chatgpt-|o\d|codex-|ft:gpt"), "openai"),
-    (re.compile(r"claude"), "anthropic"),
-    (re.compile(r"gemini"), "gemini"),
-)
-"""Models that are known without their provider."""
-
 OLLAMA_CONTEXT = 32_768
 # Ollama's own default, 4,096, holds no agent's prompt: 0 tool calls in 3 of 3 runs.
-
-
-def litellm_model(agent: Agent) -> str:
-    """The agent's model as LiteLLM names it: `PROVIDER/MODEL`."""
-    model = agent.model or ""
-    provider, slash, rest = model.partition("/")
-    of_server = _OF_SERVER.get(agent.server or "")
-    if of_server is not None:
-        known = (of_server, *_SYNONYMS.get(of_server, ()))
-        return f"{of_server}/{rest if slash and provider in known else model}"
-    if slash:
-        return f"ollama_chat/{rest}" if provider == "ollama" else model
-    if agent.base_url is not None:
-        return f"openai/{model}"
-    for pattern, name in _UNNAMED:
-        if pattern.match(model):
-            return f"{name}/{model}"
-    return model
-
-
-def endpoint(base_url: str, provider: str) -> str:
-    """The address as LiteLLM wants it for this provider, however it was written."""
-    url = base_url.rstrip("/")
-    if "://" not in url:
-        parts = urlsplit(f"//{url}")
-        host = parts.hostname or ""
-        public = parts.port in {None, 443} and "." in host and not re.fullmatch(r"[\d.]+", host)
-        url = f"{'https' if public else 'http'}://{url}"
-    if provider in _UNVERSIONED:
-        return re.sub(r"/(v1|api)$", "", url)
-    if provider in _VERSIONED and urlsplit(url).path in {"", "/"}:
-        return f"{url}/v1"
-    return url
-
-
-# --- which variables -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Variables:
-    """What a provider reads from the environment: keys, addresses, settings that are neither."""
-
-    keys: tuple[str, ...]
-    addresses: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        """All of them."""
-        return (*self.keys, *self.addresses, *self.settings)
-
-
-_AWS = Variables(
-    keys=(
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "AWS_BEARER_TOKEN_BEDROCK",
-        "AWS_WEB_IDENTITY_TOKEN",
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
-        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-    ),
-    addresses=("AWS_BEDROCK_RUNTIME_ENDPOINT", "AWS_ENDPOINT_URL"),
-    settings=(
-        "AWS_REGION",
-        "AWS_REGION_NAME",
-        "AWS_DEFAULT_REGION",
-        "AWS_PROFILE",
-        "AWS_ROLE_ARN",
-        "AWS_ROLE_NAME",
-        "AWS_SESSION_NAME",
-        "AWS_ROLE_SESSION_NAME",
-        "AWS_CONFIG_FILE",
-        "AWS_SHARED_CREDENTIALS_FILE",
-    ),
-)
-_VERTEX = Variables(
-    keys=("GOOGLE_APPLICATION_CREDENTIALS", "VERTEXAI_CREDENTIALS", "VERTEX_CREDENTIALS"),
-    addresses=("VERTEXAI_API_BASE", "VERTEX_API_BASE"),
-    settings=(
-        "VERTEXAI_PROJECT",
-        "VERTEXAI_LOCATION",
-        "VERTEX_PROJECT",
-        "VERTEX_LOCATION",
-        "GOOGLE_CLOUD_PROJECT",
-        "CLOUDSDK_CONFIG",
-    ),
-)
-_AZURE_LOGIN = (
-    "AZURE_AD_TOKEN",
-    "AZURE_TENANT_ID",
-    "AZURE_CLIENT_ID",
-    "AZURE_CLIENT_SECRET",
-    "AZURE_USERNAME",
-    "AZURE_PASSWORD",
-)
-_COHERE = Variables(keys=("COHERE_API_KEY", "CO_API_KEY"), addresses=("COHERE_API_BASE",))
-_WATSONX = Variables(
-    keys=("WATSONX_API_KEY", "WATSONX_APIKEY", "WATSONX_ZENAPIKEY", "WATSONX_TOKEN"),
-    addresses=("WATSONX_URL", "WATSONX_API_BASE", "WATSONX_IAM_URL"),
-    settings=(
-        "WATSONX_PROJECT_ID",
-        "WATSONX_SPACE_ID",
-        "WATSONX_DEPLOYMENT_SPACE_ID",
-        "WATSONX_REGION",
-    ),
-)
-
-_VARIABLES: Mapping[str, Variables] = MappingProxyType(
-    {
-        "openai": Variables(
-            # The account belongs to the key: it must not travel to another address without it.
-            keys=("OPENAI_API_KEY", "OPENAI_ORGANIZATION", "OPENAI_PROJECT"),
-            addresses=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
-        ),
-        "anthropic": Variables(
-            keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
-            addresses=("ANTHROPIC_BASE_URL", "ANTHROPIC_API_BASE"),
-        ),
-        "gemini": Variables(
-            keys=("GEMINI_API_KEY", "GOOGLE_API_KEY"), addresses=("GEMINI_API_BASE",)
-        ),
-        "azure": Variables(
-            keys=("AZURE_API_KEY", "AZURE_OPENAI_API_KEY", *_AZURE_LOGIN),
-            addresses=("AZURE_API_BASE",),
-            settings=("AZURE_API_VERSION", "AZURE_API_TYPE", "AZURE_SCOPE", "AZURE_CREDENTIAL"),
-        ),
-        "azure_ai": Variables(
-            keys=("AZURE_AI_API_KEY", "AZURE_API_KEY", *_AZURE_LOGIN),
-            addresses=("AZURE_AI_API_BASE",),
-            settings=("AZURE_AI_API_VERSION",),
-        ),
-        "vertex_ai": _VERTEX,
-        "vertex_ai_beta": _VERTEX,
-        "bedrock": _AWS,
-        "sagemaker": _AWS,
-        "sagemaker_chat": _AWS,
-        "openrouter": Variables(
-            keys=("OPENROUTER_API_KEY", "OR_API_KEY"),
-            addresses=("OPENROUTER_API_BASE",),
-            settings=("OR_SITE_URL", "OR_APP_NAME"),
-        ),
-        "cohere": _COHERE,
-        "cohere_chat": _COHERE,
-        "mistral": Variables(
-            keys=("MISTRAL_API_KEY", "MISTRAL_AZURE_API_KEY"),
-            addresses=("MISTRAL_API_BASE", "MISTRAL_AZURE_API_BASE"),
-        ),
-        "perplexity": Variables(keys=("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY")),
-        "together_ai": Variables(
-            keys=("TOGETHERAI_API_KEY", "TOGETHER_AI_API_KEY", "TOGETHER_API_KEY"),
-            addresses=("TOGETHER_AI_API_BASE",),
-        ),
-        "fireworks_ai": Variables(
-            keys=(
-                "FIREWORKS_AI_API_KEY",
-                "FIREWORKS_API_KEY",
-                "FIREWORKSAI_API_KEY",
-                "FIREWORKS_AI_TOKEN",
-            ),
-            addresses=("FIREWORKS_API_BASE",),
-        ),
-        "huggingface": Variables(
-            keys=("HUGGINGFACE_API_KEY", "HF_TOKEN"), addresses=("HF_API_BASE",)
-        ),
-        "cloudflare": Variables(
-            keys=("CLOUDFLARE_API_KEY",),
-            addresses=("CLOUDFLARE_API_BASE",),
-            settings=("CLOUDFLARE_ACCOUNT_ID",),
-        ),
-        "databricks": Variables(
-            keys=("DATABRICKS_API_KEY", "DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET"),
-            addresses=("DATABRICKS_API_BASE",),
-        ),
-        "datarobot": Variables(keys=("DATAROBOT_API_TOKEN",), addresses=("DATAROBOT_ENDPOINT",)),
-        "snowflake": Variables(
-            keys=("SNOWFLAKE_JWT",),
-            addresses=("SNOWFLAKE_API_BASE",),
-            settings=("SNOWFLAKE_ACCOUNT_ID",),
-        ),
-        "meta_llama": Variables(keys=("LLAMA_API_KEY",), addresses=("LLAMA_API_BASE",)),
-        "watsonx": _WATSONX,
-        "watsonx_text": _WATSONX,
-        # Their prefixes and their variables differ.
-        "ollama_chat": Variables(keys=("OLLAMA_API_KEY",), addresses=("OLLAMA_API_BASE",)),
-    }
-)
-
-_SEVERAL_KEYS = frozenset({"bedrock", "sagemaker", "sagemaker_chat", "vertex_ai", "vertex_ai_beta"})
-"""Providers whose key is made of several variables: no single one can be passed in its place."""
-
-
-def variables(provider: str) -> Variables:
-    """What LiteLLM reads for this provider; for most it is NAME_API_KEY and NAME_API_BASE."""
-    if (known := _VARIABLES.get(provider)) is not None:
-        return known
-    name = re.sub(r"\W", "_", provider).upper()
-    return Variables(keys=(f"{name}_API_KEY",), addresses=(f"{name}_API_BASE",))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Access:
-    """What the front gets of the environment. `passed`: name for it: name here."""
-
-    passed: Mapping[str, str]
-    secrets: tuple[str, ...]
-    key: str | None = None
-
-
-def _environment(agent: Agent, provider: str) -> _Access:
-    """The provider's variables. Base URL and key come from the same place: the agent or these."""
-    own = variables(provider)
-    named = agent.api_key_env
-    if (agent.base_url is None and named in {None, *own.keys}) or (
-        provider in _SEVERAL_KEYS and named in own.keys
-    ):
-        names = own.all if agent.base_url is None else (*own.keys, *own.settings)
-        return _Access(passed={name: name for name in names}, secrets=own.keys)
-    passed = {name: name for name in own.settings}
-    if named is None:
-        return _Access(passed=passed, secrets=())
-    return _Access(passed={**passed, KEY: named}, secrets=(KEY,), key=KEY)
-
 
 # --- options -------------------------------------------------------------------------------------
 
@@ -352,11 +95,11 @@ def _options(agent: Agent) -> dict[str, object]:
     options: dict[str, object] = {}
     for name, value in agent.options.items():
         match name, value:
-            case "model_kwargs", table if _is_table(table):
+            case "model_kwargs", table if is_table(table):
                 options[name] = table
             case "stream", bool():
                 options[name] = value
-            case "writable", texts if _is_list(texts) and all(isinstance(a, str) for a in texts):
+            case "writable", texts if is_list(texts) and all(isinstance(a, str) for a in texts):
                 options[name] = texts
             case "command_timeout_s" | "request_timeout_s", float() | int() if (
                 value is not True and value > 0
@@ -370,14 +113,6 @@ def _options(agent: Agent) -> dict[str, object]:
                 text = f"agent {agent.name!r}: litellm has no option {name!r} (known: {known_ones})"
                 raise ConfigError(text)
     return options
-
-
-def _is_table(value: object) -> TypeGuard[dict[str, object]]:
-    return isinstance(value, dict)
-
-
-def _is_list(value: object) -> TypeGuard[list[object]]:
-    return isinstance(value, list)
 
 
 def _python(agent: Agent) -> str:
@@ -407,7 +142,7 @@ class LiteLLM:
         options = _options(agent)
         kwargs = options.pop("model_kwargs", None)
         defaults = {"num_ctx": OLLAMA_CONTEXT} if provider == "ollama_chat" else {}
-        access = _environment(agent, provider)
+        access = environment(agent, provider, KEY)
         settings = {
             "prompt": task.prompt,
             "files": list(task.files),
@@ -423,8 +158,8 @@ class LiteLLM:
             "local": agent.tier == "local" and not re.search(r"[:-]cloud$", model),
             "hidden": [name for name in access.passed if name not in task.env_from],
             "secrets": list(access.secrets),
-            "model_kwargs": {**defaults, **(kwargs if _is_table(kwargs) else {})},
-            "stream": provider not in _WHOLE,
+            "model_kwargs": {**defaults, **(kwargs if is_table(kwargs) else {})},
+            "stream": provider not in WHOLE,
             "steps": task.limits.steps,
             "cost_usd": task.limits.cost_usd,
             **options,
@@ -496,37 +231,23 @@ class LiteLLMConversation:
         said = json_line(line) or {}
         match said:
             case {"type": "session", "session_id": str(id_)}:
-                yield SessionStarted(session_id=id_, model=_text(said, "model"), tools=["bash"])
-            case {"type": "access" | "ready"}:
-                yield Notice(text=_prepared(said))
+                yield SessionStarted(session_id=id_, model=text_of(said, "model"), tools=["bash"])
+            case {"type": "ready"}:
+                text = f"mini-swe-agent {said.get('agent')}, litellm {said.get('litellm')}"
+                yield Notice(text=text)
             case {"type": "turn"}:
                 self._turns += 1
                 yield TurnStarted(turn=self._turns)
-            case {"type": "delta", "text": str(text)}:
-                delta = ThoughtDelta if said.get("of") == "thought" else MessageDelta
-                yield delta(text=text[:TEXT_LIMIT], id=_text(said, "id"))
-            case {"type": "thought", "text": str(text)}:
-                yield Thought(text=text[:TEXT_LIMIT], id=_text(said, "id"))
             case {"type": "message", "text": str(text)}:
                 self._text = text
-                yield Message(text=text[:TEXT_LIMIT], id=_text(said, "id"))
-            case {"type": "usage"}:
-                yield _usage(said)
-                yield Context(used=_count(said, "context_used"), size=_count(said, "context_size"))
+                yield from heard(said, line)
             case {"type": "tool_call", "id": str(id_), "status": str(status)} if (
                 status in _TOOL_STATUSES
             ):
                 yield _tool_call(id_, _TOOL_STATUSES[status], said)
             case {"type": "denied", "id": str(id_), "path": str(path)}:
                 yield _denied(id_, path, said)
-            case {"type": "retry", "reason": str(reason)}:
-                yield Retry(
-                    reason=reason,
-                    attempt=_count(said, "attempt"),
-                    of=_count(said, "of"),
-                    delay_s=_number(said, "delay_s"),
-                )
-            case {"type": "notice" | "format_error", "text": str(text)}:
+            case {"type": "format_error", "text": str(text)}:
                 yield Notice(text=text)
             case {"type": "error", "text": str(text)}:
                 self._failed = True
@@ -535,7 +256,7 @@ class LiteLLMConversation:
                 self._ended = True
                 yield from self._result(status, said)
             case _:
-                yield unparsed(line)
+                yield from heard(said, line)
 
     def close(self, exit: Exit) -> Iterable[Update]:
         """The front always has a last word: without it, it never came up, or was killed."""
@@ -544,15 +265,15 @@ class LiteLLMConversation:
         told = exit.stderr.strip().rsplit("\n", 1)[-1]
         how = f"signal {exit.signal}" if exit.signal else f"exit status {exit.status}"
         text = f"the agent ended without a last word ({how})" + (f": {told}" if told else "")
-        hint = f"Is it installed whole? {ABOUT.install}" if "No module named" in told else None
+        hint = f"Reinstall it: {_AGAIN}" if "No module named" in told else None
         yield Error(kind="crashed", text=text, hint=hint)
 
     def _error(self, text: str, said: Mapping[str, object]) -> Error:
-        status = _count(said, "status")
-        kind = _kind(said.get("kind")) or error_kind(text, status)
+        status = count_of(said, "status")
+        kind = kind_of(said.get("kind")) or error_kind(text, status)
         hint: str | None = None
         if (missing := said.get("missing")) is not None:
-            kind, hint = "spawn", f"{missing} is missing. {ABOUT.install}"
+            kind, hint = "spawn", f"{missing} is missing. Reinstall it: {_AGAIN}"
         elif (unset := said.get("unset")) is not None:
             hint = f"Set {unset}, or name the variable that holds the key with --api-key-env."
         elif kind == "auth_failed" and self.key is not None:
@@ -568,7 +289,7 @@ class LiteLLMConversation:
     def _result(self, status: str, said: Mapping[str, object]) -> Iterator[Update]:
         match status, said:
             case "finished", {"exit_code": 0} if not self._failed:
-                text = _text(said, "text")
+                text = text_of(said, "text")
                 if text and text != self._text:
                     yield Message(text=text[:TEXT_LIMIT])
                 yield TurnFinished(stop_reason="end_turn")
@@ -594,18 +315,12 @@ class LiteLLMConversation:
                 yield TurnFinished(stop_reason="error")
 
 
-def _prepared(said: Mapping[str, object]) -> str:
-    """What the front says of itself before it begins."""
-    if said.get("type") == "ready":
-        return f"mini-swe-agent {said.get('agent')}, litellm {said.get('litellm')}"
-    level = said.get("level")
-    if said.get("enforced") is True:
-        return f"access: {level}, enforced by Landlock"
-    return f"access: {level}, not enforced: {said.get('reason')}"
-
-
 def _tool_call(id_: str, status: ToolCallStatus, said: Mapping[str, object]) -> ToolCall:
-    command, output, problem = said.get("command"), _text(said, "output"), _text(said, "problem")
+    command, output, problem = (
+        said.get("command"),
+        text_of(said, "output"),
+        text_of(said, "problem"),
+    )
     if problem is not None:
         output = f"{output}\n[{problem}]" if output else f"[{problem}]"
     exit_code = said.get("exit_code")
@@ -630,40 +345,3 @@ def _denied(id_: str, path: str, said: Mapping[str, object]) -> Update:
     if said.get("access") == "read" and said.get("status") != 0:
         return Permission(id=id_, status="denied", reason=text)
     return Notice(text=text)
-
-
-def _usage(said: Mapping[str, object]) -> Usage:
-    source = said.get("cost_source")
-    return Usage(
-        input_tokens=_count(said, "input_tokens"),
-        output_tokens=_count(said, "output_tokens"),
-        cache_read_tokens=_count(said, "cache_read_tokens"),
-        cache_write_tokens=_count(said, "cache_write_tokens"),
-        reasoning_tokens=_count(said, "reasoning_tokens"),
-        cost_usd=_number(said, "cost_usd"),
-        cost_source="local" if source == "local" else "prices" if source == "prices" else None,
-    )
-
-
-def _kind(value: object) -> ErrorKind | None:
-    return next((kind for kind in get_args(ErrorKind) if kind == value), None)
-
-
-def _text(said: Mapping[str, object], key: str) -> str | None:
-    value = said.get(key)
-    return value if isinstance(value, str) else None
-
-
-def _count(said: Mapping[str, object], key: str) -> int | None:
-    value = said.get(key)
-    return value if type(value) is int and value >= 0 else None
-
-
-def _number(said: Mapping[str, object], key: str) -> float | None:
-    match said.get(key):
-        case bool():
-            return None
-        case int() | float() as value if value >= 0:
-            return float(value)
-        case _:
-            return None

@@ -40,7 +40,8 @@ class Agent:
 
     `server` is the kind of model server (`ollama`, ...) and `base_url` its address as configured;
     None: the provider's own. `api_key_env` names the variable with the key, None: no key.
-    `tier` says where the model runs. `options` are the adapter's own.
+    `tier` says where the model runs. `login`: the CLI's own, although a key may be there.
+    `options` are the adapter's own.
     `program` and `home` are set by the core before `Adapter.command`: the program as an absolute
     path, and the private folder for the agent's settings and sessions (None: the user's own).
     """
@@ -53,6 +54,7 @@ class Agent:
     api_key_env: str | None = None
     tier: Literal["local", "cloud"] = "cloud"
     profile: Literal["user", "clean"] = "clean"
+    login: bool = False
     options: Mapping[str, object] = field(default_factory=_no_options)
     program: str | None = None
     home: str | None = None
@@ -107,9 +109,12 @@ class Exit:
 
 @dataclass(frozen=True, kw_only=True)
 class Send:
-    """Bytes for the agent's stdin (with `Command.stdin == "open"`)."""
+    """Bytes for the agent's stdin (with `Command.stdin == "open"`). `end`: it is closed after
+    them.
+    """
 
-    data: bytes
+    data: bytes = b""
+    end: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,13 +130,31 @@ class Program:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Install:
+    """How the tested version is installed into a folder of our own: from a lock with hashes.
+
+    `lock` is an absolute path, shipped with the adapter: a `requirements.txt` for pip, a
+    `package-lock.json` with its `package.json` beside it for npm. `megabytes` on disk and `minutes`
+    are what it takes, as measured. It needs a Python older than `python_below`, None: any of ours.
+    """
+
+    kind: Literal["pip", "npm"]
+    lock: str
+    megabytes: int
+    minutes: int
+    python_below: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class About:
     """What a CLI is: how to find it, what was tested, what it speaks.
 
-    `tested` are version texts, newest first. `dialects` are what it can use of a model server,
-    `servers` the kinds that it knows by itself. `prompt_tokens` is the size of its leanest own
-    prompt.
-    `key_env` is the variable that usually holds the provider's key.
+    `tested` are version texts, newest first. `install` is a text for people where only they can
+    install it. `dialects` are what it can use of a model server. `prompt_tokens` is the size of its
+    leanest own prompt.
+    `key_env` is the variable that usually holds the provider's key, `keys` are all in which one may
+    be. `logins` are files that are there while the user is logged in; a path may begin with `~` or
+    `$NAME`. They are looked for and never read.
     `enforces` are the levels of access that the CLI itself can hold an agent to.
     """
 
@@ -140,12 +163,21 @@ class About:
     program: Program | None
     version_argv: tuple[str, ...] = ("--version",)
     tested: tuple[str, ...] = ()
-    install: str = ""
+    install: Install | str = ""
     dialects: tuple[Dialect, ...] = ()
     prompt_tokens: int | None = None
     enforces: tuple[Literal["read", "edit", "full"], ...] = ("read", "edit", "full")
     resumes: bool = False
     key_env: str | None = None
+    keys: tuple[str, ...] = ()
+    logins: tuple[str, ...] = ()
+
+    @property
+    def install_hint(self) -> str:
+        """What to type to install it."""
+        if isinstance(self.install, str):
+            return self.install
+        return f"orchestrate agents install {self.name}"
 
 
 class Conversation(Protocol):

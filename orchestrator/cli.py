@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from orchestrator.adapter import Exit
     from orchestrator.config import Config
+    from orchestrator.discovery import Survey
     from orchestrator.events import Event, Outcome
     from orchestrator.supervisor import Continued, Supervisor
     from orchestrator.task import Task
@@ -37,6 +38,8 @@ app = typer.Typer(
 )
 runs = typer.Typer(no_args_is_help=True, help="Look at recorded runs, and go on from them.")
 app.add_typer(runs, name="runs")
+agents = typer.Typer()
+app.add_typer(agents, name="agents")
 
 
 class OutputForm(StrEnum):
@@ -46,6 +49,13 @@ class OutputForm(StrEnum):
     JSONL = "jsonl"
     JSON = "json"
     QUIET = "quiet"
+
+
+class ListForm(StrEnum):
+    """What `--output` of a list may be."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 class SchemaName(StrEnum):
@@ -69,6 +79,9 @@ OutputOption = Annotated[
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="Configuration file, trusted because you name it."),
+]
+ListOption = Annotated[
+    ListForm, typer.Option("--output", "-o", help="text: for people; json: for programs.")
 ]
 RunArgument = Annotated[
     str,
@@ -97,13 +110,13 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     output: OutputOption = OutputForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
-    r"""Run a task: TASK.yaml, or --prompt. Flags win over the file; limits only tighten.
+    """Run a task: TASK.yaml, or --prompt. Flags win over the file; limits only tighten.
 
     \b
     orchestrate run task.yaml
     orchestrate run -p "fix the failing test" --check "pytest -q" --agent codex
     orchestrate run -p "explain this" --agent litellm --model ollama_chat/qwen2.5-coder:32b
-    """
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     flags = {
         "prompt": prompt,
         "check": check,
@@ -158,11 +171,11 @@ def replay(  # noqa: PLR0917 (a flag is a parameter)
     output: OutputOption = OutputForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
-    r"""Turn a raw recording into events; the last one is run.finished with the outcome.
+    """Turn a raw recording into events; the last one is run.finished with the outcome.
 
     \b
     orchestrate replay codex stdout.jsonl --exit=1 --output jsonl
-    """
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     with _errors():
         outcome = _replay(
             adapter, stdout_file, _exit(exit_, stderr), task, output, _load_config(config)
@@ -306,6 +319,111 @@ def resume(
             flagged = parse_flags({"prompt": "-", **flags}, folder=Path.cwd())
             task = replace(task, **{name: getattr(flagged, name) for name in flags})
         _run(loaded, task, continued, output)
+
+
+# --- agents --------------------------------------------------------------------------------------
+
+
+@agents.callback(invoke_without_command=True)
+def agents_(
+    context: typer.Context, output: ListOption = ListForm.TEXT, config: ConfigOption = None
+) -> None:
+    """List agents, install them, choose the default one.
+
+    Without a command: every adapter (program, version, versions tested, key or login) and agent.
+
+    \b
+    orchestrate agents
+    orchestrate agents --output json
+    orchestrate agents install codex
+    orchestrate agents use codex
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
+    if context.invoked_subcommand is not None:
+        return
+    import anyio
+
+    from orchestrator.discovery import survey
+
+    with _errors():
+        found = anyio.run(survey, _load_config(config))
+        if output is ListForm.JSON:
+            import orjson
+
+            typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+        else:
+            typer.echo(_agents_told(found))
+
+
+def _agents_told(survey: Survey) -> str:
+    """Adapters and agents as two tables."""
+    from orchestrator.console import table
+
+    adapters = [["ADAPTER", "PROGRAM", "VERSION", "TESTED", "AUTH", "DIALECTS"]]
+    for one in survey.adapters:
+        stated = one.version or "-"
+        path = one.path or (f"not installed ({one.install})" if one.install else "-")
+        version = f"{stated} (untested)" if one.untested else stated
+        tested, dialects = ", ".join(one.tested) or "-", ", ".join(one.dialects) or "-"
+        adapters.append([one.name, one.problem or path, version, tested, one.auth, dialects])
+    agents = [["AGENT", "ADAPTER", "MODEL", "SERVER", "TIER", "PROFILE", "ACCESS", "AUTH", ""]]
+    for agent in survey.agents:
+        where = [agent.model or "-", agent.server or "-", agent.tier, agent.profile]
+        held = ", ".join(agent.access) or "not enforced"
+        note = "; ".join(filter(None, ["default" if agent.default else "", agent.problem]))
+        agents.append([agent.name, agent.adapter, *where, held, agent.auth or "-", note])
+    return f"{table(adapters)}\n\n{table(agents)}"
+
+
+@agents.command("install")
+def install_(
+    name: Annotated[str, typer.Argument(help="The adapter's name, such as codex.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Install although the tested version is there.")
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Install the tested version of an agent's CLI, into a folder of orchestrate's own.
+
+    What is downloaded is what the lock of the adapter says, by its hashes. pip and npm obey your
+    own settings (mirrors, proxies).
+
+    \b
+    orchestrate agents install codex
+    orchestrate agents install litellm --force
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
+    import anyio
+
+    from orchestrator.install import install
+
+    with _errors():
+        loaded = _load_config(config)
+
+        async def do() -> str:
+            done = await install(name, loaded, _say, force=force)
+            what = "is installed" if done.fresh else "was installed already"
+            return f"{name} {done.version} {what}: {done.path}"
+
+        typer.echo(anyio.run(do))
+
+
+@agents.command("use")
+def use_(
+    name: Annotated[str, typer.Argument(help="The agent's name, as `orchestrate agents` has it.")],
+    config: ConfigOption = None,
+) -> None:
+    """Make an agent the default one, in your configuration file (or the one named by --config).
+
+    \b
+    orchestrate agents use codex
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
+    from orchestrator.config import set_default
+
+    with _errors():
+        path = set_default(name, _load_config(config), config)
+        typer.echo(f"{name} is the default agent ({path})")
+        winner = _load_config(config).default_agent
+        if winner != name:
+            _say(f"but in this folder it is {winner}: its orchestrate.toml says so")
 
 
 # --- running -------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ anybody's.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+import orjson
 from platformdirs import user_config_path, user_data_path, user_state_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -89,6 +91,7 @@ class _Agent(BaseModel):
     api_key_env: EnvName | None = None
     tier: Literal["local", "cloud"] | None = None
     profile: Literal["user", "clean"] | None = None
+    login: bool = Field(default=False, description="The CLI's own login, though a key is there.")
 
 
 class _File(_Strict):
@@ -299,12 +302,15 @@ def _agent(
     """One agent as configured, with its server looked up."""
     where = f"agent {name!r}"
     check_adapter(entry.adapter, adapters, where)
+    if entry.login and entry.api_key_env is not None:
+        raise ConfigError(f"{where}: `login = true` and `api_key_env` exclude each other")
     agent = Agent(
         name=name,
         adapter=entry.adapter,
         model=entry.model,
         base_url=entry.base_url,
         api_key_env=entry.api_key_env,
+        login=entry.login,
         options=MappingProxyType(dict(entry.model_extra or {})),
     )
     place_name, model = _place(entry, places)
@@ -439,14 +445,17 @@ def _agents_of(name: str, config: Config) -> Iterator[Agent]:
         model = _variable(kind.model_env, config.environ)
         if (url or model) and set(kind.dialects) & set(about.dialects):
             base_url = url or default_url(kind)
+            tier = tier_of(base_url) if base_url else "local" if kind.local else "cloud"
+            # Address and key both from the environment; but no cloud's key for a local server.
+            key = _set(kind.key_env, config.environ) if kind.local or tier == "cloud" else None
             yield Agent(
                 name=f"{name}-{kind.name}",
                 adapter=name,
                 model=model,
                 server=kind.name,
                 base_url=base_url,
-                api_key_env=_set(kind.key_env, config.environ),
-                tier=tier_of(base_url) if base_url else "local" if kind.local else "cloud",
+                api_key_env=key,
+                tier=tier,
                 profile="clean",
             )
 
@@ -458,3 +467,83 @@ def _set(name: str | None, environ: Mapping[str, str]) -> str | None:
 
 def _variable(names: tuple[str, ...], environ: Mapping[str, str]) -> str | None:
     return next((environ[name] for name in names if environ.get(name)), None)
+
+
+# --- the default agent ---------------------------------------------------------------------------
+
+
+def set_default(name: str, config: Config, path: Path | None = None) -> Path:
+    """Make an agent the default in a configuration file: the user's own, or the one named.
+
+    All else in the file stays as it is, comments too. Returns the file. Raises ConfigError for an
+    unknown name, and for a file that cannot be edited line by line.
+    """
+    known = [agent.name for agent in agents_for(None, replace(config, default_agent=None))]
+    if name not in known:
+        raise ConfigError(f"no agent {name!r} (known: {', '.join(known) or 'none'})")
+    stated = config.environ.get("ORCHESTRATE_CONFIG")
+    path = path or (Path(stated) if stated else user_config_path("orchestrate") / FILE)
+    path = path.resolve()  # a link to where somebody keeps such files stays one
+    try:
+        text = path.read_bytes().decode("utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    edited = _with_default(text, name)
+    if not _only_sets(name, text, edited):
+        hint = f"Write it yourself: agent = {_quoted(name)}, below [defaults]."
+        raise ConfigError(f"{path}: cannot set defaults.agent in this file", hint=hint)
+    try:
+        _replace(path, edited)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def _only_sets(name: str, before: str, after: str) -> bool:
+    """Whether the default agent is all in which the two differ."""
+    try:
+        old, new = (_File.model_validate(tomllib.loads(text)) for text in (before, after))
+    except (tomllib.TOMLDecodeError, ValidationError):
+        return False
+    defaults = old.defaults.model_copy(update={"agent": name})
+    return new.model_dump() == old.model_copy(update={"defaults": defaults}).model_dump()
+
+
+_TABLE = re.compile(r"^[ \t]*\[")
+_DEFAULTS = re.compile(r"^[ \t]*\[[ \t]*defaults[ \t]*\][ \t]*(#.*)?\r?\n?$")
+_AGENT = re.compile(r"^(?P<key>[ \t]*agent[ \t]*=[ \t]*)(\"[^\"\\\n]*\"|'[^'\n]*')")
+
+
+def _with_default(text: str, name: str) -> str:
+    """The text with `agent` set in [defaults]. Lines that only look so (inside of a text of several
+    lines) are not told apart: whoever calls checks what came out.
+    """
+    lines = text.splitlines(keepends=True)
+    head = next((at for at, line in enumerate(lines) if _DEFAULTS.match(line)), None)
+    if head is None:
+        gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
+        return f"{text}{gap}[defaults]\nagent = {_quoted(name)}\n"
+    for at in range(head + 1, len(lines)):
+        if _TABLE.match(lines[at]):
+            break
+        if found := _AGENT.match(lines[at]):
+            lines[at] = f"{found['key']}{_quoted(name)}{lines[at][found.end() :]}"
+            return "".join(lines)
+    lines[head] = lines[head].rstrip("\r\n") + "\n"
+    lines.insert(head + 1, f"agent = {_quoted(name)}\n")
+    return "".join(lines)
+
+
+def _quoted(name: str) -> str:
+    return orjson.dumps(name).decode()  # JSON's texts are TOML's too
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_bytes(text.encode())
+        fresh.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o600)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)

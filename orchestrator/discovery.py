@@ -9,19 +9,21 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import anyio
 
-from orchestrator.adapter import Agent, Program, about_of
-from orchestrator.config import Config, tier_of
-from orchestrator.errors import ConfigError, SpawnError
-from orchestrator.events import Error
-from orchestrator.process import Reaper, base_environment, run_to_end
+from orchestrator.adapter import About, Agent, Command, Program, about_of
+from orchestrator.config import Config, agents_for, tier_of
+from orchestrator.errors import ConfigError, SpawnError, lone_error
+from orchestrator.events import Auth, Error, Tier
+from orchestrator.process import Reaper, base_environment, open_reaper, run_to_end
 from orchestrator.route import State
 from orchestrator.server import ModelServer
+from orchestrator.task import Task
 
 CONNECT_S = 5.0
 VERSION_S = 30.0
@@ -37,6 +39,13 @@ def locate(program: Program, config: Config) -> str | None:
         if (found := shutil.which(program.name, path=str(folder))) is not None:
             return _native(Path(found), program)
     found = shutil.which(program.name, path=config.environ.get("PATH", os.defpath))
+    return None if found is None else _native(Path(found), program)
+
+
+def locate_in(program: Program, folder: Path) -> str | None:
+    """The program's absolute path in an environment of our own, or None."""
+    path = os.pathsep.join(str(bin_) for bin_ in _programs(folder))
+    found = shutil.which(program.name, path=path)
     return None if found is None else _native(Path(found), program)
 
 
@@ -67,12 +76,179 @@ def look(
             found[about.program] = locate(about.program, config)
         path = found[about.program]
         if path is None:
-            problems[agent.name] = f"{about.program.name} is not installed ({about.install})"
-        placed.append(replace(agent, program=path))
+            problems[agent.name] = f"{about.program.name} is not installed ({about.install_hint})"
+        placed.append(replace(agent, program=path, api_key_env=_key(agent, about, config)))
     kinds = {
         kind.port: kind.name for kind in config.servers.values() if kind.owns_port and kind.port
     }
     return placed, State(problems=problems, kinds=kinds)
+
+
+def _key(agent: Agent, about: About, config: Config) -> str | None:
+    """The variable with the agent's key: the one that it names, else its provider's usual one.
+
+    The usual one goes to the provider's own address only.
+    """
+    if agent.api_key_env is not None or agent.login or agent.tier == "local":
+        return agent.api_key_env
+    name = about.key_env if agent.base_url is None else None
+    if agent.server is not None:
+        kind = config.servers.get(agent.server)
+        own = kind is not None and agent.base_url is not None and agent.base_url == kind.base_url
+        name = kind.key_env if kind is not None and own else None
+    return name if name is not None and config.environ.get(name) else None
+
+
+def auth_of(agent: Agent, command: Command, config: Config) -> Auth:
+    """With what the agent comes to its model: a key that its command passes on, or a login.
+
+    A login is one of the CLI's own files in the user's home; whether it is still good, nobody asks.
+    """
+    sources = (command.env_from.get(name) for name in command.secrets)
+    if any(config.environ.get(source) for source in sources if source is not None):
+        return "key"
+    own = agent.profile == "user" and agent.base_url is None and agent.tier == "cloud"
+    return (
+        "login"
+        if own and _logged_in(about_of(config.adapters[agent.adapter], agent), config)
+        else "none"
+    )
+
+
+def _logged_in(about: About, config: Config) -> bool:
+    for login in about.logins:
+        path = expanded(login, config.environ)
+        with suppress(OSError):  # a folder that may not be looked into
+            if path is not None and path.exists():
+                return True
+    return False
+
+
+def expanded(path: str, environ: Mapping[str, str]) -> Path | None:
+    """The path with a leading `~` or `$NAME` replaced as the agent would; None: that is not set."""
+    first, _, rest = path.partition("/")
+    if first == "~" or first.startswith("$"):
+        start = environ.get("HOME" if first == "~" else first[1:])
+        return Path(start, rest) if start else None
+    return Path(path)
+
+
+# --- a survey ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundAdapter:
+    """An adapter and its program on this machine. `untested`: this version was never tried."""
+
+    name: str
+    title: str
+    path: str | None
+    version: str | None
+    tested: tuple[str, ...]
+    untested: bool | None
+    auth: Auth
+    dialects: tuple[str, ...]
+    access: tuple[str, ...]
+    install: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundAgent:
+    """An agent as it would run. `access` are the levels that it can be held to."""
+
+    name: str
+    adapter: str
+    model: str | None
+    server: str | None
+    tier: Tier
+    profile: str
+    access: tuple[str, ...]
+    auth: Auth | None
+    default: bool
+    configured: bool
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """All that could do a task, agents in the order of preference."""
+
+    adapters: tuple[FoundAdapter, ...]
+    agents: tuple[FoundAgent, ...]
+
+
+async def survey(config: Config) -> Survey:
+    """Every adapter with its program and version, and every agent. Starts the programs."""
+    found: dict[str, FoundAdapter] = {}
+    with lone_error():
+        async with open_reaper() as reaper, anyio.create_task_group() as group:
+
+            async def look_at(name: str) -> None:
+                found[name] = await _adapter(name, config, reaper)
+
+            for name in config.adapters:
+                group.start_soon(look_at, name)
+    placed, state = look(agents_for(None, config), config)
+    return Survey(
+        adapters=tuple(found[name] for name in sorted(found)),
+        agents=tuple(_agent(agent, state.problems.get(agent.name), config) for agent in placed),
+    )
+
+
+async def _adapter(name: str, config: Config, reaper: Reaper) -> FoundAdapter:
+    problem: str | None = None
+    try:
+        about = config.adapters[name].about
+    except ConfigError as error:
+        about, problem = About(name=name, title=name, program=None), str(error)
+    path = locate(about.program, config) if about.program is not None else None
+    agent = Agent(name=name, adapter=name, program=path)
+    stated = await version(agent, config, reaper) if path is not None else None
+    keys = {*about.keys, about.key_env} - {None}
+    key = any(config.environ.get(key) for key in keys if key is not None)
+    return FoundAdapter(
+        name=name,
+        title=about.title,
+        path=path,
+        version=stated,
+        tested=about.tested,
+        untested=stated not in about.tested if stated is not None and about.tested else None,
+        auth="key" if key else "login" if _logged_in(about, config) else "none",
+        dialects=about.dialects,
+        access=about.enforces,
+        install=about.install_hint,
+        problem=problem,
+    )
+
+
+def _agent(agent: Agent, problem: str | None, config: Config) -> FoundAgent:
+    access: tuple[str, ...] = ()
+    auth: Auth | None = None
+    try:
+        access = about_of(config.adapters[agent.adapter], agent).enforces
+        home = None if agent.profile == "user" else "/"
+        task = Task(prompt="-", workspace=Path("/"))
+        command = config.adapters[agent.adapter].command(task, replace(agent, home=home))
+        auth = auth_of(agent, command, config)
+    except ConfigError as error:
+        problem = problem or str(error)
+    name = agent.api_key_env
+    if name is not None and not config.environ.get(name):
+        problem = problem or f"its key is not there: {name} is not set"
+    return FoundAgent(
+        name=agent.name,
+        adapter=agent.adapter,
+        model=agent.model,
+        server=agent.base_url or agent.server,
+        tier=agent.tier,
+        profile=agent.profile,
+        access=access,
+        auth=auth,
+        default=agent.name == config.default_agent,
+        configured=agent.name in {one.name for one in config.agents},
+        problem=problem,
+    )
 
 
 async def version(agent: Agent, config: Config, reaper: Reaper) -> str | None:
@@ -152,8 +328,11 @@ def _folders(config: Config) -> Iterator[Path]:
     for agents in (prefix / "agents", config.agents_folder):
         if agents.is_dir():
             for agent in sorted(agents.iterdir()):
-                yield agent / "bin"
-                yield agent / "node_modules" / ".bin"
+                yield from _programs(agent)
+
+
+def _programs(folder: Path) -> tuple[Path, Path]:
+    return folder / "bin", folder / "node_modules" / ".bin"
 
 
 def _native(found: Path, program: Program) -> str:
@@ -171,6 +350,8 @@ def _native(found: Path, program: Program) -> str:
 
 
 def _fingerprint(path: str) -> str:
-    stat = os.stat(path)  # noqa: PTH116 (a path text)
-    name = path.strip("/").replace("/", "-")[-80:]
-    return f"{name}-{stat.st_size}-{stat.st_mtime_ns}"
+    """Another text for another build: for the folder that a link leads to, and for a link."""
+    program = Path(path)
+    stat, link = program.stat(), program.lstat()
+    name = str(program.parent.resolve() / program.name).strip("/").replace("/", "-")[-120:]
+    return f"{name}-{stat.st_size}-{stat.st_mtime_ns}-{link.st_mtime_ns}"

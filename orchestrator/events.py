@@ -93,6 +93,8 @@ ErrorKind: TypeAlias = Literal[
     "unknown",
 ]
 Tier: TypeAlias = Literal["local", "cloud"]
+Auth: TypeAlias = Literal["key", "login", "none"]
+"""With what an agent comes to its model: a key, the CLI's own login, or neither."""
 Source: TypeAlias = Literal["agent", "supervisor"]
 
 
@@ -459,6 +461,7 @@ class RunStarted(_Plain):
     model: str | None = None
     server: str | None = None
     tier: Tier | None = None
+    auth: Auth | None = None
     argv: list[str] | None = None
     cwd: str | None = None
 

@@ -28,9 +28,10 @@ import anyio.lowlevel
 from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send, Tail, unparsed
 from orchestrator.config import Config
-from orchestrator.discovery import preflight, version
+from orchestrator.discovery import expanded, preflight, version
 from orchestrator.errors import SpawnError, SupervisionError, lone_error
 from orchestrator.events import (
+    Auth,
     Check,
     Error,
     Event,
@@ -128,7 +129,7 @@ class Plan:
 
     `command` was made by the adapter for exactly this task and agent. `recorded` is the agent as
     the record names it (a scripted model server has another address each time). `notes` become
-    notices.
+    notices. `auth` is what the agent comes to its model with.
     """
 
     run_id: str
@@ -141,6 +142,7 @@ class Plan:
     routes: tuple[Route, ...] = ()
     before: Usage | None = None
     resumed: str | None = None
+    auth: Auth = "none"
     notes: tuple[str, ...] = ()
 
 
@@ -339,7 +341,7 @@ class Tails:
     """
 
     def __init__(self, tails: Sequence[Tail], env: Mapping[str, str], stack: ExitStack) -> None:
-        self._tails = [(tail, folder) for tail in tails if (folder := _expanded(tail.folder, env))]
+        self._tails = [(tail, folder) for tail in tails if (folder := expanded(tail.folder, env))]
         self._stack = stack
         self._open: dict[Path, tuple[set[bytes], Spool]] = {}
         self._unreadable: set[Path] = set()
@@ -385,17 +387,6 @@ class Tails:
                     yield tail, path, path.lstat().st_size
 
 
-def _expanded(folder: str, env: Mapping[str, str]) -> Path | None:
-    """The folder with a leading `~` or `$NAME` replaced as the agent would; None if that is not
-    set.
-    """
-    first, _, rest = folder.partition("/")
-    if first == "~" or first.startswith("$"):
-        start = env.get("HOME" if first == "~" else first[1:])
-        return Path(start, rest) if start else None
-    return Path(folder)
-
-
 # --- the run -------------------------------------------------------------------------------------
 
 
@@ -408,7 +399,7 @@ class _Live:
     stdout: Spool
     stderr: Spool
     tails: Tails
-    sends: list[bytes] = field(default_factory=list[bytes])
+    sends: list[Send] = field(default_factory=list[Send])
     ended: Ended | None = None
     lost: SupervisionError | None = None
     wake: anyio.Event = field(default_factory=anyio.Event)
@@ -496,6 +487,7 @@ class _Run:
                 model=agent.model,
                 server=plan.recorded.base_url or agent.server,
                 tier=agent.tier,
+                auth=plan.auth,
                 argv=list(plan.command.argv),
                 cwd=plan.command.cwd,
             ),
@@ -553,7 +545,7 @@ class _Run:
             changes=self.changes,
             unseen=self.changes is None,
             check=self.check,
-            usage=priced(self.recorder.usage, self.plan.agent.tier),
+            usage=priced(self.recorder.usage, self.plan.agent.tier, self.plan.auth),
         )
 
     # --- the agent's process
@@ -600,8 +592,8 @@ class _Run:
             group.start_soon(self._stop_when_asked, live)
             while live.ended is None and live.lost is None:
                 grew = self._pump(live)
-                for data in self._sends(live):
-                    await live.process.send(data)
+                sends, live.sends = live.sends, []
+                await _send(live, sends)
                 self._hold_to_limits(live)
                 if grew:
                     await anyio.lowlevel.checkpoint()
@@ -612,8 +604,10 @@ class _Run:
 
     async def _stop_when_asked(self, live: _Live) -> None:
         await self.control.requested.wait()
-        for send in live.conversation.interrupt():
-            await live.process.send(send.data)
+        sends = list(live.conversation.interrupt())
+        if sends and await _send(live, sends):
+            with anyio.move_on_after(GRACE_S):
+                await live.process.wait()
         await live.process.stop(interrupt=self.plan.command.interrupt, grace_s=GRACE_S)
 
     async def _bury(self, live: _Live) -> None:
@@ -681,8 +675,8 @@ class _Run:
     def _take(self, live: _Live, said: Iterable[Update | Send], raw: Raw | None) -> None:
         for one in said:
             match one:
-                case Send(data=data):
-                    live.sends.append(data)
+                case Send():
+                    live.sends.append(one)
                 case update:
                     self.recorder.add(update, "agent", raw)
 
@@ -690,10 +684,6 @@ class _Run:
         live.tail_bytes = (live.tail_bytes + line.data + b"\n")[-STDERR_TAIL:]
         text = line.data.decode("utf-8", "backslashreplace")
         self.recorder.add(Output(stream=STDERR, text=text), "agent", _raw(live.stderr, line))
-
-    def _sends(self, live: _Live) -> list[bytes]:
-        sends, live.sends = live.sends, []
-        return sends
 
     # --- limits
 
@@ -772,6 +762,16 @@ class _Run:
             return Check(command=command, passed=False, output=str(error))
         output = done.stdout.decode("utf-8", "backslashreplace")
         return Check(command=command, passed=done.exit == 0, exit=done.exit, output=output)
+
+
+async def _send(live: _Live, sends: Iterable[Send]) -> bool:
+    """Write to the agent. False: it does not read any more."""
+    read = True
+    for send in sends:
+        read = await live.process.send(send.data) and read
+        if send.end:
+            await live.process.close_stdin()
+    return read
 
 
 async def _watch(live: _Live) -> None:

@@ -24,7 +24,7 @@ import anyio
 
 from orchestrator.adapter import Agent, about_of
 from orchestrator.config import Config, agents_for
-from orchestrator.discovery import look
+from orchestrator.discovery import auth_of, look
 from orchestrator.errors import InputError, SupervisionError, lone_error
 from orchestrator.events import Event, Failure, Outcome, TaskFinished, Usage, decode
 from orchestrator.journal import EVENTS, make_private, read_outcome, read_record
@@ -225,17 +225,19 @@ class Supervisor:
         notes: tuple[str, ...] = ()
         if route.base_url is not None and route.base_url.startswith("scripted:"):
             agent, notes = await _scripted(agent, stack)
+        command = adapter.command(task, agent)
         return Plan(
             run_id=run_id,
             task=task,
             agent=agent,
             recorded=replace(agent, base_url=route.base_url),
             adapter=adapter,
-            command=adapter.command(task, agent),
+            command=command,
             limits=task.limits.meet(self._config.limits).else_(DEFAULT_LIMITS),
             routes=routes,
             before=continued.before if continued else None,
             resumed=continued.run_id if continued else None,
+            auth=auth_of(agent, command, self._config),
             notes=notes,
         )
 

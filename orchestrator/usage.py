@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.events import Tier, Usage
+from orchestrator.events import Auth, Tier, Usage
 
 
 def add(one: Usage | None, other: Usage | None) -> Usage | None:
@@ -30,9 +30,16 @@ def add(one: Usage | None, other: Usage | None) -> Usage | None:
     )
 
 
-def priced(usage: Usage | None, tier: Tier) -> Usage | None:
-    """The usage with the cost that its place implies: a local model's tokens cost nothing."""
-    if usage is None or tier == "cloud" or usage.cost_usd is not None:
+def priced(usage: Usage | None, tier: Tier, auth: Auth = "none") -> Usage | None:
+    """The usage with the cost that its place implies: a local model's tokens cost nothing.
+
+    What tokens cost under a login is unknown: a CLI that states a price states the list's.
+    """
+    if usage is None:
+        return None
+    if auth == "login":
+        return replace(usage, cost_usd=None, cost_source="subscription")
+    if tier == "cloud" or usage.cost_usd is not None:
         return usage
     return replace(usage, cost_usd=0.0, cost_source="local")
 

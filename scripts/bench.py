@@ -4,6 +4,7 @@ A ratio is the median of the ratios of interleaved pairs, so that a slow moment 
 both sides. Exits with 1 if a bar is missed.
 """
 
+import json
 import os
 import statistics
 import subprocess
@@ -135,7 +136,46 @@ def trivial_run(folder: Path, *, sleep: str) -> tuple[list[str], dict[str, str]]
     return [ORCHESTRATE, "run", *asked, *where], {"XDG_STATE_HOME": str(folder / "state")}
 
 
-BENCHES: dict[str, Callable[[], bool]] = {"startup": startup, "memory": memory}
+def aider() -> bool:
+    """A task with one edit: aider behind our front against aider alone, on a scripted model."""
+    from adapters.aider import front
+
+    program = Path(PYTHON).parent.parent / "agents/aider/bin/aider"
+    if not program.exists():
+        sys.exit("aider is not installed: scripts/setup aider")
+    edit = "hello.py\n```\nprint('hello')\n```\n"
+    script = {"turns": [{"text": edit, "repeat": "forever"}]}
+    flags = ["--model", "openai/scripted", "--no-auto-commits", "--message", "Fix it.", "hello.py"]
+    # What it would do besides the task: ask, and look things up in the network.
+    quiet = ["--yes-always", "--no-gitignore", "--no-check-update", "--analytics-disable"]
+    quiet += ["--no-show-model-warnings", "--no-show-release-notes", "--no-pretty"]
+    with tempfile.TemporaryDirectory() as folder:
+        work, file = Path(folder, "work"), Path(folder, "script.json")
+        file.write_text(json.dumps(script))
+        work.mkdir()
+        subprocess.run(["git", "init", "-q"], cwd=work, check=True)
+        serve = [PYTHON, "-m", "orchestrator.testing", "serve", str(file)]
+        with subprocess.Popen([*serve, "--until-stdin-closes"], stdin=-1, stdout=-1) as server:
+            if server.stdin is None or server.stdout is None:
+                sys.exit("no pipe")
+            base_url = json.loads(server.stdout.readline())["base_url"]
+            env = {"HOME": folder, "OPENAI_API_BASE": f"{base_url}/v1", "OPENAI_API_KEY": "none"}
+            kept = compare(
+                "one edit: aider behind our front / aider alone",
+                ["/bin/sh", "-c", ONE_EDIT, str(work), *front(str(program), flags)],
+                ["/bin/sh", "-c", ONE_EDIT, str(work), str(program), *quiet, *flags],
+                at_most=1.0,
+                env=env,
+            )
+            server.stdin.close()
+    return kept
+
+
+ONE_EDIT = (
+    """cd "$0" && echo "print('helo')" >hello.py && "$@" && test "$(python3 hello.py)" = hello"""
+)
+
+BENCHES: dict[str, Callable[[], bool]] = {"startup": startup, "memory": memory, "aider": aider}
 
 
 def main(names: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import entry_points
@@ -26,7 +26,16 @@ import yaml
 from anyio.from_thread import start_blocking_portal
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from orchestrator.adapter import About, Adapter, Agent, Command, Exit, Program, Send
+from orchestrator.adapter import (
+    About,
+    Adapter,
+    Agent,
+    Command,
+    Conversation,
+    Exit,
+    Program,
+    Send,
+)
 from orchestrator.events import Changes, SessionStarted, Status, Update, Usage
 from orchestrator.outcome import Digest, Facts, decide
 from orchestrator.task import Access, Kind, LimitsModel, Task
@@ -54,6 +63,7 @@ class Wanted(Part):
     kind: Kind | None = None
     access: Access | None = None
     files: tuple[str, ...] = ()
+    session_id: str | None = None
     limits: LimitsModel = LimitsModel()
 
 
@@ -72,9 +82,12 @@ class Doer(Part):
 
 
 class Signal(Part):
-    """Which signal, sent after stdout shows the text `after`, and `delay` seconds."""
+    """Which signal, sent after stdout shows the text `after`, and `delay` seconds.
 
-    name: Literal["SIGINT", "SIGTERM", "SIGKILL"]
+    `interrupt`: no signal, but the conversation's own.
+    """
+
+    name: Literal["SIGINT", "SIGTERM", "SIGKILL", "interrupt"]
     after: str
     delay: float = 0.5
 
@@ -209,7 +222,7 @@ def play(name: str, adapter: Adapter, cases: Mapping[str, Case], which: str) -> 
     scene = Scene(folder=SCENE / name / which)
     scene.set_up(case.workspace)
     if case.resumes is None:
-        return run(name, adapter, case, scene, None, None)
+        return run(name, adapter, case, scene, case.task.session_id, None)
     first = run(name, adapter, cases[case.resumes], scene, None, None)
     updates = list(first.updates(adapter))
     session = next(update for update in updates if isinstance(update, SessionStarted))
@@ -255,7 +268,8 @@ def run(
         command = adapter.command(task, agent)
         extra = {key: _filled(value, server) for key, value in case.env.items()}
         sizes = {path: path.stat().st_size for path in _tail_files(command)}
-        exit_ = _perform(command, case, scene, extra)
+        conversation = adapter.conversation(task, agent, before)
+        exit_ = _perform(command, conversation, case, scene, extra)
         scrub = _scrubber(scene, server.base_url)
         stderr = scrub((scene.folder / "stderr").read_bytes())
         return Take(
@@ -291,7 +305,7 @@ def _placed(agent: Agent, what: About) -> Agent:
     path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
     found = shutil.which(what.program.name, path=path)
     if found is None:
-        sys.exit(f"{what.program.name} is not installed: {what.install}")
+        sys.exit(f"{what.program.name} is not installed: {what.install_hint}")
     return replace(agent, program=_native(Path(found).resolve().parent, what.program, found))
 
 
@@ -306,10 +320,14 @@ def _native(folder: Path, program: Program, wrapper: str) -> str:
     return wrapper
 
 
-def _perform(command: Command, case: Case, scene: Scene, extra: Mapping[str, str]) -> Exit:
+def _perform(
+    command: Command,
+    conversation: Conversation,
+    case: Case,
+    scene: Scene,
+    extra: Mapping[str, str],
+) -> Exit:
     """Starts the command, sends the case's signal, waits, and ends whatever is left."""
-    if command.stdin == "open":
-        sys.exit("a conversation that must be answered cannot be recorded yet")
     token = f"{scene.folder}:{os.getpid()}"
     env = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -323,7 +341,8 @@ def _perform(command: Command, case: Case, scene: Scene, extra: Mapping[str, str
     for name, content in command.files.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(content)
-    (scene.folder / "stdin").write_bytes(command.stdin or b"")
+    spoken = command.stdin == "open"
+    (scene.folder / "stdin").write_bytes(b"" if command.stdin == "open" else command.stdin or b"")
     try:
         with (
             (scene.folder / "stdin").open("rb") as stdin,
@@ -333,14 +352,16 @@ def _perform(command: Command, case: Case, scene: Scene, extra: Mapping[str, str
                 command.argv,
                 cwd=command.cwd,
                 env=env,
-                stdin=stdin,
+                stdin=subprocess.PIPE if spoken else stdin,
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
             ) as process,
         ):
             try:
-                if case.signal is not None:
+                if spoken:
+                    _converse(process, conversation, case, scene.folder / "stdout")
+                elif case.signal is not None:
                     _signal(process, case.signal, scene.folder / "stdout", case.timeout)
                 status = process.wait(case.timeout)
             except (subprocess.TimeoutExpired, TimeoutError):
@@ -349,6 +370,45 @@ def _perform(command: Command, case: Case, scene: Scene, extra: Mapping[str, str
     finally:
         _sweep(token)
     return Exit(status=status) if status >= 0 else Exit(signal=-status)
+
+
+def _converse(
+    process: subprocess.Popen[bytes], conversation: Conversation, case: Case, stdout: Path
+) -> None:
+    """Answers what the CLI says, and sends the case's signal, until it ends."""
+    end = time.monotonic() + case.timeout
+    pending = case.signal
+    seen, rest = 0, b""
+    _say(process, conversation.start())
+    while process.poll() is None:
+        if time.monotonic() > end:
+            raise TimeoutError
+        text = stdout.read_bytes()
+        *lines, rest = (rest + text[seen:]).split(b"\n")
+        seen = len(text)
+        for line in lines:
+            _say(process, conversation.feed(line))
+        if pending is not None and pending.after.encode() in text:
+            time.sleep(pending.delay)
+            if pending.name == "interrupt":
+                _say(process, conversation.interrupt())
+            else:
+                process.send_signal(signal.Signals[pending.name])
+            pending = None
+        time.sleep(0.02)
+
+
+def _say(process: subprocess.Popen[bytes], said: Iterable[Update | Send]) -> None:
+    pipe = process.stdin
+    for one in said:
+        if isinstance(one, Send) and pipe is not None and not pipe.closed:
+            try:
+                pipe.write(one.data)
+                pipe.flush()
+                if one.end:
+                    pipe.close()
+            except BrokenPipeError:
+                pass  # it does not read any more
 
 
 def _signal(process: subprocess.Popen[bytes], wanted: Signal, stdout: Path, limit: float) -> None:

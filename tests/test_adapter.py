@@ -18,6 +18,7 @@ from orchestrator.adapter import (
     Command,
     Conversation,
     Exit,
+    Install,
     OneShot,
     Program,
     Send,
@@ -41,6 +42,7 @@ from orchestrator.events import (
 )
 from orchestrator.task import Task
 from orchestrator.usage import add
+from tests.scripted_adapter import Scripted
 
 
 def nested(depth: int) -> bytes:
@@ -298,3 +300,20 @@ def test_values_that_cross_the_waist_share_nothing_that_can_change():
     for mapping in (one.options, command.env, command.env_from, command.files):
         with pytest.raises(TypeError):
             mapping["new"] = "value"  # type: ignore[index]
+
+
+def test_what_can_be_installed_by_us_says_so_and_the_rest_what_its_adapter_says():
+    install = Install(kind="pip", lock="/lock", megabytes=1, minutes=1)
+    about = About(name="x", title="X", program=None, install=install)
+    assert about.install_hint == "orchestrate agents install x"
+    assert About(name="x", title="X", program=None, install="get X").install_hint == "get X"
+
+
+def test_which_cli_an_agent_is_may_depend_on_the_agent():
+    class Several(Scripted):
+        def about_for(self, agent: Agent) -> About:
+            return About(name=self.about.name, title=agent.name, program=None)
+
+    agent = Agent(name="mine", adapter="scripted")
+    assert about_of(Scripted(), agent).title == "Scripted"
+    assert about_of(Several(), agent).title == "mine"

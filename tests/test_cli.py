@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def run(
 def test_help_names_every_command(place: Path) -> None:
     done = call(place, "--help")
     assert done.returncode == 0
-    for command in ("run", "validate", "schema", "replay", "runs"):
+    for command in ("run", "validate", "schema", "replay", "runs", "agents"):
         assert command in done.stdout
 
 
@@ -157,6 +158,9 @@ def test_what_an_agent_says_cannot_steer_the_terminal(place: Path) -> None:
         (("replay", "codx", "a.txt"), "no adapter 'codx' (known: "),
         (("replay", "codex", "gone"), "cannot read gone"),
         (("validate", "gone.yaml"), "cannot read gone.yaml"),
+        (("agents", "install", "codx"), "no adapter 'codx' (known: "),
+        (("agents", "install", "jsonl"), "jsonl is not installed by orchestrate"),
+        (("agents", "use", "codx"), "no agent 'codx' (known: "),
     ],
 )
 def test_wrong_input_exits_2_and_says_what(
@@ -347,3 +351,115 @@ def test_a_recording_is_replayed_to_events_with_the_outcome_last(place: Path) ->
     assert last["outcome"]["status"] == "failed"
     killed = call(place, "replay", "codex", "out", "--exit=-9", "-o", "json")
     assert "SIGKILL" in json.loads(killed.stdout)["error"]["text"]
+
+
+# --- agents
+
+
+def listed(place: Path, *flags: str, **env: str) -> dict[str, dict[str, dict[str, object]]]:
+    """What `agents` lists, by name."""
+    done = call(place, "agents", *flags, "-o", "json", env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    return {part: {one["name"]: one for one in found[part]} for part in ("adapters", "agents")}
+
+
+def test_the_list_has_every_adapter_and_every_agent_with_the_default_marked(place: Path) -> None:
+    config = configured(place, DONE)
+    with Path(config).open("a") as file:
+        file.write('[defaults]\nagent = "scripted"\n[agents.mine]\nadapter = "codex"\n')
+    found = listed(place, "--config", config)
+    codex = found["adapters"]["codex"]
+    assert (codex["dialects"], codex["tested"]) == (["responses"], ["0.169.0"])
+    assert {"codex", "jsonl", "litellm"} <= set(found["adapters"])
+    agents = found["agents"]
+    assert [name for name, one in agents.items() if one["default"]] == ["scripted"]
+    assert (agents["scripted"]["adapter"], agents["scripted"]["configured"]) == ("jsonl", True)
+    assert agents["mine"]["access"] == ["read", "edit", "full"]
+    assert (agents["litellm"]["configured"], agents["litellm"]["auth"]) == (False, None)
+    text = call(place, "agents", "--config", config).stdout
+    assert re.search(r"^scripted +jsonl .* default$", text, re.MULTILINE)
+
+
+def test_a_key_comes_before_a_login_and_a_login_is_only_looked_for(place: Path) -> None:
+    login = place.parent / "home/.codex/auth.json"
+    assert listed(place)["agents"]["codex"]["auth"] == "none"
+    login.parent.mkdir(parents=True)
+    login.touch(0o000)
+    found = listed(place)
+    assert found["agents"]["codex"]["auth"] == found["adapters"]["codex"]["auth"] == "login"
+    found = listed(place, OPENAI_API_KEY="sk-x")
+    assert found["agents"]["codex"]["auth"] == found["adapters"]["codex"]["auth"] == "key"
+    config = place.parent / "agents.toml"
+    config.write_text(
+        """
+[agents.account]
+adapter = "codex"
+login = true
+[agents.desk]
+adapter = "codex"
+model = "m"
+server = "ollama"
+[agents.forgotten]
+adapter = "codex"
+profile = "clean"
+api_key_env = "FORGOTTEN"
+"""
+    )
+    agents = listed(place, "--config", str(config), OPENAI_API_KEY="sk-x")["agents"]
+    assert [agents[name]["auth"] for name in ("account", "desk", "forgotten")] == [
+        "login",
+        "none",
+        "none",
+    ]
+    assert agents["forgotten"]["problem"] == "its key is not there: FORGOTTEN is not set"
+
+
+def test_a_server_named_by_variables_gets_their_key_in_the_cloud_and_none_at_home(
+    place: Path,
+) -> None:
+    for url, auth in (("https://models.example.com/v1", "key"), ("http://127.0.0.1:9/v1", "none")):
+        env = {"OPENAI_API_KEY": "sk-x", "OPENAI_BASE_URL": url, "OPENAI_MODEL": "m"}
+        agent = listed(place, **env)["agents"]["codex-openai"]
+        assert (agent["server"], agent["auth"]) == (url, auth)
+
+
+def test_use_sets_the_default_in_the_users_file(place: Path) -> None:
+    done = call(place, "agents", "use", "codex")
+    file = place.parent / "home/config/orchestrate/orchestrate.toml"
+    assert (done.returncode, done.stdout) == (0, f"codex is the default agent ({file})\n")
+    assert file.read_text() == '[defaults]\nagent = "codex"\n'
+    assert listed(place)["agents"]["codex"]["default"]
+    (place / "orchestrate.toml").write_text('[defaults]\nagent = "litellm"\n')
+    again = call(place, "agents", "use", "codex")
+    assert "in this folder it is litellm" in again.stderr
+
+
+def test_an_interrupted_installation_exits_130_and_leaves_nothing(place: Path) -> None:
+    npm = place.parent / "bin/npm"
+    npm.parent.mkdir()
+    npm.write_text('#!/bin/sh\ntouch "$3/begun"; sleep 60\n')
+    npm.chmod(0o755)
+    versions = place.parent / "data/orchestrate/agents/.versions"
+    env = {
+        "PATH": f"{npm.parent}:{os.environ['PATH']}",
+        "XDG_DATA_HOME": str(place.parent / "data"),
+    }
+    with subprocess.Popen(
+        [*ORCHESTRATE, "agents", "install", "codex", "--force"],
+        cwd=place,
+        env={**environment(place), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not list(versions.glob("codex-*/begun")):
+            assert process.poll() is None
+        children = children_of(process.pid)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate()
+    assert (process.returncode, stdout) == (130, "")
+    assert stderr.startswith("Codex CLI 0.169.0 takes about 400 MB on disk and a minute")
+    assert "Traceback" not in stderr
+    assert gone(children)
+    assert [path.name for path in versions.iterdir()] == ["codex.lock"]

@@ -14,7 +14,7 @@ CORE = "orchestrator knows no agent: neither adapters nor what they wrap"
 ADAPTERS = "adapters import the contracts and nothing that acts"
 INDEPENDENCE = "adapters do not import one another"
 SERVERS = "model servers do not import one another"
-PROCESS = "only run, gateway, discovery and workspace start processes"
+PROCESS = "only run, install, gateway, discovery and workspace start processes"
 
 # contract, module, what it imports against the contract, what the report must name
 VIOLATIONS = [

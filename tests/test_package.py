@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapter import About, Install
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PIP_LOCKS = sorted([*ROOT.glob("requirements*.txt"), *ROOT.glob("scripts/agents/*.txt")])
-NPM_LOCKS = sorted(ROOT.glob("scripts/*/*/package-lock.json"))
+PIP_LOCKS = sorted([*ROOT.glob("requirements*.txt"), *ROOT.glob("adapters/locks/*/*.txt")])
+NPM_LOCKS = sorted(
+    [*ROOT.glob("scripts/*/*/package-lock.json"), *ROOT.glob("adapters/locks/*/package-lock.json")]
+)
 LOCKED = re.compile(r"^([a-z0-9.-]+)==", re.MULTILINE)
 
 
@@ -48,7 +52,7 @@ def test_a_lock_names_no_host_and_no_folder(lock: Path) -> None:
     assert '"resolved"' not in text
 
 
-@pytest.mark.parametrize("lock", PIP_LOCKS, ids=lambda path: path.name)
+@pytest.mark.parametrize("lock", PIP_LOCKS, ids=lambda path: path.parent.name)
 def test_everything_locked_for_pip_has_a_hash(lock: Path) -> None:
     entries = re.split(r"\n(?=\S)", lock.read_text())
     pinned = [entry for entry in entries if LOCKED.match(entry)]
@@ -65,8 +69,25 @@ def test_everything_locked_for_npm_has_a_hash(lock: Path) -> None:
 def test_the_lock_covers_what_the_project_declares() -> None:
     locked = set(LOCKED.findall((ROOT / "requirements.txt").read_text()))
     assert {normal(each) for each in PROJECT["dependencies"]} <= locked
-    agent = set(LOCKED.findall((ROOT / "scripts/agents/litellm.txt").read_text()))
-    assert {normal(each) for each in PROJECT["optional-dependencies"]["litellm"]} <= agent
+    for name, declared in PROJECT["optional-dependencies"].items():
+        lock = ROOT / "adapters/locks" / name / "requirements.txt"
+        locked = set(LOCKED.findall(lock.read_text()))
+        assert {normal(each) for each in declared} <= locked
+
+
+@pytest.mark.parametrize("name", PROJECT["entry-points"]["orchestrator.adapters"])
+def test_what_can_be_installed_has_its_lock_in_the_package_and_its_tested_version_in_it(
+    name: str,
+) -> None:
+    (entry,) = entry_points(group="orchestrator.adapters", name=name)
+    about: About = entry.load().about
+    if not isinstance(about.install, Install):
+        return
+    lock = Path(about.install.lock)
+    assert lock.is_relative_to(ROOT / "adapters" / "locks")
+    assert re.search(rf"[=\" ]{re.escape(about.tested[0])}\b", lock.read_text())
+    if about.install.kind == "npm":
+        assert lock.with_name("package.json").exists()
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only a clone knows what is committed")

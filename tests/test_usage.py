@@ -133,5 +133,11 @@ def test_a_stated_cost_is_never_replaced(usage):
     assert priced(stated, "local") == stated
 
 
+@given(USAGES)
+def test_under_a_login_the_cost_is_unknown_whatever_the_cli_states(usage):
+    bought = priced(replace(usage, cost_usd=1.5, cost_source="agent"), "cloud", "login")
+    assert bought == replace(usage, cost_usd=None, cost_source="subscription")
+
+
 def test_no_usage_has_no_price():
     assert priced(None, "local") is None

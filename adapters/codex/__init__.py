@@ -8,11 +8,12 @@ line means: tests/recordings/codex.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from adapters.codex.command import command_of
 from adapters.codex.conversation import CodexConversation
 from adapters.codex.options import OPTIONS as OPTIONS
-from orchestrator.adapter import About, Agent, Command, Program
+from orchestrator.adapter import About, Agent, Command, Install, Program
 from orchestrator.events import Usage
 from orchestrator.task import Task
 
@@ -28,11 +29,18 @@ ABOUT = About(
         ),
     ),
     tested=("0.169.0",),
-    install="npm install --global @openai/codex",
+    install=Install(
+        kind="npm",
+        lock=str(Path(__file__).parent.parent / "locks" / "codex" / "package-lock.json"),
+        megabytes=400,
+        minutes=1,
+    ),
     dialects=("responses",),
     prompt_tokens=6_300,
     resumes=True,
     key_env="OPENAI_API_KEY",
+    keys=("OPENAI_API_KEY", "CODEX_API_KEY"),
+    logins=("$CODEX_HOME/auth.json", "~/.codex/auth.json"),
 )
 
 

@@ -13,40 +13,42 @@ import ctypes
 import json
 import os
 import re
-import select
 import shutil
-import signal
-import socket
-import stat
-import struct
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, NoReturn
-from urllib.parse import urlsplit
+
+# The interpreter is the agent's: of ours it gets the modules beside this one and nothing else.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from adapters.programs.confinement import PR_SET_CHILD_SUBREAPER, denied_path
+from adapters.programs.json_lines import Lines, watch_signals
+from adapters.programs.model_calls import (
+    BACKOFF_S,
+    LONGEST_WAIT_S,
+    RETRIES,
+    Growing,
+    ModelError,
+    judge,
+    pause,
+    price,
+    tokens,
+    unreachable,
+)
+from adapters.programs.shell import Ran, Shell
+
+del sys.path[0]
 
 TESTED = ("2.4.6",)
 """Versions of mini-swe-agent that this program was tested with."""
 
 FINISHED, FAILED, BAD_SETTINGS, MISSING, LIMIT = 0, 1, 2, 3, 4
-
-RETRIES = 2
-BACKOFF_S = (1.0, 4.0)
-LONGEST_WAIT_S = 30.0  # a server that asks for a longer pause is left to the supervisor
-CONNECT_S = 5.0
-DELTA_S = 0.25  # how often a growing answer is shown
-TELL_S = 10.0  # how often it is told that a tool call, which is shown only whole, grows
-# Of a command's output, its first and its last; the model itself sees 5,000 characters of each.
-KEPT_BYTES = 32 * 1024
-DRAIN_S = 0.25  # how long a background process may go on holding a command's output
 
 Json = dict[str, object]
 
@@ -87,382 +89,7 @@ class SettingsError(Exception):
     """The settings cannot be used: exit status 2."""
 
 
-class ModelError(Exception):
-    """A call of the model failed for good. `kind` None: the adapter judges by status and text."""
-
-    def __init__(
-        self, text: str, *, kind: str | None, status: int | None = None, retryable: bool = False
-    ) -> None:
-        super().__init__(text)
-        self.kind = kind
-        self.status = status
-        self.retryable = retryable
-
-
-# --- lines ---------------------------------------------------------------------------------------
-
-
-class Lines:
-    """The JSON lines. After `seize` only the thread that ends the program is heard."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._lock = threading.Lock()
-        self._owner: int | None = None
-        self._secrets: tuple[str, ...] = ()
-
-    def hide(self, secrets: Sequence[str]) -> None:
-        """Blots these values out of every line from now on."""
-        self._secrets = tuple(
-            json.dumps(value, ensure_ascii=False)[1:-1] for value in secrets if len(value) > 7
-        )
-
-    def say(self, type_: str, **fields: object) -> None:
-        """One line. Fields that are None are left out."""
-        with self._lock:
-            heard = self._owner in {None, threading.get_ident()}
-            if heard:
-                self._write(type_, fields)
-        if not heard:
-            threading.Event().wait()  # for the end, which is near; nothing more must be begun
-
-    def seize(self) -> None:
-        """From now on other threads that speak stop there. A second one that ends does, too."""
-        with self._lock:
-            first = self._owner is None
-            self._owner = self._owner or threading.get_ident()
-        if not first:
-            threading.Event().wait()
-
-    def _write(self, type_: str, fields: Mapping[str, object]) -> None:
-        stated = {key: value for key, value in fields.items() if value is not None}
-        line = json.dumps({"type": type_, **stated}, default=str, ensure_ascii=False)
-        for secret in self._secrets:
-            line = line.replace(secret, "[redacted]")
-        rest = line.encode("utf-8", "replace") + b"\n"
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
-
-
-# --- commands of the model -----------------------------------------------------------------------
-
-
-@dataclass(kw_only=True)
-class Ran:
-    """How a command ended. `exit_code` None: it was killed, and `problem` says why."""
-
-    output: str
-    exit_code: int | None
-    problem: str = ""
-
-
-class Shell:
-    """Runs commands, each in a session of its own, from a thread that is confined to `writable`.
-
-    Landlock and no_new_privs belong to a thread and are inherited by what it starts: the program
-    itself stays free. `writable` None: not confined. `unenforced`: why it could not be.
-    """
-
-    def __init__(
-        self, *, cwd: str, env: Mapping[str, str], timeout_s: float, writable: Sequence[str] | None
-    ) -> None:
-        self._cwd = cwd
-        self._env = dict(env)
-        self._timeout_s = timeout_s
-        self._program = shutil.which("bash") or "/bin/sh"
-        self._thread = ThreadPoolExecutor(1, "shell")
-        self._starting = threading.Lock()
-        self._current: int | None = None
-        self._stopped = False
-        self.unenforced: str | None = None
-        if writable is not None:
-            self.unenforced = self._thread.submit(confine, writable, cwd).result()
-
-    def run(self, command: str) -> Ran:
-        return self._thread.submit(self._run, command).result()
-
-    def stop(self) -> None:
-        """Kills every process that came out of a command. No further command is started."""
-        with self._starting:
-            self._stopped = True
-            current = self._current
-        if current is not None:
-            with contextlib.suppress(OSError):  # it has just ended
-                os.killpg(current, signal.SIGKILL)
-        for _ in range(50):
-            left = descendants()
-            for pid in left:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
-            if not left:
-                return
-            time.sleep(0.002)
-
-    def _run(self, command: str) -> Ran:
-        with self._starting:
-            if self._stopped:
-                return Ran(output="", exit_code=None, problem="the agent is being stopped")
-            process = subprocess.Popen(
-                [self._program, "-c", command],
-                cwd=self._cwd,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            self._current = process.pid
-        try:
-            return self._watch(process)
-        finally:
-            self._current = None
-
-    def _watch(self, process: subprocess.Popen[bytes]) -> Ran:
-        problem = ""
-        kept = Kept()
-        try:
-            for chunk in self._chunks(process):
-                kept.add(chunk)
-            process.wait(timeout=self._timeout_s)
-        except subprocess.TimeoutExpired:
-            problem = f"timed out after {self._timeout_s:g} s; it was killed"
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        exit_code = None if problem else process.returncode
-        return Ran(output=kept.text(), exit_code=exit_code, problem=problem)
-
-    def _chunks(self, process: subprocess.Popen[bytes]) -> Iterator[bytes]:
-        """The output to its end, or until only a silent background process holds it open."""
-        with process.stdout or contextlib.nullcontext() as pipe:
-            deadline = time.monotonic() + self._timeout_s
-            quiet_since: float | None = None
-            while pipe is not None:
-                now = time.monotonic()
-                if now > deadline:
-                    raise subprocess.TimeoutExpired(process.args, self._timeout_s)
-                if select.select([pipe], [], [], 0.05)[0]:
-                    chunk = os.read(pipe.fileno(), 65536)
-                    if not chunk:
-                        return
-                    quiet_since = None
-                    yield chunk
-                elif process.poll() is not None:
-                    quiet_since = quiet_since or now
-                    if now - quiet_since > DRAIN_S:
-                        return
-
-
-class Kept:
-    """The first and the last bytes of an output, however long it is."""
-
-    def __init__(self) -> None:
-        self._head = bytearray()
-        self._tail = bytearray()
-        self._dropped = 0
-
-    def add(self, chunk: bytes) -> None:
-        room = KEPT_BYTES - len(self._head)
-        self._head += chunk[:room]
-        self._tail += chunk[room:]
-        if len(self._tail) > 4 * KEPT_BYTES:
-            self._cut()
-
-    def text(self) -> str:
-        self._cut()
-        middle = b"\n[... %d bytes left out ...]\n" % self._dropped if self._dropped else b""
-        return (self._head + middle + self._tail).decode("utf-8", "replace")
-
-    def _cut(self) -> None:
-        surplus = max(0, len(self._tail) - KEPT_BYTES)
-        del self._tail[:surplus]
-        self._dropped += surplus
-
-
-def descendants() -> list[int]:
-    """Every living process below this one; orphans are, since this one is a subreaper."""
-    parents: dict[int, int] = {}
-    with contextlib.suppress(OSError):  # no /proc: the process group is all we know
-        for folder in Path("/proc").iterdir():
-            if not folder.name.isdigit():
-                continue
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
-                if fields[0] != b"Z":
-                    parents[int(folder.name)] = int(fields[1])
-    found = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return sorted(found - {os.getpid()})
-
-
-# --- Landlock ------------------------------------------------------------------------------------
-
-_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-_PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 24, 36, 38
-_WRITE_FILE, _TRUNCATE = 1 << 1, 1 << 14
-# remove_dir, remove_file, make_{dir,reg,sock,fifo,sym}, refer; granted where one may write.
-_CHANGE_TREE = sum(1 << bit for bit in (4, 5, 7, 8, 9, 10, 12, 13))
-# A device made in the scratch folder would be a way around all this for root: granted nowhere.
-_MAKE_DEVICE = 1 << 6 | 1 << 11
-_SCOPE_SIGNAL, _SCOPE_ABI = 1 << 1, 6  # no signal leaves the domain: not to us, not to the reaper
-# sys_module, sys_rawio, sys_ptrace, sys_admin, sys_boot, mknod, perfmon, bpf. With sys_admin root
-# could read our environment, and the key in it: mm_access asks for perfmon_capable after Landlock.
-_CAPABILITIES = (16, 17, 19, 21, 22, 27, 38, 39)
-_TRUNCATE_ABI = 3  # before it, truncate(2) was free: not worth the name of enforcement
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts")
-
-
-def confine(writable: Sequence[str], workspace: str) -> str | None:
-    """Lets this thread, and all that it starts, write only below `writable`. None, or why not.
-
-    Landlock governs what is in files and folders. Modes, owners and times it leaves alone.
-    """
-    if not sys.platform.startswith("linux"):
-        return "only Linux has Landlock"
-    libc = ctypes.CDLL(None, use_errno=True)
-    abi = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
-    if abi < _TRUNCATE_ABI:
-        return "this kernel has no Landlock" if abi < 1 else f"Landlock ABI {abi} is too old"
-    rights = _WRITE_FILE | _TRUNCATE | _CHANGE_TREE | _MAKE_DEVICE
-    scoped = struct.pack("=QQ", 0, _SCOPE_SIGNAL) if abi >= _SCOPE_ABI else b""
-    handled = struct.pack("=Q", rights) + scoped
-    ruleset = libc.syscall(_CREATE_RULESET, handled, ctypes.c_size_t(len(handled)), 0)
-    if ruleset < 0:
-        return f"Landlock refused: {os.strerror(ctypes.get_errno())}"
-    try:
-        for path in (*writable, *_DEVICES):
-            _allow(libc, ruleset, path)
-        for capability in _CAPABILITIES:
-            libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # only root has any to lose
-        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        if libc.syscall(_RESTRICT_SELF, ruleset, 0) != 0:
-            return f"Landlock refused: {os.strerror(ctypes.get_errno())}"
-    finally:
-        os.close(ruleset)
-    return None if workspace in writable else _probe(workspace)
-
-
-def _allow(libc: ctypes.CDLL, ruleset: int, path: str) -> None:
-    try:
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:  # what is not there cannot be written to either
-        return
-    try:
-        folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
-        rights = _WRITE_FILE | _TRUNCATE | (_CHANGE_TREE if folder else 0)
-        libc.syscall(_ADD_RULE, ruleset, 1, struct.pack("=Qi", rights, descriptor), 0)
-    finally:
-        os.close(descriptor)
-
-
-def _probe(workspace: str) -> str | None:
-    """Trust, but verify: a file that must not come into being."""
-    path = Path(workspace, f".orchestrate-{uuid.uuid4().hex}")
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-    except OSError:
-        return None
-    # This thread may create but not remove it where the kernel does half of what it promised.
-    with contextlib.suppress(OSError):
-        path.unlink()
-    return "a file could be made in spite of Landlock"
-
-
-_WHY = "(?:Permission denied|Read-only file system)"
-_QUOTES = "'\"`\u2018\u2019"
-_DENIED = re.compile(
-    rf"(?im)(?:^|[\s:{_QUOTES}])(?P<path>[^\s:{_QUOTES}]+)[{_QUOTES}]?: {_WHY}"
-    rf"|{_WHY}: [{_QUOTES}](?P<quoted>[^{_QUOTES}]+)[{_QUOTES}]"
-)
-
-
-def denied_path(output: str, workspace: str) -> str | None:
-    """A path that a command was refused and this program is not: Landlock's doing."""
-    for found in _DENIED.finditer(output):
-        path = Path(workspace, found["quoted"] or found["path"])
-        if os.access(path if path.exists() else path.parent, os.W_OK):
-            return str(path)
-    return None
-
-
 # --- calls of the model --------------------------------------------------------------------------
-
-_KINDS = {
-    "ContextWindowExceededError": "context_overflow",
-    "ContentPolicyViolationError": "refused",
-    "AuthenticationError": "auth_failed",
-    "PermissionDeniedError": "auth_failed",
-    "NotFoundError": "model_not_found",
-    "RateLimitError": "rate_limited",
-    "Timeout": "timed_out",
-    "MidStreamFallbackError": "unavailable",
-}
-_FINAL_STATUSES = frozenset({400, 401, 402, 403, 404, 413, 422})
-_NO_MORE_MONEY = re.compile(r"(?i)quota|billing|credit balance")
-_CONNECTION = re.compile(r"(?i)connection error|connect(ion)? (failed|refused)|cannot connect")
-_PREFIXES = re.compile(r"^(?:(?:litellm\.)?\w+Error: |\w+(?:Exception|Error)(?: [\w ]+)? - )+")
-_AFTER = re.compile(r" Original exception: |\nTraceback \(|\. Handle with `litellm")
-_NOT_INSTALLED = re.compile(r"No module named '|ith: pip install")
-_NO_LOGIN = re.compile(
-    r"RefreshError|DefaultCredentialsError|(?i:unable to locate|missing) credentials"
-)
-_TEXT_CHARS = 2000
-
-
-def unreachable(api_base: str | None) -> str | None:
-    """Why nothing answers at this address, or None. LiteLLM shows a refused connection as a 500."""
-    url = urlsplit(api_base or "")
-    if not url.hostname or (url.scheme == "https" and os.environ.get("HTTPS_PROXY")):
-        return None
-    port = url.port or (443 if url.scheme == "https" else 80)
-    try:
-        socket.create_connection((url.hostname, port), CONNECT_S).close()
-    except OSError as error:
-        return f"cannot connect to {api_base}: {error.strerror or error}"
-    return None
-
-
-def judge(error: Exception, api_base: str | None) -> ModelError:
-    """What an exception of LiteLLM means: by its class, by its text where the class lies."""
-    text = plain(str(error)) or type(error).__name__
-    code = getattr(error, "status_code", None)
-    status = code if isinstance(code, int) else None
-    names = [class_.__name__ for class_ in type(error).__mro__]
-    kind = next((_KINDS[name] for name in names if name in _KINDS), None)
-    if kind is None and _CONNECTION.search(text):
-        kind, status, text = "unavailable", None, unreachable(api_base) or text
-    if _NOT_INSTALLED.search(str(error)):
-        return ModelError(text, kind="spawn")
-    if _NO_LOGIN.search(str(error)):
-        return ModelError(text, kind="auth_failed")
-    retryable = status not in _FINAL_STATUSES and not _NO_MORE_MONEY.search(text)
-    return ModelError(text, kind=kind, status=status, retryable=retryable)
-
-
-def plain(text: str) -> str:
-    """A provider's own words, without LiteLLM's around them and without the JSON they came in."""
-    text = _PREFIXES.sub("", _AFTER.split(text)[0])
-    with contextlib.suppress(ValueError):
-        found: object = json.loads(re.sub(r"^b(['\"])(.*)\1$", r"\2", text))
-        while isinstance(found, dict):
-            found = found.get("error") or found.get("message")
-        text = found if isinstance(found, str) else text
-    return text.strip()[:_TEXT_CHARS]
-
-
-def pause(error: Exception, attempt: int) -> float:
-    """Seconds to wait: what the server asked for, else our own."""
-    response = getattr(error, "response", None)
-    for holder, name in (
-        (response, "headers"),
-        (error, "headers"),
-        (error, "litellm_response_headers"),
-    ):
-        headers = getattr(holder, name, None) or {}
-        with contextlib.suppress(KeyError, ValueError):  # not asked; asked by date
-            return float(headers["retry-after"])
-    return BACKOFF_S[attempt - 1]
 
 
 def missing_key(settings: Settings) -> str | None:
@@ -545,49 +172,22 @@ class Caller:
         if message.content and message.content.strip():
             self._lines.say("message", id=f"message-{self.calls}", text=message.content)
         self.cost = None
-        if getattr(response, "usage", None):
-            self.cost = self._price(response)
-            self._lines.say("usage", **self._usage(response.usage))  # type: ignore[attr-defined]
+        if usage := getattr(response, "usage", None):
+            local, model = self._settings.local, self._settings.model
+            self.cost = price(response, model, local=local)
+            self._lines.say(
+                "usage",
+                **tokens(usage, model),
+                cost_usd=self.cost,
+                cost_source=None if self.cost is None else "local" if local else "prices",
+                context_size=self._window(),
+            )
         if self.cost is None and self.cost_known:
             self.cost_known = False
             if self._settings.cost_usd is not None:
                 self._lines.say(
                     "notice", text="the cost of this model is unknown: the cost limit cannot hold"
                 )
-
-    def _price(self, response: object) -> float | None:
-        if self._settings.local:
-            return 0.0
-        import litellm
-
-        try:
-            cost = litellm.completion_cost(response, model=self._settings.model)
-        except Exception:  # one of LiteLLM's own: the model has no price
-            return None
-        return float(cost) or None  # LiteLLM's 0 is "no price known"
-
-    def _usage(self, usage: object) -> Json:
-        prompt = _count(usage, "prompt_tokens")
-        details = getattr(usage, "prompt_tokens_details", None)
-        cached = _count(details, "cached_tokens")
-        written = _count(usage, "cache_creation_input_tokens")
-        fresh = None if prompt is None else max(0, prompt - (cached or 0) - (written or 0))
-        completion = _count(usage, "completion_tokens")
-        reasoning = _count(getattr(usage, "completion_tokens_details", None), "reasoning_tokens")
-        if self._settings.model.startswith("ollama"):
-            reasoning = None  # estimated by LiteLLM: Ollama does not say
-        source = "local" if self._settings.local else "prices"
-        return {
-            "input_tokens": fresh,
-            "cache_read_tokens": cached,
-            "cache_write_tokens": written,
-            "output_tokens": completion,
-            "reasoning_tokens": reasoning,
-            "cost_usd": self.cost,
-            "cost_source": None if self.cost is None else source,
-            "context_used": None if prompt is None else prompt + (completion or 0),
-            "context_size": self._window(),
-        }
 
     def _window(self) -> int | None:
         import litellm
@@ -597,44 +197,6 @@ class Caller:
         name = self._settings.model
         known = litellm.model_cost.get(name) or litellm.model_cost.get(name.partition("/")[2])
         return known.get("max_input_tokens") if known else None
-
-
-def _count(holder: object, name: str) -> int | None:
-    value = getattr(holder, name, None)
-    return value if isinstance(value, int) else None
-
-
-class Growing:
-    """An answer while it grows, shown a few times a second: what is slow must not look dead."""
-
-    def __init__(self, lines: Lines, call: int) -> None:
-        self._lines = lines
-        self._ids = {"message": f"message-{call}", "thought": f"thought-{call}"}
-        self._pending = dict.fromkeys(self._ids, "")
-        self._arguments = 0
-        self._shown = self._told = time.monotonic()
-
-    def add(self, chunk: object) -> None:
-        for choice in getattr(chunk, "choices", None) or ():
-            delta = choice.delta
-            self._pending["message"] += getattr(delta, "content", None) or ""
-            self._pending["thought"] += getattr(delta, "reasoning_content", None) or ""
-            for call in getattr(delta, "tool_calls", None) or ():
-                self._arguments += len(call.function.arguments or "")
-        # An answer that is there at once is told once, whole.
-        if time.monotonic() - self._shown > DELTA_S:
-            self._show()
-
-    def _show(self) -> None:
-        self._shown = now = time.monotonic()
-        for of, text in self._pending.items():
-            if text:
-                self._lines.say("delta", of=of, id=self._ids[of], text=text)
-                self._pending[of], self._told = "", now
-        if now - self._told > TELL_S:
-            self._told = now
-            text = f"the model is writing a tool call ({self._arguments} characters so far)"
-            self._lines.say("notice", text=text)
 
 
 # --- sessions ------------------------------------------------------------------------------------
@@ -943,20 +505,6 @@ def tool_environment(settings: Settings, scratch: str) -> dict[str, str]:
     return env
 
 
-def watch_signals(stop: Callable[[int], object]) -> None:
-    """Calls `stop` from a thread of its own: the main one may be deep in a library."""
-
-    def wake(number: int, frame: object) -> None:
-        """Nothing: that there is a handler makes the number arrive at the pipe."""
-
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, wake)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    threading.Thread(target=lambda: stop(os.read(reader, 1)[0]), daemon=True).start()
-
-
 def open_shell(settings: Settings, run: Run) -> None:
     """Makes the shell of this run and says how far it is confined."""
     run.scratch = scratch = tempfile.mkdtemp(prefix="orchestrate-")
@@ -1049,7 +597,7 @@ def main() -> NoReturn:
         lambda number: run.end(128 + number, "interrupted", signal=number),
     )
     if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
         settings = read_settings(sys.stdin.buffer.read())
         prepare_environment(settings)

@@ -1214,7 +1214,7 @@ def test_an_example_is_a_configuration_that_can_be_loaded(path: Path) -> None:
     (agent,) = [agent for agent in config.agents if agent.adapter == "jsonl"]
     about = adapter.about_for(agent)
     assert agent.name == about.title == path.stem
-    assert "@" in about.install
+    assert "@" in about.install_hint
     assert about.resumes
     assert (agent.tier, agent.profile) == ("local", "clean")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.litellm import FRONT, KEY, adapter, endpoint, litellm_model, variables
+from adapters.litellm import FRONT, KEY, adapter
+from adapters.providers import endpoint, litellm_model, variables
 from orchestrator.adapter import Agent, Command, Exit, Send
 from orchestrator.errors import ConfigError
 from orchestrator.events import (
@@ -503,7 +504,7 @@ def test_a_missing_package_is_named_with_how_to_install_it() -> None:
     assert error.kind == "spawn"
     assert error.hint is not None
     assert "mcp is missing" in error.hint
-    assert "pip install" in error.hint
+    assert "orchestrate agents install litellm" in error.hint
 
 
 @pytest.mark.parametrize(

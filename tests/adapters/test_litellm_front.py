@@ -8,21 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from adapters.programs import confinement, json_lines, model_calls
 from adapters.programs import litellm_agent as front
+from adapters.programs.shell import KEPT_BYTES, Kept, Ran, Shell
 
 
-def shell_in(
-    folder: Path, *, writable: list[str] | None = None, timeout_s: float = 10.0
-) -> front.Shell:
+def shell_in(folder: Path, *, writable: list[str] | None = None, timeout_s: float = 10.0) -> Shell:
     env = {"PATH": os.defpath}
-    return front.Shell(cwd=str(folder), env=env, timeout_s=timeout_s, writable=writable)
+    return Shell(cwd=str(folder), env=env, timeout_s=timeout_s, writable=writable)
 
 
 def test_a_command_has_its_output_and_exit_code(tmp_path: Path) -> None:
     shell = shell_in(tmp_path)
-    assert shell.run("echo out; echo err >&2; exit 7") == front.Ran(
-        output="out\nerr\n", exit_code=7
-    )
+    assert shell.run("echo out; echo err >&2; exit 7") == Ran(output="out\nerr\n", exit_code=7)
     assert shell.run("cat").output == ""  # stdin is empty, not ours
     assert shell.run("kill -9 $$").exit_code == -9
 
@@ -49,7 +47,7 @@ def test_a_background_process_that_holds_the_output_is_not_waited_for(tmp_path: 
 def test_after_stop_nothing_is_started(tmp_path: Path) -> None:
     shell = shell_in(tmp_path)
     shell.stop()
-    assert shell.run("touch made") == front.Ran(
+    assert shell.run("touch made") == Ran(
         output="", exit_code=None, problem="the agent is being stopped"
     )
     assert not (tmp_path / "made").exists()
@@ -60,12 +58,12 @@ def test_of_a_long_output_the_first_and_the_last_bytes_are_kept(tmp_path: Path) 
     assert output.startswith("1\n2\n3\n")
     assert output.endswith("199999\n200000\n")
     assert "\n[... 1223359 bytes left out ...]\n" in output
-    assert len(output) < 2 * front.KEPT_BYTES + 100
+    assert len(output) < 2 * KEPT_BYTES + 100
 
 
-@pytest.mark.parametrize("size", [0, 1, front.KEPT_BYTES, 2 * front.KEPT_BYTES])
+@pytest.mark.parametrize("size", [0, 1, KEPT_BYTES, 2 * KEPT_BYTES])
 def test_an_output_that_fits_is_kept_whole(size: int) -> None:
-    kept = front.Kept()
+    kept = Kept()
     for _ in range(size):
         kept.add(b"x")
     assert kept.text() == "x" * size
@@ -94,11 +92,11 @@ def test_a_shell_that_cannot_be_confined_says_why(
     monkeypatch.setattr(sys, "platform", "darwin")
     assert shell_in(tmp_path, writable=[]).unenforced == "only Linux has Landlock"
     monkeypatch.undo()
-    monkeypatch.setattr(front, "_TRUNCATE_ABI", 99)
+    monkeypatch.setattr(confinement, "_TRUNCATE_ABI", 99)
     assert (shell_in(tmp_path, writable=[]).unenforced or "").endswith("is too old")
-    monkeypatch.setattr(front, "_CREATE_RULESET", 999_999)
+    monkeypatch.setattr(confinement, "_CREATE_RULESET", 999_999)
     assert shell_in(tmp_path, writable=[]).unenforced == "this kernel has no Landlock"
-    assert front._probe(str(tmp_path)) == "a file could be made in spite of Landlock"
+    assert confinement._probe(str(tmp_path)) == "a file could be made in spite of Landlock"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -117,7 +115,7 @@ def test_a_shell_that_cannot_be_confined_says_why(
 def test_a_refused_write_is_seen_in_the_words_of_many_programs(output: str, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     said = "some\nother output\n" + output.format(path=path, folder=tmp_path) + "\n"
-    found = front.denied_path(said, "/")
+    found = confinement.denied_path(said, "/")
     assert found is not None
     assert Path(found).parent == tmp_path
 
@@ -129,7 +127,7 @@ def test_what_nobody_may_write_and_mere_talk_is_no_refusal(tmp_path: Path) -> No
         "a.txt: No such file or directory",
         "",
     ):
-        assert front.denied_path(output, str(tmp_path / "gone")) is None
+        assert confinement.denied_path(output, str(tmp_path / "gone")) is None
 
 
 @pytest.mark.parametrize(
@@ -146,7 +144,7 @@ def test_what_nobody_may_write_and_mere_talk_is_no_refusal(tmp_path: Path) -> No
     ],
 )
 def test_a_providers_own_words_remain(text: str, words: str) -> None:
-    assert front.plain(text) == words
+    assert model_calls.plain(text) == words
 
 
 class RateLimitError(Exception):
@@ -170,7 +168,7 @@ class InternalServerError(Exception):
     ],
 )
 def test_an_exception_is_judged(error: Exception, kind: str | None, retryable: bool) -> None:
-    judged = front.judge(error, None)
+    judged = model_calls.judge(error, None)
     assert (judged.kind, judged.retryable) == (kind, retryable)
     assert str(judged)
 
@@ -180,25 +178,25 @@ def test_a_pause_is_the_servers_or_our_own() -> None:
         headers = {"retry-after": "7"}  # noqa: RUF012
 
     error = RateLimitError()
-    assert front.pause(error, 1) == 1.0
-    assert front.pause(error, 2) == 4.0
+    assert model_calls.pause(error, 1) == 1.0
+    assert model_calls.pause(error, 2) == 4.0
     error.response = Response()  # type: ignore[attr-defined]
-    assert front.pause(error, 1) == 7.0
+    assert model_calls.pause(error, 1) == 7.0
     Response.headers = {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}
-    assert front.pause(error, 1) == 1.0
+    assert model_calls.pause(error, 1) == 1.0
 
 
 def test_an_address_that_nobody_serves_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    why = front.unreachable("http://127.0.0.1:9/v1")
+    why = model_calls.unreachable("http://127.0.0.1:9/v1")
     assert why == "cannot connect to http://127.0.0.1:9/v1: Connection refused"
-    assert front.unreachable(None) is None
+    assert model_calls.unreachable(None) is None
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
-    assert front.unreachable("https://127.0.0.1:9/v1") is None
+    assert model_calls.unreachable("https://127.0.0.1:9/v1") is None
 
 
 def test_secrets_are_blotted_out_and_every_text_can_be_written() -> None:
     reader, writer = os.pipe()
-    lines = front.Lines(writer)
+    lines = json_lines.Lines(writer)
     lines.hide(["sk-0123456789", "short", 'with"quote'])
     lines.say("message", text='sk-0123456789 short with"quote \ud800 \u2028', nothing=None)
     os.close(writer)

@@ -1,0 +1,414 @@
+"""What claude says, line by line, and what is said to it: the prompt, an interrupt, the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import orjson
+
+from adapters.claude.command import prompt_of
+from adapters.claude.ends import result_end, without_result
+from adapters.claude.tools import WRITERS, begun, ended, missing, plan_status, said, todos
+from adapters.claude.values import (
+    call_usage,
+    fields,
+    first_line,
+    instant,
+    items,
+    models_usage,
+    number,
+    prompt_size,
+    seconds,
+    text,
+    whole,
+    window,
+)
+from orchestrator.adapter import Exit, Send, json_line, unparsed, usage_since
+from orchestrator.events import (
+    Context,
+    Message,
+    MessageDelta,
+    Notice,
+    Permission,
+    Plan,
+    PlanEntry,
+    RateLimit,
+    Retry,
+    SessionStarted,
+    Subagent,
+    Thought,
+    ThoughtDelta,
+    ToolCall,
+    TurnStarted,
+    Update,
+    Usage,
+)
+from orchestrator.task import Task
+
+_NOTHING_NEW = "known, and says nothing new"
+_SYNTHETIC = "<synthetic>"
+"""The model of messages that claude writes itself, such as "API Error: ..."."""
+
+
+@dataclass(kw_only=True)
+class ClaudeConversation:
+    """One run. `billed`: the cost that claude states is paid; `login`: nothing is, by the token.
+    `counted`: the session's usage so far, None if that is not known.
+    """
+
+    task: Task
+    billed: bool
+    login: bool
+    counted: Usage | None
+    _begun: bool = False
+    _closed: bool = False
+    _interrupted: bool = False
+    # Of this turn: whether a tool did something, and whether its `result` came.
+    _acted: bool = False
+    _over: bool = False
+    # Of the streamed message: id, block, what the call used so far; of calls without a `result`.
+    _message: str = ""
+    _block: int = 0
+    _call: Usage | None = None
+    _unsaid: list[Usage] = field(default_factory=list[Usage])
+    # Blocks seen by message, calls' names by id, denials, background tasks by the call's id.
+    _blocks: dict[str, int] = field(default_factory=dict[str, int])
+    _names: dict[str, str] = field(default_factory=dict[str, str])
+    _denied: set[str] = field(default_factory=set[str])
+    _background: set[str] = field(default_factory=set[str])
+    _plan: dict[str, PlanEntry] = field(default_factory=dict[str, PlanEntry])
+
+    def start(self) -> Iterator[Update | Send]:
+        """The prompt, as a message."""
+        if self.task.allowed == "edit":
+            yield Notice(text="access: edit; claude keeps its edits to it, not its commands")
+        message = {"role": "user", "content": prompt_of(self.task)}
+        yield _line({"type": "user", "message": message})
+
+    def interrupt(self) -> Iterator[Send]:
+        """An interrupt by the control channel, as long as it is open."""
+        if not self._closed:
+            request = {"subtype": "interrupt"}
+            yield _line({"type": "control_request", "request_id": "interrupt", "request": request})
+
+    def decide(self, permission: Permission) -> Iterable[Send]:
+        """Nothing: it is told not to ask."""
+        del permission
+        return ()
+
+    def feed(self, line: bytes) -> Iterator[Update | Send]:
+        """What a line of stdout means."""
+        event = json_line(line) or {}
+        match event:
+            case {"type": "stream_event", "event": dict()}:
+                yield self._streamed(event, fields(event["event"]))
+            case {"type": "assistant", "message": dict()}:
+                yield from self._assistant(event, fields(event["message"]), line)
+            case {"type": "user", "message": dict()}:
+                yield from self._user(event, fields(event["message"]), line)
+            case {"type": "system", "subtype": str(subtype)}:
+                yield from self._system(subtype, event, line)
+            case {"type": "result"}:
+                yield from self._result(event, line)
+            case {"type": "rate_limit_event", "rate_limit_info": {"status": str(status)}}:
+                yield _limited(status, fields(event["rate_limit_info"]))
+            case {"type": "control_response", "response": {"error": str(why)}}:
+                yield Notice(text=f"claude refused a request: {why}")
+            case {"type": "tool_progress", "tool_use_id": str(), "tool_name": str(name)}:
+                yield Notice(text=f"{name} is still running")
+            case {"type": "control_response" | "keep_alive"}:
+                yield unparsed(line, _NOTHING_NEW)
+            case _:
+                yield unparsed(line)
+
+    # --- messages
+
+    def _streamed(self, event: Mapping[str, object], part: Mapping[str, object]) -> Update:
+        """A piece of the message that is being written; pieces without text are empty ones."""
+        match part:
+            case {"type": "message_start", "message": {"id": str(id_)}}:
+                self._message, self._block = id_, 0
+                self._call = call_usage(fields(part["message"]).get("usage"))
+                return self._occupied()
+            case {"type": "content_block_start", "index": int(index)}:
+                self._block = index
+            case {"type": "content_block_delta", "delta": {"thinking": str(piece)}}:
+                return ThoughtDelta(id=self._id(self._block), text=piece)
+            case {"type": "content_block_delta", "delta": {"text": str(piece)}}:
+                return MessageDelta(id=self._id(self._block), text=piece)
+            case {"type": "message_delta"}:
+                return self._answered(fields(part.get("usage")))
+            case _:
+                pass
+        return MessageDelta(id=self._id(self._block), text="")
+
+    def _answered(self, counts: Mapping[str, object]) -> Update:
+        """The end of a call: only now the tokens of the answer are known."""
+        output = whole(counts.get("output_tokens"))
+        if self._call is not None and output is not None:
+            thought = whole(fields(counts.get("output_tokens_details")).get("thinking_tokens"))
+            self._call = replace(self._call, output_tokens=output, reasoning_tokens=thought)
+            self._unsaid.append(self._call)
+        return self._occupied()
+
+    def _occupied(self) -> Update:
+        if self._call is None:
+            return Context()
+        return Context(used=prompt_size(self._call) + (self._call.output_tokens or 0))
+
+    def _id(self, block: int) -> str:
+        return f"{self._message}:{block}"
+
+    def _assistant(
+        self, event: Mapping[str, object], message: Mapping[str, object], line: bytes
+    ) -> Iterator[Update]:
+        """Blocks of a message, one a line."""
+        id_, parent = text(message.get("id")) or "", text(event.get("parent_tool_use_id"))
+        blocks = items(message.get("content"))
+        for block in blocks:
+            number = self._blocks[id_] = self._blocks.get(id_, -1) + 1
+            match block:
+                case {"type": "text", "text": str(words)} if message.get("model") == _SYNTHETIC:
+                    yield Notice(text=words)  # a `result` with the same words follows
+                case {"type": "text", "text": str(words)} if parent is None:
+                    yield Message(id=f"{id_}:{number}", text=words)
+                case {"type": "text", "text": str(words)}:
+                    yield Thought(id=f"{id_}:{number}", text=words)  # a sub-agent's, no answer
+                case {"type": "thinking", "thinking": str(words)}:
+                    yield Thought(id=f"{id_}:{number}", text=words)
+                case {"type": "tool_use", "id": str(call), "name": str(name)}:
+                    yield from self._asked(call, name, fields(fields(block).get("input")))
+                case _:
+                    yield unparsed(line)
+        if not blocks:
+            yield unparsed(line)
+
+    def _asked(self, call: str, name: str, given: Mapping[str, object]) -> Iterator[Update]:
+        self._names[call] = name
+        yield begun(call, name, given)
+        if name == "TodoWrite":
+            yield Plan(entries=todos(given.get("todos")))
+        if name in WRITERS and self.task.allowed == "read":
+            yield self._denial(call, name, "access is `read`")
+
+    def _user(
+        self, event: Mapping[str, object], message: Mapping[str, object], line: bytes
+    ) -> Iterator[Update]:
+        """Results of tools, and what claude says to the model in the user's name."""
+        parent, content = text(event.get("parent_tool_use_id")), message.get("content")
+        told = False
+        for block in [{"type": "text", "text": content}] if text(content) else items(content):
+            told = True
+            match block:
+                case {"type": "tool_result", "tool_use_id": str(call)}:
+                    yield from self._returned(call, fields(block), event.get("tool_use_result"))
+                case {"type": "text", "text": str()} if parent is not None:
+                    yield Subagent(id=parent, status="started")  # its prompt
+                case {"type": "text", "text": str(words)}:
+                    self._interrupted = self._interrupted or words.startswith(_INTERRUPTED)
+                    yield Message(role="user", text=words)
+                case _:
+                    yield unparsed(line)
+        if not told:
+            yield unparsed(line)
+
+    def _returned(
+        self, call: str, result: Mapping[str, object], details: object
+    ) -> Iterator[Update]:
+        over = ended(call, result, details)
+        name = self._names.get(call, "")
+        self._acted = self._acted or over.status == "completed"
+        if call in self._background and over.status == "completed":
+            yield ToolCall(id=call, output=over.output)  # it began: `task_notification` ends it
+        else:
+            yield over
+        closed = missing(said(result.get("content")))
+        if closed is not None and self.task.allowed == "read" and call not in self._denied:
+            yield self._denial(call, closed, "access is `read`")
+        if name in {"TaskCreate", "TaskUpdate"} and over.status == "completed":
+            yield from self._planned(fields(details))
+
+    def _planned(self, details: Mapping[str, object]) -> Iterator[Update]:
+        """A plan that is kept step by step."""
+        match details:
+            case {"task": {"id": str(id_), "subject": str(subject)}}:
+                self._plan[id_] = PlanEntry(text=subject, status="pending")
+            case {"taskId": str(id_), "statusChange": {"to": str(status)}} if id_ in self._plan:
+                step = self._plan.pop(id_) if status == "deleted" else self._plan[id_]
+                if status != "deleted":
+                    self._plan[id_] = replace(step, status=plan_status(status))
+            case _:
+                return
+        yield Plan(entries=list(self._plan.values()))
+
+    def _denial(self, call: str, tool: str, reason: str | None) -> Update:
+        self._denied.add(call)
+        return Permission(id=call, status="denied", tool=tool, reason=reason)
+
+    # --- claude's own words
+
+    def _system(
+        self, subtype: str, event: Mapping[str, object], line: bytes
+    ) -> Iterator[Update | Send]:
+        match subtype, event:
+            case "init", {"session_id": str(session)}:
+                yield from self._turn(session, event)
+            case "api_retry", _:
+                yield _retry(event)
+            case "permission_denied", {"tool_use_id": str(call), "tool_name": str(tool)}:
+                why = text(event.get("message")) or text(event.get("decision_reason")) or ""
+                yield self._denial(call, tool, first_line(why.rpartition(_REQUIRED)[2]))
+            case "task_started", _:
+                yield from self._task_started(event, line)
+            case "task_notification", _:
+                yield from self._task_ended(event, line)
+            case "informational", {"content": str(words)}:
+                yield Notice(text=words)
+            case "compact_boundary", _:
+                yield Notice(text="claude summed up the conversation to make room")
+            case "model_refusal_no_fallback", _:
+                yield Notice(text="the model's safeguards stopped its answer")
+            case "thinking_tokens", _:
+                yield ThoughtDelta(id=self._id(self._block), text="")
+            case _ if subtype in _QUIET:
+                yield unparsed(line, _NOTHING_NEW)
+            case _:
+                yield unparsed(line)
+
+    def _turn(self, session: str, event: Mapping[str, object]) -> Iterator[Update]:
+        if not self._begun:
+            self._begun = True
+            tools = [tool for tool in items(event.get("tools")) if isinstance(tool, str)]
+            model = text(event.get("model"))
+            yield SessionStarted(session_id=session, model=model, tools=tools or None)
+        self._acted = self._over = False
+        yield TurnStarted()
+
+    def _task_started(self, event: Mapping[str, object], line: bytes) -> Iterator[Update]:
+        """A command or a sub-agent of its own; one in the background outlives its call."""
+        call = text(event.get("tool_use_id"))
+        if call is None:
+            yield unparsed(line, _NOTHING_NEW)
+            return
+        if event.get("is_backgrounded") is not False:
+            self._background.add(call)
+        match event:
+            case {"task_type": "local_agent"}:
+                kind = text(event.get("subagent_type"))
+                yield Subagent(id=call, status="started", child_agent=kind)
+            case _:
+                yield Notice(text=f"runs on by itself: {event.get('description')}")
+
+    def _task_ended(self, event: Mapping[str, object], line: bytes) -> Iterator[Update]:
+        call, status = text(event.get("tool_use_id")), event.get("status")
+        told = False
+        if call in self._background:
+            self._background.discard(call)
+            told = True
+            yield ToolCall(id=call, status="completed" if status == "completed" else "failed")
+        if call is not None and self._names.get(call) in {"Agent", "Task"}:
+            told = True
+            yield Subagent(id=call, status="completed" if status == "completed" else "failed")
+        if self._over and str(status) in {"completed", "failed"}:
+            # The model is told of it, in a turn that is still to come.
+            self._over, told = False, True
+            yield TurnStarted()
+        if not told:
+            yield unparsed(line, _NOTHING_NEW)
+
+    # --- ends
+
+    def _result(self, event: Mapping[str, object], line: bytes) -> Iterator[Update | Send]:
+        """A turn is over. Background tasks may bring another one, so that the last result counts;
+        stdin is closed, so that claude ends when there is none.
+        """
+        end = result_end(event, acted=self._acted)
+        if end is None:
+            yield unparsed(line, "a result of a kind that is not known")
+        else:
+            yield from self._spent(event)
+            for denial in items(event.get("permission_denials")):
+                match denial:
+                    case {"tool_use_id": str(call), "tool_name": str(tool)}:
+                        if call not in self._denied:
+                            yield self._denial(call, tool, None)
+                    case _:
+                        pass
+            if (answer := event.get("structured_output")) is not None:
+                yield Message(text=orjson.dumps(answer).decode())
+            yield from end
+        self._over = True
+        if not self._closed:
+            self._closed = True
+            yield Send(end=True)
+
+    def _spent(self, event: Mapping[str, object]) -> Iterator[Update]:
+        """The usage since the last result. `usage` leaves out sub-agents, `modelUsage` counts all
+        that the session ever used; the sum of calls was never told, so nothing is told twice.
+        """
+        since, total = (
+            models_usage(event.get(name), billed=self.billed)
+            for name in ("model_usage_since_last_result", "modelUsage")
+        )
+        if since is None and total is not None and self.counted is not None:
+            since = usage_since(total, self.counted)
+        self.counted = total or self.counted
+        spent = since or call_usage(event.get("usage"))
+        self._unsaid.clear()
+        if spent is not None:
+            source = "subscription" if self.login else spent.cost_source
+            yield replace(spent, scope="turn", cost_source=source)
+        size = window(event.get("modelUsage"))
+        if size is not None:
+            yield Context(size=size)
+
+    def close(self, exit: Exit) -> Iterator[Update]:
+        """Why it ended, if no `result` said so, and what it used until then."""
+        yield from self._unsaid
+        if not self._over and exit.signal is None:
+            yield from without_result(exit, begun=self._begun, interrupted=self._interrupted)
+
+
+_INTERRUPTED = "[Request interrupted by user"
+_REQUIRED = "What required approval: "
+_QUIET = frozenset(
+    {
+        "status",
+        "ui_invalidate",
+        "task_updated",
+        "task_progress",
+        "background_tasks_changed",
+        "hook_started",
+        "hook_progress",
+        "hook_response",
+        "files_persisted",
+        "session_state_changed",
+        "post_turn_summary",
+    }
+)
+
+
+def _line(message: Mapping[str, object]) -> Send:
+    return Send(data=orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _limited(status: str, limit: Mapping[str, object]) -> RateLimit:
+    used = [
+        f"{name} {share:.0%} used"
+        for name, window_ in fields(limit.get("unifiedWindows")).items()
+        if (share := number(fields(window_).get("utilization"))) is not None
+    ]
+    stated = ", ".join((status, *used))
+    return RateLimit(status=stated, resets_at=instant(limit.get("resetsAt")))
+
+
+def _retry(event: Mapping[str, object]) -> Retry:
+    status = whole(event.get("error_status"))
+    reason = text(event.get("error")) or "a request failed"
+    return Retry(
+        reason=reason if status is None else f"{reason} (status {status})",
+        attempt=whole(event.get("attempt")),
+        of=whole(event.get("max_retries")),
+        delay_s=seconds(event.get("retry_delay_ms")),
+    )

@@ -1,0 +1,145 @@
+"""What a tool call of claude's is: its kind, title, places, output and diff. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from adapters.claude.values import fields, first_line, items, text, whole
+from orchestrator.adapter import TEXT_LIMIT
+from orchestrator.events import Location, PlanEntry, PlanStatus, ToolCall, ToolKind
+
+KINDS: Mapping[str, ToolKind] = MappingProxyType(
+    {
+        "Read": "read",
+        "NotebookRead": "read",
+        "BashOutput": "read",
+        "TaskOutput": "read",
+        "Edit": "edit",
+        "MultiEdit": "edit",
+        "Write": "edit",
+        "NotebookEdit": "edit",
+        "Bash": "execute",
+        "PowerShell": "execute",
+        "KillShell": "execute",
+        "Monitor": "execute",
+        "Glob": "search",
+        "Grep": "search",
+        "LS": "search",
+        "ToolSearch": "search",
+        "WebFetch": "fetch",
+        "WebSearch": "fetch",
+        "EnterPlanMode": "switch_mode",
+        "ExitPlanMode": "switch_mode",
+        # What a sub-agent does is told call by call.
+        "Agent": "think",
+        "Task": "think",
+        "TodoWrite": "think",
+        "TaskCreate": "think",
+        "TaskUpdate": "think",
+        "TaskGet": "think",
+        "TaskList": "think",
+        "TaskStop": "think",
+        "Skill": "think",
+        "StructuredOutput": "think",
+    }
+)
+"""The kind of each of claude's own tools that is known; of all others it is `other`."""
+
+WRITERS = frozenset(name for name, kind in KINDS.items() if kind in {"edit", "execute"})
+_TITLES = ("command", "file_path", "notebook_path", "pattern", "query", "url", "description")
+_EXIT = re.compile(r"(?:Error: )?Exit code (\d{1,3})(?:\n|$)")
+_NOT_THERE = re.compile(r"No such tool available: (\w+)")
+
+
+def begun(id_: str, name: str, given: Mapping[str, object]) -> ToolCall:
+    """A call that the model asks for."""
+    place = text(given.get("file_path")) or text(given.get("notebook_path"))
+    said = next((text(given.get(key)) for key in _TITLES if text(given.get(key))), None)
+    plain = name == "Bash" or said is None
+    return ToolCall(
+        id=id_,
+        status="in_progress",
+        kind=KINDS.get(name, "other"),
+        title=said if plain and said else f"{name} {said}" if said else name,
+        input=dict(given),
+        locations=[Location(path=place)] if place else None,
+    )
+
+
+def ended(id_: str, result: Mapping[str, object], details: object) -> ToolCall:
+    """A call that is over; `details` is what claude adds for programs (`tool_use_result`)."""
+    output = said(result.get("content"))
+    known = fields(details)
+    failed = bool(result.get("is_error"))
+    return ToolCall(
+        id=id_,
+        status="failed" if failed else "completed",
+        output=output[:TEXT_LIMIT],
+        exit_code=_exit_code(output, known, failed=failed),
+        diff=_diff(known),
+    )
+
+
+def said(content: object) -> str:
+    """The text of a result, which is one, or a list of blocks."""
+    if isinstance(content, str):
+        return content
+    parts = (text(fields(block).get("text")) for block in items(content))
+    return "\n".join(part for part in parts if part)
+
+
+def missing(output: str) -> str | None:
+    """The name of a tool that there is, but not here; None if the output says nothing of it."""
+    found = _NOT_THERE.search(first_line(output))
+    return found[1] if found and found[1] in WRITERS else None
+
+
+def todos(listed: object) -> list[PlanEntry]:
+    """The plan that TodoWrite was given."""
+    entries: list[PlanEntry] = []
+    for item in items(listed):
+        match item:
+            case {"content": str(step), "status": str(status)}:
+                entries.append(PlanEntry(text=step, status=plan_status(status)))
+            case _:
+                pass
+    return entries
+
+
+def plan_status(status: object) -> PlanStatus:
+    match status:
+        case "completed":
+            return "completed"
+        case "in_progress":
+            return "in_progress"
+        case _:
+            return "pending"
+
+
+def _exit_code(output: str, details: Mapping[str, object], *, failed: bool) -> int | None:
+    if failed:
+        found = _EXIT.match(output)
+        return int(found[1]) if found else None
+    ran = "stdout" in details and details.get("interrupted") is False
+    return 0 if ran and "backgroundTaskId" not in details else None
+
+
+def _diff(details: Mapping[str, object]) -> str | None:
+    """A unified diff of the patch that an edit tells of."""
+    path, hunks = text(details.get("filePath")), list(_hunks(details.get("structuredPatch")))
+    if path is None or not hunks:
+        return None
+    return "\n".join((f"--- {path}", f"+++ {path}", *hunks, ""))[:TEXT_LIMIT]
+
+
+def _hunks(patch: object) -> Iterator[str]:
+    for hunk in items(patch):
+        known = fields(hunk)
+        numbers = [
+            whole(known.get(key)) for key in ("oldStart", "oldLines", "newStart", "newLines")
+        ]
+        if None not in numbers:
+            yield "@@ -{},{} +{},{} @@".format(*numbers)
+            yield from (line for line in items(known.get("lines")) if isinstance(line, str))

@@ -1,0 +1,119 @@
+"""How claude's JSON is looked into: values of a stated type, or nothing. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TypeGuard
+
+from orchestrator.adapter import TEXT_LIMIT
+from orchestrator.events import Usage
+
+
+def is_object(value: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(value, dict)
+
+
+def is_list(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, list | tuple)
+
+
+def fields(value: object) -> Mapping[str, object]:
+    """An object's fields; none for anything else."""
+    return value if is_object(value) else {}
+
+
+def items(value: object) -> Sequence[object]:
+    """A list's items; none for anything else."""
+    return value if is_list(value) else ()
+
+
+def text(value: object) -> str | None:
+    """A text that is not empty, as much of it as an event carries."""
+    return value[:TEXT_LIMIT] if isinstance(value, str) and value else None
+
+
+def whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def seconds(milliseconds: object) -> float | None:
+    value = number(milliseconds)
+    return None if value is None else round(value / 1000, 3)
+
+
+def instant(since_1970: object) -> str | None:
+    """Seconds since 1970 in RFC 3339; None for anything else."""
+    value = whole(since_1970)
+    if value is None or not 0 <= value < 2**32:
+        return None
+    return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def first_line(said: str) -> str:
+    return said.strip().partition("\n")[0]
+
+
+def call_usage(value: object) -> Usage | None:
+    """Tokens of one call, or of one `result`, as Anthropic's API counts them."""
+    counts = fields(value)
+    if whole(counts.get("input_tokens")) is None:
+        return None
+    details = fields(counts.get("output_tokens_details"))
+    return Usage(
+        input_tokens=whole(counts.get("input_tokens")),
+        output_tokens=whole(counts.get("output_tokens")),
+        cache_read_tokens=whole(counts.get("cache_read_input_tokens")),
+        cache_write_tokens=whole(counts.get("cache_creation_input_tokens")),
+        reasoning_tokens=whole(details.get("thinking_tokens")),
+    )
+
+
+def models_usage(value: object, *, billed: bool) -> Usage | None:
+    """Tokens of all models, sub-agents' included; None if there is no such table.
+
+    The cost counts only if it is `billed` and of prices that claude knows: for other models it
+    invents one.
+    """
+    if not is_object(value):
+        return None
+    models = [fields(model) for model in value.values()]
+    known = billed and all(model.get("costBasis", "list") != "unknown" for model in models)
+    costs = [number(model.get("costUSD")) for model in models] if known else [None]
+    return Usage(
+        input_tokens=_sum(model.get("inputTokens") for model in models),
+        output_tokens=_sum(model.get("outputTokens") for model in models),
+        cache_read_tokens=_sum(model.get("cacheReadInputTokens") for model in models),
+        cache_write_tokens=_sum(model.get("cacheCreationInputTokens") for model in models),
+        reasoning_tokens=_sum(model.get("thinkingTokens") for model in models),
+        cost_usd=_total(costs),
+        cost_source="agent" if _total(costs) is not None else None,
+    )
+
+
+def window(models: object) -> int | None:
+    """The context window of the model, if it is one that claude knows; else it is assumed."""
+    known = [
+        whole(fields(model).get("contextWindow"))
+        for model in fields(models).values()
+        if fields(model).get("costBasis", "list") != "unknown"
+    ]
+    return known[0] if len(known) == 1 else None
+
+
+def prompt_size(usage: Usage) -> int:
+    """Tokens that the model read in one call."""
+    return _sum((usage.input_tokens, usage.cache_read_tokens, usage.cache_write_tokens))
+
+
+def _sum(counts: Iterable[object]) -> int:
+    return sum(whole(count) or 0 for count in counts)
+
+
+def _total(costs: Sequence[float | None]) -> float | None:
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None

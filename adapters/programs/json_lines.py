@@ -1,0 +1,68 @@
+"""The wire of a front: JSON lines on what was standard output, and signals that end it cleanly.
+
+Shared by the programs of this folder. Run by the agent's own interpreter: standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+
+class Lines:
+    """The JSON lines. After `seize` only the thread that ends the program is heard."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+        self._secrets: tuple[str, ...] = ()
+
+    def hide(self, secrets: Sequence[str]) -> None:
+        """Blots these values out of every line from now on."""
+        self._secrets = tuple(
+            json.dumps(value, ensure_ascii=False)[1:-1] for value in secrets if len(value) > 7
+        )
+
+    def say(self, type_: str, **fields: object) -> None:
+        """One line. Fields that are None are left out."""
+        with self._lock:
+            heard = self._owner in {None, threading.get_ident()}
+            if heard:
+                self._write(type_, fields)
+        if not heard:
+            threading.Event().wait()  # for the end, which is near; nothing more must be begun
+
+    def seize(self) -> None:
+        """From now on other threads that speak stop there. A second one that ends does, too."""
+        with self._lock:
+            first = self._owner is None
+            self._owner = self._owner or threading.get_ident()
+        if not first:
+            threading.Event().wait()
+
+    def _write(self, type_: str, fields: Mapping[str, object]) -> None:
+        stated = {key: value for key, value in fields.items() if value is not None}
+        line = json.dumps({"type": type_, **stated}, default=str, ensure_ascii=False)
+        for secret in self._secrets:
+            line = line.replace(secret, "[redacted]")
+        rest = line.encode("utf-8", "replace") + b"\n"
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+
+
+def watch_signals(stop: Callable[[int], object]) -> None:
+    """Calls `stop` from a thread of its own: the main one may be deep in a library."""
+
+    def wake(number: int, frame: object) -> None:
+        """Nothing: that there is a handler makes the number arrive at the pipe."""
+
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, wake)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=lambda: stop(os.read(reader, 1)[0]), daemon=True).start()

@@ -1,0 +1,81 @@
+"""Keys and logins, for every adapter the same: what is planted never reaches a local server."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.adapter import Adapter
+from tests.real.scene import Played, Turns, fingerprint, placed, play
+
+OWN = "sk-own-key-of-this-agent-0123456789"
+PLANTED: Mapping[str, str] = {
+    name: f"sk-planted-{name.lower().replace('_', '-')}-0123456789"
+    for name in (
+        *("OPENAI_API_KEY", "CODEX_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
+        *("CLAUDE_CODE_OAUTH_TOKEN", "GEMINI_API_KEY", "GOOGLE_API_KEY", "OPENROUTER_API_KEY"),
+        *("MISTRAL_API_KEY", "GROQ_API_KEY", "DEEPSEEK_API_KEY", "AZURE_API_KEY", "HF_TOKEN"),
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "OLLAMA_API_KEY", "LM_STUDIO_API_KEY"),
+        *("HOSTED_VLLM_API_KEY", "LITELLM_API_KEY", "GITHUB_TOKEN"),
+    )
+}
+LOGIN = "sk-planted-in-a-login-0123456789"
+LOOK = "env; tr '\\0' '\\n' </proc/$PPID/environ"
+"""What the scripted model runs to see its own environment and that of the agent."""
+
+
+def plant_login(home: Path, path: str, content: str) -> None:
+    """A login file in the user's home that holds LOGIN."""
+    file = home / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content.replace("LOGIN", LOGIN))
+
+
+async def no_planted_key_arrives(
+    adapter: Adapter,
+    turns: Turns,
+    tmp_path: Path,
+    *,
+    login: tuple[str, str],
+    looks: bool = True,
+    **agent: Any,
+) -> Played:
+    """A run at a local server with keys of every cloud in the environment and a login in the home.
+
+    `turns` let the model run LOOK (unless not `looks`: an agent without tools). None of the keys is
+    in a request, in the environment of agent and tools, or on record; the home is not touched.
+    """
+    _, home = placed(tmp_path)
+    plant_login(home, *login)
+    before = fingerprint(home)
+    played = await play(adapter, turns, tmp_path, environ=PLANTED, **agent)
+    assert played.requests, played.outcome
+    everything = played.recorded().decode("utf-8", "replace")
+    for name, value in {**PLANTED, "the login": LOGIN}.items():
+        for request in played.requests:
+            assert not request.has_key(value), f"{name} arrived at the server"
+            assert value.encode() not in request.json_line(), f"{name} is in a request"
+        assert value not in everything, f"{name} is on record"
+        assert value not in played.output, f"{name} is in the environment"
+    assert not looks or "PATH=" in played.output, played.outcome
+    assert fingerprint(home) == before, "the user's home was touched"
+    return played
+
+
+async def the_own_key_arrives(
+    adapter: Adapter, turns: Turns, tmp_path: Path, *, looks: bool = True, **agent: Any
+) -> Played:
+    """A run with a key named on the agent: it arrives, no other does, and no tool sees it.
+
+    `turns` let the model run `env` (unless not `looks`).
+    """
+    environ = {**PLANTED, "MY_KEY": OWN}
+    named: dict[str, Any] = {"api_key_env": "MY_KEY", "tier": "cloud", **agent}
+    played = await play(adapter, turns, tmp_path, environ=environ, **named)
+    assert played.requests, played.outcome
+    assert all(request.has_key(OWN) for request in played.requests if request.turn)
+    everything = played.recorded().decode("utf-8", "replace")
+    for value in (OWN, *PLANTED.values()):
+        assert value not in everything
+        assert value not in played.output
+    assert not looks or "PATH=" in played.output, played.outcome
+    return played
