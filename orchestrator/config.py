@@ -415,6 +415,15 @@ def port_of(base_url: str) -> int | None:
         return None
 
 
+def expanded(path: str, environ: Mapping[str, str]) -> Path | None:
+    """The path with a leading `~` or `$NAME` replaced as the agent would; None: that is not set."""
+    first, _, rest = path.partition("/")
+    if first == "~" or first.startswith("$"):
+        start = environ.get("HOME" if first == "~" else first[1:])
+        return Path(start, rest) if start else None
+    return Path(path)
+
+
 def _discovered(config: Config) -> list[Agent]:
     """An agent for each adapter with a program, and one for each server that the environment names.
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from orchestrator.adapter import About, Agent, Command, Program, about_of
-from orchestrator.config import Config, agents_for, tier_of
+from orchestrator.config import Config, agents_for, expanded, tier_of
 from orchestrator.errors import ConfigError, SpawnError, lone_error
 from orchestrator.events import Auth, Error, Tier
 from orchestrator.process import Reaper, base_environment, open_reaper, run_to_end
@@ -122,15 +122,6 @@ def _logged_in(about: About, config: Config) -> bool:
             if path is not None and path.exists():
                 return True
     return False
-
-
-def expanded(path: str, environ: Mapping[str, str]) -> Path | None:
-    """The path with a leading `~` or `$NAME` replaced as the agent would; None: that is not set."""
-    first, _, rest = path.partition("/")
-    if first == "~" or first.startswith("$"):
-        start = environ.get("HOME" if first == "~" else first[1:])
-        return Path(start, rest) if start else None
-    return Path(path)
 
 
 # --- a survey ------------------------------------------------------------------------------------

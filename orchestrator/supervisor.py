@@ -29,7 +29,7 @@ from orchestrator.errors import InputError, SupervisionError, lone_error
 from orchestrator.events import Event, Failure, Outcome, TaskFinished, Usage, decode
 from orchestrator.journal import EVENTS, make_private, read_outcome, read_record
 from orchestrator.route import Route, choose
-from orchestrator.run import (
+from orchestrator.run.attempt import (
     Control,
     Plan,
     Reaper,

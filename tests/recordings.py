@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.adapter import Adapter, Agent, Exit
 from orchestrator.config import Adapters
 from orchestrator.events import Changes, Event, Outcome
-from orchestrator.run import replay
+from orchestrator.run.replay import replay
 from orchestrator.task import Task
 
 FOLDER = Path(__file__).parent / "recordings"

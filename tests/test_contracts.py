@@ -21,7 +21,12 @@ VIOLATIONS = [
     (LAYERS, "orchestrator.errors", "orchestrator.events", "orchestrator.errors -> "),
     (LAYERS, "orchestrator.outcome", "orchestrator.route", "orchestrator.outcome -> "),
     (LAYERS, "orchestrator.unlisted", None, "orchestrator.unlisted"),
-    (CORE, "orchestrator.run", "adapters.codex", "orchestrator.run -> adapters.codex"),
+    (
+        CORE,
+        "orchestrator.run.attempt",
+        "adapters.codex",
+        "orchestrator.run.attempt -> adapters.codex",
+    ),
     (CORE, "orchestrator.cli", "litellm", "orchestrator.cli -> litellm"),
     (ADAPTERS, "adapters.codex", "orchestrator.lines", "adapters.codex -> "),
     (ADAPTERS, "adapters.codex", "orchestrator.testing", "adapters.codex -> "),

@@ -42,7 +42,7 @@ from orchestrator.events import (
     Update,
     Usage,
 )
-from orchestrator.run import replay
+from orchestrator.run.replay import replay
 from orchestrator.task import Access, Task
 from tests.recordings import RECORDINGS, Recording
 

@@ -1,5 +1,4 @@
-"""One run: an agent's process from spawn to outcome, its lines to updates, updates to stamped
-events.
+"""One attempt of a task by an agent: its process from spawn to outcome.
 
 What a line means is the adapter's; what starts and ends processes is `process`; what it all amounts
 to is `outcome`. Here they are put together, and every event goes to the journal before anyone sees
@@ -8,33 +7,27 @@ it.
 
 from __future__ import annotations
 
-import errno
-import os
-import re
 import shutil
-import stat
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
-from uuid import UUID
+from typing import TypeVar
 
 import anyio
 import anyio.lowlevel
 
 from orchestrator import events
-from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send, Tail, unparsed
+from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send
 from orchestrator.config import Config
-from orchestrator.discovery import expanded, preflight, version
+from orchestrator.discovery import preflight, version
 from orchestrator.errors import SpawnError, SupervisionError, lone_error
 from orchestrator.events import (
     Auth,
     Check,
     Error,
-    Event,
     Limit,
     Notice,
     Outcome,
@@ -46,9 +39,7 @@ from orchestrator.events import (
     RouteSelected,
     RunFinished,
     RunStarted,
-    Source,
     Stall,
-    Unparsed,
     Update,
     Usage,
     WorkspaceChanged,
@@ -60,12 +51,11 @@ from orchestrator.journal import (
     Record,
     make_folder,
     scrub,
-    spellings,
     write_outcome,
     write_record,
 )
-from orchestrator.lines import Line, LineSplitter
-from orchestrator.outcome import Digest, Facts, Stopped, decide, finished, remedy
+from orchestrator.lines import Line
+from orchestrator.outcome import Facts, Stopped, decide, finished, remedy
 from orchestrator.process import (
     Ended,
     Process,
@@ -76,13 +66,11 @@ from orchestrator.process import (
     run_to_end,
 )
 from orchestrator.route import Route, considered
+from orchestrator.run.recorder import Publish, Recorder, fed, last_words, new_run_id, translate
+from orchestrator.run.spool import Spool, Tails
 from orchestrator.task import Limits, Task
-from orchestrator.telemetry import warn
-from orchestrator.usage import add, priced
+from orchestrator.usage import priced
 from orchestrator.workspace import Snapshot, UnseenError, changes, snapshot
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 __all__ = [
     "Control",
@@ -92,18 +80,12 @@ __all__ = [
     "new_run_id",
     "open_reaper",
     "perform",
-    "replay",
     "until",
 ]
 # Reaper and open_reaper are not ours: the supervisor holds one open, but
-# `process` is imported by this module and its neighbours only.
 
 POLL_S = 0.02
 # inotify was worse under load; 20 ms costs 1.65 s CPU for 1,000 agents x 5 lines/s x 60 s.
-QUANTUM = 64 * 1024
-# Bytes read from one spool before the next one gets its turn: keeps quiet agents' p99 at 5 ms.
-FIND_S, TAILS = 1.0, 64
-# How often further files are looked for, and how many of them are followed at most.
 GRACE_S = 5.0
 CHECK_TAIL = 64 * 1024
 STDERR_TAIL = 64 * 1024
@@ -111,16 +93,7 @@ _STORE, _PATCH = "tree.git", "diff.patch"
 SECRET_LENGTH = 8
 # A shorter value is no key, and blanking it would tear holes into ordinary text.
 
-Publish = Callable[[Event], None]
 Found = TypeVar("Found")
-
-
-def new_run_id() -> str:
-    """A UUIDv7: sorts by time."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return str(UUID(int=value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,235 +132,6 @@ class Control:
         if self.stopped is None:
             self.stopped, self.why = stopped, why
             self.requested.set()
-
-
-# --- stamping ------------------------------------------------------------------------------------
-
-
-class Recorder:
-    """Stamps updates and hands them on: journal first, then whoever listens."""
-
-    def __init__(
-        self,
-        *,
-        head: Mapping[str, str | None],
-        write: Callable[[Sequence[bytes]], None] | None,
-        publish: Publish,
-        secret_values: Sequence[str] = (),
-    ) -> None:
-        self.digest = Digest()
-        self.usage: Usage | None = None
-        self.cost_usd = 0.0
-        self._head = head
-        self._prefix = events.prefix(
-            run_id=head["run_id"],
-            task_id=head["task_id"],
-            parent_run_id=head["parent_run_id"],
-            agent=head["agent"],
-        )
-        self._write = write
-        self._publish = publish
-        # A lower bound, where some costs are unknown: what a budget is held against.
-        self._secret = _secret_pattern(secret_values)
-        self._seq = 0
-        self._waiting: list[tuple[Event, bytes]] = []
-
-    def add(self, update: Update, source: Source, raw: Raw | None = None) -> Update:
-        """Stamp an update, without secrets; it is seen after `flush`. Returns what will be seen."""
-        event, line = self._stamp(update, source, raw)
-        if self._secret is not None and self._secret.search(line.decode()):
-            event = replace(event, update=events.redacted(event.update, self._secret))
-            line = events.encode(event, self._prefix)
-        self.digest.add(event.update)
-        if isinstance(event.update, Usage):
-            self.usage = add(self.usage, event.update)
-            self.cost_usd += event.update.cost_usd or 0.0
-        self._waiting.append((event, line))
-        return event.update
-
-    def say(self, *updates: Update) -> None:
-        """Stamp the supervisor's own updates and flush."""
-        for update in updates:
-            self.add(update, "supervisor")
-        self.flush()
-
-    def flush(self) -> None:
-        """Write what waits to the journal, then publish it. Raises JournalError."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return
-        if self._write is not None:
-            self._write([line for _, line in waiting])
-        for event, _ in waiting:
-            self._publish(event)
-
-    def _stamp(self, update: Update, source: Source, raw: Raw | None) -> tuple[Event, bytes]:
-        event = self._event(update, source, raw)
-        try:
-            line = events.encode(event, self._prefix)
-        except (TypeError, ValueError) as error:
-            # An adapter made an update that JSON cannot hold: the spool still has the line.
-            reason = f"cannot be written as JSON: {error}"
-            event = self._event(Unparsed(stream=STDOUT, text="", reason=reason), source, raw)
-            line = events.encode(event, self._prefix)
-        self._seq += 1
-        return event, line
-
-    def _event(self, update: Update, source: Source, raw: Raw | None) -> Event:
-        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        return Event(
-            seq=self._seq + 1,
-            time=now,
-            run_id=self._head["run_id"],
-            task_id=self._head["task_id"],
-            parent_run_id=self._head["parent_run_id"],
-            agent=self._head["agent"],
-            source=source,
-            update=update,
-            raw=raw,
-        )
-
-
-def _secret_pattern(values: Sequence[str]) -> re.Pattern[str] | None:
-    found = {form.decode() for value in values for form in spellings(value)}
-    forms = sorted(found, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, forms))) if forms else None
-
-
-def translate(conversation: Conversation, line: Line) -> list[Update | Send]:
-    """What one line of stdout means; at least one update, whatever the line and the adapter do."""
-    if line.oversize:
-        reason = f"a line of {line.length} bytes is too long to parse"
-        return [_kept(line, reason)]
-    return _fed(conversation, line) or [unparsed(line.data, "the adapter said nothing")]
-
-
-def _fed(conversation: Conversation, line: Line) -> list[Update | Send]:
-    try:
-        return list(conversation.feed(line.data))
-    except Exception as error:  # noqa: BLE001
-        # An adapter is anybody's code: its mistake must cost neither the line nor the run.
-        warn("adapter failed on a line", error=repr(error), offset=line.offset)
-        return [_kept(line, f"the adapter failed: {error!r}")]
-
-
-def _kept(line: Line, reason: str) -> Update:
-    text = line.data.decode("utf-8", "backslashreplace")
-    return Unparsed(stream=STDOUT, text=text, reason=reason)
-
-
-def _last_words(conversation: Conversation, exit_: Exit) -> list[Update]:
-    try:
-        return list(conversation.close(exit_))
-    except Exception as error:  # noqa: BLE001
-        # As above; and it is no success if the end could not be understood.
-        return [Error(kind="unknown", text=f"the adapter failed at the end: {error!r}")]
-
-
-# --- reading -------------------------------------------------------------------------------------
-
-
-class Spool:
-    """Follows one growing file by lines. `grew` tells whether the last `read` found anything."""
-
-    def __init__(self, path: Path, stream: str) -> None:
-        self.stream = stream
-        self.size = 0
-        # The agent could put anything there: a pipe would block us, /dev/zero never end.
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
-            os.close(self._fd)
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        self._splitter = LineSplitter()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        os.close(self._fd)
-
-    def read(self) -> bytes:
-        """The next bytes, at most a quantum."""
-        chunk = os.pread(self._fd, QUANTUM, self.size)
-        self.size += len(chunk)
-        return chunk
-
-    def lines(self, chunk: bytes) -> list[Line]:
-        """The lines that `chunk` completes."""
-        return self._splitter.feed(chunk)
-
-    def rest(self) -> list[Line]:
-        """The last line, if it did not end."""
-        return self._splitter.close()
-
-    def shrunk(self) -> bool:
-        """Whether the agent has cut its own output; if so, reading starts again at 0."""
-        if os.fstat(self._fd).st_size >= self.size:
-            return False
-        self.size, self._splitter = 0, LineSplitter()
-        return True
-
-
-class Tails:
-    """Follows the further files that a command names, as they appear. `env` is the agent's own.
-
-    Looking for them takes time where there are many, so it is done once in `FIND_S`. One that
-    cannot be read is left alone.
-    """
-
-    def __init__(self, tails: Sequence[Tail], env: Mapping[str, str], stack: ExitStack) -> None:
-        self._tails = [(tail, folder) for tail in tails if (folder := expanded(tail.folder, env))]
-        self._stack = stack
-        self._open: dict[Path, tuple[set[bytes], Spool]] = {}
-        self._unreadable: set[Path] = set()
-        # What stands there already belongs to earlier runs.
-        self._old = {path: size for _, path, size in self._matches()}
-        self._next = 0.0
-
-    def read(self, *, last: bool = False) -> tuple[list[Line], bool]:
-        """New lines that contain what their tails ask for, and whether a file grew at all."""
-        if last or time.monotonic() >= self._next:
-            self._find()
-            self._next = time.monotonic() + FIND_S
-        found: list[Line] = []
-        grew = False
-        for containing, spool in self._open.values():
-            chunk = spool.read()
-            grew = grew or bool(chunk)
-            found += [
-                line
-                for line in spool.lines(chunk)
-                if not line.oversize and any(wanted in line.data for wanted in containing)
-            ]
-        return found, grew
-
-    def _find(self) -> None:
-        for tail, path, size in self._matches():
-            old = self._old.get(path, 0)
-            if path in self._open:
-                self._open[path][0].add(tail.containing)
-            elif size > old and path not in self._unreadable and len(self._open) < TAILS:
-                try:
-                    spool = self._stack.enter_context(Spool(path, tail.name))
-                except OSError:
-                    self._unreadable.add(path)
-                    continue
-                spool.size = old
-                self._open[path] = ({tail.containing}, spool)
-
-    def _matches(self) -> Iterator[tuple[Tail, Path, int]]:
-        for tail, folder in self._tails:
-            for path in folder.glob(tail.pattern):
-                with suppress(OSError):  # it is gone again
-                    yield tail, path, path.lstat().st_size
-
-
-# --- the run -------------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)
@@ -638,11 +382,11 @@ class _Run:
         while self._pump(live, last=True):
             pass
         for line in live.stdout.rest():
-            self._take(live, translate(live.conversation, line), _raw(live.stdout, line))
+            self._take(live, translate(live.conversation, line), raw_of(live.stdout, line))
         for line in live.stderr.rest():
             self._stderr(live, line)
         self.exit = replace(self.exit, stderr=live.tail_bytes.decode("utf-8", "replace"))
-        self._take(live, _last_words(live.conversation, self.exit), None)
+        self._take(live, last_words(live.conversation, self.exit), None)
         self.recorder.flush()
 
     # --- lines
@@ -660,13 +404,13 @@ class _Run:
             grew = True
             for line in spool.lines(chunk):
                 if spool is live.stdout:
-                    self._take(live, translate(live.conversation, line), _raw(spool, line))
+                    self._take(live, translate(live.conversation, line), raw_of(spool, line))
                 else:
                     self._stderr(live, line)
         lines, tails_grew = live.tails.read(last=last)
         grew = grew or tails_grew
         for line in lines:
-            self._take(live, _fed(live.conversation, line), None)
+            self._take(live, fed(live.conversation, line), None)
         if grew:
             self._grown = anyio.current_time()
             self.recorder.flush()
@@ -683,7 +427,7 @@ class _Run:
     def _stderr(self, live: _Live, line: Line) -> None:
         live.tail_bytes = (live.tail_bytes + line.data + b"\n")[-STDERR_TAIL:]
         text = line.data.decode("utf-8", "backslashreplace")
-        self.recorder.add(Output(stream=STDERR, text=text), "agent", _raw(live.stderr, line))
+        self.recorder.add(Output(stream=STDERR, text=text), "agent", raw_of(live.stderr, line))
 
     # --- limits
 
@@ -800,7 +544,7 @@ async def _cancel_when(asked: anyio.Event, scope: anyio.CancelScope) -> None:
     scope.cancel()
 
 
-def _raw(spool: Spool, line: Line) -> Raw:
+def raw_of(spool: Spool, line: Line) -> Raw:
     return Raw(stream=spool.stream, offset=line.offset, length=line.length)
 
 
@@ -827,61 +571,3 @@ def _secrets(plan: Plan, config: Config) -> list[str]:
     sources.update(plan.task.env_from)
     values = {config.environ[name] for name in sources if name in config.environ}
     return sorted(value for value in values if len(value) >= SECRET_LENGTH)
-
-
-# --- replay --------------------------------------------------------------------------------------
-
-
-def replay(
-    adapter: Adapter,
-    *,
-    task: Task,
-    agent: Agent,
-    stdout: Iterable[bytes],
-    exit_: Exit,
-    publish: Publish,
-    changes: events.Changes | None = None,
-) -> Outcome:
-    """Turn a raw recording (chunks of any size) into events, the last one `run.finished`. No I/O.
-
-    Without `changes` (nobody looked at the work tree) an editing task is judged by its tool calls.
-    """
-    run_id = new_run_id()
-    head = {"run_id": run_id, "task_id": task.id, "parent_run_id": None, "agent": agent.name}
-    recorder = Recorder(head=head, write=None, publish=publish)
-    recorder.say(RunStarted(adapter=agent.adapter, model=agent.model))
-    conversation = adapter.conversation(task, agent, None)
-    splitter = LineSplitter()
-    _replay(recorder, list(conversation.start()), None)
-    for chunk in stdout:
-        for line in splitter.feed(chunk):
-            _replay_line(recorder, conversation, line)
-    for line in splitter.close():
-        _replay_line(recorder, conversation, line)
-    for text in exit_.stderr.splitlines():
-        recorder.add(Output(stream=STDERR, text=text), "agent")
-    _replay(recorder, _last_words(conversation, exit_), None)
-    facts = Facts(
-        task=task,
-        digest=recorder.digest,
-        exit=exit_,
-        changes=changes,
-        usage=priced(recorder.usage, agent.tier),
-    )
-    outcome = decide(facts)
-    outcome.agent, outcome.run_id = agent.name, run_id
-    outcome.model = outcome.model or agent.model
-    recorder.say(RunFinished(outcome=outcome))
-    return outcome
-
-
-def _replay_line(recorder: Recorder, conversation: Conversation, line: Line) -> None:
-    raw = Raw(stream=STDOUT, offset=line.offset, length=line.length)
-    _replay(recorder, translate(conversation, line), raw)
-
-
-def _replay(recorder: Recorder, said: Iterable[Update | Send], raw: Raw | None) -> None:
-    for one in said:
-        if not isinstance(one, Send):
-            recorder.add(one, "agent", raw)
-    recorder.flush()

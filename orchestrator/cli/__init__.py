@@ -1,0 +1,77 @@
+"""The command line. Only this package prints, configures logging and picks exit statuses.
+
+What is heavy is imported where it is used, so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+from orchestrator.cli import agents, runs
+from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCCEEDED, say
+from orchestrator.cli.replay import replay
+from orchestrator.cli.run import run, schema, validate
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Run coding agents as supervised processes: one event stream, one truthful outcome.",
+)
+for command in (run, validate, schema, replay):
+    app.command()(command)
+app.add_typer(runs.app, name="runs")
+app.add_typer(agents.app, name="agents")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from orchestrator import __version__
+
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """The console script. Never returns."""
+    # Importing makes many objects and no garbage: looking for some takes a tenth of the start.
+    gc.disable()
+    _open_missing_stdio()
+    # Looking for plug-ins of pydantic reads the metadata of every installed package.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    try:
+        app()
+    except SystemExit as end:
+        _leave(end.code if isinstance(end.code, int) else SUCCEEDED)
+    except KeyboardInterrupt:
+        _leave(INTERRUPTED)
+    except OSError as error:
+        say(f"orchestrate: cannot write the output: {error.strerror}")
+        _leave(OUR_FAILURE)
+    _leave(SUCCEEDED)
+
+
+def _open_missing_stdio() -> None:
+    """A closed stdout or stderr becomes /dev/null: no file of ours may get their numbers."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _leave(status: int) -> NoReturn:
+    """End without taking every module apart first, which takes longer than a short command."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        status = status or NOT_SUCCEEDED  # whoever read our output is gone
+    os._exit(status)

@@ -1,0 +1,117 @@
+"""What every command shares: exit statuses, common options, saying, and errors as one clear text.
+
+0 succeeded (and verified where checked), 1 not, 2 wrong input, 3 our own failure, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from orchestrator.config import Config
+    from orchestrator.events import Outcome
+
+SUCCEEDED, NOT_SUCCEEDED, WRONG_INPUT, OUR_FAILURE, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class OutputForm(StrEnum):
+    """What `--output` may be."""
+
+    TEXT = "text"
+    JSONL = "jsonl"
+    JSON = "json"
+    QUIET = "quiet"
+
+
+class ListForm(StrEnum):
+    """What `--output` of a list may be."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+OutputOption = Annotated[
+    OutputForm,
+    typer.Option(
+        "--output",
+        "-o",
+        help="text: for people; jsonl: the event stream; json: only the outcome; quiet: nothing.",
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Configuration file, trusted because you name it."),
+]
+ListOption = Annotated[
+    ListForm, typer.Option("--output", "-o", help="text: for people; json: for programs.")
+]
+RunArgument = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="Run id, a unique part of its end or beginning, or `last`."),
+]
+
+
+def configured(path: Path | None) -> Config:
+    from orchestrator.config import load_config
+
+    return load_config(path)
+
+
+def runs_folder(config: Path | None) -> Path:
+    return configured(config).state / "runs"
+
+
+def status(outcome: Outcome) -> int:
+    if outcome.status == "interrupted":
+        return INTERRUPTED
+    return SUCCEEDED if outcome.ok else NOT_SUCCEEDED
+
+
+def say(text: str) -> None:
+    """To stderr, where everything goes that is not the result."""
+    typer.echo(text, err=True)
+
+
+def fail(text: str) -> NoReturn:
+    from orchestrator.errors import InputError
+
+    raise InputError(text)
+
+
+@contextmanager
+def errors() -> Generator[None]:
+    """Our exceptions as one clear text on stderr and the documented exit status."""
+    from orchestrator.errors import InputError, OrchestrateError
+
+    try:
+        yield
+    except OrchestrateError as error:
+        say(f"orchestrate: {error}")
+        if error.hint:
+            say(error.hint)
+        wrong_input = isinstance(error, InputError)
+        raise typer.Exit(WRONG_INPUT if wrong_input else OUR_FAILURE) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # Whoever read our output is gone; keep the interpreter from saying so at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(NOT_SUCCEEDED) from None
+    except typer.Exit:
+        raise
+    except OSError as error:
+        say(f"orchestrate: cannot write the output: {error.strerror or error}")
+        raise typer.Exit(OUR_FAILURE) from None
+    except Exception:  # noqa: BLE001 (the last resort: our own mistake has its exit status, too)
+        import traceback
+
+        say(f"{traceback.format_exc()}orchestrate: this is a mistake of ours, please report it")
+        raise typer.Exit(OUR_FAILURE) from None

@@ -1,0 +1,229 @@
+"""`run`: a task from a file or from flags, supervised until its outcome; `validate`, `schema`."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from orchestrator.cli.frame import (
+    ConfigOption,
+    OutputForm,
+    OutputOption,
+    configured,
+    errors,
+    fail,
+    say,
+    status,
+)
+from orchestrator.cli.showing import print_outcome, printer
+
+if TYPE_CHECKING:
+    from anyio import CancelScope
+    from anyio.abc import TaskStatus
+
+    from orchestrator.config import Config
+    from orchestrator.events import Event, Outcome
+    from orchestrator.supervisor import Continued, Supervisor
+    from orchestrator.task import Task
+
+
+class SchemaName(StrEnum):
+    """What `schema` can print."""
+
+    TASK = "task"
+    EVENTS = "events"
+
+
+TaskFileArgument = Annotated[
+    Path | None, typer.Argument(metavar="TASK.yaml", help="The task file; or use --prompt.")
+]
+
+
+def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
+    file: TaskFileArgument = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to do.")] = None,
+    check: Annotated[str | None, typer.Option(help="Command that verifies the work.")] = None,
+    agent: Annotated[str | None, typer.Option(help="The agent, by name.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model, as the agent names it.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="Where the model is served.")] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Name of the variable that holds the key.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="Class of the work, such as fix.")] = None,
+    access: Annotated[str | None, typer.Option(help="read, edit or full.")] = None,
+    privacy: Annotated[str | None, typer.Option(help="any or local.")] = None,
+    workspace: Annotated[
+        Path | None, typer.Option("--workspace", "-C", help="The folder to work in.")
+    ] = None,
+    wall: Annotated[str | None, typer.Option(help="Time limit, such as 10m.")] = None,
+    output: OutputOption = OutputForm.TEXT,
+    config: ConfigOption = None,
+) -> None:
+    """Run a task: TASK.yaml, or --prompt. Flags win over the file; limits only tighten.
+
+    \b
+    orchestrate run task.yaml
+    orchestrate run -p "fix the failing test" --check "pytest -q" --agent codex
+    orchestrate run -p "explain this" --agent litellm --model ollama_chat/qwen2.5-coder:32b
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
+    flags = {
+        "prompt": prompt,
+        "check": check,
+        "agent": agent,
+        "model": model,
+        "base_url": base_url,
+        "api_key_env": api_key_env,
+        "kind": kind,
+        "access": access,
+        "privacy": privacy,
+    }
+    with errors():
+        task = _task(file, {name: value for name, value in flags.items() if value is not None})
+        task = _tightened(task, workspace, wall)
+        run_and_leave(configured(config), task, None, output)
+
+
+def validate(file: Annotated[Path, typer.Argument(metavar="TASK.yaml")]) -> None:
+    """Check a task file without running it; every problem is told with its line and column."""
+    with errors():
+        task = read_task(file)
+        if task.template is None and not task.workspace.is_dir():
+            fail(f"{file}: workspace: no folder {task.workspace}")
+        if task.template is not None and not task.template.is_dir():
+            fail(f"{file}: workspace.scratch: no folder {task.template}")
+        typer.echo(f"{file}: valid")
+
+
+def schema(name: Annotated[SchemaName, typer.Argument(help="Which one.")]) -> None:
+    """Print the JSON Schema of a task file or of an event."""
+    import orjson
+
+    from orchestrator import events, task
+
+    value = task.task_schema() if name is SchemaName.TASK else events.schema()
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+
+# --- running -------------------------------------------------------------------------------------
+
+
+def run_and_leave(
+    config: Config, task: Task, continued: Continued | None, output: OutputForm
+) -> NoReturn:
+    import anyio
+
+    from orchestrator.telemetry import log_to_stderr
+
+    log_to_stderr()
+    outcome = anyio.run(_supervise, config, task, continued, output)
+    print_outcome(outcome, output, config)
+    raise typer.Exit(status(outcome))
+
+
+async def _supervise(
+    config: Config, task: Task, continued: Continued | None, output: OutputForm
+) -> Outcome:
+    import anyio
+
+    from orchestrator.errors import lone_error
+    from orchestrator.events import Outcome
+    from orchestrator.supervisor import Supervisor
+
+    gc.enable()
+    outcome = Outcome(status="interrupted")  # stays so if the second Ctrl-C ends it all at once
+    with lone_error():
+        async with anyio.create_task_group() as group, Supervisor(config) as supervisor:
+            await group.start(_interrupts, supervisor, group.cancel_scope)
+            show = _or_stop(printer(output), supervisor)
+            outcome = await supervisor.run(task, show, continued=continued)
+            group.cancel_scope.cancel()
+    return outcome
+
+
+def _or_stop(show: Callable[[Event], None], supervisor: Supervisor) -> Callable[[Event], None]:
+    """Stop the run if its events cannot be shown: the disk is full, or whoever read them is
+    gone.
+    """
+    failed = False
+
+    def show_or_stop(event: Event) -> None:
+        nonlocal failed
+        try:
+            if not failed:
+                show(event)
+        except OSError as error:
+            failed = True
+            supervisor.interrupt(f"the output cannot be written: {error.strerror}")
+
+    return show_or_stop
+
+
+async def _interrupts(
+    supervisor: Supervisor, scope: CancelScope, *, task_status: TaskStatus[None]
+) -> None:
+    """The first Ctrl-C (or SIGTERM) stops the agent cleanly, the second one at once."""
+    import signal
+
+    import anyio
+
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        task_status.started()
+        async for _ in received:
+            say("stopping the agent; once more to stop at once")
+            supervisor.interrupt()
+            break
+        async for _ in received:
+            scope.cancel()
+
+
+# --- input ---------------------------------------------------------------------------------------
+
+
+def _task(file: Path | None, flags: dict[str, str]) -> Task:
+    """The task of a file with flags on top, or of the flags alone."""
+    from dataclasses import replace
+
+    if file is None and "prompt" not in flags:
+        fail("no task: name a TASK.yaml, or say what to do with --prompt")
+    task = read_task(file) if file else None
+    if not flags:
+        assert task is not None  # noqa: S101 (else there is a prompt among the flags)
+        return task
+    from orchestrator.task import parse_flags
+
+    flagged = parse_flags({"prompt": "-", **flags}, folder=Path.cwd())
+    if task is None:
+        return flagged
+    stated = {name: getattr(flagged, name) for name in flags if name != "privacy"}
+    task = replace(task, **stated)
+    return replace(task, privacy="local") if flagged.privacy == "local" else task
+
+
+def _tightened(task: Task, workspace: Path | None, wall: str | None) -> Task:
+    from dataclasses import replace
+
+    if workspace is not None:
+        task = replace(task, workspace=workspace.absolute(), template=None)
+    if wall is not None:
+        from orchestrator.task import parse_flags
+
+        flags = {"prompt": "-", "limits": {"wall": wall}}
+        limits = parse_flags(flags, folder=Path.cwd()).limits
+        task = replace(task, limits=task.limits.meet(limits))
+    return task
+
+
+def read_task(file: Path) -> Task:
+    from orchestrator.task import SIZE_LIMIT, parse_task
+
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(SIZE_LIMIT + 1)
+    except OSError as error:
+        fail(f"cannot read {file}: {error.strerror}")
+    return parse_task(text, file=str(file), folder=file.absolute().parent)

@@ -1,0 +1,154 @@
+"""`runs`: look at recorded runs, and go on from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.frame import (
+    INTERRUPTED,
+    ConfigOption,
+    OutputForm,
+    OutputOption,
+    configured,
+    errors,
+    runs_folder,
+)
+from orchestrator.cli.run import run_and_leave
+from orchestrator.cli.showing import line_printer
+
+app = typer.Typer(no_args_is_help=True, help="Look at recorded runs, and go on from them.")
+
+RunArgument = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="Run id, a unique part of its end or beginning, or `last`."),
+]
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest last.")] = 20,
+    config: ConfigOption = None,
+) -> None:
+    """List recorded runs: when, how it ended, by which agent, on what."""
+    from orchestrator.console import one_line, table
+    from orchestrator.errors import JournalError
+    from orchestrator.journal import list_runs, read_outcome, read_record, running
+
+    with errors():
+        rows = [["RUN", "STARTED", "OUTCOME", "AGENT", "MODEL", "PROMPT"]]
+        for folder in list_runs(runs_folder(config))[-limit:]:
+            try:
+                record, outcome = read_record(folder), read_outcome(folder)
+            except JournalError as error:
+                rows.append([folder.name, "-", "unreadable", "-", "-", one_line(str(error), 60)])
+                continue
+            rows.append(
+                [
+                    folder.name,
+                    record.started,
+                    outcome.status if outcome else "running" if running(folder) else "cut off",
+                    one_line(record.agent.name, 20),
+                    one_line((outcome and outcome.model) or record.agent.model or "-", 30),
+                    one_line(record.task.prompt, 40),
+                ]
+            )
+        typer.echo(table(rows) if len(rows) > 1 else "no runs yet")
+
+
+@app.command()
+def show(run_: RunArgument, config: ConfigOption = None) -> None:
+    """Tell the story of a run: what was asked, what was done, what changed, how it ended and
+    why.
+    """
+    from orchestrator.console import safe, step
+    from orchestrator.errors import JournalError
+    from orchestrator.events import decode
+    from orchestrator.journal import find_run, read_lines, read_record
+
+    with errors():
+        folder = find_run(runs_folder(config), run_)
+        record = read_record(folder)
+        typer.echo(f"run {record.run_id}, started {record.started}")
+        if record.resumed:
+            typer.echo(f"resumes {record.resumed}")
+        typer.echo(f"workspace: {safe(str(record.task.workspace))}")
+        typer.echo("asked: " + safe(record.task.prompt.strip()) + "\n")
+        for line in read_lines(folder):
+            try:
+                text = step(decode(line))
+            except JournalError as error:
+                text = f"  not readable: {safe(str(error))}"
+            if text is not None:
+                typer.echo(text)
+        typer.echo(f"\nrecord: {folder}")
+
+
+@app.command()
+def tail(
+    run_: RunArgument = "last",
+    output: OutputOption = OutputForm.TEXT,
+    config: ConfigOption = None,
+) -> None:
+    """Follow a run until it ends."""
+    from orchestrator.journal import find_run, follow_lines
+
+    with errors():
+        folder = find_run(runs_folder(config), run_)
+        show_line = line_printer(output)
+        try:
+            for line in follow_lines(folder):
+                show_line(line)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def export(
+    run_: RunArgument,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The archive to write; default: RUN.tar.gz here.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Pack a run (raw output, events, task, outcome) into one archive: a bug report."""
+    from orchestrator.journal import export_run, find_run
+
+    with errors():
+        folder = find_run(runs_folder(config), run_)
+        target = to or Path(f"{folder.name}.tar.gz")
+        export_run(folder, target)
+        typer.echo(str(target))
+
+
+@app.command()
+def resume(
+    run_: RunArgument,
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What to do next.")],
+    kind: Annotated[
+        str | None, typer.Option(help="Class of the work; not the first run's.")
+    ] = None,
+    check: Annotated[
+        str | None, typer.Option(help="Command that verifies the work; default: as before.")
+    ] = None,
+    output: OutputOption = OutputForm.TEXT,
+    config: ConfigOption = None,
+) -> None:
+    """Go on in the agent's own session, as a new run: same workspace, agent, access and limits."""
+    from dataclasses import replace
+
+    from orchestrator.journal import find_run
+    from orchestrator.supervisor import Supervisor
+    from orchestrator.task import parse_flags
+
+    with errors():
+        loaded = configured(config)
+        folder = find_run(loaded.state / "runs", run_)
+        task, continued = Supervisor(loaded).resumed(folder, prompt)
+        flags = {name: text for name, text in (("kind", kind), ("check", check)) if text}
+        if flags:
+            flagged = parse_flags({"prompt": "-", **flags}, folder=Path.cwd())
+            task = replace(task, **{name: getattr(flagged, name) for name in flags})
+        run_and_leave(loaded, task, continued, output)
