@@ -166,6 +166,7 @@ class Changes(_Plain):
     diff: str | None = None
     truncated: bool = False
     commit: str | None = None
+    branch: str | None = None
 
 
 @_plain

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -17,16 +18,16 @@ from orchestrator.cli.frame import (
     configured,
     errors,
     fail,
-    say,
     status,
 )
-from orchestrator.cli.showing import print_outcome, printer
+from orchestrator.cli.showing import print_outcome, showing
 
 if TYPE_CHECKING:
     from anyio import CancelScope
     from anyio.abc import TaskStatus
 
     from orchestrator.config import Config
+    from orchestrator.console.state import Board
     from orchestrator.events import Event, Outcome
     from orchestrator.supervisor import Continued, Supervisor
     from orchestrator.task import Task
@@ -120,14 +121,14 @@ def run_and_leave(
     from orchestrator.telemetry import log_to_stderr
 
     log_to_stderr()
-    outcome = anyio.run(_supervise, config, task, continued, output)
-    print_outcome(outcome, output, config)
+    outcome, board = anyio.run(_supervise, config, task, continued, output)
+    print_outcome(outcome, output, config, board)
     raise typer.Exit(status(outcome))
 
 
 async def _supervise(
     config: Config, task: Task, continued: Continued | None, output: OutputForm
-) -> Outcome:
+) -> tuple[Outcome, Board]:
     import anyio
 
     from orchestrator.errors import lone_error
@@ -136,13 +137,20 @@ async def _supervise(
 
     gc.enable()
     outcome = Outcome(status="interrupted")  # stays so if the second Ctrl-C ends it all at once
-    with lone_error():
+    with lone_error(), showing(output, [task.id]) as show:
         async with anyio.create_task_group() as group, Supervisor(config) as supervisor:
-            await group.start(_interrupts, supervisor, group.cancel_scope)
-            show = _or_stop(printer(output), supervisor)
-            outcome = await supervisor.run(task, show, continued=continued)
+            await group.start(_interrupts, supervisor, group.cancel_scope, show.say)
+            group.start_soon(show.animate, partial(_gone, supervisor))
+            group.start_soon(show.suspend)
+            outcome = await supervisor.run(
+                task, _or_stop(show.event, supervisor), continued=continued
+            )
             group.cancel_scope.cancel()
-    return outcome
+    return outcome, show.board
+
+
+def _gone(supervisor: Supervisor, error: OSError) -> None:
+    supervisor.interrupt(f"the output cannot be written: {error.strerror}")
 
 
 def _or_stop(show: Callable[[Event], None], supervisor: Supervisor) -> Callable[[Event], None]:
@@ -158,13 +166,17 @@ def _or_stop(show: Callable[[Event], None], supervisor: Supervisor) -> Callable[
                 show(event)
         except OSError as error:
             failed = True
-            supervisor.interrupt(f"the output cannot be written: {error.strerror}")
+            _gone(supervisor, error)
 
     return show_or_stop
 
 
 async def _interrupts(
-    supervisor: Supervisor, scope: CancelScope, *, task_status: TaskStatus[None]
+    supervisor: Supervisor,
+    scope: CancelScope,
+    tell: Callable[[str], None],
+    *,
+    task_status: TaskStatus[None],
 ) -> None:
     """The first Ctrl-C (or SIGTERM) stops the agent cleanly, the second one at once."""
     import signal
@@ -174,7 +186,7 @@ async def _interrupts(
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
         task_status.started()
         async for _ in received:
-            say("stopping the agent; once more to stop at once")
+            tell("stopping the agent; once more to stop at once")
             supervisor.interrupt()
             break
         async for _ in received:
