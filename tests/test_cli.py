@@ -216,7 +216,7 @@ def test_runs_are_listed_shown_tailed_and_exported(place: Path) -> None:
     run_id = listed.stdout.splitlines()[1].split()[0]
     assert "succeeded" in listed.stdout
     shown = call(place, "runs", "show", run_id[-8:])
-    for text in ("asked: do it", "  hello", "changed: a.txt", "terminal event: end_turn"):
+    for text in ("asked      do it", "says      hello", "a.txt  +1 -1", "terminal event: end_turn"):
         assert text in shown.stdout
     tailed = call(place, "runs", "tail", "last", "-o", "jsonl")
     assert json.loads(tailed.stdout.splitlines()[-1])["type"] == "run.finished"

@@ -75,9 +75,9 @@ def summary_lines(
         rows.append(("workspace", workspace))
     if outcome.run_id:
         rows.append(("run", outcome.run_id))
-    if not told:
+    if outcome.ok or not told:
         rows.extend(("next", command) for command in following([outcome]))
-    elif outcome.session_id and outcome.run_id and not outcome.ok:
+    elif outcome.session_id and outcome.run_id:
         rows.append(("next", f'orchestrate runs resume {_short(outcome.run_id)} -p "..."'))
     styles: dict[str, Style] = {"outcome": style_of(outcome), "cause": "bad", "next": "bold"}
     return [
