@@ -24,19 +24,11 @@ from platformdirs import user_config_path, user_data_path, user_state_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.adapter import About, Adapter, Agent
+from orchestrator.document import SIZE_LIMIT, EnvName, HttpUrl, Text, described, parts
 from orchestrator.errors import ConfigError, shown
 from orchestrator.events import Tier
 from orchestrator.server import ModelServer
-from orchestrator.task import (
-    SIZE_LIMIT,
-    EnvName,
-    HttpUrl,
-    Limits,
-    LimitsModel,
-    Text,
-    described,
-    parts,
-)
+from orchestrator.task import Limits, LimitsModel
 
 FILE = "orchestrate.toml"
 
