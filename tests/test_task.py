@@ -278,7 +278,10 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a list": ("- a", "1:1: found a list; a task file is a mapping such as `prompt: TEXT`"),
     "no prompt": ("\nkind: fix", "2:1: prompt: required, but not there"),
     "an empty prompt": ("prompt: ''", "1:9: prompt: found ''; allowed: a text that is not empty"),
-    "a prompt of nothing": ("prompt:", "1:8: prompt: required, but not there (or a list of `tasks`)"),
+    "a prompt of nothing": (
+        "prompt:",
+        "1:8: prompt: required, but not there (or a list of `tasks`)",
+    ),
     "a number for a text": (
         "prompt: 5",
         "1:9: prompt: found the number 5; allowed: a text (put it in quotes)",
