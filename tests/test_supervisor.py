@@ -109,7 +109,7 @@ async def test_a_run_that_says_it_is_done_and_changed_a_file_succeeded(
             event for event in events if (event.run_id or event.job_id) == journal.name
         ]
     assert len({event.job_id for event in events}) == 1
-    assert isinstance(recorded[-1].update, JobFinished)
+    assert isinstance(events[-1].update, JobFinished)
     assert read_outcome(folder) == outcome
     assert read_record(folder).task.prompt == "p"
 
