@@ -23,7 +23,7 @@ from orchestrator.route import Route, choose
 from orchestrator.run.attempt import Control, Plan, Reaper, new_run_id, perform, until
 from orchestrator.run.recorder import Publish
 from orchestrator.task import DEFAULT_LIMITS, Task
-from orchestrator.workspace import make_scratch
+from orchestrator.workspace.snapshot import make_scratch
 
 if TYPE_CHECKING:
     from orchestrator.testing.script import Script
