@@ -80,7 +80,7 @@ def printer(output: OutputForm) -> Callable[[Event], None]:
 def _shower(output: OutputForm) -> Callable[[Event, Board], None]:
     """What is done with an event, and the board before it."""
     from orchestrator.console.state import titled
-    from orchestrator.console.told import told
+    from orchestrator.console.told import task_told, told
     from orchestrator.events import encode
 
     def jsonl(event: Event, _: Board) -> None:
@@ -88,8 +88,10 @@ def _shower(output: OutputForm) -> Callable[[Event, Board], None]:
         sys.stdout.buffer.flush()
 
     def text(event: Event, before: Board) -> None:
-        if (line := told(titled(before, event))) is not None:
-            say(_named(line, event) if len(before.rows) > 1 else line)
+        many = len(before.rows) > 1
+        line = (many and task_told(event)) or told(titled(before, event))
+        if line is not None:
+            say(_named(line, event) if many else line)
 
     match output:
         case OutputForm.JSONL:

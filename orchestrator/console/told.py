@@ -18,6 +18,8 @@ from orchestrator.events import (
     Retry,
     RunStarted,
     Stall,
+    TaskFinished,
+    TaskStarted,
     ToolCall,
 )
 
@@ -68,6 +70,18 @@ def _tool_call(call: ToolCall) -> str | None:
             code = "" if call.exit_code is None else f" (exit {call.exit_code})"
             what = call.title or call.output or call.id
             return f"  failed{code}: {one_line(what)}"
+        case _:
+            return None
+
+
+def task_told(event: Event) -> str | None:
+    """What is told besides where there are many tasks: that one begins, and how it ended."""
+    match event.update:
+        case TaskStarted():
+            return "started"
+        case TaskFinished(outcome=outcome):
+            why = f": {one_line(outcome.error.text, 300)}" if outcome.error else ""
+            return f"{outcome.status}{why}"
         case _:
             return None
 

@@ -173,6 +173,10 @@ class Window:
         self.screen.resize(lines, columns)
 
 
+def hidden(window: Window) -> bool:
+    return window.screen.cursor.hidden
+
+
 def draw(live: Live, now: Board, above: list[str], columns: int, lines: int) -> list[str]:
     made = [
         painted(line, colour=True)
@@ -188,6 +192,7 @@ def draw(live: Live, now: Board, above: list[str], columns: int, lines: int) -> 
 def test_a_frame_is_drawn_over_the_one_before_and_what_stays_scrolls_above():
     window = Window(80, 10)
     live = Live(window.write)
+    expected: list[str] = []
     for number in range(30):
         expected = draw(live, running(number % 3 + 1), [f"line {number}"], 80, 10)
     lines = window.lines()
@@ -211,7 +216,7 @@ def test_a_window_made_narrower_finds_the_whole_frame_from_where_the_cursor_rest
     window = Window(80, 10)
     live = Live(window.write)
     live.draw(["a" * 79, "b" * 79], [], (80, 10))
-    # What a terminal does that wraps anew: each line becomes two, the cursor stays with its character.
+    # What a terminal does that wraps anew: each line becomes two, the cursor stays where it was.
     window.screen.erase_in_display(2)
     window.resize(40, 10)
     window.stream.feed(f"\x1b[2;1H{'a' * 40}\r\n{'a' * 39}\r\n{'b' * 40}\r\n{'b' * 39}\x1b[2;1H")
@@ -232,9 +237,9 @@ def test_closing_leaves_what_stays_and_a_cursor_that_is_seen():
     window = Window(80, 10)
     live = Live(window.write)
     draw(live, running(2), ["one"], 80, 10)
-    assert window.screen.cursor.hidden
+    assert hidden(window)
     live.close(["two"])
-    assert not window.screen.cursor.hidden
+    assert not hidden(window)
     assert [line for line in window.lines() if line] == ["$ orchestrate run", "one", "two"]
     assert (window.screen.cursor.x, window.screen.cursor.y) == (0, 3)
     assert pyte.modes.DECAWM in window.screen.mode

@@ -5,10 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.console.state import Board, Row, board, fold, titled
+from orchestrator.events import Changes as Changed
 from orchestrator.events import (
     Check,
     Event,
     JobFinished,
+    JobOutcome,
     Message,
     MessageDelta,
     Notice,
@@ -28,7 +30,6 @@ from orchestrator.events import (
     Usage,
     WorkspaceChanged,
 )
-from orchestrator.events import Changes as Changed
 from tests import strategies
 from tests.console.words import TEXT, at
 
@@ -160,5 +161,5 @@ def test_an_announced_task_ends_only_when_it_says_so():
 
 
 def test_a_job_ends_with_its_outcome():
-    outcome = Outcome(status="failed")
+    outcome = JobOutcome(status="failed")
     assert after(at(0, JobFinished(outcome=outcome), run=None)).outcome is outcome

@@ -13,6 +13,7 @@ from orchestrator.events import (
     Error,
     Event,
     JobFinished,
+    JobOutcome,
     Limit,
     Message,
     Notice,
@@ -273,7 +274,7 @@ def test_a_job_is_told_by_its_tasks():
     shown = told(
         at(0, TaskStarted(id="fix"), "fix", run=None),
         at(1, TaskFinished(outcome=Outcome(status="succeeded")), "fix", run=None),
-        at(2, JobFinished(outcome=Outcome(status="succeeded")), "fix", run=None),
+        at(2, JobFinished(outcome=JobOutcome(status="succeeded")), "fix", run=None),
     )
     assert "task      fix: fix begins" in shown
     assert "task      fix: ended: succeeded" in shown

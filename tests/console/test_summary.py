@@ -1,6 +1,6 @@
 """How it ended, in plain words: a single task in rows, a job as a table."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -149,7 +149,7 @@ def shown_job(*rows: Row, width: int | None = None, outcome: Outcome | None = No
     return job_summary(Board(rows={row.id: row for row in rows}, outcome=outcome), width=width)
 
 
-GOOD = {
+GOOD: dict[str, Any] = {
     "verified": True,
     "usage": Usage(input_tokens=12_000, output_tokens=345, cost_usd=0.0123),
     "changes": Changes(files=["a", "b"], insertions=3, deletions=1, branch="orchestrate/x/fix-1"),

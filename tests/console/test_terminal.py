@@ -1,4 +1,4 @@
-"""A run on a real terminal (a pty): drawn while it lasts, left as it was found, never in the way."""
+"""A run on a real terminal (a pty): drawn while it lasts, left as it was found."""
 
 import fcntl
 import os
@@ -79,15 +79,13 @@ def opened(columns: int = 80, lines: int = 24) -> Iterator[Tty]:
 @contextmanager
 def started(tty: Tty, place: Path, *argv: str, **env: str) -> Iterator["subprocess.Popen[bytes]"]:
     """A process with the pty as its controlling terminal."""
+    # The first terminal that the leader of a new session opens is the one that controls it.
+    script = 'exec "$@" <"$0" >"$0" 2>&1'
     process = subprocess.Popen(
-        argv,
+        ["/bin/sh", "-c", script, os.ttyname(tty.slave), *argv],
         cwd=place,
         env={**environment(place), "TERM": "xterm-256color", **env},
-        stdin=tty.slave,
-        stdout=tty.slave,
-        stderr=tty.slave,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     try:
         yield process
@@ -216,19 +214,22 @@ async def test_a_thousand_events_a_second_are_drawn_eight_times_a_second():
 
 
 def test_a_terminal_that_was_stopped_does_not_hold_up_the_run():
-    with opened() as tty, os.fdopen(os.dup(tty.slave), "w") as stream:
-        with terminal(stream, ["fix"]) as shown:
-            tty.type(b"\x13")  # Ctrl-S
-            for number in range(2_000):
-                shown.event(at(0, Notice(text=f"note {number}")))
-                shown.draw()  # would block for ever
-            tty.read(0.1)
-            assert b"note" not in tty.seen
-            tty.type(b"\x11")
-            tty.until(lambda: bool(select.select([], [tty.slave], [], 0)[1]))
-            shown._above = shown._above[-20:]  # what a pty holds without a reader
-            shown.draw()
-            tty.until(lambda: b"note 1999" in tty.seen)
+    with (
+        opened() as tty,
+        os.fdopen(os.dup(tty.slave), "w") as stream,
+        terminal(stream, ["fix"]) as shown,
+    ):
+        tty.type(b"\x13")  # Ctrl-S
+        for number in range(2_000):
+            shown.event(at(0, Notice(text=f"note {number}")))
+            shown.draw()  # would block for ever
+        tty.read(0.1)
+        assert b"note" not in tty.seen
+        tty.type(b"\x11")
+        tty.until(lambda: bool(select.select([], [tty.slave], [], 0)[1]))
+        shown._above = shown._above[-20:]  # what a pty holds without a reader
+        shown.draw()
+        tty.until(lambda: b"note 1999" in tty.seen)
 
 
 async def test_a_terminal_that_is_gone_is_told_to_the_run():

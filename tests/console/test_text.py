@@ -1,4 +1,4 @@
-"""Text for a person: nothing hostile, one line where one is meant, cells counted as terminals do."""
+"""Text for a person: nothing hostile, one line where one is meant, cells as terminals count."""
 
 import pytest
 from hypothesis import given
