@@ -136,7 +136,7 @@ def _above(before: Board, after: Board, event: Event, width: int) -> list[Line]:
         parts = [part for line in whole for part in wrapped(f"{name}{line}", width)]
         lines.extend((Span(part, tone(event)),) for part in parts)
     if many:
-        lines.extend(ended(row) for row in _newly_ended(before, after))
+        lines.extend(line for row in _newly_ended(before, after) for line in ended(row, width))
     return lines
 
 

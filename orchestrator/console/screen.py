@@ -17,6 +17,7 @@ from orchestrator.console.text import (
     clock,
     dollars,
     fit,
+    one_line,
     padded,
     short_tokens,
 )
@@ -114,7 +115,8 @@ def _figures(usage: Usage | None) -> str:
     if usage is None:
         return ""
     cost = "cost unknown" if usage.cost_usd is None else dollars(usage.cost_usd)
-    return f"{short_tokens(usage)} tokens  {cost}"
+    count = short_tokens(usage)
+    return f"{f'{count} tokens' if count != 'unknown' else 'tokens unknown'}  {cost}"
 
 
 def _spread(left: Sequence[Span], right: Sequence[Span], columns: int) -> Line:
@@ -157,11 +159,11 @@ def total(rows: Iterable[Row]) -> Usage | None:
     return result
 
 
-def ended(row: Row) -> Line:
-    """A finished task in a line, for above the moving part."""
+def ended(row: Row, columns: int) -> list[Line]:
+    """A finished task for above the moving part: how it ended, and the cause if it did not well."""
     outcome = row.outcome
     if outcome is None:
-        return ()
+        return []
     mark = "✓" if outcome.ok else "-" if outcome.status == "skipped" else "✗"
     style = style_of(outcome)
     facts = [
@@ -171,12 +173,11 @@ def ended(row: Row) -> Line:
         changed(outcome.changes),
     ]
     told = "".join(f"  {fit(fact, 60)}" for fact in facts if fact)
-    why = f": {fit(outcome.error.text, 200)}" if outcome.error and not outcome.ok else ""
-    return (
-        Span(f"{mark} {fit(row.id, 2 * _NAME)}: ", style),
-        Span(f"{outcome.status}{verdict(outcome.verified)}{why}", style),
-        Span(told, "dim"),
-    )
+    how = f"{mark} {fit(row.id, 2 * _NAME)}: {outcome.status}{verdict(outcome.verified)}"
+    lines: list[Line] = [(Span(how, style), Span(told, "dim"))]
+    if outcome.error is not None and not outcome.ok:
+        lines.append((Span(f"    {one_line(outcome.error.text, columns)}"),))
+    return [cut(line, columns) for line in lines]
 
 
 def verdict(verified: bool | None) -> str:

@@ -152,8 +152,9 @@ def job_summary(board: Board, *, width: int | None = None, colour: bool = False)
     lines = _table(rows)
     if width is not None and any(length(line) > width for line in lines):
         lines = [line for row in rows for line in _paragraph(row, width)]
-    parts = [lines, [_all(board, rows)], *(_problem(row, width) for row in _troubled(rows))]
-    if commands := following([row.outcome for row in _leaves(rows) if row.outcome]):
+    parts = [lines, _all(board, rows, width), *(_problem(row, width) for row in _troubled(rows))]
+    good = [row.outcome for row in _leaves(rows) if row.outcome and row.outcome.ok]
+    if commands := following(good):
         parts.append(
             [line for one in commands for line in _named(f"{'next':<{_NAME}} ", one, "bold", None)]
         )
@@ -217,7 +218,7 @@ def _paragraph(row: Row, width: int) -> list[Line]:
     facts = [
         f"{'verified' if verified == 'yes' else 'check failed'}" if verified != "-" else "",
         f"{agent} {model}" if agent != "-" else "",
-        f"{used} tokens" if used != "-" else "",
+        _counted(used),
         f"cost {spent}" if spent != "-" else "",
         time if time != "-" else "",
         f"{changes} files" if changes != "-" else "",
@@ -232,8 +233,14 @@ def _paragraph(row: Row, width: int) -> list[Line]:
     return [tuple(line) for line in lines]
 
 
-def _all(board: Board, rows: Sequence[Row]) -> Line:
-    """One line for all tasks."""
+def _counted(used: str) -> str:
+    if used == "-":
+        return ""
+    return "tokens unknown" if used == "unknown" else f"{used} tokens"
+
+
+def _all(board: Board, rows: Sequence[Row], width: int | None) -> list[Line]:
+    """One line for all tasks, or as many as a narrow window makes of it."""
     counted = Counter(map(standing, rows))
     good = counted["succeeded"] == len(rows)
     words = f"{counted['succeeded']} of {len(rows)} tasks succeeded"
@@ -245,10 +252,11 @@ def _all(board: Board, rows: Sequence[Row]) -> Line:
     facts = [f"{short_tokens(total(rows))} tokens", f"cost {_sum(rows)}"]
     if seconds is not None:
         facts.append(clock(seconds, tenths=True))
-    return (
-        Span(f"{words}{others}", "good" if good else "bad"),
-        Span("".join(f"  {fact}" for fact in facts), "dim"),
-    )
+    counts = Span(f"{words}{others}", "good" if good else "bad")
+    line = (counts, Span("".join(f"  {fact}" for fact in facts), "dim"))
+    if width is None or length(line) <= width:
+        return [line]
+    return [(counts,), *((Span(f"  {fact}", "dim"),) for fact in facts)]
 
 
 def _sum(rows: Sequence[Row]) -> str:
@@ -274,12 +282,16 @@ def _problem(row: Row, width: int | None) -> list[Line]:
     told = [("", name, style)]
     why: list[tuple[str, str]] = _why(row.outcome)
     told.extend((what, text, "plain") for what, text in why)
-    if row.outcome.run_id:
-        told.append(("look", f"orchestrate runs show {_short(row.outcome.run_id)}", "plain"))
+    told.extend(("look", command, "plain") for command in following([row.outcome]))
     return [
         line
         for what, text, style in told
-        for line in _named(f"  {what:<{_NAME - 2}} " if what else "", text, style, width)
+        for line in _named(
+            f"  {what:<{_NAME - 2}} " if what else "",
+            text,
+            style,
+            None if what == "look" else width,  # a command is copied whole
+        )
     ]
 
 

@@ -16,6 +16,7 @@ from orchestrator.events import (
     Permission,
     ProcessReaped,
     Retry,
+    RouteEscalated,
     RunStarted,
     Stall,
     TaskFinished,
@@ -43,6 +44,8 @@ def told(event: Event) -> str | None:
             return f"  retry{tries(attempt, of)}: {one_line(reason)}"
         case Error(kind=kind, text=text):
             return f"  error ({kind}): {one_line(text, 300)}"
+        case RouteEscalated(from_agent=one, to_agent=other, why=why):
+            return f"  moves on from {one_line(one)} to {one_line(other)}: {one_line(why)}"
         case Stall(seconds=seconds):
             return f"  stalled: no sign of life for {seconds:g} s"
         case Limit(limit=limit, value=value):
@@ -93,7 +96,9 @@ def tone(event: Event) -> Style:
             return "bold"
         case Error() | Stall() | Limit() | Check(passed=False):
             return "bad"
-        case Permission() | Retry() | ProcessReaped() | ToolCall(status="failed"):
+        case (
+            RouteEscalated() | Permission() | Retry() | ProcessReaped() | ToolCall(status="failed")
+        ):
             return "doubtful"
         case Check(passed=True):
             return "good"
@@ -106,8 +111,8 @@ def tone(event: Event) -> Style:
 def stays(event: Event) -> bool:
     """Whether it is told although many tasks run at once: a person will want to know."""
     match event.update:
-        case Error() | Stall() | Limit() | Check(passed=False) | Permission(status="denied"):
-            return True
+        case Stall() | Limit() | Permission(status="denied") | RouteEscalated():
+            return True  # an error or a failed check is told with how the task ended
         case ProcessReaped(survivors=survivors):
             return survivors > 0
         case _:

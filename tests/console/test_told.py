@@ -16,6 +16,7 @@ from orchestrator.events import (
     Permission,
     ProcessReaped,
     Retry,
+    RouteEscalated,
     RunStarted,
     Stall,
     ToolCall,
@@ -75,6 +76,7 @@ def test_no_event_steers_the_terminal(one):
         ),
         (Check(command="pytest -q", passed=True), "  check passed: pytest -q"),
         (Check(command="pytest -q", passed=False), "  check FAILED: pytest -q"),
+        (RouteEscalated(from_agent="a", to_agent="b", why="w"), "  moves on from a to b: w"),
         (TurnStarted(), None),
         (Usage(input_tokens=1), None),
     ],
@@ -89,12 +91,13 @@ def test_a_run_without_an_agent_is_named_by_its_adapter():
 
 
 def test_of_many_tasks_only_what_a_person_must_know_stays():
-    assert stays(event(Error(kind="unknown", text="x")))
     assert stays(event(Permission(id="p", status="denied")))
-    assert stays(event(Check(command="c", passed=False)))
+    assert stays(event(Stall(budget="b", seconds=1.0, action="stop")))
+    assert stays(event(RouteEscalated(from_agent="a", to_agent="b", why="w")))
     assert stays(event(ProcessReaped(survivors=1)))
     for update in (
-        Check(command="c", passed=True),
+        Check(command="c", passed=False),
+        Error(kind="unknown", text="x"),
         ProcessReaped(survivors=0),
         Message(text="x"),
         ToolCall(id="a", status="in_progress", title="ls"),
