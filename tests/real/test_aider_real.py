@@ -20,9 +20,10 @@ from orchestrator.events import Event, ProcessReaped, ToolCall
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Task
 from orchestrator.testing import model_server
+from tests.real.access import CHANGES
 from tests.real.alone import names_looked_up
 from tests.real.keys import LOOK, no_planted_key_arrives, the_own_key_arrives
-from tests.real.scene import fingerprint, placed, play
+from tests.real.scene import changed, fingerprint, placed, play
 
 pytestmark = [pytest.mark.real, pytest.mark.anyio]
 
@@ -82,23 +83,32 @@ async def test_under_read_no_file_changes_though_the_model_tries(
     task = {"access": "read", "files": ("hello.py",), "prompt": "/run touch made"}
     played = await play(adapter, [FIX, new], tmp_path, task=task, model=MODEL, **options(*args))
     assert played.requests
-    assert fingerprint(work) == before
+    assert not (left := changed(work, before)), left
     assert played.outcome.status == ("denied" if args else "succeeded")
 
 
 async def test_under_read_a_test_command_cannot_write_either(tmp_path: Path) -> None:
     work, _ = placed(tmp_path)
     before = fingerprint(work)
-    flags = (
-        "--test",
-        "--test-cmd",
-        "echo x > new.txt; rm hello.py; git commit -qm x --allow-empty",
-    )
+    flags = ("--test", "--test-cmd", "; ".join(CHANGES))
     played = await play(
         adapter, [FIX], tmp_path, task={"access": "read"}, model=MODEL, **options(*flags)
     )
-    assert [one for one in played.events if isinstance(one.update, ToolCall)], played.outcome
-    assert fingerprint(work) == before
+    (refused,) = (call for call in map(output_of, played.events) if call)
+    assert "changing permissions of 'hello.py': Operation not permitted" in refused
+    assert not (left := changed(work, before)), left
+
+
+def output_of(event: Event) -> str | None:
+    return event.update.output if isinstance(event.update, ToolCall) else None
+
+
+async def test_under_edit_the_same_commands_change_files(tmp_path: Path) -> None:
+    flags = options("--test", "--test-cmd", "; ".join(CHANGES))
+    turns = [{"text": "I cannot repair that."}]
+    played = await play(adapter, turns, tmp_path, task={"kind": "fix"}, model=MODEL, **flags)
+    assert played.outcome.changes is not None
+    assert "hello.py" in played.outcome.changes.files
 
 
 async def test_a_planted_cloud_key_never_reaches_a_local_server(tmp_path: Path) -> None:
