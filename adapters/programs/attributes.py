@@ -33,7 +33,7 @@ class _Machine:
     calls: tuple[int, ...]
 
 
-# The same number everywhere: fchmodat2, setxattrat, removexattrat, file_setattr. And io_uring_setup:
+# The same number everywhere: fchmodat2, setxattrat, removexattrat, file_setattr, io_uring_setup:
 # what goes through such a ring passes by every filter, and it can set extended attributes.
 _NEWER = (452, 463, 466, 469, 425)
 _MACHINES: Mapping[str, _Machine] = {
@@ -80,12 +80,13 @@ def keep_attributes() -> str | None:
     header = ctypes.create_string_buffer(struct.pack("@HP", length, ctypes.addressof(kept)))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, header, 0, 0) != 0:
-        return f"modes and times of files are not held: seccomp refused: {os.strerror(ctypes.get_errno())}"
+        why = os.strerror(ctypes.get_errno())
+        return f"modes and times of files are not held: seccomp refused: {why}"
     return _probe()
 
 
 def _program(machine: _Machine) -> Iterator[bytes]:
-    """The filter. Calls by another machine's table (32 bits) are all denied: it has other numbers."""
+    """The filter. Calls of 32-bit programs are all denied: they go by other numbers."""
     yield _step(_LOAD, _ARCH)
     yield from _unless(machine.arch, _DENY)
     yield _step(_LOAD, _NUMBER)
