@@ -158,7 +158,10 @@ class Considered(_Plain):
 
 @_plain
 class Changes(_Plain):
-    """What changed in a work tree. `diff` is unified, cut at a limit (`truncated`)."""
+    """What changed in a work tree. `diff` is unified, cut at a limit (`truncated`).
+
+    `commit` holds the changes on `branch`, where the run had a work tree of its own.
+    """
 
     files: list[str]
     insertions: int
@@ -166,6 +169,7 @@ class Changes(_Plain):
     diff: str | None = None
     truncated: bool = False
     commit: str | None = None
+    branch: str | None = None
 
 
 @_plain

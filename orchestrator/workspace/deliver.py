@@ -1,0 +1,74 @@
+"""Bringing the work of runs into the user's own files, as uncommitted changes: all or nothing.
+
+Merged from objects alone; the user's files are written only when that gave no conflict, and their
+index, HEAD and branches not at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.process import Reaper
+from orchestrator.workspace.git import Git, GitError
+from orchestrator.workspace.repository import Repository, copied_index, head, view
+from orchestrator.workspace.worktree import commit, merge_trees, merged
+
+
+class NotAppliedError(GitError):
+    """The user's files are not in a state to be changed; nothing was touched."""
+
+
+_FIRST = "Commit or stash your changes, then apply again."
+
+
+async def apply(
+    reaper: Reaper, repository: Repository, trees: Path, *, upon: str, tips: Sequence[str]
+) -> list[str]:
+    """Write what the commits `tips` changed since `upon` into the user's files; the files written.
+
+    Untracked files are left alone, unless they are in the way. Raises NotAppliedError,
+    ConflictError.
+    """
+    async with view(reaper, repository, trees, private=True) as git:
+        own = replace(git, index=copied_index(git, repository))
+        await _refuse_dirty(own, repository)
+        now = await head(git, repository)
+        base = await git.word("rev-parse", f"{upon}^{{tree}}")
+        # Two commits on the same base, whatever the history: what is merged is the work alone.
+        root = await commit(git, base, b"base\n")
+        theirs = await _grafted(git, await merged(git, tips), root)
+        tree = await merge_trees(git, await _grafted(git, now, root), theirs)
+        asked = ("diff-tree", "-r", "-z", "--name-only", "--no-renames", now, tree)
+        files = [os.fsdecode(path) for path in (await git(*asked)).split(b"\0") if path]
+        await _refuse_sparse(own, files)
+        try:
+            await own("read-tree", "-m", "-u", now, tree)
+        except GitError as error:
+            raise NotAppliedError(str(error), hint="Move what is in the way.") from error
+    return files
+
+
+async def _grafted(git: Git, one: str, root: str) -> str:
+    return await commit(git, await git.word("rev-parse", f"{one}^{{tree}}"), b"x\n", root)
+
+
+async def _refuse_dirty(git: Git, repository: Repository) -> None:
+    asked = ("status", "--porcelain=v1", "-z", "--untracked-files=no", "--no-renames")
+    listed = await git(*asked, "--ignore-submodules=dirty")
+    dirty = [os.fsdecode(entry[3:]) for entry in listed.split(b"\0") if entry]
+    if dirty:
+        more = f" and {len(dirty) - 3} more" if len(dirty) > 3 else ""
+        names = f"{', '.join(dirty[:3])}{more}"
+        text = f"{repository.top} has uncommitted changes ({names})"
+        raise NotAppliedError(text, hint=_FIRST)
+
+
+async def _refuse_sparse(git: Git, files: Sequence[str]) -> None:
+    listed = (await git("ls-files", "-t", "-z")).split(b"\0")
+    absent = {os.fsdecode(entry[2:]) for entry in listed if entry.startswith(b"S ")}
+    if hidden := [path for path in files if path in absent]:
+        text = f"{hidden[0]} was changed, which the sparse checkout leaves out"
+        raise NotAppliedError(text, hint="Merge the branch instead, or widen the checkout.")
