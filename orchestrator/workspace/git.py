@@ -171,7 +171,7 @@ async def write_tree(git: Git, *without: str) -> str:
     await put(git, GONE, inside)
     places = (f":(exclude,top,literal){path}" for path in without)
     # Exit 1: something could not be added.
-    await git("add", "-A", "--ignore-errors", "--", ".", *places, accept=(0, 1))
+    await git("add", "-A", "--sparse", "--ignore-errors", "--", ".", *places, accept=(0, 1))
     if inside:
         now = await entries(git, LINK)
         lost = {path: id_ for path, id_ in inside.items() if path not in now}
