@@ -78,6 +78,7 @@ ErrorKind: TypeAlias = Literal[
     "cancelled",
     "interrupted",
     "unroutable",
+    "conflict",
     "skipped",
     # the model server answered with a failure of its own (5xx): `unavailable`
     "server_error",
@@ -90,6 +91,7 @@ ErrorKind: TypeAlias = Literal[
     "no_change",
     "check_failed",
     "invalid_answer",
+    "setup_failed",
     "output_limit",
     "spawn",
     "unknown",

@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 
 from orchestrator.errors import OrchestrateError
+from orchestrator.journal import Tree
 from orchestrator.process import Reaper
 from orchestrator.workspace.git import Git
 from orchestrator.workspace.repository import (
@@ -26,7 +27,6 @@ from orchestrator.workspace.repository import (
 from orchestrator.workspace.submodules import fill, pointers
 from orchestrator.workspace.worktree import (
     Kept,
-    Tree,
     after_setup,
     branch_name,
     copy_along,

@@ -16,11 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 
 from orchestrator.errors import InputError
 from orchestrator.events import Changes
-from orchestrator.journal import make_private
+from orchestrator.journal import Tree, make_private
 from orchestrator.process import Reaper
 from orchestrator.workspace.git import GONE, LINK, Git, GitError, entries, put, write_tree
 from orchestrator.workspace.repository import Repository, view
@@ -39,32 +39,6 @@ class ConflictError(GitError):
     def __init__(self, message: str, files: Sequence[str]) -> None:
         super().__init__(message)
         self.files = tuple(files)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tree:
-    """A run's work tree, as its record holds it: enough to go on with it, or to save it after a
-    crash.
-
-    `repository` is the user's work tree that it was made from, `inside` the sub-folder in both that
-    is the workspace. `start` is the commit it began as; `upon` the one of the user's that the whole
-    line of work stands on. `branch` is where its work goes. `copied` are patterns of files that
-    were taken along and are never committed; `prepared` is the tree that `setup` left, if another.
-    """
-
-    path: Path
-    repository: Path
-    inside: str
-    start: str
-    upon: str
-    branch: str
-    copied: tuple[str, ...] = ()
-    prepared: str | None = None
-
-    @property
-    def workspace(self) -> Path:
-        """Where the agent works."""
-        return self.path / self.inside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +161,8 @@ async def make_tree(git: Git, repository: Repository, tree: Tree) -> None:
                 hint="Commit it, take it along (--include-uncommitted), or set `isolation: none`.",
             )
     except BaseException:
-        await to_thread.run_sync(_wipe, repository, tree)
+        with CancelScope(shield=True):
+            await to_thread.run_sync(_wipe, repository, tree)
         raise
 
 
