@@ -33,6 +33,7 @@ from orchestrator.workspace.worktree import (
     keep,
     make_tree,
     merged,
+    message,
     refuse_taken,
     remove_tree,
     take_uncommitted,
@@ -119,14 +120,6 @@ class Want:
     path: Path | None = None
     upon: str | None = None
 
-    @property
-    def message(self) -> str:
-        """The message of the run's commit."""
-        lines = (line.strip() for line in self.prompt.splitlines())
-        first = next((line for line in lines if line), self.task)
-        subject = first if len(first) <= 72 else f"{first[:69]}..."
-        return f"{subject}\n\nTask: {self.name}/{self.task}\nRun: {self.run_id}\n"
-
 
 @dataclass(kw_only=True)
 class Place:
@@ -212,6 +205,6 @@ async def _made(reaper: Reaper, where: Ground, want: Want) -> Place:
         reaper=reaper,
         repository=repository,
         tree=replace(tree, copied=copied),
-        message=want.message,
+        message=message(want.prompt, want.name, want.task, want.run_id),
         notes=(*where.notes, *notes),
     )

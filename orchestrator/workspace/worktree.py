@@ -63,6 +63,13 @@ def _component(name: str) -> str:
     return fit or "task"
 
 
+def message(prompt: str, name: str, task: str, run_id: str) -> str:
+    """The message of a run's commit."""
+    first = next((line.strip() for line in prompt.splitlines() if line.strip()), task)
+    subject = first if len(first) <= 72 else f"{first[:69]}..."
+    return f"{subject}\n\nTask: {name}/{task}\nRun: {run_id}\n"
+
+
 # --- commits -------------------------------------------------------------------------------------
 
 
@@ -293,8 +300,8 @@ async def keep(
         changes = await compare(git, before, now, patch)
         tip = await _tip(git, tree, before, now, message)
         if tip is not None:
-            await make_branch(git, repository, tree.branch, tip)
-            changes = replace(changes, commit=tip, branch=tree.branch)
+            branch, tip = await _branch_for(git, repository, tree.branch, tip)
+            changes = replace(changes, commit=tip, branch=branch)
     return Kept(changes=changes, notes=notes, complete=complete)
 
 
@@ -383,7 +390,27 @@ async def _agents_head(git: Git, tree: Tree) -> str:
     return text if done.exit == 0 else tree.start
 
 
-async def make_branch(git: Git, repository: Repository, branch: str, tip: str) -> None:
+async def _branch_for(git: Git, repository: Repository, name: str, tip: str) -> tuple[str, str]:
+    """The branch of this work and its commit: one that has the very same files, or a new one."""
+    tree = await git.word("rev-parse", f"{tip}^{{tree}}")
+    for number in range(1, 100):
+        branch = name if number == 1 else f"{name}-{number}"
+        there = await tip_of(git, branch)
+        if there is None:
+            await _make_branch(git, repository, branch, tip)
+            return branch, tip
+        if await git.word("rev-parse", f"{there}^{{tree}}") == tree:
+            return branch, there
+    raise GitError(f"there are a hundred branches {name}")
+
+
+async def tip_of(git: Git, branch: str) -> str | None:
+    """The commit of a branch, or None."""
+    asked = ("rev-parse", "--verify", "-q", f"refs/heads/{branch}^{{commit}}")
+    return await git.word(*asked, accept=(0, 1, 128)) or None
+
+
+async def _make_branch(git: Git, repository: Repository, branch: str, tip: str) -> None:
     """A new branch in the user's repository."""
     for parent in PurePosixPath(branch).parents:
         _refuse_link(repository.common / "refs" / "heads" / parent)
