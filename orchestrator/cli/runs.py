@@ -21,6 +21,7 @@ from orchestrator.cli.frame import (
 )
 from orchestrator.cli.run import run_and_leave
 from orchestrator.cli.showing import line_printer, lively
+from orchestrator.cli.trees import apply, diff, discard, prune
 
 if TYPE_CHECKING:
     from orchestrator.console.story import Asked
@@ -225,3 +226,7 @@ def resume(
             flagged = parse_flags({"prompt": "-", **flags}, folder=Path.cwd())
             task = replace(task, **{name: getattr(flagged, name) for name in flags})
         run_and_leave(loaded, task, continued, output)
+
+
+for command in (diff, apply, discard, prune):
+    app.command()(command)
