@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from orchestrator.cli.completing import agents_there
 from orchestrator.cli.frame import (
     ConfigOption,
     OutputForm,
@@ -49,7 +50,9 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     file: TaskFileArgument = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to do.")] = None,
     check: Annotated[str | None, typer.Option(help="Command that verifies the work.")] = None,
-    agent: Annotated[str | None, typer.Option(help="The agent, by name.")] = None,
+    agent: Annotated[
+        str | None, typer.Option(help="The agent, by name.", autocompletion=agents_there)
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The model, as the agent names it.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Where the model is served.")] = None,
     api_key_env: Annotated[
@@ -85,7 +88,7 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     \b
     orchestrate run task.yaml
     orchestrate run -p "fix the failing test" --check "pytest -q" --agent codex
-    orchestrate run -p "explain this" --agent litellm --model ollama_chat/qwen2.5-coder:32b
+    orchestrate run -p "explain this" --agent litellm --model ollama_chat/qwen3
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     flags = {
         "prompt": prompt,
@@ -110,7 +113,10 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
 def validate(file: Annotated[Path, typer.Argument(metavar="TASK.yaml")]) -> None:
     """Check a task file without running it: every problem with its line and column, else the order
     of its tasks and what each would do.
-    """
+
+    \b
+    orchestrate validate task.yaml
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.cli.planning import planned
 
     with errors():
@@ -125,7 +131,12 @@ def validate(file: Annotated[Path, typer.Argument(metavar="TASK.yaml")]) -> None
 
 
 def schema(name: Annotated[SchemaName, typer.Argument(help="Which one.")]) -> None:
-    """Print the JSON Schema of a task file or of an event."""
+    """Print the JSON Schema of a task file or of an event.
+
+    \b
+    orchestrate schema task > task.schema.json
+    orchestrate schema events
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     import orjson
 
     from orchestrator import events, task

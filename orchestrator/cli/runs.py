@@ -15,6 +15,7 @@ from orchestrator.cli.frame import (
     ConfigOption,
     OutputForm,
     OutputOption,
+    RunArgument,
     configured,
     errors,
     runs_folder,
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Look at recorded runs, and go on from them.")
 
-RunArgument = Annotated[
-    str,
-    typer.Argument(metavar="RUN", help="Run id, a unique part of its end or beginning, or `last`."),
-]
-
 
 @app.command("list")
 def list_(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest last.")] = 20,
     config: ConfigOption = None,
 ) -> None:
-    """List recorded runs: when, how it ended, of which job and task, by which agent, on what."""
+    """List recorded runs: when, how it ended, of which job and task, by which agent, on what.
+
+    \b
+    orchestrate runs list
+    orchestrate runs list -n 100 | grep failed
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.console import one_line, table
     from orchestrator.errors import JournalError
     from orchestrator.journal import list_runs, read_outcome, read_record, running
@@ -166,7 +167,12 @@ def tail(
     output: OutputOption = OutputForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
-    """Follow a run until it ends."""
+    """Follow a run until it ends.
+
+    \b
+    orchestrate runs tail
+    orchestrate runs tail 4f0c2a1b --output jsonl | jq .type
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.journal import find_run, follow_lines
 
     with errors():
@@ -187,7 +193,12 @@ def export(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Pack a run (raw output, events, task, outcome) into one archive: a bug report."""
+    """Pack a run into one archive: raw output, events, task, outcome; a bug report.
+
+    \b
+    orchestrate runs export last
+    orchestrate runs export 4f0c2a1b --to report.tar.gz
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.journal import export_run, find_run
 
     with errors():
@@ -210,7 +221,11 @@ def resume(
     output: OutputOption = OutputForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
-    """Go on in the agent's own session, as a new run: same workspace, agent, access and limits."""
+    """Go on in the agent's own session, as a new run: same workspace, agent, access and limits.
+
+    \b
+    orchestrate runs resume last -p "Now the docs" --kind docs
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from dataclasses import replace
 
     from orchestrator.journal import find_run

@@ -20,10 +20,10 @@ from orchestrator.console.live import Live
 from orchestrator.console.paint import Line, Span, painted
 from orchestrator.console.screen import ended, frame
 from orchestrator.console.state import Board, Row, board, fold, titled
-from orchestrator.console.text import wrapped
+from orchestrator.console.text import one_line, wrapped
 from orchestrator.console.told import stays, told, tone
 from orchestrator.errors import shown
-from orchestrator.events import Event
+from orchestrator.events import Event, Notice
 
 FRAME_S = 0.125
 
@@ -36,14 +36,27 @@ class Terminal:
         self._stream = stream
         self._live = Live(stream.write)
         self._above: list[str] = []
+        self._noticed: set[str] = set()
         self._seen: tuple[Board, int, os.terminal_size] | None = None
         self._open = True
 
     def event(self, event: Event) -> None:
         before, self.board = self.board, fold(self.board, event)
         width = os.get_terminal_size(self._stream.fileno()).columns
-        lines = _above(before, self.board, event, width)
+        lines = [*self._news(event, width), *_above(before, self.board, event, width)]
         self._above.extend(painted(line, colour=True) for line in lines)
+
+    def _news(self, event: Event, width: int) -> list[Line]:
+        """A notice of ours, once, however many tasks have it."""
+        if len(self.board.rows) < 2 or event.source != "supervisor":
+            return []
+        match event.update:
+            case Notice(text=text) if text not in self._noticed:
+                self._noticed.add(text)
+                parts = wrapped(f"note: {one_line(text, 300)}", width)
+                return [(Span(part, "dim"),) for part in parts]
+            case _:
+                return []
 
     def say(self, text: str) -> None:
         """A word of ours, at once."""

@@ -5,7 +5,7 @@ failure; and the next command.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.console.paint import Line, Span, Style, length, painted, style_of
 from orchestrator.console.screen import changed, standing, total
@@ -75,6 +75,8 @@ def summary_lines(
         rows.append(("workspace", workspace))
     if outcome.run_id:
         rows.append(("run", outcome.run_id))
+    if outcome.ok and _branch(outcome):
+        rows.append(("next", f"orchestrate runs diff {_short(outcome.run_id)}"))
     if outcome.ok or not told:
         rows.extend(("next", command) for command in following([outcome]))
     elif outcome.session_id and outcome.run_id:
@@ -149,9 +151,7 @@ def job_summary(board: Board, *, width: int | None = None, colour: bool = False)
     all, the causes and remedies, what next. `width` None: as wide as it must be.
     """
     rows = list(board.rows.values())
-    lines = _table(rows)
-    if width is not None and any(length(line) > width for line in lines):
-        lines = [line for row in rows for line in _paragraph(row, width)]
+    lines = _overview(rows, width)
     parts = [lines, _all(board, rows, width), *(_problem(row, width) for row in _troubled(rows))]
     good = [row.outcome for row in _leaves(rows) if row.outcome and row.outcome.ok]
     if commands := following(good):
@@ -161,6 +161,22 @@ def job_summary(board: Board, *, width: int | None = None, colour: bool = False)
     return "\n\n".join(
         "\n".join(painted(line, colour=colour).rstrip() for line in part) for part in parts
     )
+
+
+def _overview(rows: Sequence[Row], width: int | None) -> list[Line]:
+    """A table if there is room for it; with the branches below it, if not for them."""
+    whole, narrow = _table(rows, len(_HEAD)), _table(rows, len(_HEAD) - 1)
+    if width is None or all(length(line) <= width + 2 for line in whole):
+        return whole
+    if all(length(line) <= width + 2 for line in narrow):
+        return [*narrow, *_branches(rows)]
+    return [line for row in rows for line in _paragraph(row, width)]
+
+
+def _branches(rows: Iterable[Row]) -> list[Line]:
+    made = [(row.id, branch) for row in rows if row.outcome and (branch := _branch(row.outcome))]
+    told = [line for id_, name in made for line in _named(f"{fit(id_, 40)}: ", name, "plain", None)]
+    return [(), *told] if told else []
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -190,17 +206,18 @@ def _dollars(usage: Usage | None) -> str:
     return "unknown" if usage is None or usage.cost_usd is None else dollars(usage.cost_usd)
 
 
-def _table(rows: Iterable[Row]) -> list[Line]:
-    told = [(row, tuple(fit(cell, 60) for cell in _cells(row))) for row in rows]
+def _table(rows: Iterable[Row], columns: int) -> list[Line]:
+    head_of = _HEAD[:columns]
+    told = [(row, tuple(fit(cell, 60) for cell in _cells(row)[:columns])) for row in rows]
     widths = [
-        max(map(cells, column)) for column in zip(_HEAD, *(row for _, row in told), strict=True)
+        max(map(cells, column)) for column in zip(head_of, *(row for _, row in told), strict=True)
     ]
 
     def line(texts: Sequence[str], styles: Sequence[Style]) -> Line:
-        laid = zip(texts, widths, styles, strict=True)
+        laid = zip(texts, widths, styles, strict=False)
         return tuple(Span(f"{padded(text, width)}  ", style) for text, width, style in laid)
 
-    head = line(_HEAD, [_DIM] * len(_HEAD))
+    head = line(head_of, [_DIM] * columns)
     return [head, *(line(texts, _styles(row)) for row, texts in told)]
 
 
@@ -296,6 +313,21 @@ def _problem(row: Row, width: int | None) -> list[Line]:
 
 
 def _leaves(rows: Sequence[Row]) -> list[Row]:
-    """The tasks whose work no other task's holds already."""
-    needed = {id_ for row in rows for id_ in row.needs if row.outcome and row.outcome.ok}
-    return [row for row in rows if row.id not in needed]
+    """The tasks whose branch no other task's branch holds already."""
+    by_id = {row.id: row for row in rows}
+    held: set[str] = set()
+    for row in rows:
+        if row.outcome is not None and row.outcome.ok and _branch(row.outcome):
+            held |= _needed(row, by_id)
+    return [row for row in rows if row.id not in held]
+
+
+def _needed(row: Row, by_id: Mapping[str, Row]) -> set[str]:
+    """All that a task needs, and what that needs."""
+    found: set[str] = set()
+    ahead = list(row.needs)
+    while ahead:
+        if (id_ := ahead.pop()) not in found:
+            found.add(id_)
+            ahead.extend(by_id[id_].needs if id_ in by_id else ())
+    return found

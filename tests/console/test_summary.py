@@ -186,7 +186,7 @@ def test_every_failure_of_a_job_has_its_cause_remedy_and_where_to_look():
         "fix: failed\n"
         "  cause    the check failed\n"
         "  remedy   Look at it.\n"
-        "  look     orchestrate runs show 12345678\n"
+        "  look     orchestrate runs show 12345678"
     ) in shown
     assert "next" not in shown
 
@@ -197,6 +197,21 @@ def test_only_the_last_branches_are_to_be_merged():
     shown = shown_job(row("a", "succeeded", **one), row("b", "succeeded", ("a",), **two))
     assert "git merge two" in shown
     assert "git merge one" not in shown
+
+
+def test_a_window_without_room_for_the_branches_has_them_below_the_table():
+    table = shown_job(row("fix", "succeeded", **GOOD), width=78).split("\n\n")
+    assert table[0].startswith("TASK  OUTCOME    VERIFIED")
+    assert "BRANCH" not in table[0]
+    assert table[1] == "fix: orchestrate/x/fix-1"
+
+
+def test_a_branch_is_to_be_merged_though_later_tasks_changed_nothing():
+    one = {**GOOD, "changes": Changes(files=["a"], insertions=1, deletions=0, branch="one")}
+    shown = shown_job(
+        row("a", "succeeded", **one), row("b", "succeeded", ("a",)), row("c", "failed", ("b", "x"))
+    )
+    assert "git merge one" in shown
 
 
 def test_the_work_of_a_task_that_failed_can_be_looked_at():
