@@ -24,11 +24,14 @@ def said(text: str) -> dict[str, object]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder to work in, with a git repository and nothing of the user's around it."""
+    """A folder to work in: a git repository with a commit, and nothing of the user's around it."""
     work = tmp_path / "work"
     work.mkdir()
     subprocess.run(["git", "init", "-q"], cwd=work, check=True)
     (work / "a.txt").write_text("one\n")
+    identity = ("-c", "user.name=example", "-c", "user.email=example@example.invalid")
+    for argv in (("add", "a.txt"), (*identity, "commit", "-qm", "first")):
+        subprocess.run(["git", *argv], cwd=work, check=True)
     return work
 
 
@@ -380,9 +383,9 @@ def test_several_tasks_are_told_by_name_and_the_worst_decides_the_exit_status(pl
     for line in ("locate: started", "locate: here", "locate: succeeded", "fix: check FAILED"):
         assert line in done.stderr
     assert "review: skipped: it needs 'fix', which did not succeed (failed)" in done.stderr
-    assert "outcome    failed" in done.stdout
+    assert "1 of 3 tasks succeeded, 1 failed, 1 skipped" in done.stdout
     assert re.search(r"^review +skipped ", done.stdout, re.MULTILINE)
-    assert "fix: the check `test -e gone` exited 1" in done.stdout
+    assert "fix: failed\n  cause    the check `test -e gone` exited 1" in done.stdout
     listed = call(place, "runs", "list").stdout
     job = re.search(r" failed +(\S{8}) +fix ", listed)
     assert job is not None
