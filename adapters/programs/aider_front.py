@@ -25,7 +25,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from pathlib import Path
@@ -198,26 +198,28 @@ class Run:
         # One at least: it stops what other libraries have started, too.
         for shell in self.shells.values() or (Shell(cwd="/", env={}, timeout_s=0, writable=None),):
             shell.stop()
-        if open_call is not None:
-            self.lines.say(open_call[0], id=open_call[1], status="failed", problem=status)
         if self.scratch is not None:
             shutil.rmtree(self.scratch, ignore_errors=True)
-        self.lines.say(
-            "result",
-            status=status,
-            exit_code=code,
-            session_id=self.session_id,
-            turns=self.turns,
-            model_calls=self.calls,
-            edits=self.edits,
-            **fields,
-        )
+        with suppress(OSError):  # no room for it, or nobody reads: end all the same
+            if open_call is not None:
+                self.lines.say(open_call[0], id=open_call[1], status="failed", problem=status)
+            self.lines.say(
+                "result",
+                status=status,
+                exit_code=code,
+                session_id=self.session_id,
+                turns=self.turns,
+                model_calls=self.calls,
+                edits=self.edits,
+                **fields,
+            )
         sys.stderr.flush()
         os._exit(code)
 
     def fail(self, stop: Stop) -> NoReturn:
         """The cause, then the end."""
-        self.lines.say("error", text=stop.text, **stop.said)
+        with suppress(OSError):  # the same
+            self.lines.say("error", text=stop.text, **stop.said)
         self.end(stop.code, stop.ended)
 
 
