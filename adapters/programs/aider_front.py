@@ -161,6 +161,7 @@ class Run:
         self.testing = False
         self.linting = False
         self.asking = threading.local()
+        self.asked: object = None
 
     def blame(self, kind: str, text: str, ended: str = "error") -> None:
         """Remembers why this is no success. The first reason counts; aider may go on."""
@@ -444,6 +445,15 @@ def _parser(original: Callable[..., object], run: Run) -> Callable[..., object]:
             chat_history_file=str(folder / "chat.history.md"),
         )
         parser.error = refuse  # type: ignore[attr-defined]
+        parse = parser.parse_args  # type: ignore[attr-defined]
+
+        def parse_args(*arguments: object, **options: object) -> object:
+            run.asked = parse(*arguments, **options)
+            if getattr(run.asked, "gui", None):
+                refuse("--gui shows a page in a browser: there is nothing to tell as lines")
+            return run.asked
+
+        parser.parse_args = parse_args  # type: ignore[attr-defined]
         return parser
 
     return get_parser
@@ -1110,10 +1120,21 @@ def finish(run: Run, returned: object) -> NoReturn:
     if returned not in {None, 0}:
         text = run.last_complaint or f"aider ended with {returned!r}"
         run.fail(Stop(text, kind=None, retryable=False))
-    if run.settings.prompt is not None and not run.turns:
+    if not run.turns and not run.edits and _left_undone(run):
         text = run.last_complaint or "aider ended before it asked the model"
         run.fail(Stop(text, kind="incomplete"))
     run.end(FINISHED, "finished")
+
+
+def _left_undone(run: Run) -> bool:
+    """Whether something was asked that nobody did: aider ends well all the same."""
+    if run.settings.prompt is not None:
+        return True
+    message = str(getattr(run.asked, "message", None) or "").strip()
+    if message and not message.startswith(("/", "!")):  # those are commands of aider's own
+        return True
+    named = getattr(run.asked, "message_file", None) or getattr(run.asked, "apply", None)
+    return bool(named and run.last_complaint)
 
 
 def main(arguments: Sequence[str]) -> NoReturn:

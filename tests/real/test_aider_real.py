@@ -296,8 +296,10 @@ def test_a_strange_aider_is_told(tmp_path: Path, shim: str, says: str, status: i
         (["--lint", "bad.py"], 0),
         (["--no-such-flag"], 2),
         (["--version"], 0),
+        (["--message-file", "not-there"], 1),
+        (["--gui"], 2),
     ],
-    ids=["map", "lint", "unknown", "version"],
+    ids=["map", "lint", "unknown", "version", "no-message", "gui"],
 )
 def test_flags_without_a_prompt_work_and_end_as_they_should(
     tmp_path: Path, flags: list[str], status: int
