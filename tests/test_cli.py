@@ -356,6 +356,80 @@ def test_a_recording_is_replayed_to_events_with_the_outcome_last(place: Path) ->
     assert "SIGKILL" in json.loads(killed.stdout)["error"]["text"]
 
 
+# --- several tasks
+
+GRAPH = """
+name: demo
+tasks:
+  - {id: locate, kind: search, prompt: Find it}
+  - {id: fix, needs: [locate], prompt: "Fix {{ tasks.locate.text }}", check: "test -e gone"}
+  - {id: review, kind: review, needs: [fix], prompt: "{{ tasks.fix.diff }}"}
+  - {id: other, access: read, prompt: x}
+"""
+
+
+def run_graph(place: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    (place / "graph.yaml").write_text(GRAPH)
+    config = configured(place, said("here"), DONE)
+    return call(place, "run", "graph.yaml", "--config", config, "--agent", "scripted", *flags)
+
+
+def test_several_tasks_are_told_by_name_and_the_worst_decides_the_exit_status(place: Path) -> None:
+    done = run_graph(place)
+    assert done.returncode == 1
+    for line in ("locate: started", "locate: here", "locate: succeeded", "fix: check FAILED"):
+        assert line in done.stderr
+    assert "review: skipped: it needs 'fix', which did not succeed (failed)" in done.stderr
+    assert "outcome    failed" in done.stdout
+    assert re.search(r"^review +skipped ", done.stdout, re.MULTILINE)
+    assert "fix: the check `test -e gone` exited 1" in done.stdout
+    listed = call(place, "runs", "list").stdout
+    job = re.search(r" failed +(\S{8}) +fix ", listed)
+    assert job is not None
+    told = call(place, "runs", "show", job[1]).stdout
+    assert "(demo), started" in told
+    assert re.search(r"^locate +succeeded +[0-9a-f-]{36} ", told, re.MULTILINE)
+    assert re.search(r"^review +skipped +- +it needs 'fix'", told, re.MULTILINE)
+
+
+def test_the_outcome_of_several_tasks_is_one_object_with_all_of_them(place: Path) -> None:
+    done = run_graph(place, "-o", "json", "--concurrency", "1")
+    outcome = json.loads(done.stdout)
+    assert outcome["status"] == "failed"
+    assert {id_: one["status"] for id_, one in outcome["tasks"].items()} == {
+        "locate": "succeeded",
+        "fix": "failed",
+        "review": "skipped",
+        "other": "succeeded",
+    }
+
+
+@pytest.mark.parametrize("flag", ["--prompt", "--check", "--kind"])
+def test_what_is_one_tasks_own_cannot_be_a_flag_for_several(place: Path, flag: str) -> None:
+    done = run_graph(place, flag, "fix")
+    assert done.returncode == 2
+    assert f"{flag}: graph.yaml has several tasks" in done.stderr
+
+
+def test_a_flag_gives_no_task_of_several_more_access_than_its_file(place: Path) -> None:
+    run_graph(place, "--access", "full", "--wall", "5m", "-o", "quiet")
+    records = [
+        json.loads(path.read_text())["task"]
+        for path in (place.parent / "state" / "runs").glob("*/task.json")
+    ]
+    found = {task["id"]: (task["access"] or "edit", task["limits"]["wall_s"]) for task in records}
+    assert found == {"locate": ("read", 300), "fix": ("edit", 300), "other": ("read", 300)}
+
+
+def test_validate_tells_the_order_and_what_each_task_would_do(place: Path) -> None:
+    (place / "graph.yaml").write_text(GRAPH)
+    done = call(place, "validate", "graph.yaml")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "graph.yaml: valid"
+    assert [line.split()[0] for line in lines[2:]] == ["locate", "fix", "review", "other"]
+    assert re.search(r"^fix +locate +- +edit +the first usable one +test -e gone", lines[3])
+
+
 # --- agents
 
 
