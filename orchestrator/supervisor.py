@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 import anyio
 
 from orchestrator.adapter import Agent, about_of
-from orchestrator.config import Config, agents_for
+from orchestrator.config import Config, agents_for, with_defaults
 from orchestrator.discovery import auth_of, look
 from orchestrator.errors import InputError, SupervisionError, lone_error
 from orchestrator.events import Event, Failure, Outcome, TaskFinished, Usage, decode
@@ -95,6 +95,7 @@ class Supervisor:
         and SupervisionError if our own work failed. Cancelling it kills the agent at once.
         """
         reaper = self._running()
+        task = with_defaults(task, self._config)
         routes = self._routes(task, continued)
         if not routes or routes[0].rank is None:
             return _unroutable(task, routes, sinks)

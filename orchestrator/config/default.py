@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import orjson
-from platformdirs import user_config_path
 from pydantic import ValidationError
 
 from orchestrator.config.agents import agents_for
-from orchestrator.config.file import FILE, FileModel
+from orchestrator.config.file import FileModel
+from orchestrator.config.load import user_file
 from orchestrator.config.value import Config
 from orchestrator.errors import ConfigError
 
@@ -28,7 +28,7 @@ def set_default(name: str, config: Config, path: Path | None = None) -> Path:
     if name not in known:
         raise ConfigError(f"no agent {name!r} (known: {', '.join(known) or 'none'})")
     stated = config.environ.get("ORCHESTRATE_CONFIG")
-    path = path or (Path(stated) if stated else user_config_path("orchestrate") / FILE)
+    path = path or (Path(stated) if stated else user_file())
     path = path.resolve()  # a link to where somebody keeps such files stays one
     try:
         text = path.read_bytes().decode("utf-8") if path.exists() else ""

@@ -1,7 +1,7 @@
 """Which agents there are: what is read, who is trusted, which rung wins, and what is told of it."""
 
 import os
-from collections.abc import Mapping
+import re
 from pathlib import Path
 
 import pytest
@@ -24,97 +24,7 @@ from orchestrator.discovery import look
 from orchestrator.errors import ConfigError
 from orchestrator.server import ModelServer
 from orchestrator.task import SIZE_LIMIT, Limits
-
-SOURCE = """
-from orchestrator.adapter import About, Program
-from orchestrator.server import ModelServer
-
-
-class Adapter:
-    about = About(
-        name="mine", title="Mine", program=Program(name="mine"), dialects=("chat",),
-        key_env="MINE_API_KEY",
-    )
-
-
-mine = Adapter()
-none = object()
-cloudy = ModelServer(
-    name="cloudy", title="Cloudy", port=None, base_url="https://api.cloudy.example/v1",
-    url_env=("CLOUDY_URL",), model_env=("CLOUDY_MODEL",), key_env="CLOUDY_KEY", local=False,
-)
-"""
-BROKEN = "raise RuntimeError('boom\\x1b[2J')"
-ENTRIES = """
-[orchestrator.adapters]
-mine = of_mine:mine
-crashing = of_mine_broken:adapter
-missing = of_mine_nowhere:adapter
-nothing = of_mine:nothing
-none = of_mine:none
-
-[orchestrator.servers]
-cloudy = of_mine:cloudy
-"""
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an installed package that brings adapters, good and broken, and a server."""
-    site = tmp_path_factory.mktemp("site")
-    (site / "of_mine.py").write_text(SOURCE)
-    (site / "of_mine_broken.py").write_text(BROKEN)
-    info = site / "of_mine-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: of-mine\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(ENTRIES)
-    return site
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Path) -> Path:
-    """A user's home, a project beside it, and the package of ours installed."""
-    for name in [name for name in os.environ if name.startswith(("XDG_", "ORCHESTRATE_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.syspath_prepend(site)
-    plugins._all_entries.cache_clear()
-    (tmp_path / "project").mkdir()
-    return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def forget_entries():
-    yield
-    plugins._all_entries.cache_clear()
-
-
-def write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
-
-
-def project(home: Path, text: str) -> Path:
-    return write(home / "project" / "orchestrate.toml", text)
-
-
-def user(home: Path, text: str) -> Path:
-    return write(home / "home" / ".config" / "orchestrate" / "orchestrate.toml", text)
-
-
-def found(home: Path, environ: Mapping[str, str] | None = None) -> Config:
-    return load_config(folder=home / "project", environ=environ or {})
-
-
-def named(home: Path, text: str) -> Config:
-    return load_config(write(home / "named.toml", text), environ={})
-
-
-def agent(config: Config, name: str) -> Agent:
-    (one,) = [each for each in config.agents if each.name == name]
-    return one
-
+from tests.config.places import agent, found, named, project, user, write
 
 # --- which files are read -------------------------------------------------------------------------
 
@@ -184,7 +94,10 @@ WRONG = {
     "too deep": (f"a = {'[' * 100_000}", "not TOML that can be read: nested too deeply"),
     "too large": (b"#" * (SIZE_LIMIT + 1), f"the file has more than {SIZE_LIMIT} bytes"),
     "an unknown table": ("[agent]\nx = 1", "agent: unknown key; did you mean `agents`?"),
-    "an unknown key": ("zzz = 1", "zzz: unknown key; known: agents, defaults, limits, servers"),
+    "an unknown key": (
+        "zzz = 1",
+        "zzz: unknown key; known: agents, defaults, kinds, limits, servers",
+    ),
     "an unknown default": (
         '[defaults]\nagents = "x"',
         "defaults.agents: unknown key; did you mean `agent`?",
@@ -244,7 +157,7 @@ def test_what_is_wrong_is_told_with_file_and_key_and_what_is_allowed(home, text,
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError) as caught:
         load_config(path, environ={})
-    assert str(caught.value).startswith(f"{path}: {problem}")
+    assert re.sub(r"^(.*\.toml):[1-3]:", r"\1:", str(caught.value)).startswith(f"{path}: {problem}")
     assert "geheim" not in str(caught.value)
     assert str(caught.value).isprintable()
 
@@ -265,7 +178,7 @@ def test_names_of_files_and_keys_cannot_break_a_line(home):
     with pytest.raises(ConfigError) as caught:
         load_config(path, environ={})
     assert str(caught.value).isprintable()
-    assert r"a\nb\x1b.toml: k\n\x1b[2J: unknown key" in str(caught.value)
+    assert r"a\nb\x1b.toml:1: k\n\x1b[2J: unknown key" in str(caught.value)
 
 
 TOMLISH = st.lists(
@@ -326,9 +239,11 @@ def test_a_file_that_was_only_found_may_not_say_it_and_a_named_one_may(home, tex
     with pytest.raises(ConfigError) as caught:
         found(home)
     assert str(caught.value) == (
-        f"{path}: not trusted to set {refused}: the file was found, not named"
+        f"{path}:3: not trusted to set {refused}: the file was found, not named"
     )
-    assert caught.value.hint == f"If you trust it, name it: `--config {path}`."
+    assert caught.value.hint == (
+        f"If you trust it: `orchestrate config trust {path.parent}` (it shows what that allows)."
+    )
     assert load_config(path, environ={}).limits == Limits()
 
 
