@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from dataclasses import replace
@@ -12,7 +11,7 @@ import orjson
 from pydantic import ValidationError
 
 from orchestrator.config.agents import agents_for
-from orchestrator.config.file import FileModel
+from orchestrator.config.file import FileModel, replace_file
 from orchestrator.config.load import user_file
 from orchestrator.config.value import Config
 from orchestrator.errors import ConfigError
@@ -39,7 +38,7 @@ def set_default(name: str, config: Config, path: Path | None = None) -> Path:
         hint = f"Write it yourself: agent = {_quoted(name)}, below [defaults]."
         raise ConfigError(f"{path}: cannot set defaults.agent in this file", hint=hint)
     try:
-        _replace(path, edited)
+        replace_file(path, edited.encode())
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
     return path
@@ -82,14 +81,3 @@ def _with_default(text: str, name: str) -> str:
 
 def _quoted(name: str) -> str:
     return orjson.dumps(name).decode()  # JSON's texts are TOML's too
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_bytes(text.encode())
-        fresh.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o600)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)

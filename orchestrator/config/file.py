@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -229,6 +230,18 @@ def read_found(path: Path) -> Read | None:
         return parsed(file.read(SIZE_LIMIT + 1), path)
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; a new one is private. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_bytes(content)
+        fresh.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o600)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
 def parsed(content: bytes, path: Path) -> Read:
     """The configuration in a file's bytes. Pure. Raises ConfigError with every problem found."""
     if len(content) > SIZE_LIMIT:
@@ -239,7 +252,7 @@ def parsed(content: bytes, path: Path) -> Read:
     except RecursionError:
         raise ConfigError(shown(f"{path}: not TOML that can be read: nested too deeply")) from None
     except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
-        raise ConfigError(shown(f"{path}: not TOML: {error}")) from error
+        raise ConfigError(shown(f"{path}{_not_toml(str(error), content)}")) from error
     if _depth(raw) > _DEEPEST:
         raise ConfigError(shown(f"{path}: nested deeper than {_DEEPEST} levels"))
     lines = lines_of(text)
@@ -251,6 +264,17 @@ def parsed(content: bytes, path: Path) -> Read:
         raise ConfigError(told) from None
     digest = sha256(content).hexdigest()
     return Read(path=path, model=model, raw=raw, sha256=digest, lines=lines)
+
+
+def _not_toml(why: str, content: bytes) -> str:
+    """What `tomllib` says at the end, where it is, first."""
+    found = re.fullmatch(
+        r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", why, re.DOTALL
+    )
+    if found is None:
+        return f": not TOML: {why}"
+    line = found[2] or str(max(1, len(content.splitlines())))
+    return f":{line}:{found[3] or 1}: not TOML: {found[1]}"
 
 
 def _depth(value: object) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -68,7 +68,7 @@ def state_folder(environ: Mapping[str, str]) -> Path:
     """Where records go. Raises ConfigError if no folder of the user's is known."""
     if stated := environ.get("ORCHESTRATE_STATE_DIR"):
         return Path(stated).absolute()
-    return _absolute(user_state_path("orchestrate"), "ORCHESTRATE_STATE_DIR")
+    return _needed(_of_user(user_state_path), "ORCHESTRATE_STATE_DIR")
 
 
 def find_project(folder: Path) -> Read | None:
@@ -76,10 +76,10 @@ def find_project(folder: Path) -> Read | None:
 
     The user's own file is none, even where its folder is a repository. Raises ConfigError.
     """
-    user = user_config_path("orchestrate") / FILE
+    user = _of_user(user_config_path)
     for place in _places(folder.absolute()):
         file = place / FILE
-        if not _same(file, user) and (found := read_found(file)):
+        if not (user and _same(file, user / FILE)) and (found := read_found(file)):
             return found
     return None
 
@@ -104,22 +104,32 @@ def _stated(environ: Mapping[str, str]) -> Path | None:
 
 def user_file() -> Path:
     """Where the user's own file is, or would be. Raises ConfigError if that is not known."""
-    return _absolute(user_config_path("orchestrate"), "XDG_CONFIG_HOME") / FILE
+    return _needed(_of_user(user_config_path), "XDG_CONFIG_HOME") / FILE
 
 
 def _user() -> list[Rung]:
-    if str(user_config_path("orchestrate")).startswith("~"):
-        return []  # nobody's home is known, so there is no such file
-    found = read_found(user_file())
+    folder = _of_user(user_config_path)  # nobody's home is known: there is no such file
+    found = read_found(folder / FILE) if folder else None
     return [_rung("user", found)] if found else []
 
 
-def _absolute(folder: Path, variable: str) -> Path:
-    # A relative one would be looked for in whatever folder one is in, which others may have filled.
-    if folder.is_absolute():
+def _of_user(kind: Callable[[str], Path]) -> Path | None:
+    """A folder of the user's; None if no home is known.
+
+    Nor is a relative one: it would be in whatever folder one is in, which others may have filled.
+    """
+    try:
+        folder = kind("orchestrate")
+    except RuntimeError:
+        return None
+    return folder if folder.is_absolute() else None
+
+
+def _needed(folder: Path | None, variable: str) -> Path:
+    if folder is not None:
         return folder
     hint = f"Set HOME or {variable} to an absolute path."
-    raise ConfigError(shown(f"no folder of yours is known: found only {folder}"), hint=hint)
+    raise ConfigError("your home folder is not known", hint=hint)
 
 
 def _project(file: Read, verdict: trust.Verdict) -> Rung:
@@ -136,7 +146,6 @@ def _config(rungs: Sequence[Rung], environ: Mapping[str, str], state: Path) -> C
     agents = tuple(_agents(rungs, adapters, servers, environ))
     defaults, kinds = ladder.defaults(rungs), ladder.kinds(rungs)
     _check_kinds(rungs, agents, adapters, servers)
-    programs = user_data_path("orchestrate")
     return Config(
         agents=agents,
         default_agent=defaults.agent,
@@ -147,7 +156,7 @@ def _config(rungs: Sequence[Rung], environ: Mapping[str, str], state: Path) -> C
         limits=ladder.limits(rungs),
         bounds=ladder.bounds(rungs),
         state=state,
-        agents_folder=(programs if programs.is_absolute() else state) / "agents",
+        agents_folder=(_of_user(user_data_path) or state) / "agents",
         environ=MappingProxyType(dict(environ)),
         settings=origins.settings(rungs, agents, servers, environ, state),
     )

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 
 import orjson
 
-from orchestrator.config.file import FILE, Read
+from orchestrator.config.file import FILE, Read, replace_file
 from orchestrator.config.positions import Key
 from orchestrator.errors import ConfigError, shown
 
@@ -111,15 +111,9 @@ def verdict(file: Read, state: Path) -> Verdict:
 def trust(file: Read, state: Path) -> None:
     """From now on the file counts as its user's own, with the content that was read."""
     record = _record(file.path, state)
-    text = orjson.dumps({"path": str(_place(file.path)), "sha256": file.sha256})
-    fresh = record.with_suffix(f".{os.getpid()}")
     try:
-        record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh.touch(mode=0o600, exist_ok=False)
-        fresh.write_bytes(text)
-        fresh.replace(record)
+        replace_file(record, orjson.dumps({"path": str(_place(file.path)), "sha256": file.sha256}))
     except OSError as error:
-        fresh.unlink(missing_ok=True)
         raise ConfigError(shown(f"cannot write {record}: {error.strerror}")) from error
 
 

@@ -15,6 +15,7 @@ from orchestrator.config import (
     agents_for,
     check_adapter,
     default_url,
+    expanded,
     load_config,
     plugins,
     port_of,
@@ -88,7 +89,7 @@ def test_what_is_no_file_is_not_read(home, kind):
 # --- what is wrong with a file --------------------------------------------------------------------
 
 WRONG = {
-    "no TOML": ("a = ", "not TOML: Invalid value (at "),
+    "no TOML": ("a = ", "not TOML: Invalid value"),
     "not UTF-8": (b"a = '\xff'", "not TOML: 'utf-8' codec can't decode byte 0xff"),
     "a long number": (f"a = {'9' * 5000}", "not TOML: "),
     "too deep": (f"a = {'[' * 100_000}", "not TOML that can be read: nested too deeply"),
@@ -147,6 +148,41 @@ WRONG = {
     ),
     "a name of nothing": ('[agents.""]\nadapter = "mine"', "agents.: found ''; allowed: a text"),
     "a list of agents": ("agents = []", "agents: found a list; allowed: a mapping"),
+    "a default under limits": (
+        '[limits]\nstrategy = "auto"',
+        "limits.strategy: unknown key here; it stands under [defaults]",
+    ),
+    "a limit under defaults": (
+        '[defaults]\nprivacy = "local"',
+        "defaults.privacy: unknown key here; it stands under [limits]",
+    ),
+    "a limit under nothing": (
+        "cost_usd = 3.0",
+        "cost_usd: unknown key here; it stands under [limits]",
+    ),
+    "a limit of nobody": (
+        "[limits]\nagents = []",
+        "limits.agents: found a list; allowed: at least",
+    ),
+    "a bad strategy": (
+        '[defaults]\nstrategy = "fast"',
+        "defaults.strategy: found 'fast'; allowed: auto, local, cloud, cascade",
+    ),
+    "a table twice": (
+        "[limits]\n[limits]",
+        "not TOML: Cannot declare ('limits',) twice",
+    ),
+    "a key twice": (
+        "[limits]\nsteps = 1\nsteps = 2",
+        "not TOML: Cannot overwrite a value",
+    ),
+    "tables that are deep": (f"[agents.a{'.x' * 60}]", "nested deeper than 50 levels"),
+    "keys that are very deep": (f"[agents.a]\n{'x.' * 5000}x = 1", "nested deeper than 50 levels"),
+    "a list of tables of agents": ("[[agents]]\nx = 1", "agents: found a list; allowed: a mapping"),
+    "a slot of nothing": (
+        '[servers.s]\nkind = "ollama"\nslots = 0',
+        "servers.s.slots: found the number 0; allowed: greater than or equal to 1",
+    ),
     "a text for an agent": ('[agents]\na = "x"', "agents.a: found 'x'; allowed: a mapping"),
 }
 
@@ -157,15 +193,76 @@ def test_what_is_wrong_is_told_with_file_and_key_and_what_is_allowed(home, text,
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError) as caught:
         load_config(path, environ={})
-    assert re.sub(r"^(.*\.toml):[1-3]:", r"\1:", str(caught.value)).startswith(f"{path}: {problem}")
+    assert re.sub(r"(?<=\.toml):[1-3](:[0-9]+)?:", ":", str(caught.value)).startswith(
+        f"{path}: {problem}"
+    )
     assert "geheim" not in str(caught.value)
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("[limits]\nsteps = 1\nsteps = 2", "3:1"),
+        ("[limits]\n[limits]\n", "2:8"),
+        ("a =", "1:1"),
+        ("# a\na = ?", "2:5"),
+    ],
+)
+def test_where_a_file_is_not_toml_is_told_like_every_other_place(home, text, where):
+    with pytest.raises(ConfigError) as caught:
+        named(home, text)
+    assert str(caught.value).startswith(f"{home / 'named.toml'}:{where}: not TOML: ")
+
+
 def test_each_problem_has_a_line(home):
     with pytest.raises(ConfigError) as caught:
-        named(home, "zzz = 1\n[servers.desk]\n[agents.a]\n")
-    assert len(str(caught.value).splitlines()) == 3
+        named(home, "zzz = 1\n\n[agents.a]\n[servers.desk]\nkind = 'x'\n\nlocal = 3\nslot = 1\n")
+    path = home / "named.toml"
+    assert str(caught.value).splitlines() == [
+        f"{path}:1: zzz: unknown key; known: agents, defaults, kinds, limits, servers",
+        f"{path}:3: agents.a.adapter: required, but not there",
+        f"{path}:7: servers.desk.local: found the number 3; allowed: a valid boolean",
+        f"{path}:8: servers.desk.slot: unknown key; did you mean `slots`?",
+    ]
+
+
+@pytest.mark.parametrize("text", ["\ufeff[limits]\nsteps = 3\n", "[limits]\r\nsteps = 3\r\n"])
+def test_a_file_of_another_systems_editor_is_read(home, text):
+    path = home / "named.toml"
+    path.write_bytes(text.encode())
+    assert load_config(path, environ={}).limits.steps == 3
+
+
+def test_the_file_of_the_design_parses_as_it_is_shown(home):
+    config = named(
+        home,
+        """
+[defaults]
+strategy = "cascade"
+[limits]
+cost_usd = 5.00
+[servers.desk]               # a model server by name; loopback ones are found without this
+kind = "ollama"
+base_url = "http://desk.example:11434"
+local = true                 # the owner declares that this host counts as local
+slots = 1
+[agents.aider-qwen]
+adapter = "aider"
+model = "desk/qwen2.5-coder:32b"
+[agents.claude]
+adapter = "claude"
+model = "claude-opus-5-5"
+api_key_env = "ANTHROPIC_API_KEY"
+[kinds]
+search = "cheap"
+review = "claude"             # a class, or an agent: the cost split in one line
+""",
+    )
+    assert config.defaults.strategy == "cascade"
+    assert config.kinds == {"search": "cheap", "review": "claude"}
+    desk, claude = config.agents
+    assert (desk.model, desk.tier, claude.tier) == ("qwen2.5-coder:32b", "local", "cloud")
 
 
 def test_a_named_file_that_is_not_there_is_told(home):
@@ -345,6 +442,7 @@ adapter = "mine"
          "local"),
         ('server = "ollama"\nbase_url = "http://10.0.0.1:1"', "ollama", "http://10.0.0.1:1", None,
          "cloud"),
+        ('base_url = "127.0.0.1:1/v1/"', None, "127.0.0.1:1/v1/", None, "local"),
     ],
 )  # fmt: skip
 def test_a_model_is_at_a_server_only_if_one_is_named_so(
@@ -405,7 +503,12 @@ def test_what_is_not_common_to_all_agents_is_the_adapters_option(home):
             r"agent 'a': no adapter 'codx' \(known: .*codex, .*crashing, .*jsonl, .*litellm, ",
             "Did you mean 'codex'?",
         ),
-        ('[agents.a]\nadapter = "zzz"', "agent 'a': no adapter 'zzz'", None),
+        ('[agents.a]\nadapter = "zzz"', r"named\.toml:1: agent 'a': no adapter 'zzz'", None),
+        (
+            '\n[agents.a]\nadapter = "mine"\nlogin = true\napi_key_env = "K"',
+            r"named\.toml:2: agent 'a': `login = true` and `api_key_env` exclude each other",
+            None,
+        ),
         (
             '[agents.a]\nadapter = "mine"\nserver = "dsk"\n[servers.desk]\nkind = "ollama"',
             r"agent 'a': no server 'dsk' \(known: cloudy, desk, llamacpp, ",
@@ -630,6 +733,20 @@ def test_every_text_has_a_tier(url):
 )  # fmt: skip
 def test_the_port_of_an_address_is_known_if_it_names_one(url, port):
     assert port_of(url) == port
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("~/x/y", "/home/me/x/y"),
+        ("$HERE/x", "/here/x"),
+        ("$NOT_SET/x", None),
+        ("/a/~/b", "/a/~/b"),
+    ],
+)
+def test_a_path_is_expanded_as_the_agent_would(path, place):
+    expected = Path(place) if place else None
+    assert expanded(path, {"HOME": "/home/me", "HERE": "/here"}) == expected
 
 
 def test_a_server_is_usually_on_loopback_or_at_its_providers_address():
