@@ -42,7 +42,7 @@ from orchestrator.run.attempt import (
 from orchestrator.task import DEFAULT_LIMITS, Task
 from orchestrator.telemetry import warn
 from orchestrator.usage import add
-from orchestrator.workspace import make_scratch
+from orchestrator.workspace.snapshot import make_scratch
 
 if TYPE_CHECKING:
     from types import TracebackType

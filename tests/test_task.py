@@ -11,13 +11,13 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from orchestrator.document import SIZE_LIMIT
 from orchestrator.errors import TaskFileError
 from orchestrator.task import (
     DEFAULT_LIMITS,
     EDITING_KINDS,
     KINDS,
     READING_KINDS,
-    SIZE_LIMIT,
     Limits,
     Task,
     TaskModel,

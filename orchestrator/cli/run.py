@@ -233,7 +233,8 @@ def _tightened(task: Task, workspace: Path | None, wall: str | None) -> Task:
 
 
 def read_task(file: Path) -> Task:
-    from orchestrator.task import SIZE_LIMIT, parse_task
+    from orchestrator.document import SIZE_LIMIT
+    from orchestrator.task import parse_task
 
     try:
         with file.open("rb") as opened:

@@ -23,20 +23,9 @@ from orchestrator.config.value import (
     Isolation,
     Strategy,
 )
+from orchestrator.document import SIZE_LIMIT, EnvName, HttpUrl, Text, described, parts
 from orchestrator.errors import ConfigError, shown
-from orchestrator.task import (
-    KINDS,
-    SIZE_LIMIT,
-    Access,
-    EnvName,
-    HttpUrl,
-    Kind,
-    LimitsModel,
-    Privacy,
-    Text,
-    described,
-    parts,
-)
+from orchestrator.task import KINDS, Access, Kind, LimitsModel, Privacy
 
 FILE = "orchestrate.toml"
 CLASSES = ("cheap", "reasoning")

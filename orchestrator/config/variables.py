@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from orchestrator.config.file import BoundsModel, DefaultsModel, FileModel, problem
 from orchestrator.config.ladder import Rung
 from orchestrator.config.positions import Key
+from orchestrator.document import parts
 from orchestrator.errors import ConfigError, shown
-from orchestrator.task import parts
 
 PREFIX = "ORCHESTRATE_"
 SETTINGS: Mapping[str, Key] = MappingProxyType(

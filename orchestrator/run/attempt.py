@@ -70,7 +70,8 @@ from orchestrator.run.recorder import Publish, Recorder, fed, last_words, new_ru
 from orchestrator.run.spool import Spool, Tails
 from orchestrator.task import Limits, Task
 from orchestrator.usage import priced
-from orchestrator.workspace import Snapshot, UnseenError, changes, snapshot
+from orchestrator.workspace.git import GitError
+from orchestrator.workspace.snapshot import Snapshot, changes, snapshot
 
 __all__ = [
     "Control",
@@ -471,14 +472,14 @@ class _Run:
                 ours=self.config.state,
                 files=task.files,
             )
-        except (UnseenError, SpawnError) as why:
+        except (GitError, SpawnError) as why:
             self.recorder.say(Notice(text=f"changes cannot be told: {why}"))
             return None
 
     async def _compare(self, before: Snapshot) -> None:
         try:
             self.changes = await changes(self.reaper, before, self.folder / _PATCH)
-        except (UnseenError, SpawnError) as why:
+        except (GitError, SpawnError) as why:
             self.recorder.say(Notice(text=f"changes cannot be told: {why}"))
             return
         if self.changes.files:

@@ -22,9 +22,10 @@ from orchestrator.config import (
     tier_of,
 )
 from orchestrator.discovery import look
+from orchestrator.document import SIZE_LIMIT
 from orchestrator.errors import ConfigError
 from orchestrator.server import ModelServer
-from orchestrator.task import SIZE_LIMIT, Limits
+from orchestrator.task import Limits
 from tests.config.places import agent, found, named, project, user, write
 
 # --- which files are read -------------------------------------------------------------------------
