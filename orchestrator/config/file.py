@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from orchestrator.config.positions import Key, line_of, lines_of
+from orchestrator.config.positions import Key, is_list, is_table, line_of, lines_of
 from orchestrator.config.value import (
     Bounds,
     Defaults,
@@ -276,14 +276,10 @@ def _depth(value: object) -> int:
     return _DEEPEST + 1
 
 
-def _inside(value: object) -> Iterator[object]:
-    match value:
-        case dict():
-            yield from value.values()
-        case list():
-            yield from value
-        case _:
-            pass
+def _inside(value: object) -> Iterable[object]:
+    if is_table(value):
+        return value.values()
+    return value if is_list(value) else ()
 
 
 # --- what is wrong -------------------------------------------------------------------------------

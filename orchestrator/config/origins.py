@@ -10,7 +10,7 @@ from orchestrator.adapter import Agent
 from orchestrator.config import ladder
 from orchestrator.config.file import BoundsModel, DefaultsModel
 from orchestrator.config.ladder import Rung
-from orchestrator.config.positions import Key
+from orchestrator.config.positions import Key, is_list, is_table, value_at
 from orchestrator.config.value import Origin, Setting, Stated
 from orchestrator.server import ModelServer
 
@@ -62,7 +62,7 @@ def _limits(rungs: Sequence[Rung]) -> Iterator[Setting]:
     """The strictest of those that state a limit, and all the others, too."""
     for name in BoundsModel.model_fields:
         key = ("limits", name)
-        stating = [rung for rung in rungs if _at(key, rung.raw) is not None]
+        stating = [rung for rung in rungs if value_at(key, rung.raw) is not None]
         stated = _all_stated(key, stating)
         if not stated:
             if key in _BUILT_IN:
@@ -91,8 +91,8 @@ def _tables(table: str, winners: Mapping[str, Rung], rungs: Sequence[Rung]) -> I
     """Each key of each server or agent; a level's table holds as a whole."""
     for name, winner in winners.items():
         others = [rung for rung in reversed(rungs) if rung is not winner]
-        table_of = _at((table, name), winner.raw)
-        for last in table_of if isinstance(table_of, dict) else ():
+        written = value_at((table, name), winner.raw)
+        for last in written if is_table(written) else ():
             key = (table, name, last)
             (holds,) = _all_stated(key, [winner])
             yield _setting(key, holds, _all_stated(key, others))
@@ -139,7 +139,7 @@ def _all_stated(key: Key, rungs: Sequence[Rung]) -> list[Stated]:
     return [
         Stated(value=displayed(key, value), origin=Origin(level=rung.level, where=rung.where(key)))
         for rung in rungs
-        if (value := _at(key, rung.raw)) is not None
+        if (value := value_at(key, rung.raw)) is not None
     ]
 
 
@@ -151,24 +151,18 @@ def _setting(key: Key, holds: Stated, others: Sequence[Stated]) -> Setting:
     return Setting(key=".".join(key), holds=holds, others=tuple(others))
 
 
-def _at(key: Key, raw: object) -> object:
-    for name in key:
-        raw = raw.get(name) if isinstance(raw, dict) else None
-    return raw
-
-
 # --- what is not shown ---------------------------------------------------------------------------
 
 
 def displayed(key: Sequence[str], value: object) -> object:
     """The value without what may be secret: an option of an adapter may hold anything."""
+    if _SECRET.search(key[-1]) or "env" in key[:-1]:
+        return HIDDEN
+    if is_table(value):
+        return {name: displayed((*key, name), inner) for name, inner in value.items()}
+    if is_list(value):
+        return [displayed(key, inner) for inner in value]
     match value:
-        case _ if _SECRET.search(key[-1]) or "env" in key[:-1]:
-            return HIDDEN
-        case dict():
-            return {name: displayed((*key, name), inner) for name, inner in value.items()}
-        case list():
-            return [displayed(key, inner) for inner in value]
         case str():
             return _LOOKS_SECRET.sub(HIDDEN, _USERINFO.sub("", value))
         case bool() | int() | float() | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 Key: TypeAlias = tuple[str, ...]
 
@@ -71,12 +71,26 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
 
 def _paths(value: object, path: Key = ()) -> Iterator[Key]:
     """Every key below; a list of tables is as its first table."""
-    match value:
-        case dict():
-            for name, inner in value.items():
-                yield (*path, name)
-                yield from _paths(inner, (*path, name))
-        case [dict() as first, *_]:
-            yield from _paths(first, path)
-        case _:
-            pass
+    if is_list(value) and value:
+        value = value[0]
+    if is_table(value):
+        for name, inner in value.items():
+            yield (*path, name)
+            yield from _paths(inner, (*path, name))
+
+
+def is_table(value: object) -> TypeGuard[Mapping[str, object]]:
+    """Whether a value of TOML is a table."""
+    return isinstance(value, dict)
+
+
+def is_list(value: object) -> TypeGuard[Sequence[object]]:
+    """Whether a value of TOML is a list."""
+    return isinstance(value, list)
+
+
+def value_at(key: Sequence[str], value: object) -> object:
+    """What stands below a key; None if nothing does."""
+    for name in key:
+        value = value.get(name) if is_table(value) else None
+    return value

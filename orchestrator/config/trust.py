@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 import orjson
 
 from orchestrator.config.file import FILE, Read, replace_file
-from orchestrator.config.positions import Key
+from orchestrator.config.positions import Key, value_at
 from orchestrator.errors import ConfigError, shown
 
 _AGENT = frozenset({"adapter", "model", "server", "profile"})
@@ -49,7 +49,7 @@ class Refused:
 def refused(file: Read) -> tuple[Refused, ...]:
     """What the file says that it may not, unless it is trusted. Pure."""
     return tuple(
-        Refused(key=".".join(key), value=_value(key, file.raw), where=file.at(key))
+        Refused(key=".".join(key), value=value_at(key, file.raw), where=file.at(key))
         for key in _refused(file)
     )
 
@@ -65,12 +65,6 @@ def _refused(file: Read) -> Iterator[Key]:
     for name, server in model.servers.items():
         for key in sorted(server.model_fields_set - _SERVER):
             yield "servers", name, key
-
-
-def _value(key: Key, raw: object) -> object:
-    for name in key:
-        raw = raw[name] if isinstance(raw, dict) else None
-    return raw
 
 
 def refuse_untrusted(file: Read, verdict: Verdict) -> None:
