@@ -171,14 +171,15 @@ def untrust_(folder: FolderArgument = None) -> None:
 
 def _project(folder: Path | None) -> Read:
     """The project's file; a folder that is named must have one itself."""
-    from orchestrator.config.file import FILE, read
+    from orchestrator.config.file import FILE, read_found
     from orchestrator.config.load import find_project
 
-    if folder is not None:
-        return read(folder.absolute() / FILE)
-    found = find_project(Path.cwd())
+    found = read_found(folder.absolute() / FILE) if folder else find_project(Path.cwd())
     if found is None:
-        fail(f"no {FILE} here, or above up to the top of the repository")
+        where = (
+            f"in {_safe(folder)}" if folder else "here, or above up to the top of the repository"
+        )
+        fail(f"no {FILE} {where}")
     return found
 
 

@@ -124,12 +124,18 @@ def agents_for(name: str | None, config: Config) -> tuple[Agent, ...]:
     agents = (*config.agents, *_discovered(config))
     first = [agent for agent in agents if agent.name == named]
     if named is not None and not first:
-        where = "no agent" if name else "defaults.agent: no agent"
+        where = "no agent" if name else f"{_default_stated(config)}: no agent"
         known = ", ".join(agent.name for agent in agents) or "none"
         raise ConfigError(f"{where} {named!r} (known: {known})")
     if name is not None:
         return tuple(first)
     return (*first, *(agent for agent in agents if agent.name != named))
+
+
+def _default_stated(config: Config) -> str:
+    """Where somebody said which agent is the default one."""
+    origins = [one.holds.origin for one in config.settings if one.key == "defaults.agent"]
+    return ": ".join([*(one.where for one in origins if one.where), "defaults.agent"])
 
 
 def _discovered(config: Config) -> list[Agent]:

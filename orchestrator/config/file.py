@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import IO, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from orchestrator.config.positions import Key, is_list, is_table, line_of, lines_of
+from orchestrator.config.positions import Key, has_long_key, is_list, is_table, line_of, lines_of
 from orchestrator.config.value import (
     Bounds,
     Defaults,
@@ -197,11 +197,11 @@ class Read:
 def read(path: Path) -> Read:
     """The file that somebody named. Raises ConfigError."""
     try:
-        with path.open("rb") as file:
-            content = file.read(SIZE_LIMIT + 1)
+        file = path.open("rb")
     except OSError as error:
         raise ConfigError(shown(f"cannot read {path}: {error.strerror}")) from error
-    return parsed(content, path)
+    with file:
+        return parsed(_content(file, path), path)
 
 
 def read_found(path: Path) -> Read | None:
@@ -216,7 +216,14 @@ def read_found(path: Path) -> Read | None:
         os.close(number)
         return None  # a folder, or a pipe on which one would wait
     with os.fdopen(number, "rb") as file:
-        return parsed(file.read(SIZE_LIMIT + 1), path)
+        return parsed(_content(file, path), path)
+
+
+def _content(file: IO[bytes], path: Path) -> bytes:
+    try:
+        return file.read(SIZE_LIMIT + 1)
+    except OSError as error:
+        raise ConfigError(shown(f"cannot read {path}: {error.strerror}")) from error
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -237,6 +244,8 @@ def parsed(content: bytes, path: Path) -> Read:
         raise ConfigError(shown(f"{path}: the file has more than {SIZE_LIMIT} bytes"))
     try:
         text = content.decode("utf-8-sig").replace("\r\n", "\n")
+        if has_long_key(text, _DEEPEST):  # `tomllib` would take minutes for one
+            raise RecursionError
         raw = tomllib.loads(text)
     except RecursionError:
         raise ConfigError(shown(f"{path}: not TOML that can be read: nested too deeply")) from None

@@ -93,8 +93,13 @@ def _same(one: Path, other: Path) -> bool:
 
 def _places(folder: Path) -> Iterator[Path]:
     above = [folder, *folder.parents]
-    top = next((at for at, place in enumerate(above) if os.path.lexists(place / ".git")), 0)
+    top = next((at for at, place in enumerate(above) if _is_top(place / ".git")), 0)
     yield from above[: top + 1]
+
+
+def _is_top(git: Path) -> bool:
+    """Whether this is a repository's, or the file of a worktree; an empty folder is neither."""
+    return git.is_file() or os.path.lexists(git / "HEAD")
 
 
 def _stated(environ: Mapping[str, str]) -> Path | None:

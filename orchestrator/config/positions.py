@@ -42,6 +42,12 @@ def lines_of(text: str) -> Mapping[Key, int]:
     return found
 
 
+def has_long_key(text: str, most: int) -> bool:
+    """Whether some dotted key has more parts; of any text, TOML or not."""
+    bare = _TOKEN.sub(lambda token: "s" if token[0][0] in "\"'" else token[0][:1], text)
+    return re.search(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{most}}}", bare) is not None
+
+
 def line_of(key: Sequence[str], lines: Mapping[Key, int]) -> int:
     """The line of a key, else of the table that it is missing in."""
     path = tuple(key)

@@ -34,6 +34,8 @@ _LOOSENING: Mapping[str, frozenset[str]] = {
 }
 # Defaults that send work to the cloud, let agents out of a sandbox or touch the user's own files.
 
+_TOLD = 20
+
 Verdict: TypeAlias = Literal["trusted", "changed", "unknown"]
 
 
@@ -75,10 +77,11 @@ def refuse_untrusted(file: Read, verdict: Verdict) -> None:
         "changed": "the file has changed since you trusted it",
         "unknown": "the file was found, not named",
     }[verdict]
-    keys = ", ".join(one.key for one in found)
+    keys = ", ".join(one.key for one in found[:_TOLD])
+    more = f" and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
     command = f"orchestrate config trust {shlex.quote(str(file.path.parent))}"
     raise ConfigError(
-        shown(f"{found[0].where}: not trusted to set {keys}: {why}"),
+        shown(f"{found[0].where}: not trusted to set {keys}{more}: {why}"),
         hint=shown(f"If you trust it: `{command}` (it shows what that allows)."),
     )
 

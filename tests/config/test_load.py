@@ -177,8 +177,14 @@ WRONG = {
         "[limits]\nsteps = 1\nsteps = 2",
         "not TOML: Cannot overwrite a value",
     ),
-    "tables that are deep": (f"[agents.a{'.x' * 60}]", "nested deeper than 50 levels"),
-    "keys that are very deep": (f"[agents.a]\n{'x.' * 5000}x = 1", "nested deeper than 50 levels"),
+    "tables that are deep": (
+        f"agents.a = {'{x = ' * 60}1{'}' * 60}",
+        "nested deeper than 50 levels",
+    ),
+    "keys that are very deep": (
+        "[agents.a" + '. "x"' * 100_000 + "]",
+        "not TOML that can be read: nested too deeply",
+    ),
     "a list of tables of agents": ("[[agents]]\nx = 1", "agents: found a list; allowed: a mapping"),
     "a slot of nothing": (
         '[servers.s]\nkind = "ollama"\nslots = 0',
@@ -526,6 +532,12 @@ def test_what_an_agent_names_must_be_there(home, text, why, hint):
     with pytest.raises(ConfigError, match=why) as caught:
         named(home, text)
     assert caught.value.hint == hint
+
+
+def test_a_default_agent_that_is_not_there_is_told_with_the_place_that_names_it(home):
+    path = user(home, '[defaults]\nagent = "nobody"')
+    with pytest.raises(ConfigError, match=rf"^{path}:2: defaults\.agent: no agent 'nobody'"):
+        agents_for(None, found(home))
 
 
 def test_an_adapter_that_is_none_of_the_known_is_refused_with_all_of_them():

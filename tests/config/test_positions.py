@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.config.positions import line_of, lines_of
+from orchestrator.config.positions import has_long_key, line_of, lines_of
 
 TEXT = """# [a comment
 first = 1
@@ -74,6 +74,25 @@ def test_every_key_has_its_line():
 )
 def test_what_does_not_stand_there_is_missing_in_its_table(key, line):
     assert line_of(key, LINES) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "long"),
+    [
+        ("a" + ".b" * 60 + " = 1", True),
+        ("[a" + ' . "x.y"' * 60 + "]", True),
+        ("x = {a" + ".'b'" * 60 + " = 1}", True),
+        ("[a" + ".b" * 40 + "]", False),
+        ("x = '" + "a." * 60 + "'", False),
+        ("# " + "a." * 60, False),
+        ("x = [" + "1.5, " * 60 + "]", False),
+        ("a" * 500_000, False),
+        ("a ." * 49 + "\n" + "a." * 49, False),
+        ('"' * 100_000, False),
+    ],
+)
+def test_a_key_of_very_many_parts_is_known_before_the_text_is_read_as_toml(text, long):
+    assert has_long_key(text, 50) is long
 
 
 def test_an_empty_text_has_no_lines():

@@ -145,6 +145,13 @@ def test_a_found_file_may_tighten_defaults_and_not_loosen_them(home, loose, harm
         found(home)
 
 
+def test_of_very_many_keys_that_are_refused_the_first_are_told(home):
+    keys = "\n".join(f"k{number} = 1" for number in range(50))
+    project(home, f'[agents.a]\nadapter = "mine"\n{keys}')
+    with pytest.raises(ConfigError, match=r"agents\.a\.k26 and 30 more: the file was found"):
+        found(home)
+
+
 def test_what_trust_would_allow_is_shown_with_its_values_and_lines(home):
     path = project(home, NEEDS_TRUST + '[servers.s]\nkind = "ollama"\nlocal = true\nslots = 1\n')
     assert trust.refused(read(path)) == (
@@ -161,17 +168,19 @@ def test_the_file_is_looked_for_up_to_the_top_of_the_repository_and_no_further(h
     deep.mkdir(parents=True)
     path = project(home, "")
     assert find_project(deep) is None  # no repository: only the folder itself
-    (home / "project" / ".git").mkdir()
+    (home / "project" / "a" / ".git").mkdir()
+    assert find_project(deep) is None  # an empty folder is no repository
+    write(home / "project" / ".git" / "HEAD", "ref: refs/heads/main")
     found_ = find_project(deep)
     assert found_ is not None
     assert found_.path == path
-    (home / "project" / "a" / ".git").write_text("gitdir: elsewhere")
+    (deep / ".git").write_text("gitdir: elsewhere")
     assert find_project(deep) is None  # a worktree or submodule has its own
 
 
 def test_the_nearest_file_is_the_one(home):
     project(home, "")
-    (home / "project" / ".git").mkdir()
+    write(home / "project" / ".git" / "HEAD", "ref: refs/heads/main")
     near = write(home / "project" / "a" / "orchestrate.toml", "")
     found_ = find_project(near.parent)
     assert found_ is not None
@@ -188,6 +197,10 @@ def test_a_file_that_cannot_be_read_is_told(home, place):
     (home / place).mkdir(parents=True, exist_ok=True)
     (home / place / "orchestrate.toml").symlink_to("orchestrate.toml")
     with pytest.raises(ConfigError, match=r"cannot read .*: Too many levels of symbolic links"):
+        found(home)
+    (home / place / "orchestrate.toml").unlink()
+    (home / place / "orchestrate.toml").symlink_to("/proc/self/mem")
+    with pytest.raises(ConfigError, match=r"cannot read .*: Input/output error"):
         found(home)
 
 
