@@ -99,7 +99,10 @@ def _places(folder: Path) -> Iterator[Path]:
 
 def _is_top(git: Path) -> bool:
     """Whether this is a repository's, or the file of a worktree; an empty folder is neither."""
-    return git.is_file() or os.path.lexists(git / "HEAD")
+    try:
+        return git.is_file() or (git / "HEAD").exists()
+    except PermissionError:
+        return False
 
 
 def _stated(environ: Mapping[str, str]) -> Path | None:
