@@ -7,12 +7,12 @@ YAML is read as YAML 1.2 would be (`no` is a text), without aliases, tags or dup
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol, TypeAlias
 
-from pydantic import StringConstraints, TypeAdapter, ValidationError
+from pydantic import StringConstraints, TypeAdapter
 
 from orchestrator.errors import TaskFileError, shown
 
@@ -31,6 +31,7 @@ Fields: TypeAlias = Callable[[Where], "Mapping[str, FieldInfo]"]
 PLAIN = r"^[^\x00]*$"
 _NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+TASK_ID = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _HOST = r"([^\s/?#:@\[\]\\]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
 _URL = rf"^(scripted:.+|(https?://)?{_HOST}(/\S*)?)$"
 
@@ -62,6 +63,14 @@ def _loader() -> type[yaml.SafeLoader]:
     return Loader
 
 
+class Problem(NamedTuple):
+    """What is wrong with the value at a place; `within`: the part of its text that is meant."""
+
+    where: Where
+    text: str
+    within: str | None = None
+
+
 class Tree:
     """One YAML document as plain values, remembering where each key and value stands.
 
@@ -77,6 +86,8 @@ class Tree:
         self._plain = plain
         self._marks: dict[Where, _At] = {(): (1, 1)}
         self._keys: dict[Where, _At] = {}
+        self._spans: dict[Where, tuple[int, int]] = {}
+        self._source = ""
 
     def load(self, text: bytes) -> dict[str, object]:
         import yaml
@@ -90,6 +101,7 @@ class Tree:
             raise self._error(at, f"not UTF-8: byte 0x{text[error.start]:02x}") from None
         try:
             self._refuse_more_than_plain(decoded)
+            self._source = decoded
             node = yaml.compose(decoded, _loader())
         except yaml.MarkedYAMLError as error:
             at = _at(error.problem_mark or error.context_mark)
@@ -111,28 +123,38 @@ class Tree:
                 text_ = f"found {found}; a task file is a mapping such as `prompt: TEXT`"
                 raise self._error(_at(node.start_mark), text_)
 
-    def refusal(self, error: ValidationError) -> TaskFileError:
-        """What pydantic has against the values, in the order of the file; the first few of many."""
-        problems = sorted(error.errors(), key=self._position)
-        lines = [self._problem(problem) for problem in problems[:_TOLD]]
-        if len(problems) > _TOLD:
-            lines.append(shown(f"{self._file}: and {len(problems) - _TOLD} more problems"))
+    def refusal(
+        self, errors: Iterable[Mapping[str, object]], problems: Iterable[Problem]
+    ) -> TaskFileError:
+        """What pydantic and we have against the values, in the order of the file; the first few of
+        many.
+        """
+        found = [*map(self._described, errors), *map(self._placed, problems)]
+        found.sort(key=lambda each: each[0])
+        lines = [line for _, line in found[:_TOLD]]
+        if len(found) > _TOLD:
+            lines.append(shown(f"{self._file}: and {len(found) - _TOLD} more problems"))
         return TaskFileError(tuple(lines))
 
-    def _position(self, error: Mapping[str, object]) -> _At:
+    def _described(self, error: Mapping[str, object]) -> tuple[_At, str]:
         where = self._plain(parts(error["loc"]))
         of_key = error["type"] == "extra_forbidden" or _is_key(error)
         places = self._keys if of_key else self._marks
-        return places.get(where) or self._marks.get(where[:-1], (1, 1))
+        at = places.get(where) or self._marks.get(where[:-1], (1, 1))
+        return self._line(at, where, described(error, sorted(self._fields(where[:-1]))))
 
-    def _problem(self, error: Mapping[str, object]) -> str:
-        where = self._plain(parts(error["loc"]))
+    def _placed(self, problem: Problem) -> tuple[_At, str]:
+        at = self._marks.get(problem.where) or self._marks.get(problem.where[:-1], (1, 1))
+        start, end = self._spans.get(problem.where, (0, 0))
+        if problem.within and (found := self._source.find(problem.within, start, end)) >= 0:
+            at = _place(self._source[:found])
+        return self._line(at, problem.where, problem.text)
+
+    def _line(self, at: _At, where: Where, text: str) -> tuple[_At, str]:
         key = ".".join(str(part) for part in where)
-        text = described(error, sorted(self._fields(where[:-1])))
         if self._file is None:
-            return shown(f"--{key.removeprefix('limits.').replace('_', '-')}: {text}")
-        line, column = self._position(error)
-        return shown(f"{self._file}:{line}:{column}: {key}: {text}")
+            return at, shown(f"--{key.removeprefix('limits.').replace('_', '-')}: {text}")
+        return at, shown(f"{self._file}:{at[0]}:{at[1]}: {key}: {text}")
 
     def _error(self, at: _At, text: str) -> TaskFileError:
         return TaskFileError((shown(f"{self._file}:{at[0]}:{at[1]}: {text}"),))
@@ -178,6 +200,7 @@ class Tree:
             case yaml.SequenceNode():
                 return [self._value(item, (*where, index)) for index, item in enumerate(node.value)]
             case _:
+                self._spans[where] = (node.start_mark.index, node.end_mark.index)
                 return _scalar(node.tag, self._text(node.value, at))
 
     def _mapping(self, node: yaml.MappingNode, where: Where) -> dict[str, object]:
@@ -266,6 +289,7 @@ _FORMS: Mapping[str, str] = MappingProxyType(
     {
         PLAIN: "a text without NUL",
         _NAME: "the name of a variable (letters, digits and `_`), never its value",
+        TASK_ID: "letters, digits, `_`, `-`, at most 64, the first a letter or digit",
         _ID: "letters, digits, `.`, `_`, `-`, at most 64, the first a letter or digit",
         _URL: "an address such as http://127.0.0.1:11434, without user or key; or scripted:FILE",
     }

@@ -9,7 +9,14 @@ from orchestrator.config.address import default_url, expanded, port_of, tier_of
 from orchestrator.config.agents import agents_for
 from orchestrator.config.default import set_default
 from orchestrator.config.file import config_schema
-from orchestrator.config.ladder import meet, not_allowed, prefer, strictest, with_defaults
+from orchestrator.config.ladder import (
+    file_with_defaults,
+    meet,
+    not_allowed,
+    prefer,
+    strictest,
+    with_defaults,
+)
 from orchestrator.config.load import load_config
 from orchestrator.config.plugins import Adapters, check_adapter
 from orchestrator.config.value import Bounds, Config, Defaults, Setting
@@ -25,6 +32,7 @@ __all__ = [
     "config_schema",
     "default_url",
     "expanded",
+    "file_with_defaults",
     "load_config",
     "meet",
     "not_allowed",

@@ -15,17 +15,20 @@ from typing import IO, Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.config.positions import Key, has_long_key, is_list, is_table, line_of, lines_of
-from orchestrator.config.value import (
-    Bounds,
-    Defaults,
+from orchestrator.config.value import Bounds, Defaults
+from orchestrator.document import SIZE_LIMIT, EnvName, HttpUrl, Text, described, parts
+from orchestrator.errors import ConfigError, shown
+from orchestrator.task import (
+    KINDS,
+    Access,
     Deliver,
     Fallback,
     Isolation,
+    Kind,
+    LimitsModel,
+    Privacy,
     Strategy,
 )
-from orchestrator.document import SIZE_LIMIT, EnvName, HttpUrl, Text, described, parts
-from orchestrator.errors import ConfigError, shown
-from orchestrator.task import KINDS, Access, Kind, LimitsModel, Privacy
 
 FILE = "orchestrate.toml"
 CLASSES = ("cheap", "reasoning")

@@ -15,7 +15,7 @@ from orchestrator.adapter import Agent
 from orchestrator.config.file import AgentModel, DefaultsModel, FileModel, ServerModel
 from orchestrator.config.positions import Key
 from orchestrator.config.value import Bounds, Config, Level
-from orchestrator.task import READING_KINDS, Kind, Limits, Privacy, Task
+from orchestrator.task import READING_KINDS, Kind, Limits, Privacy, Task, TaskFile
 
 T = TypeVar("T")
 
@@ -121,11 +121,20 @@ def with_defaults(task: Task, config: Config) -> Task:
     stated = {
         name: value
         for name, value in vars(config.defaults).items()
-        if value is not None and getattr(task, name, value) is None
+        if value is not None and getattr(task, name) is None
     }
     if task.kind in READING_KINDS:
         stated.pop("access", None)
     return replace(task, privacy=strictest(task.privacy, config.bounds.privacy), **stated)
+
+
+def file_with_defaults(file: TaskFile, config: Config) -> TaskFile:
+    """The same for each task of a file; and how many run side by side only tightens."""
+    return replace(
+        file,
+        tasks=tuple(with_defaults(task, config) for task in file.tasks),
+        concurrency=_least(file.concurrency, config.bounds.concurrency),
+    )
 
 
 def not_allowed(agents: Sequence[Agent], config: Config) -> dict[str, str]:

@@ -12,12 +12,17 @@ from platformdirs import user_data_path, user_state_path
 
 from orchestrator.adapter import Adapter, Agent
 from orchestrator.server import ModelServer
-from orchestrator.task import Access, Kind, Limits, Privacy
+from orchestrator.task import (
+    Access,
+    Deliver,
+    Fallback,
+    Isolation,
+    Kind,
+    Limits,
+    Privacy,
+    Strategy,
+)
 
-Strategy: TypeAlias = Literal["auto", "local", "cloud", "cascade"]
-Fallback: TypeAlias = Literal["none", "cloud"]
-Isolation: TypeAlias = Literal["worktree", "none"]
-Deliver: TypeAlias = Literal["branch", "apply"]
 Level: TypeAlias = Literal["default", "provider", "user", "project", "file", "environment"]
 """Who says something, the weakest first; a task and its flags come after all of these."""
 

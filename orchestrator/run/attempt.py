@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,6 +49,7 @@ from orchestrator.journal import (
     Journal,
     Record,
     make_folder,
+    now,
     scrub,
     write_outcome,
     write_record,
@@ -106,6 +106,7 @@ class Plan:
     notices. `auth` is what the agent comes to its model with.
     """
 
+    job_id: str
     run_id: str
     task: Task
     agent: Agent
@@ -165,6 +166,7 @@ async def perform(
     with Journal(folder) as journal:
         recorder = Recorder(
             head={
+                "job_id": plan.job_id,
                 "run_id": plan.run_id,
                 "task_id": plan.task.id,
                 "parent_run_id": plan.task.parent_run_id,
@@ -552,7 +554,8 @@ def raw_of(spool: Spool, line: Line) -> Raw:
 def _record(plan: Plan) -> Record:
     return Record(
         run_id=plan.run_id,
-        started=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        job_id=plan.job_id,
+        started=now(),
         task=plan.task,
         agent=plan.recorded,
         before=plan.before,

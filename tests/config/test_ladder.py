@@ -1,6 +1,7 @@
 """Preferences climb, limits meet; a task can tighten and never loosen."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from orchestrator.config import (
     Bounds,
     Config,
     Defaults,
+    file_with_defaults,
     meet,
     not_allowed,
     prefer,
@@ -18,7 +20,7 @@ from orchestrator.config import (
     with_defaults,
 )
 from orchestrator.errors import ConfigError
-from orchestrator.task import KINDS, READING_KINDS, Limits, Task
+from orchestrator.task import KINDS, READING_KINDS, Limits, Task, TaskFile
 from tests.config.places import agent, found, project, user
 from tests.config.test_trust import trusted
 
@@ -84,8 +86,39 @@ def test_a_default_holds_where_a_task_says_nothing_and_reading_kinds_keep_to_rea
     assert task.allowed == ("read" if kind in READING_KINDS else "full")
 
 
-def test_a_tasks_word_is_stronger_than_a_default():
-    assert with_defaults(Task(prompt="x", access="read"), CONFIG).access == "read"
+STATED = {
+    "access": ("full", "edit"),
+    "strategy": ("cascade", "local"),
+    "fallback": ("cloud", "none"),
+    "isolation": ("none", "worktree"),
+    "deliver": ("apply", "branch"),
+}
+
+
+def test_every_default_is_one_of_a_tasks_keys():
+    assert {field.name for field in fields(Defaults)} == set(STATED)
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_a_tasks_word_is_stronger_than_a_default(name):
+    default, own = STATED[name]
+    by_default: dict[str, Any] = {name: default}
+    by_task: dict[str, Any] = {name: own}
+    config = Config(defaults=Defaults(**by_default))
+    assert getattr(with_defaults(Task(prompt="x"), config), name) == default
+    assert getattr(with_defaults(Task(prompt="x", **by_task), config), name) == own
+
+
+@pytest.mark.parametrize(
+    ("file", "config", "both"),
+    [(None, None, None), (3, None, 3), (None, 2, 2), (3, 2, 2), (1, 2, 1)],
+)
+def test_tasks_of_a_file_get_the_defaults_and_no_more_room_than_any_level_gives(file, config, both):
+    tasks = TaskFile(tasks=(Task(prompt="x"), Task(prompt="y", access="read")), concurrency=file)
+    configured = replace(CONFIG, bounds=Bounds(concurrency=config))
+    done = file_with_defaults(tasks, configured)
+    assert [task.access for task in done.tasks] == ["full", "read"]
+    assert done.concurrency == both
 
 
 @pytest.mark.parametrize("privacy", ["any", "local"])
