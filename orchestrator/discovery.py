@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from orchestrator.adapter import About, Agent, Command, Program, about_of
-from orchestrator.config import Config, agents_for, expanded, tier_of
+from orchestrator.config import Config, agents_for, expanded, not_allowed, tier_of
 from orchestrator.errors import ConfigError, SpawnError, lone_error
 from orchestrator.events import Auth, Error, Tier
 from orchestrator.process import Reaper, base_environment, open_reaper, run_to_end
@@ -81,7 +81,7 @@ def look(
     kinds = {
         kind.port: kind.name for kind in config.servers.values() if kind.owns_port and kind.port
     }
-    return placed, State(problems=problems, kinds=kinds)
+    return placed, State(problems={**problems, **not_allowed(agents, config)}, kinds=kinds)
 
 
 def _key(agent: Agent, about: About, config: Config) -> str | None:

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from orchestrator.adapter import About, Agent, Command, Program, Tail
+from orchestrator.config import Bounds, Defaults
 from orchestrator.errors import InputError, OutcomeError, SupervisionError
 from orchestrator.events import (
     Check,
@@ -261,6 +262,26 @@ async def test_the_strictest_limit_holds(work: Path, state: Path) -> None:
     async with Supervisor(config) as supervisor:
         outcome = await supervisor.run(Task(prompt="p", workspace=work, limits=Limits(wall_s=3600)))
     assert outcome.status == "timed_out"
+
+
+async def test_defaults_and_bounds_of_the_configuration_hold_for_every_task(
+    work: Path, state: Path
+) -> None:
+    config = replace(
+        scripted_config(state, DONE),
+        defaults=Defaults(access="read"),
+        bounds=Bounds(agents=frozenset({"other"})),
+    )
+    async with Supervisor(config) as supervisor:
+        refused = await supervisor.run(Task(prompt="p", workspace=work))
+    assert refused.status == "unroutable"
+    assert "limits.agents allows only other" in refused.evidence[0]
+    async with Supervisor(replace(config, bounds=Bounds())) as supervisor:
+        await supervisor.run(Task(prompt="p", workspace=work))
+    assert read_record(run_folder(state)).task.access == "read"
+    async with Supervisor(replace(config, bounds=Bounds(privacy="local"))) as supervisor:
+        private = await supervisor.run(Task(prompt="p", workspace=work))
+    assert "privacy: local" in private.evidence[0]
 
 
 async def test_a_grandchild_that_holds_the_output_open_does_not_hold_the_run(
