@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 Schema: TypeAlias = Mapping[str, object]
+Where: TypeAlias = tuple[str | int, ...]
 
 _FENCED = re.compile(
     r"^[ \t]*(?P<fence>```+|~~~+)[^\n`]*\n(?P<inner>.*?)^[ \t]*(?P=fence)[ \t]*$",
     re.DOTALL | re.MULTILINE,
 )
 _LONGEST = 200
+_UNHELD = "$: the schema does not hold what it refers to:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ def _problem(value: JsonValue, schema: Schema) -> str | None:
     except RecursionError:
         return "$: nested too deeply to be checked"
     except Unresolvable as gone:
-        return f"$: the schema refers to {gone.ref}, which it does not hold"
+        return f"{_UNHELD} {gone.ref}"
     return None if error is None else _told(error)
 
 
@@ -85,14 +87,35 @@ def _validator(schema: Schema) -> Validator:
     return validator_for(plain, default=Draft202012Validator)(plain, registry=REGISTRY)
 
 
-def schema_problem(schema: Schema) -> tuple[tuple[str | int, ...], str] | None:
+def schema_problem(schema: Schema) -> tuple[Where, str] | None:
     """Where a JSON Schema is none, and why; None if it is one."""
     from jsonschema.exceptions import best_match
 
     validator = _validator(schema)
     kind = type(validator)
     error = best_match(kind(kind.META_SCHEMA).iter_errors(validator.schema))
-    return None if error is None else (tuple(error.absolute_path), _told(error))
+    if error is not None:
+        return tuple(error.absolute_path), _told(error)
+    # What a reference leads to is looked up only when it is used: a value for each tells.
+    for where, reference in _references(schema, ()):
+        problem = _problem(None, {**schema, "$ref": reference})
+        if problem is not None and problem.startswith(_UNHELD):
+            return where, problem
+    return None
+
+
+def _references(part: object, where: Where) -> Iterator[tuple[Where, str]]:
+    match part:
+        case Mapping():
+            for key, inner in part.items():
+                if key == "$ref" and isinstance(inner, str):
+                    yield (*where, "$ref"), inner
+                yield from _references(inner, (*where, str(key)))
+        case list():
+            for at, inner in enumerate(part):
+                yield from _references(inner, (*where, at))
+        case _:
+            pass
 
 
 def asked(schema: Schema) -> str:

@@ -83,7 +83,7 @@ def _put_in(
             return meant
         case Reference():
             return cut(value(meant))
-        case Mistake():
+        case _:  # a mistake
             return written
 
 
