@@ -150,6 +150,29 @@ async def test_a_session_goes_on_and_is_counted_from_where_it_stood(start, work)
     assert "First." in str(server.requests[-1].body)
 
 
+async def test_a_session_goes_on_in_its_work_tree_made_anew(start, work):
+    turns = [
+        shell("echo made-there > made.txt"),
+        {"text": "First."},
+        shell("cat made.txt; echo more >> made.txt"),
+        {"text": "Second."},
+    ]
+    async with start(turns) as (supervisor, server):
+        first = await supervisor.run(Task(prompt="One.", workspace=work))
+        (folder,) = (work.parent / "state/runs").iterdir()
+        task, continued = supervisor.resumed(folder, "Two.")
+        events: list[Event] = []
+        second = await supervisor.run(task, events.append, continued=continued)
+    assert (first.text, second.text) == ("First.", "Second.")
+    assert second.session_id == first.session_id
+    assert "First." in str(server.requests[-1].body)
+    assert any("made-there" in (call.output or "") for call in of(ToolCall, events))
+    assert first.changes.files == second.changes.files == ["made.txt"]
+    assert first.changes.branch != second.changes.branch
+    assert not (work / "made.txt").exists()
+    assert list((work.parent / "state" / "trees").iterdir()) == []
+
+
 async def test_an_interrupt_keeps_the_usage_and_leaves_nothing_behind(start, work):
     marker = work / "marker"
     turns = [shell(f"touch {marker}; setsid tail -f {marker} & wait")]
