@@ -202,7 +202,9 @@ async def _run(reaper: Reaper, user: Path, state: Path, edits: list[State], *, a
 
 
 @settings(
-    max_examples=60, phases=[__import__('hypothesis').Phase.generate], suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=60,
+    phases=[__import__("hypothesis").Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(
     states=st.lists(st.sampled_from(STATES), max_size=6),
@@ -248,7 +250,11 @@ async def _delivered(reaper: Reaper, user: Path, state: Path) -> list[str] | str
         return str(error)
 
 
-@settings(max_examples=25, phases=[__import__('hypothesis').Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=25,
+    phases=[__import__("hypothesis").Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(states=st.lists(st.sampled_from(STATES), max_size=4))
 @pytest.mark.timeout(120)
 def test_applying_writes_the_changed_files_and_nothing_else_or_nothing(
