@@ -161,12 +161,12 @@ class Task:
     expect: Mapping[str, object] | None = None
     limits: Limits = Limits()
     isolation: Isolation | None = None
-    deliver: Deliver = "branch"
+    deliver: Deliver | None = None
     include_uncommitted: bool = False
     setup: str | None = None
     copy: tuple[str, ...] = ()
     strategy: Strategy | None = None
-    fallback: Fallback = "none"
+    fallback: Fallback | None = None
     handoff: Handoff = "clean"
     detached: Detached = "kill"
     retries: int = 0
@@ -366,8 +366,8 @@ class _Keys(_Model):
     isolation: Isolation | None = Field(
         default=None, description="A work tree of its own for each task, or the workspace itself."
     )
-    deliver: Deliver = Field(
-        default="branch", description="The result: a branch, or applied to the workspace."
+    deliver: Deliver | None = Field(
+        default=None, description="The result: a branch (omitted), or applied to the workspace."
     )
     setup: Text | None = Field(
         default=None, description="Shell command, run in a fresh work tree before the agent."
@@ -393,8 +393,8 @@ class _Keys(_Model):
     strategy: Strategy | None = Field(
         default=None, description="Where models are looked for: how an agent is chosen."
     )
-    fallback: Fallback = Field(
-        default="none", description="`cloud`: a failed local run may go on in the cloud."
+    fallback: Fallback | None = Field(
+        default=None, description="`cloud`: a failed local run may go on in the cloud."
     )
     handoff: Handoff = Field(
         default="clean", description="What a further attempt begins with: nothing, or the work."

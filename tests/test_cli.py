@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.run import _task
+from orchestrator.errors import InputError
+from orchestrator.task import Task
 from orchestrator.testing import agent as scripted_agent
 
 ORCHESTRATE = (sys.executable, "-m", "orchestrator.cli")
@@ -27,7 +30,6 @@ def place(tmp_path: Path) -> Path:
     """A folder to work in: a git repository with a commit, and nothing of the user's around it."""
     work = tmp_path / "work"
     work.mkdir()
-    subprocess.run(["git", "init", "-q"], cwd=work, check=True)
     (work / "a.txt").write_text("one\n")
     identity = ("-c", "user.name=example", "-c", "user.email=example@example.invalid")
     for argv in (("add", "a.txt"), (*identity, "commit", "-qm", "first")):
@@ -202,7 +204,7 @@ def test_a_found_configuration_cannot_start_programs(place: Path) -> None:
     done = call(place, "run", "-p", "x")
     assert done.returncode == 2
     assert "agents.x.argv" in done.stderr
-    assert "--config" in done.stderr
+    assert "orchestrate config trust" in done.stderr
 
 
 def test_flags_win_over_the_file_but_privacy_only_tightens(place: Path) -> None:
@@ -214,6 +216,23 @@ def test_flags_win_over_the_file_but_privacy_only_tightens(place: Path) -> None:
     assert outcome["status"] == "unroutable"
     assert "scripted: privacy: local" in outcome["error"]["text"]
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "key"),
+    [
+        ({}, "FILE_KEY"),
+        ({"base_url": "http://other:1"}, None),
+        ({"base_url": "http://other:1", "api_key_env": "KEY"}, "KEY"),
+    ],
+)
+def test_a_task_files_key_is_not_for_the_address_of_a_flag(
+    flags: dict[str, str], key: str | None
+) -> None:
+    task = Task(prompt="x", base_url="http://desk:1", api_key_env="FILE_KEY")
+    assert _task(task, flags).api_key_env == key
+    with pytest.raises(InputError, match="--api-key-env: the address is the task file's"):
+        _task(task, {"api_key_env": "KEY"})
 
 
 def test_runs_are_listed_shown_tailed_and_exported(place: Path) -> None:

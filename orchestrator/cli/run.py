@@ -38,6 +38,7 @@ class SchemaName(StrEnum):
     """What `schema` can print."""
 
     TASK = "task"
+    CONFIG = "config"
     EVENTS = "events"
 
 
@@ -131,18 +132,28 @@ def validate(file: Annotated[Path, typer.Argument(metavar="TASK.yaml")]) -> None
 
 
 def schema(name: Annotated[SchemaName, typer.Argument(help="Which one.")]) -> None:
-    """Print the JSON Schema of a task file or of an event.
+    """Print the JSON Schema of a task file, of a configuration file or of an event.
 
     \b
     orchestrate schema task > task.schema.json
+    orchestrate schema config
     orchestrate schema events
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     import orjson
 
-    from orchestrator import events, task
+    typer.echo(orjson.dumps(_schema(name), option=orjson.OPT_INDENT_2))
 
-    value = task.task_schema() if name is SchemaName.TASK else events.schema()
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+def _schema(name: SchemaName) -> dict[str, object]:
+    from orchestrator import config, events, task
+
+    match name:
+        case SchemaName.TASK:
+            return task.task_schema()
+        case SchemaName.CONFIG:
+            return config.config_schema()
+        case SchemaName.EVENTS:
+            return events.schema()
 
 
 # --- running -------------------------------------------------------------------------------------
@@ -273,6 +284,10 @@ def _task(task: Task | None, flags: dict[str, str]) -> Task:
     if task is None:
         return flagged
     stated = {name: getattr(flagged, name) for name in flags if name != "privacy"}
+    if "base_url" in flags:
+        stated.setdefault("api_key_env", None)  # the file's key is not for another address
+    elif "api_key_env" in flags and task.base_url is not None:
+        fail("--api-key-env: the address is the task file's; name it, too: --base-url")
     task = replace(task, **stated)
     return replace(task, privacy="local") if flagged.privacy == "local" else task
 

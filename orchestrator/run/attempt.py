@@ -7,9 +7,10 @@ it.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import anyio
 import anyio.lowlevel
 
 from orchestrator import events
-from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send
+from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send, about_of
 from orchestrator.config import Config
 from orchestrator.discovery import preflight, version
 from orchestrator.errors import SpawnError, SupervisionError, lone_error
@@ -247,7 +248,7 @@ class _Run:
                 argv=list(plan.command.argv),
                 cwd=plan.command.cwd,
             ),
-            *(Notice(text=note) for note in plan.notes),
+            *(Notice(text=note) for note in (*plan.notes, *self._untested(cli_version))),
         )
         asked = self.control.requested
         error = await until(asked, preflight, agent, self.config.servers)
@@ -262,7 +263,10 @@ class _Run:
         try:
             await self._agent()
         except SpawnError as failure:
-            self.recorder.say(Error(kind="spawn", text=str(failure), hint=failure.hint))
+            hint = failure.hint
+            if failure.errno == errno.ENOEXEC:  # half installed, such as npm's stub of a binary
+                hint = about_of(self.config.adapters[agent.adapter], agent).install_hint or None
+            self.recorder.say(Error(kind="spawn", text=str(failure), hint=hint))
             return
         if plan.place is not None:
             await self._keep(plan.place)
@@ -296,6 +300,13 @@ class _Run:
             self._told(place.kept)
         if why is not None:
             self.recorder.say(Notice(text=why))
+
+    def _untested(self, version: str | None) -> Iterator[str]:
+        """That nobody has tried this version: what it says may be read wrongly."""
+        agent = self.plan.agent
+        about = about_of(self.config.adapters[agent.adapter], agent)
+        if version is not None and about.tested and version not in about.tested:
+            yield f"{about.title} {version} is untested (tested: {', '.join(about.tested)})"
 
     def finish(self, duration_s: float, journal: Journal) -> Outcome:
         """Decide, and put the outcome on record. Raises JournalError."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Self
 import anyio
 
 from orchestrator.adapter import about_of
-from orchestrator.config import Config
+from orchestrator.config import Config, file_with_defaults
 from orchestrator.errors import InputError, SupervisionError, lone_error
 from orchestrator.events import Outcome
 from orchestrator.journal import Record, read_outcome, read_record
@@ -77,7 +77,7 @@ class Supervisor:
         SupervisionError if our own work failed. Cancelling it kills the agents at once.
         """
         reaper = self._running()
-        file = _file(task)
+        file = file_with_defaults(_file(task), self._config)
         check_tasks(file)
         for each in file.tasks:
             check_task(each, self._config, continued)

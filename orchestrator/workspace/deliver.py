@@ -84,7 +84,8 @@ async def apply(
         files = [os.fsdecode(path) for path in (await git(*asked)).split(b"\0") if path]
         await _refuse_sparse(own, files)
         try:
-            await own("read-tree", "-m", "-u", now, tree)
+            # Else git would also take away what the user has beyond the sparse patterns.
+            await own("read-tree", "-m", "-u", "--no-sparse-checkout", now, tree)
         except GitError as error:
             raise NotAppliedError(str(error), hint="Move what is in the way.") from error
     return files

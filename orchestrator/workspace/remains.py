@@ -277,7 +277,10 @@ async def _prune_branches(
             merged = (await git.run(*ancestry, accept=(0, 1, 128))).exit == 0
             holds = "its work is in HEAD" if merged else "its work is nowhere else"
             remove = (merged or force) and not dry_run
-            if remove:
-                await _delete(git, repository, branch, tip)
+            try:
+                if remove:
+                    await _delete(git, repository, branch, tip)
+            except InputError as error:
+                holds, remove = str(error), False
             found.append(Remain(what=branch, holds=f"no record; {holds}", removed=remove))
     return found

@@ -197,7 +197,7 @@ def _furnish(
     if sparse:
         (folder / "info" / "sparse-checkout").write_bytes(sparse)
     for shared in own.glob("sharedindex.*"):
-        (folder / shared.name).symlink_to(shared)
+        shutil.copyfile(shared, folder / shared.name)  # git touches those that it reads
 
 
 def _config(repository: Repository) -> str:

@@ -30,7 +30,9 @@ async def submodules(git: Git, commit: str) -> tuple[Submodule, ...]:
     """The submodules of a commit, read from its objects."""
     listed = (await git("ls-tree", "-r", "-z", commit)).split(b"\0")
     links = [entry.split(b"\t", 1) for entry in listed if entry.startswith(LINK + b" ")]
-    names = await _names(git, commit) if links else {}
+    if not links:
+        return ()
+    names = await _names(git, commit)
     return tuple(
         Submodule(path=path, commit=head.split(b" ")[2].decode(), name=names.get(path))
         for head, path in ((head, os.fsdecode(raw)) for head, raw in links)

@@ -6,7 +6,7 @@ import pytest
 
 from adapters.claude import adapter as claude
 from adapters.codex import adapter as codex
-from tests.real.scene import play
+from tests.real.scene import Turns, play
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
 
@@ -24,14 +24,13 @@ async def test_claude_answers_through_its_own_structured_output(
     tmp_path: Path, profile: str, access: str
 ) -> None:
     call = {"name": "StructuredOutput", "arguments": {"files": ["hello.py"]}}
-    turns = [{"text": "I look.", "tool_calls": [call]}, {"text": "Said."}]
+    turns: Turns = [{"text": "I look.", "tool_calls": [call]}, {"text": "Said."}]
     home = str(tmp_path / "agent") if profile == "clean" else None
     task = {**TASK, "access": access}
     played = await play(claude, turns, tmp_path, task=task, profile=profile, home=home)
     assert played.outcome.status == "succeeded"
     assert played.outcome.answer == {"files": ["hello.py"]}
-    tools = [str(tool) for tool in played.requests[0].body["tools"]]
-    assert any("StructuredOutput" in tool for tool in tools)
+    assert "StructuredOutput" in str(played.requests[0].body)
 
 
 async def test_a_model_of_claude_may_also_say_the_answer_in_words(

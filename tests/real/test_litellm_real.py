@@ -18,6 +18,7 @@ import pytest
 from adapters.litellm import FRONT, adapter
 from orchestrator.adapter import Agent
 from orchestrator.config import load_config
+from orchestrator.events import JobOutcome
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Access, Task, parse_task, parse_task_file
 from orchestrator.testing import ModelServer, model_server

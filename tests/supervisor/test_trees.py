@@ -70,9 +70,10 @@ async def test_a_run_leaves_a_branch_and_the_users_files_alone(user: Path, state
     assert (outcome.status, outcome.verified) == ("succeeded", True)
     assert outcome.changes is not None
     assert outcome.run_id is not None
-    assert outcome.changes.branch == f"orchestrate/task/task-{outcome.run_id[-8:]}"
-    assert git(user, "rev-parse", outcome.changes.branch) == outcome.changes.commit
-    assert git(user, "ls-tree", "--name-only", outcome.changes.branch) == "a.txt\nsrc"
+    branch = f"orchestrate/task/task-{outcome.run_id[-8:]}"
+    assert outcome.changes.branch == branch
+    assert git(user, "rev-parse", branch) == outcome.changes.commit
+    assert git(user, "ls-tree", "--name-only", branch) == "a.txt\nsrc"
     assert "+two" in (outcome.changes.diff or "")
     assert any(note.startswith("3 uncommitted files are not visible") for note in notes(events))
     assert fingerprint(user) == before
