@@ -32,7 +32,7 @@ def place(tmp_path: Path) -> Path:
     work.mkdir()
     (work / "a.txt").write_text("one\n")
     identity = ("-c", "user.name=example", "-c", "user.email=example@example.invalid")
-    for argv in (("add", "a.txt"), (*identity, "commit", "-qm", "first")):
+    for argv in (("init", "-q"), ("add", "a.txt"), (*identity, "commit", "-qm", "first")):
         subprocess.run(["git", *argv], cwd=work, check=True)
     return work
 
