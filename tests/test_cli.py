@@ -27,13 +27,10 @@ def said(text: str) -> dict[str, object]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder to work in: a git repository with a commit, and nothing of the user's around it."""
+    """A folder to work in, with a git repository and nothing of the user's around it."""
     work = tmp_path / "work"
     work.mkdir()
     (work / "a.txt").write_text("one\n")
-    identity = ("-c", "user.name=example", "-c", "user.email=example@example.invalid")
-    for argv in (("init", "-q"), ("add", "a.txt"), (*identity, "commit", "-qm", "first")):
-        subprocess.run(["git", *argv], cwd=work, check=True)
     return work
 
 
