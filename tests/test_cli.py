@@ -399,7 +399,7 @@ def test_several_tasks_are_told_by_name_and_the_worst_decides_the_exit_status(pl
     for line in ("locate: started", "locate: here", "locate: succeeded", "fix: check FAILED"):
         assert line in done.stderr
     assert "review: skipped: it needs 'fix', which did not succeed (failed)" in done.stderr
-    assert "1 of 3 tasks succeeded, 1 failed, 1 skipped" in done.stdout
+    assert "2 of 4 tasks succeeded, 1 failed, 1 skipped" in done.stdout
     assert re.search(r"^review +skipped ", done.stdout, re.MULTILINE)
     assert "fix: failed\n  cause    the check `test -e gone` exited 1" in done.stdout
     listed = call(place, "runs", "list").stdout
