@@ -25,7 +25,7 @@ import anyio
 from orchestrator.adapter import Agent, about_of
 from orchestrator.config import Config, agents_for
 from orchestrator.discovery import auth_of, look
-from orchestrator.errors import InputError, SupervisionError, lone_error
+from orchestrator.errors import InputError, ReaperLostError, SupervisionError, lone_error
 from orchestrator.events import Event, Failure, Outcome, TaskFinished, Usage, decode
 from orchestrator.journal import EVENTS, make_private, read_outcome, read_record
 from orchestrator.route import Route, choose
@@ -92,7 +92,8 @@ class Supervisor:
         exception.
 
         Raises InputError if the task cannot be meant (unknown agent, no workspace), JournalError
-        and SupervisionError if our own work failed. Cancelling it kills the agent at once.
+        and SupervisionError if our own work failed. Cancelling it kills the agent at once. A reaper
+        that is lost ends the runs that it had as `interrupted`; the next ones have a new one.
         """
         reaper = self._running()
         routes = self._routes(task, continued)
@@ -101,7 +102,11 @@ class Supervisor:
         run_id = new_run_id()
         async with AsyncExitStack() as stack:
             control = stack.enter_context(self._control())
-            placed = await until(control.requested, self._placed, task, run_id)
+            placed = None
+            try:
+                placed = await until(control.requested, self._placed, task, run_id)
+            except ReaperLostError as error:
+                control.stop("interrupted", str(error))
             if placed is None:
                 return _interrupted(task, control.why, sinks)
             plan = await self._plan(placed, routes, run_id, continued, stack)

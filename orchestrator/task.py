@@ -58,6 +58,8 @@ Kind: TypeAlias = Literal[
 ]
 Access: TypeAlias = Literal["read", "edit", "full"]
 Privacy: TypeAlias = Literal["any", "local"]
+Detached: TypeAlias = Literal["kill", "keep"]
+"""What becomes of processes that outlive an agent which ended by itself."""
 Dialect: TypeAlias = Literal["chat", "responses", "messages", "gemini", "ollama"]
 """A wire dialect of model servers: what an agent needs and a server offers."""
 
@@ -143,6 +145,7 @@ class Task:
     access: Access | None = None
     privacy: Privacy = "any"
     check: str | None = None
+    detached: Detached = "kill"
     limits: Limits = Limits()
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     env_from: tuple[str, ...] = ()
@@ -334,6 +337,10 @@ class TaskModel(_Model):
     privacy: Privacy = Field(
         default="any", description="`local`: only agents whose model is local."
     )
+    detached: Detached = Field(
+        default="kill",
+        description="What becomes of what outlives the agent: it is killed, or left alone (keep).",
+    )
     limits: LimitsModel = LimitsModel()
     env: dict[
         Annotated[EnvName, AfterValidator(_no_secret)],
@@ -386,6 +393,7 @@ def _task(value: Mapping[str, object], tree: _Tree, folder: Path) -> Task:
         access=model.access,
         privacy=model.privacy,
         check=model.check,
+        detached=model.detached,
         limits=model.limits.limits(),
         env=MappingProxyType(dict(model.env)),
         env_from=tuple(model.env_from),

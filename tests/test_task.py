@@ -144,7 +144,7 @@ def test_words_that_old_yaml_took_for_something_else_stay_texts(word):
 @pytest.mark.parametrize(
     "key",
     ["kind", "agent", "model", "base_url", "api_key_env", "workspace", "files", "check", "access",
-     "privacy", "limits", "env", "env_from", "name", "version"],
+     "privacy", "limits", "env", "env_from", "name", "version", "detached"],
 )  # fmt: skip
 def test_an_optional_key_with_nothing_after_it_is_as_if_it_were_not_there(key):
     assert read(f"prompt: x\n{key}:") == read("prompt: x")

@@ -23,7 +23,7 @@ from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send
 from orchestrator.config import Config
 from orchestrator.discovery import preflight, version
-from orchestrator.errors import SpawnError, SupervisionError, lone_error
+from orchestrator.errors import ReaperLostError, SpawnError, lone_error
 from orchestrator.events import (
     Auth,
     Check,
@@ -145,7 +145,7 @@ class _Live:
     tails: Tails
     sends: list[Send] = field(default_factory=list[Send])
     ended: Ended | None = None
-    lost: SupervisionError | None = None
+    lost: ReaperLostError | None = None
     wake: anyio.Event = field(default_factory=anyio.Event)
     tail_bytes: bytes = b""
 
@@ -156,8 +156,8 @@ async def perform(
     """Run an agent on a task, from the first event to the last. The run's folder must not exist
     yet.
 
-    Raises JournalError if the record cannot be written, SupervisionError if the reaper is lost;
-    then the agent has been killed. Cancellation kills it at once, and the outcome is still written.
+    Raises JournalError if the record cannot be written, SupervisionError if there is no reaper to
+    be had. Cancellation kills the agent at once, and the outcome is still written.
     """
     folder = make_folder(config.state / "runs", plan.run_id)
     write_record(folder, _record(plan))
@@ -175,12 +175,10 @@ async def perform(
         )
         run = _Run(plan, config=config, reaper=reaper, control=control, recorder=recorder)
         started = time.monotonic()
-        lost: SupervisionError | None = None
         try:
             await run.attempt()
-        except SupervisionError as error:
-            lost = error
-            recorder.say(Error(kind="crashed", text=str(error), hint=error.hint))
+        except ReaperLostError as error:
+            run.lost(error)
         except Exception as error:
             # A failure of our own, such as a full disk: what is known is still put on record.
             recorder.add(Error(kind="crashed", text=f"orchestrate failed: {error}"), "supervisor")
@@ -190,10 +188,7 @@ async def perform(
             control.stop("cancelled", "the run was cancelled")
             run.finish(time.monotonic() - started, journal)
             raise
-        outcome = run.finish(time.monotonic() - started, journal)
-    if lost is not None:
-        raise lost
-    return outcome
+        return run.finish(time.monotonic() - started, journal)
 
 
 class _Run:
@@ -250,10 +245,17 @@ class _Run:
         except SpawnError as failure:
             self.recorder.say(Error(kind="spawn", text=str(failure), hint=failure.hint))
             return
+        except ReaperLostError as gone:
+            self.lost(gone)  # what the agent had changed until then, the next reaper can tell
         if before is not None:
             await self._compare(before)
         if plan.task.check is not None and finished(self._facts()):
             await self._verify(plan.task.check)
+
+    def lost(self, error: ReaperLostError) -> None:
+        """The reaper is gone, and with it the agent: nobody's fault in this run."""
+        self.control.stop("interrupted", str(error))
+        self.recorder.say(Error(kind="interrupted", text=str(error)))
 
     def finish(self, duration_s: float, journal: Journal) -> Outcome:
         """Decide, and put the outcome on record. Raises JournalError."""
@@ -358,6 +360,7 @@ class _Run:
         """The process has ended: kill what it left, so that nothing writes any more."""
         ended = live.ended
         assert ended is not None  # noqa: S101 (by `_follow`)
+        kept = await live.process.keep() if self._may_stay(ended) else 0
         survivors = await live.process.reap()
         self.recorder.say(
             ProcessExited(
@@ -367,11 +370,16 @@ class _Run:
                 cpu_s=ended.cpu_s,
                 max_rss=ended.max_rss,
             ),
-            ProcessReaped(survivors=survivors),
+            ProcessReaped(survivors=survivors, kept=kept, processes=list(live.process.survivors)),
         )
         if left := live.process.left:
             text = f"{left} process(es) of the agent could not be ended: they are another user's"
             self.recorder.say(Notice(text=text))
+
+    def _may_stay(self, ended: Ended) -> bool:
+        """Whether the task lets what an agent started outlive it, and it ended by itself."""
+        by_itself = self.control.stopped is None and ended.status is not None
+        return self.plan.task.detached == "keep" and by_itself
 
     def _close(self, live: _Live) -> None:
         """Read what is left, and let the conversation have its last word."""
@@ -521,7 +529,7 @@ async def _send(live: _Live, sends: Iterable[Send]) -> bool:
 async def _watch(live: _Live) -> None:
     try:
         live.ended = await live.process.wait()
-    except SupervisionError as error:
+    except ReaperLostError as error:
         live.lost = error
     live.wake.set()
 
