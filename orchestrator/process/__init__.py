@@ -8,15 +8,18 @@ not touched. Does not read what agents say: that is in their spool files.
 from orchestrator.process.child import Ended, Process
 from orchestrator.process.command import Completed, run_to_end
 from orchestrator.process.environment import base_environment, environment
+from orchestrator.process.guarantees import Guarantee, guarantees
 from orchestrator.process.parent import Reaper, open_reaper
 
 __all__ = [
     "Completed",
     "Ended",
+    "Guarantee",
     "Process",
     "Reaper",
     "base_environment",
     "environment",
+    "guarantees",
     "open_reaper",
     "run_to_end",
 ]

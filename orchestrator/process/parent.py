@@ -13,6 +13,7 @@ from orchestrator.errors import SupervisionError
 from orchestrator.process.child import Process
 from orchestrator.process.pair import Pair, UnheardError, launch
 from orchestrator.process.start import Start, Stdio, spool, stdin_of, write_private
+from orchestrator.process.ticks import Ticks
 from orchestrator.telemetry import warn
 
 YOUNG_S, YOUNG_DEATHS = 10.0, 5
@@ -27,6 +28,8 @@ class Reaper:
         self._replacing = anyio.Lock()
         self._young_deaths = 0
         self._closed = False
+        self.ticks = Ticks()
+        """One timer for all who follow an agent's files."""
 
     @asynccontextmanager
     async def spawn(
