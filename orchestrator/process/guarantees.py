@@ -63,7 +63,7 @@ def _pidfd() -> Guarantee:
     return Guarantee(
         name="pidfd",
         holds=True,
-        text="nobody else's process is signalled, also when pids are reused",
+        text="no other process is signalled, also when pids are reused",
     )
 
 
@@ -94,8 +94,8 @@ def _unknown_orphans() -> Guarantee:
     return Guarantee(
         name="unknown orphans",
         holds=False,
-        text="with several agents at once, a daemon without environment, session and parent is ended "
-        "only when no agent is left that it may belong to",
+        text="with several agents at once, a daemon without environment, session and parent is "
+        "ended only when no agent is left that it may belong to",
         remedy="run one agent at a time (concurrency: 1) where that matters",
     )
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio
-import anyio.lowlevel
 
 from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send
@@ -147,12 +146,16 @@ class _Live:
     ended: Ended | None = None
     lost: ReaperLostError | None = None
     wake: anyio.Event = field(default_factory=anyio.Event)
+    due: float = 0.0
     tail_bytes: bytes = b""
 
     def look(self) -> None:
-        """Wake who follows the agent's files if there is something to read."""
+        """Wake who follows the agent's files if there is something to read, or limits to hold."""
         if not self.wake.is_set() and (
-            self.stdout.changed() or self.stderr.changed() or self.tails.changed()
+            self.stdout.changed()
+            or self.stderr.changed()
+            or self.tails.changed()
+            or time.monotonic() >= self.due
         ):
             self.wake.set()
 
@@ -345,15 +348,13 @@ class _Run:
             group.start_soon(self._stop_when_asked, live)
             while live.ended is None and live.lost is None:
                 live.wake = anyio.Event()
-                grew = self._pump(live)
+                self._pump(live)
                 sends, live.sends = live.sends, []
                 await _send(live, sends)
                 self._hold_to_limits(live)
-                if grew:
-                    await anyio.lowlevel.checkpoint()
-                else:
-                    with anyio.move_on_after(LIMITS_S):
-                        await live.wake.wait()
+                live.due = time.monotonic() + LIMITS_S
+                live.look()  # more than a quantum: go on at once
+                await live.wake.wait()
             group.cancel_scope.cancel()
 
     async def _stop_when_asked(self, live: _Live) -> None:
