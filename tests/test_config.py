@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import config as config_module
 from orchestrator.adapter import Agent
 from orchestrator.config import (
     Adapters,
@@ -17,13 +16,15 @@ from orchestrator.config import (
     check_adapter,
     default_url,
     load_config,
+    plugins,
     port_of,
     tier_of,
 )
 from orchestrator.discovery import look
+from orchestrator.document import SIZE_LIMIT
 from orchestrator.errors import ConfigError
 from orchestrator.server import ModelServer
-from orchestrator.task import SIZE_LIMIT, Limits
+from orchestrator.task import Limits
 
 SOURCE = """
 from orchestrator.adapter import About, Program
@@ -78,7 +79,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Path) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.syspath_prepend(site)
-    config_module._all_entries.cache_clear()
+    plugins._all_entries.cache_clear()
     (tmp_path / "project").mkdir()
     return tmp_path
 
@@ -86,7 +87,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Path) -> Path:
 @pytest.fixture(autouse=True)
 def forget_entries():
     yield
-    config_module._all_entries.cache_clear()
+    plugins._all_entries.cache_clear()
 
 
 def write(path: Path, text: str) -> Path:
@@ -551,7 +552,7 @@ def test_a_broken_model_server_is_named(home, site, monkeypatch, tmp_path, entry
     write(info / "METADATA", "Metadata-Version: 2.1\nName: bad\nVersion: 1.0\n")
     write(info / "entry_points.txt", f"[orchestrator.servers]\nbad = {entry}\n")
     monkeypatch.syspath_prepend(info.parent)
-    config_module._all_entries.cache_clear()
+    plugins._all_entries.cache_clear()
     with pytest.raises(ConfigError, match=why):
         found(home)
 
