@@ -52,9 +52,14 @@ async def main(name: str, mark: str, folder: Path) -> None:
     turns, fields = script(name, f"setsid sleep 300 {mark} & (setsid sleep 300 {mark} &) ; wait")
     work, home = placed(folder)
     async with model_server({"model": "*", "turns": turns}) as server:
-        known = {"model": "scripted", "base_url": server.base_url, "tier": "local", **fields}
+        known: dict[str, Any] = {
+            "model": "scripted",
+            "base_url": server.base_url,
+            "tier": "local",
+            **fields,
+        }
         config = Config(
-            agents=(Agent(name="mine", adapter=name, **known),),
+            agents=(Agent(name="mine", adapter=name, base_url=server.base_url, **known),),
             adapters={name: adapter},
             servers={},
             limits=Limits(wall_s=100),
