@@ -76,6 +76,11 @@ def told(event: Event) -> str | None:
             return f"  stalled: no sign of life for {seconds:g} s"
         case Limit(limit=limit, value=value):
             return f"  limit reached: {shown(limit)} ({value:,.10g})"
+        case ProcessReaped(kept=kept, processes=processes) if kept:
+            pids = ", ".join(str(one.pid) for one in processes)
+            return (
+                f"  {kept} process(es) of the agent are left running (detached: keep): pid {pids}"
+            )
         case ProcessReaped(survivors=survivors) if survivors:
             return f"  {survivors} process(es) that the agent left behind were ended"
         case Check(command=command, passed=passed):

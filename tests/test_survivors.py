@@ -185,6 +185,20 @@ async def test_a_server_that_outlives_an_agent_is_killed_unless_the_task_keeps_i
         assert not living(mark)
 
 
+async def test_a_key_in_a_survivors_command_line_is_told_without_it(tmp_path, mark):
+    key = "sk-in-a-command-line-0123456789"
+    server: Step = {"spawn": [{"hang": True}, {"print": f"{mark} {key}"}], "clear_env": True}
+    config = scripted_config(tmp_path / "state", server, DONE, environ={"PATH": "/bin", "KEY": key})
+    events: list[Event] = []
+    task = Task(prompt="p", workspace=tmp_path, kind="search", env_from=("KEY",))
+    async with Supervisor(config) as supervisor:
+        await supervisor.run(task, events.append)
+    (reaped,) = [one.update for one in events if isinstance(one.update, ProcessReaped)]
+    (survivor,) = reaped.processes
+    assert key not in survivor.command
+    assert "[redacted]" in survivor.command
+
+
 async def test_what_a_stopped_agent_leaves_is_killed_even_if_the_task_keeps_such(tmp_path, mark):
     reaped = await performed(tmp_path, mark, {"hang": True}, "keep")
     assert (reaped.survivors, reaped.kept) == (1, 0)
