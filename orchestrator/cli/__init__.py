@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from orchestrator.cli import agents, runs
+from orchestrator.cli import agents, config, runs
 from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCCEEDED, say
 from orchestrator.cli.fronts import Commands
 from orchestrator.cli.replay import replay
@@ -29,6 +29,7 @@ for command in (run, validate, schema, replay):
     app.command()(command)
 app.add_typer(runs.app, name="runs")
 app.add_typer(agents.app, name="agents")
+app.add_typer(config.app, name="config")
 
 
 @app.command()
