@@ -24,10 +24,11 @@ import anyio
 
 from orchestrator.adapter import Agent, about_of
 from orchestrator.config import Config, agents_for
-from orchestrator.discovery import auth_of, look
+from orchestrator.discovery import auth_of, look, with_model
 from orchestrator.errors import InputError, SupervisionError, lone_error
-from orchestrator.events import Event, Failure, Outcome, TaskFinished, Usage, decode
+from orchestrator.events import Error, Event, Failure, Outcome, TaskFinished, Usage, decode
 from orchestrator.journal import EVENTS, make_private, read_outcome, read_record
+from orchestrator.outcome import STATUS
 from orchestrator.route import Route, choose
 from orchestrator.run.attempt import (
     Control,
@@ -104,6 +105,12 @@ class Supervisor:
             placed = await until(control.requested, self._placed, task, run_id)
             if placed is None:
                 return _interrupted(task, control.why, sinks)
+            agent = await until(control.requested, with_model, routes[0].agent, self._config)
+            if agent is None:
+                return _interrupted(task, control.why, sinks)
+            if isinstance(agent, Error):
+                return _without_model(task, agent, sinks)
+            routes = (replace(routes[0], agent=agent), *routes[1:])
             plan = await self._plan(placed, routes, run_id, continued, stack)
             return await perform(
                 plan,
@@ -222,9 +229,10 @@ class Supervisor:
         route = routes[0].agent
         adapter = self._config.adapters[route.adapter]
         agent = replace(route, home=self._home(task, route, run_id))
-        notes: tuple[str, ...] = ()
+        notes = (routes[0].note,) if routes[0].note else ()
         if route.base_url is not None and route.base_url.startswith("scripted:"):
-            agent, notes = await _scripted(agent, stack)
+            agent, scripted = await _scripted(agent, stack)
+            notes = (*notes, *scripted)
         command = adapter.command(task, agent)
         return Plan(
             run_id=run_id,
@@ -333,6 +341,14 @@ def _unroutable(task: Task, routes: Sequence[Route], sinks: Sequence[Sink]) -> O
         hint="Install an agent, or name one that fits with --agent.",
     )
     outcome = Outcome(status="unroutable", error=failure, evidence=[failure.text])
+    return _without_run(task, outcome, sinks)
+
+
+def _without_model(task: Task, error: Error, sinks: Sequence[Sink]) -> Outcome:
+    """The chosen agent's server has no model that could be meant."""
+    failure = Failure(kind=error.kind, text=error.text, hint=error.hint)
+    status = STATUS.get(error.kind, "failed")
+    outcome = Outcome(status=status, error=failure, evidence=[failure.text])
     return _without_run(task, outcome, sinks)
 
 

@@ -11,6 +11,8 @@ from platformdirs import user_config_path, user_state_path
 
 from orchestrator.config.agents import configured_agent
 from orchestrator.config.file import FILE, DefaultsModel, FileModel, read
+from orchestrator.config.local import read_local
+from orchestrator.config.places import configured_places
 from orchestrator.config.plugins import Adapters, installed_servers
 from orchestrator.config.trust import refuse_untrusted
 from orchestrator.config.value import Config
@@ -57,6 +59,8 @@ def load_config(
         default_agent=merged.defaults.agent,
         adapters=adapters,
         servers=MappingProxyType(servers),
+        places=configured_places(merged.servers, servers),
+        local=read_local,
         limits=limits,
         state=Path(state).absolute() if state else user_state_path("orchestrate"),
         environ=MappingProxyType(dict(environ)),

@@ -208,15 +208,23 @@ def _contradiction(turn: Turn) -> str | None:
     return None
 
 
+Make = Literal["any", "ollama", "lmstudio", "vllm", "llamacpp", "openai-compatible"]
 _Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
 class Script(_Part):
     """`model`: the name or names served (`"*"` is any); `turns`: one for each generation request,
     in order.
+
+    `server`: the make whose paths and words the server has; `any` has those of all. `context` is
+    the window that it tells; where it is stated it is kept, too: a longer prompt is an error, or,
+    with Ollama, cut without a word. `tools`: whether the models are said to call tools.
     """
 
     model: str | _Names = "scripted"
+    server: Make = "any"
+    context: Annotated[int, Field(ge=1)] | None = None
+    tools: bool = True
     turns: tuple[Turn, ...] = Field(strict=False)
 
     @property
