@@ -12,8 +12,10 @@ from typing import NoReturn
 
 import typer
 
-from orchestrator.cli import agents, runs
+from orchestrator.cli import agents, local, models, runs
+from orchestrator.cli.doctor import doctor
 from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCCEEDED, say
+from orchestrator.cli.init import init
 from orchestrator.cli.replay import replay
 from orchestrator.cli.run import run, schema, validate
 
@@ -23,10 +25,12 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Run coding agents as supervised processes: one event stream, one truthful outcome.",
 )
-for command in (run, validate, schema, replay):
+for command in (run, validate, schema, replay, doctor, init):
     app.command()(command)
 app.add_typer(runs.app, name="runs")
 app.add_typer(agents.app, name="agents")
+app.add_typer(models.app, name="models")
+app.add_typer(local.app, name="local")
 
 
 @app.command()

@@ -135,7 +135,9 @@ def is_logged_in(about: About, config: Config) -> bool:
     return False
 
 
-async def version(agent: Agent, config: Config, reaper: Reaper) -> str | None:
+async def version(
+    agent: Agent, config: Config, reaper: Reaper, limit_s: float = VERSION_S
+) -> str | None:
     """The version that the agent's program states, or None. Asked once for each build of it."""
     about = about_of(config.adapters[agent.adapter], agent)
     if agent.program is None or not about.version_argv:
@@ -151,7 +153,7 @@ async def version(agent: Agent, config: Config, reaper: Reaper) -> str | None:
             (agent.program, *about.version_argv),
             cwd=Path("/"),
             env=base_environment(config.environ),
-            limit_s=VERSION_S,
+            limit_s=limit_s,
         )
     except SpawnError:
         return None  # whoever starts the agent itself is told

@@ -65,6 +65,7 @@ class FoundServer:
     tier: Tier
     stated: bool
     up: bool
+    api_key_env: str | None = None
     version: str | None = None
     dialects: tuple[Dialect, ...] = ()
     models: tuple[Model, ...] = ()
@@ -216,6 +217,7 @@ def _found(
         tier="local" if local else "cloud",
         stated=place.stated,
         up=seen is not None,
+        api_key_env=place.api_key_env,
         version=seen.version if seen else None,
         dialects=seen.dialects if seen else (),
         models=tuple(sorted(seen.models, key=lambda model: model.name)) if seen else (),

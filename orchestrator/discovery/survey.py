@@ -9,7 +9,7 @@ import anyio
 
 from orchestrator.adapter import About, Agent, about_of
 from orchestrator.config import Config, agents_for
-from orchestrator.discovery.programs import auth_of, is_logged_in, locate, look, version
+from orchestrator.discovery.programs import VERSION_S, auth_of, is_logged_in, locate, look, version
 from orchestrator.errors import ConfigError, lone_error
 from orchestrator.events import Auth, Tier
 from orchestrator.process import Reaper, open_reaper
@@ -60,15 +60,23 @@ class Survey:
 
 async def survey(config: Config) -> Survey:
     """Every adapter with its program and version, and every agent. Starts the programs."""
-    found: dict[str, FoundAdapter] = {}
     with lone_error():
-        async with open_reaper() as reaper, anyio.create_task_group() as group:
+        async with open_reaper() as reaper:
+            return await survey_with(config, reaper)
 
-            async def look_at(name: str) -> None:
-                found[name] = await _adapter(name, config, reaper)
 
-            for name in config.adapters:
-                group.start_soon(look_at, name)
+async def survey_with(config: Config, reaper: Reaper, *, limit_s: float = VERSION_S) -> Survey:
+    """The same with a reaper that is there. A program that does not tell its version within
+    `limit_s` has none.
+    """
+    found: dict[str, FoundAdapter] = {}
+    async with anyio.create_task_group() as group:
+
+        async def look_at(name: str) -> None:
+            found[name] = await _adapter(name, config, reaper, limit_s)
+
+        for name in config.adapters:
+            group.start_soon(look_at, name)
     placed, state = look(agents_for(None, config), config)
     return Survey(
         adapters=tuple(found[name] for name in sorted(found)),
@@ -76,7 +84,7 @@ async def survey(config: Config) -> Survey:
     )
 
 
-async def _adapter(name: str, config: Config, reaper: Reaper) -> FoundAdapter:
+async def _adapter(name: str, config: Config, reaper: Reaper, limit_s: float) -> FoundAdapter:
     problem: str | None = None
     try:
         about = config.adapters[name].about
@@ -84,7 +92,7 @@ async def _adapter(name: str, config: Config, reaper: Reaper) -> FoundAdapter:
         about, problem = About(name=name, title=name, program=None), str(error)
     path = locate(about.program, config) if about.program is not None else None
     agent = Agent(name=name, adapter=name, program=path)
-    stated = await version(agent, config, reaper) if path is not None else None
+    stated = await version(agent, config, reaper, limit_s) if path is not None else None
     keys = {*about.keys, about.key_env} - {None}
     key = any(config.environ.get(key) for key in keys if key is not None)
     return FoundAdapter(

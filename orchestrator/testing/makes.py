@@ -5,7 +5,7 @@ has. Shapes: LM Studio's and vLLM's as documented, llama.cpp's as its server (b1
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from orchestrator.testing.catalog import CONTEXT_LENGTH, model
 from orchestrator.testing.dialect import Json
@@ -57,9 +57,10 @@ def not_there(make: Make, method: str, path: str) -> tuple[Json, int]:
 def listed(script: Script, name: str) -> Json:
     """A model in `/v1/models`, with what the make adds to OpenAI's keys."""
     window = script.context or CONTEXT_LENGTH
+    own: Json = {}
     match script.server:
         case "vllm":
-            own: Json = {"owned_by": "vllm", "root": name, "max_model_len": window}
+            own = {"owned_by": "vllm", "root": name, "max_model_len": window}
         case "llamacpp":
             meta = {"n_ctx": window, "n_ctx_train": CONTEXT_LENGTH, "size": _SIZE}
             own = {"owned_by": "llamacpp", "meta": meta}
@@ -68,7 +69,7 @@ def listed(script: Script, name: str) -> Json:
         case "lmstudio":
             own = {"owned_by": "organization_owner"}
         case "any" | "openai-compatible":
-            own = {}
+            pass
     return {**model(name), **own}
 
 
@@ -88,7 +89,7 @@ def properties(script: Script) -> Json:
     }
 
 
-def slots(script: Script) -> list[Json]:
+def slots(script: Script) -> Sequence[Json]:
     """llama.cpp's `GET /slots`."""
     return [{"id": 0, "n_ctx": script.context or CONTEXT_LENGTH, "is_processing": False}]
 
@@ -141,7 +142,7 @@ def older_lm_studio_models(script: Script) -> Json:
 
 
 def download(script: Script, name: str) -> Json:
-    """LM Studio's `POST /api/v1/models/download`: a served model comes, any other does not exist."""
+    """LM Studio's `POST /api/v1/models/download`: a model that is not served does not exist."""
     if not script.serves(name):
         return {"error": {"type": "model_not_found", "message": f"Model '{name}' not found"}}
     return {"job_id": f"job_{name}", "status": "downloading", "total_size_bytes": _SIZE}

@@ -61,7 +61,7 @@ def test_a_script_for_every_model_lists_one_that_can_be_asked_for() -> None:
     ("document", "message"),
     [
         ({"turns": [{}, {"txt": "hi"}]}, "s: turn 2: unknown key 'txt' .*allowed: when, .*text"),
-        ({"turn": []}, r"s: unknown key 'turn' \(allowed: model, turns\)"),
+        ({"turn": []}, r"s: unknown key 'turn' \(allowed: model, server, context, tools, turns\)"),
         ({}, "s: turns: Field required"),
         ([], "s: Input should be a valid dictionary"),
         ({"model": [], "turns": []}, "model: Tuple should have at least 1 item"),
