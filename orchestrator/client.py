@@ -104,6 +104,7 @@ class _Exchange:
     http: h11.Connection
     silence_s: float | None
     status: int = 0
+    ended: bool = False
 
     async def send(self, address: str, request: Ask, key: str | None) -> None:
         body = orjson.dumps(dict(request.body)) if request.method != "GET" else b""
@@ -141,7 +142,12 @@ class _Exchange:
             while (event := self.http.next_event()) is h11.NEED_DATA:
                 self.http.receive_data(await self._read())
         except h11.RemoteProtocolError as error:
-            raise _protocol_error(self.http, error) from None
+            if self.ended:
+                raise AskError(
+                    "the connection was closed without an answer", why="closed"
+                ) from None
+            text = shown(f"what answers does not speak HTTP ({error})")
+            raise AskError(text, why="not_http") from None
         return event
 
     async def _read(self) -> bytes:
@@ -149,13 +155,8 @@ class _Exchange:
             with anyio.fail_after(self.silence_s):
                 return await self.stream.receive(_READ_BYTES)
         except anyio.EndOfStream:
+            self.ended = True
             return b""
-
-
-def _protocol_error(http: h11.Connection, error: h11.RemoteProtocolError) -> AskError:
-    if (http.their_state is h11.ERROR and "closed" in str(error)) or "incomplete" in str(error):
-        return AskError("the answer was cut", why="closed")
-    return AskError(shown(f"what answers does not speak HTTP ({error})"), why="not_http")
 
 
 def _head(address: str, request: Ask, key: str | None, length: int) -> h11.Request:

@@ -74,7 +74,7 @@ def _model(each: Mapping[str, object], properties: Reply, *, alone: bool) -> Mod
         loaded=status in {None, "loaded"},
         size=count_of(inner(meta, "size")),
         quantization=text_of(inner(meta, "ftype")),
-        aliases=texts_of(each.get("aliases")),
+        aliases=tuple(one for one in texts_of(each.get("aliases")) if one != each.get("id")),
     )
 
 

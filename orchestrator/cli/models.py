@@ -81,10 +81,14 @@ def models_told(servers: list[FoundServer]) -> str:
 
 
 def _columns(model: Model) -> list[str]:
-    size = f"{model.size / 1e9:.1f} GB" if model.size else model.parameters or "?"
+    size = _bytes(model.size) if model.size else model.parameters or "?"
     where = "in the cloud" if model.remote else _yes(model.loaded)
     window, possible = _count(model.context), _count(model.context_possible)
     return [window, possible, _yes(model.tools), _yes(model.thinking), where, size]
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 10**8 else f"{size / 1e6:.1f} MB"
 
 
 def _yes(flag: bool | None) -> str:

@@ -45,7 +45,8 @@ def places_of(config: Config) -> tuple[Place, ...]:
     """
     places: list[Place] = []
     seen: set[str] = set()
-    for place in (*config.places, *_usual(config)):
+    usual = sorted(_usual(config), key=lambda place: not place.stated)
+    for place in (*config.places, *usual):
         address = _address(place, config)
         if address is not None and address not in seen and _may_be_asked(place, config):
             seen.add(address)

@@ -137,8 +137,10 @@ async def _identified(
             seen = await _look(kind.look(), address, key, limit_s)
             if seen is not None and seen.sure:
                 return kind, seen
-    if first is not None and first.models and (plain := _plain_kind(config)) is not None:
-        return plain, first
+    if (plain := _plain_kind(config)) is not None:
+        seen = await _look(plain.look(), address, key, limit_s)
+        if seen is not None and seen.models:
+            return plain, seen
     return expected, None
 
 
@@ -320,7 +322,7 @@ _SLOW = "It may be loading a model or be busy: try again, or restart it."
 
 
 def _up(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return f"The {text[4:]}" if text.startswith("the ") else text  # vLLM stays vLLM
 
 
 def _wrong_url(kind: ModelServer | None) -> str:

@@ -148,11 +148,12 @@ async def _long_prompt(found: FoundServer, model: str, config: Config) -> _Resul
     window = await _window(found, model, config)
     if window is None:
         return None, "the server does not tell how large the window is"
-    sample = await _prompt_tokens(found, model, config, _SAMPLE_CHARS)
-    small = await _prompt_tokens(found, model, config, _SAMPLE_CHARS // 2)
+    chars = min(_SAMPLE_CHARS, window // 2)  # a tokenizer of bytes makes a token of each
+    sample = await _prompt_tokens(found, model, config, chars)
+    small = await _prompt_tokens(found, model, config, chars // 2)
     if isinstance(sample, str) or isinstance(small, str) or sample <= small:
         return None, f"the server does not count tokens ({sample})"
-    per_char = (sample - small) / (_SAMPLE_CHARS - _SAMPLE_CHARS // 2)
+    per_char = (sample - small) / (chars - chars // 2)
     wanted = int(window * _FILL)
     arrived = await _prompt_tokens(found, model, config, int(wanted / per_char))
     if isinstance(arrived, str):
