@@ -2,7 +2,7 @@
 
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,9 @@ SAYS = {"text": "pong", "repeat": "forever"}
 CALLS = {"tool_calls": [{"name": "report", "arguments": {"ok": True}}], "repeat": "forever"}
 
 
-def script(make: Make = "ollama", *turns: dict[str, object], **keys: object) -> dict[str, object]:
+def script(
+    make: Make = "ollama", *turns: Mapping[str, object], **keys: object
+) -> dict[str, object]:
     return {"model": "qwen:14b", "server": make, "turns": list(turns or (SAYS,)), **keys}
 
 
@@ -455,7 +457,7 @@ async def test_a_model_is_deleted(config):
             await remove(found, "nothing", config)
 
 
-async def tried(config: Config, make: Make, *turns: dict[str, object], **keys: object):
+async def tried(config: Config, make: Make, *turns: Mapping[str, object], **keys: object):
     async with model_server(script(make, *turns, **keys)) as server:
         found = await seen(server.base_url, make, config)
         return {one.what: (one.ok, one.text) async for one in trials(found, "qwen:14b", config)}

@@ -60,7 +60,8 @@ def driven(server: ModelServer, reply: Callable[[Ask], Reply]) -> Seen | None:
         while True:
             asks = look.send([reply(ask) for ask in asks])
     except StopIteration as end:
-        return end.value
+        found: Seen | None = end.value
+        return found
 
 
 @pytest.mark.parametrize("name", sorted(SERVERS))
