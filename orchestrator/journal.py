@@ -1,10 +1,13 @@
-r"""The append-only record of a run: a folder with the raw spool, the events, the task and the
+r"""The append-only record of a run and of a job: a folder with the events, what was asked and the
 outcome.
 
     runs/RUN_ID/  stdout stderr    raw, written by the agent itself
                   events.jsonl     one event a line
                   task.json        what was asked, of which agent
                   outcome.json     how it ended
+    jobs/JOB_ID/  events.jsonl     the events that belong to no run
+                  job.json         what was asked
+                  outcome.json     how it ended, with the outcomes of its tasks
 
 Files are 0600 in folders 0700. An event is in the journal before anyone sees it.
 """
@@ -17,6 +20,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
@@ -32,9 +36,10 @@ if TYPE_CHECKING:
     import tarfile
     from types import TracebackType
 
-EVENTS, TASK, OUTCOME, STDOUT, STDERR = (
+EVENTS, TASK, JOB, OUTCOME, STDOUT, STDERR = (
     "events.jsonl",
     "task.json",
+    "job.json",
     "outcome.json",
     "stdout",
     "stderr",
@@ -57,10 +62,21 @@ class Record:
     agent: Agent
     before: Usage | None = None
     resumed: str | None = None
+    job_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """What job.json holds: one invocation and its tasks."""
+
+    job_id: str
+    started: str
+    tasks: tuple[Task, ...]
+    name: str | None = None
 
 
 class Journal:
-    """Writes the events of one run. Use as a context manager. Raises JournalError."""
+    """Writes the events of one run or job. Use as a context manager. Raises JournalError."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -109,7 +125,7 @@ class Journal:
 
 
 def make_folder(runs: Path, run_id: str) -> Path:
-    """A new folder for a run, 0700. Raises JournalError."""
+    """A new folder for a run or job, 0700. Raises JournalError."""
     make_private(runs)
     return make_private(runs / run_id, fresh=True)
 
@@ -125,9 +141,19 @@ def make_private(folder: Path, *, fresh: bool = False) -> Path:
     return folder
 
 
+def now() -> str:
+    """The time in a record: RFC 3339, UTC, seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
 def write_record(folder: Path, record: Record) -> None:
     """Write task.json. Raises JournalError."""
     _write(folder / TASK, record)
+
+
+def write_job(folder: Path, record: JobRecord) -> None:
+    """Write job.json. Raises JournalError."""
+    _write(folder / JOB, record)
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
@@ -321,7 +347,7 @@ def _create(path: Path) -> int:
         raise JournalError(f"cannot make {path}: {error.strerror}") from error
 
 
-def _write(path: Path, value: Record | Outcome) -> None:
+def _write(path: Path, value: Record | JobRecord | Outcome) -> None:
     """As JSON, whole or not at all: written beside it, then renamed."""
     draft = path.with_suffix(".new")
     try:

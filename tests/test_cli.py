@@ -118,9 +118,12 @@ def test_a_failed_check_exits_1_with_cause_and_remedy(place: Path) -> None:
 def test_jsonl_on_stdout_is_the_event_stream_and_nothing_else(place: Path) -> None:
     done = run(place, said("hello"), DONE, flags=("--output", "jsonl"))
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
-    assert events[-1]["type"] == "run.finished"
+    of_the_run = [event for event in events if event["run_id"]]
+    assert [event["seq"] for event in of_the_run] == list(range(1, len(of_the_run) + 1))
+    assert of_the_run[-1]["type"] == "run.finished"
+    assert events[-1]["type"] == "job.finished"
     assert events[-1]["outcome"]["status"] == "succeeded"
+    assert events[-1]["outcome"]["tasks"]["task"] == of_the_run[-1]["outcome"]
     assert done.stderr == ""
 
 
@@ -183,7 +186,7 @@ def test_every_problem_of_a_task_file_is_told_with_its_place(place: Path) -> Non
 
 def test_a_file_with_only_a_prompt_is_valid(place: Path) -> None:
     (place / "task.yaml").write_text("prompt: x\n")
-    assert call(place, "validate", "task.yaml").stdout == "task.yaml: valid\n"
+    assert call(place, "validate", "task.yaml").stdout.startswith("task.yaml: valid\n")
 
 
 @pytest.mark.parametrize("name", ["task", "events"])

@@ -21,9 +21,10 @@ from orchestrator.config import (
     tier_of,
 )
 from orchestrator.discovery import look
+from orchestrator.document import SIZE_LIMIT
 from orchestrator.errors import ConfigError
 from orchestrator.server import ModelServer
-from orchestrator.task import SIZE_LIMIT, Limits
+from orchestrator.task import Limits
 
 SOURCE = """
 from orchestrator.adapter import About, Program

@@ -11,13 +11,13 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from orchestrator.document import SIZE_LIMIT
 from orchestrator.errors import TaskFileError
 from orchestrator.task import (
     DEFAULT_LIMITS,
     EDITING_KINDS,
     KINDS,
     READING_KINDS,
-    SIZE_LIMIT,
     Limits,
     Task,
     TaskModel,
@@ -278,7 +278,10 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a list": ("- a", "1:1: found a list; a task file is a mapping such as `prompt: TEXT`"),
     "no prompt": ("\nkind: fix", "2:1: prompt: required, but not there"),
     "an empty prompt": ("prompt: ''", "1:9: prompt: found ''; allowed: a text that is not empty"),
-    "a prompt of nothing": ("prompt:", "1:8: prompt: found nothing; allowed: a text"),
+    "a prompt of nothing": (
+        "prompt:",
+        "1:8: prompt: required, but not there (or a list of `tasks`)",
+    ),
     "a number for a text": (
         "prompt: 5",
         "1:9: prompt: found the number 5; allowed: a text (put it in quotes)",
@@ -574,11 +577,13 @@ def test_a_bad_flag_is_named_as_a_flag(flags, problem):
 def test_the_schema_knows_every_key_and_says_what_it_is_for():
     properties = task_schema()["properties"]
     assert isinstance(properties, dict)
-    assert properties.keys() == TaskModel.model_fields.keys()
+    assert properties.keys() == {
+        field.alias or name for name, field in TaskModel.model_fields.items()
+    }
     assert [
         key for key, each in properties.items() if key != "limits" and not each["description"]
     ] == []
-    assert task_schema()["required"] == ["prompt"]
+    assert task_schema()["oneOf"] == [{"required": ["prompt"]}, {"required": ["tasks"]}]
 
 
 def test_the_schema_allows_what_is_read():

@@ -46,6 +46,10 @@ _QUIET: Mapping[str, str] = MappingProxyType(
         "ENABLE_TOOL_SEARCH": "false",
     }
 )
+# Without the last two it would go on outside of it: where it cannot be set up, or the model asks.
+_SANDBOX: Mapping[str, bool] = MappingProxyType(
+    {"enabled": True, "failIfUnavailable": True, "allowUnsandboxedCommands": False}
+)
 # Run before each of its commands: else every command that the model runs sees the key.
 _UNSET = b"unset ANTHROPIC_API_KEY ANTHROPIC_AUTH_TOKEN CLAUDE_CODE_OAUTH_TOKEN\n"
 
@@ -149,6 +153,8 @@ def _settings(task: Task, agent: Agent, options: Options) -> Iterable[str]:
     address (measured, with `--bare` too), its hooks run what they like.
     """
     settings = dict(options.settings)
+    if options.sandbox and task.allowed == "edit":
+        settings["sandbox"] = {**fields(settings.get("sandbox")), **_SANDBOX}
     if agent.profile == "clean" or (agent.base_url is not None and agent.api_key_env is not None):
         # The user's `env` would replace a key that must not be written into a flag.
         yield from ("--setting-sources", "")

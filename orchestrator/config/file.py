@@ -9,16 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from orchestrator.document import SIZE_LIMIT, EnvName, HttpUrl, Text, described, parts
 from orchestrator.errors import ConfigError, shown
-from orchestrator.task import (
-    SIZE_LIMIT,
-    EnvName,
-    HttpUrl,
-    LimitsModel,
-    Text,
-    described,
-    parts,
-)
+from orchestrator.task import LimitsModel
 
 FILE = "orchestrate.toml"
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,6 +49,7 @@ from orchestrator.journal import (
     Journal,
     Record,
     make_folder,
+    now,
     scrub,
     write_outcome,
     write_record,
@@ -70,7 +70,8 @@ from orchestrator.run.recorder import Publish, Recorder, fed, last_words, new_ru
 from orchestrator.run.spool import Spool, Tails
 from orchestrator.task import Limits, Task
 from orchestrator.usage import priced
-from orchestrator.workspace import Snapshot, UnseenError, changes, snapshot
+from orchestrator.workspace.git import GitError
+from orchestrator.workspace.snapshot import Snapshot, changes, snapshot
 
 __all__ = [
     "Control",
@@ -105,6 +106,7 @@ class Plan:
     notices. `auth` is what the agent comes to its model with.
     """
 
+    job_id: str
     run_id: str
     task: Task
     agent: Agent
@@ -164,6 +166,7 @@ async def perform(
     with Journal(folder) as journal:
         recorder = Recorder(
             head={
+                "job_id": plan.job_id,
                 "run_id": plan.run_id,
                 "task_id": plan.task.id,
                 "parent_run_id": plan.task.parent_run_id,
@@ -471,14 +474,14 @@ class _Run:
                 ours=self.config.state,
                 files=task.files,
             )
-        except (UnseenError, SpawnError) as why:
+        except (GitError, SpawnError) as why:
             self.recorder.say(Notice(text=f"changes cannot be told: {why}"))
             return None
 
     async def _compare(self, before: Snapshot) -> None:
         try:
             self.changes = await changes(self.reaper, before, self.folder / _PATCH)
-        except (UnseenError, SpawnError) as why:
+        except (GitError, SpawnError) as why:
             self.recorder.say(Notice(text=f"changes cannot be told: {why}"))
             return
         if self.changes.files:
@@ -551,7 +554,8 @@ def raw_of(spool: Spool, line: Line) -> Raw:
 def _record(plan: Plan) -> Record:
     return Record(
         run_id=plan.run_id,
-        started=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        job_id=plan.job_id,
+        started=now(),
         task=plan.task,
         agent=plan.recorded,
         before=plan.before,

@@ -51,6 +51,7 @@ class Recorder:
         write: Callable[[Sequence[bytes]], None] | None,
         publish: Publish,
         secret_values: Sequence[str] = (),
+        seq: int = 0,
     ) -> None:
         self.digest = Digest()
         self.usage: Usage | None = None
@@ -58,6 +59,7 @@ class Recorder:
         # A lower bound, where some costs are unknown: what a budget is held against.
         self._head = head
         self._prefix = events.prefix(
+            job_id=head.get("job_id"),
             run_id=head["run_id"],
             task_id=head["task_id"],
             parent_run_id=head["parent_run_id"],
@@ -66,7 +68,7 @@ class Recorder:
         self._write = write
         self._publish = publish
         self._secret = _secret_pattern(secret_values)
-        self._seq = 0
+        self._seq = seq
         self._waiting: list[tuple[Event, bytes]] = []
 
     def add(self, update: Update, source: Source, raw: Raw | None = None) -> Update:
@@ -115,6 +117,7 @@ class Recorder:
         return Event(
             seq=self._seq + 1,
             time=now,
+            job_id=self._head.get("job_id"),
             run_id=self._head["run_id"],
             task_id=self._head["task_id"],
             parent_run_id=self._head["parent_run_id"],
