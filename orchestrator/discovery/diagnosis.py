@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import anyio
@@ -50,6 +50,8 @@ class Diagnosis:
 
 async def diagnose(config: Config) -> Diagnosis:
     """Looks at everything at once. Sends nothing to any cloud."""
+    mode, broken = _local(config)
+    config = replace(config, local=lambda: mode)  # one that cannot be read is a problem, told below
     servers: tuple[FoundServer, ...] = ()
     held: list[Sandbox] = []
 
@@ -66,7 +68,6 @@ async def diagnose(config: Config) -> Diagnosis:
 
             group.start_soon(look_at_sandbox)
             surveyed = await survey_with(config, reaper, limit_s=VERSIONS_S)
-    mode, broken = _local(config)
     keys = tuple(sorted(_keys(config)))
     ready = _ready(surveyed.agents, surveyed.adapters, servers)
     problems = (
