@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeGuard
 from urllib.parse import urlsplit
 
 from orchestrator.errors import ConfigError, shown
@@ -244,25 +244,22 @@ def _reachable(host: str) -> str:
 
 def items(value: object) -> list[Mapping[str, object]]:
     """The objects in a list; nothing for anything else."""
-    match value:
-        case list(listed):
-            return [each for each in map(_mapping, listed) if each]
-        case _:
-            return []
+    return [each for each in value if _is_object(each) and each] if is_list(value) else []
 
 
-def _mapping(value: object) -> Mapping[str, object]:
-    match value:
-        case dict(mapping):
-            return mapping
-        case _:
-            return {}
+def is_list(value: object) -> TypeGuard[list[object]]:
+    """Whether a value is a list, of whatever."""
+    return isinstance(value, list)
+
+
+def _is_object(value: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(value, dict)
 
 
 def inner(value: object, *keys: str) -> object:
     """The value below the keys, or None where there is no such thing."""
     for key in keys:
-        value = _mapping(value).get(key)
+        value = value.get(key) if _is_object(value) else None
     return value
 
 
@@ -285,11 +282,7 @@ def flag_of(value: object) -> bool | None:
 
 def texts_of(value: object) -> tuple[str, ...]:
     """The texts in a list; nothing for anything else."""
-    match value:
-        case list(listed):
-            return tuple(each for each in listed if isinstance(each, str))
-        case _:
-            return ()
+    return tuple(each for each in value if isinstance(each, str)) if is_list(value) else ()
 
 
 def at_least(version: str | None, *wanted: int) -> bool:
@@ -304,7 +297,7 @@ def openai_models(reply: Reply) -> tuple[Model, ...] | None:
     Besides the name it holds what several servers add: `max_model_len` (vLLM, SGLang),
     `context_length` (gateways).
     """
-    if not reply.ok or not isinstance(inner(reply.body, "data"), list):
+    if not reply.ok or not is_list(inner(reply.body, "data")):
         return None
     return tuple(
         Model(

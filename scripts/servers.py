@@ -20,7 +20,7 @@ from orchestrator.client import ask
 from orchestrator.config import load_config
 from orchestrator.discovery import see
 from orchestrator.discovery.trial import trials
-from orchestrator.server import Ask, Place
+from orchestrator.server import Ask, Place, inner
 
 ROOT = Path(__file__).parent.parent
 PYTHON = ROOT / ".venv" / "servers" / "bin" / "python"
@@ -71,7 +71,7 @@ async def check(address: str, record: bool) -> int:
 
 async def record_replies(address: str) -> None:
     """Writes what the server replies as a fixture, with this machine's paths left out."""
-    replies = {}
+    replies: dict[str, dict[str, object]] = {}
     for request in ASKS:
         reply = await ask(address, request, limit_s=10)
         replies[f"{request.method} {request.path}"] = {"status": reply.status, "body": reply.body}
@@ -84,16 +84,10 @@ async def record_replies(address: str) -> None:
         },
         option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,
     ).decode()
-    path = str(inner_path(replies))
+    path = str(inner(replies, "GET /props", "body", "model_path"))
     target = ROOT / "tests" / "servers" / "llamacpp.json"
     target.write_text(text.replace(path, "/models/tiny.gguf"), "utf-8")
     print(f"wrote {target}")
-
-
-def inner_path(replies: dict[str, dict[str, object]]) -> object:
-    """The model's file as the server names it."""
-    body = replies["GET /props"]["body"]
-    return body["model_path"] if isinstance(body, dict) else ""
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from orchestrator.server import (
     count_of,
     flag_of,
     inner,
+    is_list,
     items,
     text_of,
     texts_of,
@@ -39,7 +40,7 @@ def _look() -> Look:
     if health.status == _LOADING and inner(health.body, "error", "code") == _LOADING:
         return Seen(sure=True, dialects=("chat",), problem="still loading its model")
     data = inner(listed.body, "data")
-    if not listed.ok or not isinstance(data, list):
+    if not listed.ok or not is_list(data):
         return None
     models = items(data)
     build = text_of(inner(properties.body, "build_info"))

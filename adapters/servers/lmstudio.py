@@ -22,6 +22,7 @@ from orchestrator.server import (
     count_of,
     flag_of,
     inner,
+    is_list,
     items,
     openai_models,
     text_of,
@@ -37,10 +38,10 @@ def _look() -> Look:
         Ask(path="/api/v0/models"),
         Ask(path="/v1/models"),
     )
-    if isinstance(listed := inner(newer.body, "models"), list) and newer.ok:
+    if is_list(listed := inner(newer.body, "models")) and newer.ok:
         models = tuple(_model(each) for each in items(listed) if _generates(each, "key"))
         return Seen(sure=True, dialects=("chat", "responses", "messages"), models=models)
-    if isinstance(listed := inner(older.body, "data"), list) and older.ok:
+    if is_list(listed := inner(older.body, "data")) and older.ok:
         models = tuple(_older_model(each) for each in items(listed) if _generates(each, "id"))
         return Seen(sure=True, dialects=("chat", "responses"), models=models)
     plain = openai_models(common)
@@ -92,16 +93,17 @@ def _pull(name: str) -> Pull:
     reply = yield Ask(path="/api/v1/models/download", method="POST", body={"model": name})
     job = text_of(inner(_body(reply), "job_id")) or ""
     while True:
-        match _body(reply):
-            case {"status": "completed" | "already_downloaded"}:
+        match text_of(inner(_body(reply), "status")):
+            case "completed" | "already_downloaded":
                 return None
-            case {"status": "downloading" | "paused" as status} if job:
+            case "downloading" | "paused" as status if job:
                 done = count_of(inner(_body(reply), "downloaded_bytes"))
                 total = count_of(inner(_body(reply), "total_size_bytes"))
                 yield Progress(text=status, done=done, total=total)
-            case body:
-                said = inner(body, "error", "message") or inner(body, "error")
-                return text_of(said) or text_of(inner(body, "status")) or "no answer of its kind"
+            case status:
+                error = inner(_body(reply), "error")
+                said = text_of(inner(error, "message")) or text_of(error)
+                return said or status or "no answer of its kind"
         yield Pause(seconds=_AGAIN_S)
         reply = yield Ask(path=f"/api/v1/models/download/status/{job}")
 

@@ -24,6 +24,7 @@ from orchestrator.server import (
     at_least,
     count_of,
     inner,
+    is_list,
     is_remote,
     items,
     text_of,
@@ -43,7 +44,7 @@ def _look() -> Look:
     )
     stated = text_of(inner(version.body, "version"))
     listed = inner(tags.body, "models")
-    if not isinstance(listed, list):
+    if not is_list(listed):
         return None
     models = [_model(each) for each in items(listed) if text_of(each.get("name"))]
     loaded = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -11,7 +11,7 @@ import anyio
 from orchestrator.config import Config, LocalMode, places_of, tier_of
 from orchestrator.discovery.sandbox import Sandbox, sandbox
 from orchestrator.discovery.servers import FoundServer, find_servers
-from orchestrator.discovery.survey import FoundAdapter, FoundAgent, survey_with
+from orchestrator.discovery.survey import FoundAdapter, FoundAgent, Survey, survey_with
 from orchestrator.errors import ConfigError, lone_error
 from orchestrator.process import open_reaper
 from orchestrator.server import Model, find_model
@@ -54,6 +54,7 @@ async def diagnose(config: Config) -> Diagnosis:
     config = replace(config, local=lambda: mode)  # one that cannot be read is a problem, told below
     servers: tuple[FoundServer, ...] = ()
     held: list[Sandbox] = []
+    surveys: list[Survey] = []
 
     async def look_at_servers() -> None:
         nonlocal servers
@@ -67,7 +68,8 @@ async def diagnose(config: Config) -> Diagnosis:
                 held.append(await sandbox(config, reaper))
 
             group.start_soon(look_at_sandbox)
-            surveyed = await survey_with(config, reaper, limit_s=VERSIONS_S)
+            surveys.append(await survey_with(config, reaper, limit_s=VERSIONS_S))
+    (surveyed,) = surveys
     keys = tuple(sorted(_keys(config)))
     ready = _ready(surveyed.agents, surveyed.adapters, servers)
     problems = (
@@ -95,8 +97,8 @@ def _supervision() -> tuple[str, ...]:
     """What supervision guarantees on this machine, a line each, from whoever starts processes."""
     from orchestrator import process
 
-    told = getattr(process, "guarantees", None)
-    return tuple(str(line) for line in told()) if callable(told) else ()
+    told: Callable[[], Iterable[object]] | None = getattr(process, "guarantees", None)
+    return tuple(str(line) for line in told()) if told is not None else ()
 
 
 def _local(config: Config) -> tuple[LocalMode, list[Problem]]:
