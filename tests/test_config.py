@@ -16,6 +16,7 @@ from orchestrator.config import (
     check_adapter,
     default_url,
     load_config,
+    places_of,
     plugins,
     port_of,
     tier_of,
@@ -726,3 +727,60 @@ def test_a_server_is_usually_on_loopback_or_at_its_providers_address():
     assert default_url(ModelServer(name="x", title="X", port=7)) == "http://127.0.0.1:7"
     assert default_url(ModelServer(name="x", title="X", port=None, base_url="u")) == "u"
     assert default_url(ModelServer(name="x", title="X", port=None)) is None
+
+
+# --- model servers --------------------------------------------------------------------------------
+
+
+def test_the_servers_of_a_file_are_places_by_name(home):
+    loaded = named(home, DESK + 'model = "desk/x"')
+    [place] = loaded.places
+    assert (place.name, place.kind, place.base_url) == (
+        "desk",
+        "ollama",
+        "http://desk.example:11434",
+    )
+    assert (place.local, place.stated) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[servers.s]\nkind = "x"', r"server 's': no kind of server 'x' \(known: "),
+        (
+            '[servers.s]\nkind = "openai-compatible"',
+            "server 's': openai-compatible has no usual address: give its base_url",
+        ),
+        (
+            '[agents.a]\nadapter = "mine"\nserver = "openai-compatible"',
+            "agent 'a': openai-compatible has no usual address: give the server's base_url",
+        ),
+    ],
+)
+def test_a_server_that_cannot_be_meant_is_refused(home, text, message):
+    """Without an address of its own a local kind would end at somebody's cloud."""
+    with pytest.raises(ConfigError, match=message):
+        named(home, text)
+
+
+def test_places_are_the_configured_then_those_of_variables_then_the_usual_ports(home):
+    environ = {"VLLM_BASE_URL": "http://gpu.example:8000/v1", "OLLAMA_HOST": "127.0.0.1"}
+    path = write(home / "c.toml", '[servers.mine]\nkind = "lmstudio"\nbase_url = "127.0.0.1:5"')
+    found = [
+        (one.name, one.base_url, one.stated)
+        for one in places_of(load_config(path, environ=environ))
+    ]
+    assert found == [
+        ("mine", "127.0.0.1:5", True),
+        ("ollama", "127.0.0.1", True),
+        ("vllm", "http://gpu.example:8000/v1", True),
+        ("llamacpp", "http://127.0.0.1:8080", False),
+        ("lmstudio", "http://127.0.0.1:1234", False),
+    ]
+
+
+def test_a_clouds_key_does_not_come_along_to_a_server_at_home(home):
+    environ = {"OPENAI_BASE_URL": "http://127.0.0.1:5", "OPENAI_API_KEY": "k"}
+    write(home / "c.toml", "")
+    places = places_of(load_config(home / "c.toml", environ=environ))
+    assert {place.name: place.api_key_env for place in places if place.stated} == {"openai": None}
