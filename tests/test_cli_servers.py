@@ -20,6 +20,7 @@ from orchestrator.discovery import diagnosis
 from orchestrator.discovery.sandbox import Sandbox, landlock_abi
 from orchestrator.errors import ConfigError
 from orchestrator.server import ModelServer
+from tests.resolver import knows_nobody
 
 SCRIPT = {
     "model": ["qwen:14b", "gpt-oss:120b-cloud"],
@@ -248,7 +249,8 @@ def test_the_switch_leads_nowhere_but_home(ollama):
     assert not read_local().on
 
 
-def test_a_server_that_its_owner_calls_local_counts_as_home(alone):
+def test_a_server_that_its_owner_calls_local_counts_as_home(alone, monkeypatch):
+    knows_nobody(monkeypatch)
     (alone / "c.toml").write_text(
         '[servers.desk]\nkind = "ollama"\nbase_url = "http://no-host.invalid:1"\nlocal = true\n'
     )

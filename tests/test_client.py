@@ -11,6 +11,7 @@ from orchestrator import client
 from orchestrator.client import ask, connect, lines_of
 from orchestrator.errors import AskError
 from orchestrator.server import Ask, Reply
+from tests.resolver import knows_nobody
 
 pytestmark = pytest.mark.anyio
 GET = Ask(path="/x")
@@ -111,17 +112,17 @@ async def test_who_listens_can_be_connected_to_without_a_question():
     assert wire.asked == b""
 
 
-async def test_a_name_that_nobody_knows():
+async def test_a_name_that_nobody_knows(monkeypatch):
+    asked = knows_nobody(monkeypatch)
     assert await why("http://no-such-host.invalid") == "unknown_host"
+    assert asked == ["no-such-host.invalid"]
 
 
 async def test_localhost_is_loopback_without_asking_a_resolver(monkeypatch):
-    async def resolver(*arguments: object, **named: object) -> object:
-        raise AssertionError(arguments)
-
-    monkeypatch.setattr(anyio, "getaddrinfo", resolver)
+    asked = knows_nobody(monkeypatch)
     async with serving(answer(b"{}")) as (address, _):
         assert (await ask(address.replace("127.0.0.1", "localhost"), GET, limit_s=5)).ok
+    assert asked == []
 
 
 async def test_a_server_that_says_nothing_is_not_waited_for():

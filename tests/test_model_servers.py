@@ -21,7 +21,8 @@ from orchestrator.supervisor import Supervisor
 from orchestrator.task import Task
 from orchestrator.testing import model_server
 from orchestrator.testing.script import Make
-from tests.scripted_adapter import DONE, scripted_config
+from tests.resolver import knows_nobody
+from tests.scripted_adapter import DONE, Scripted, scripted_config
 
 pytestmark = pytest.mark.anyio
 
@@ -185,7 +186,8 @@ async def test_a_model_that_is_down(config, closed):
     )
 
 
-async def test_a_host_that_nobody_knows(config):
+async def test_a_host_that_nobody_knows(config, monkeypatch):
+    knows_nobody(monkeypatch)
     url = "http://no-such-host.invalid:11434"
     assert await error_of(at(url), config) == (
         "unavailable",
@@ -288,7 +290,7 @@ async def test_the_servers_variable_names_the_model(config, closed):
     assert agent.model == "mine"
 
 
-@pytest.mark.parametrize("make", ["ollama", "lmstudio", "vllm", "llamacpp"])
+@pytest.mark.parametrize("make", MAKES)
 async def test_else_its_only_loaded_model_is_taken(config, make):
     async with model_server(script(make)) as server:
         agent = await with_model(at(server.base_url, make, model=None), config)
@@ -305,6 +307,12 @@ async def test_else_it_is_an_error_that_lists_what_the_server_has(config):
         f"No model is named, and Ollama at {server.base_url} has 2 models loaded. It has: a:1, b:2."
     )
     assert error.hint == "Name one, or set OLLAMA_MODEL."
+
+
+async def test_a_gateway_with_several_models_may_know_what_the_agent_asks_for_by_itself(config):
+    async with model_server({**script("openai-compatible"), "model": ["a", "b"]}) as server:
+        agent = at(server.base_url, "openai-compatible", model=None)
+        assert await with_model(agent, config) == agent
 
 
 async def test_a_server_that_is_down_names_no_model(config, closed):
@@ -390,6 +398,8 @@ def test_an_agent_that_cannot_speak_to_the_server_is_ruled_out_and_never_sent_ou
     about = replace(ABOUT, dialects=("messages",))
     stays = at_home(CLOUD, about, HOME, OLLAMA, None)
     assert stays.problem == "local mode: it speaks messages, Ollama does not"
+    stays = at_home(CLOUD, replace(ABOUT, dialects=()), HOME, OLLAMA, None)
+    assert stays.problem == "local mode: it speaks nothing that is known, Ollama does not"
     assert (
         at_home(CLOUD, ABOUT, HOME, None, None).problem == "local mode: no kind of server 'ollama'"
     )
@@ -399,7 +409,8 @@ async def test_a_running_worker_obeys_the_switch_from_its_next_task_on(config, t
     work = repository(tmp_path)
     async with model_server(script()) as server:
         switch = [LocalMode()]
-        own = scripted_config(tmp_path / "state", DONE)
+        about = About(name="scripted", title="S", program=None, dialects=("chat",))
+        own = scripted_config(tmp_path / "state", DONE, adapter=Scripted(about=about))
         agent = replace(own.agents[0], explicit=False, tier="cloud")
         whole = replace(own, agents=(agent,), servers=config.servers, local=lambda: switch[0])
         ran: list[tuple[str | None, str | None, list[str]]] = []

@@ -105,8 +105,9 @@ def at_home(
         return AtHome(agent=agent, note=text)
     if kind is None:
         return AtHome(agent=agent, problem=f"local mode: no kind of server {mode.kind!r}")
-    if about.dialects and not set(about.dialects) & set(kind.dialects):
-        wants = " or ".join(about.dialects)
+    if not set(about.dialects) & set(kind.dialects):
+        # Without a dialect nobody knows how to send it anywhere but to its own cloud.
+        wants = " or ".join(about.dialects) or "nothing that is known"
         return AtHome(agent=agent, problem=f"local mode: it speaks {wants}, {kind.title} does not")
     moved = replace(
         agent,

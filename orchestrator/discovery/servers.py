@@ -375,9 +375,12 @@ async def with_model(agent: Agent, config: Config) -> Agent | Error:
     found = _kept(place, config) or await see(place, config, limit_s=PATIENT_S)
     if found.problem is not None:
         return found.problem
-    if len(found.loaded) == 1:
-        return replace(agent, model=found.loaded[0].name)
-    return _none_named(found, kind)
+    told = any(model.loaded is not None for model in found.models)
+    candidates = found.loaded if told else found.models
+    if len(candidates) == 1:
+        return replace(agent, model=candidates[0].name)
+    # A gateway may know a name for what the agent asks for by itself.
+    return _none_named(found, kind) if kind.port is not None else agent
 
 
 def _none_named(found: FoundServer, kind: ModelServer) -> Error:
