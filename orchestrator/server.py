@@ -176,6 +176,7 @@ class Place:
 
 # --- names and addresses -------------------------------------------------------------------------
 
+ANY = "*"
 _CLOUD = re.compile(r"[:-]cloud$")
 
 
@@ -185,13 +186,16 @@ def is_remote(model: str) -> bool:
 
 
 def find_model(models: Iterable[Model], name: str) -> Model | None:
-    """The model of that name; `:latest` and a variant (`@q4_k_m`) may be missing on either side."""
+    """The model of that name; `:latest` and a variant (`@q4_k_m`) may be missing on either side.
+
+    One that is called `*` stands for any: gateways list it so.
+    """
     listed = tuple(models)
     for same in (_exactly, _plainly):
         for model in listed:
             if any(same(known) == same(name) for known in (model.name, *model.aliases)):
                 return model
-    return None
+    return next((model for model in listed if model.name == ANY), None)
 
 
 def _exactly(name: str) -> str:

@@ -119,8 +119,8 @@ async def test_a_name_that_nobody_knows(monkeypatch):
 
 
 async def test_localhost_is_loopback_without_asking_a_resolver(monkeypatch):
-    asked = knows_nobody(monkeypatch)
     async with serving(answer(b"{}")) as (address, _):
+        asked = knows_nobody(monkeypatch)
         assert (await ask(address.replace("127.0.0.1", "localhost"), GET, limit_s=5)).ok
     assert asked == []
 

@@ -77,6 +77,11 @@ def test_a_model_is_found_by_what_people_call_it(name, found):
     assert (model and model.name) == found
 
 
+def test_a_gateway_that_takes_any_model_has_each():
+    found = find_model((*MODELS, Model(name="*")), "anything")
+    assert found == Model(name="*")
+
+
 def test_a_clouds_model_is_known_by_its_name():
     assert is_remote("gpt-oss:120b-cloud")
     assert is_remote("glm-4.6:cloud")

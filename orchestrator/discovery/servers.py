@@ -25,6 +25,7 @@ from orchestrator.errors import AskError, ConfigError, lone_error, shown
 from orchestrator.events import Error, Tier
 from orchestrator.journal import make_private
 from orchestrator.server import (
+    ANY,
     Ask,
     Look,
     Model,
@@ -376,7 +377,8 @@ async def with_model(agent: Agent, config: Config) -> Agent | Error:
     if found.problem is not None:
         return found.problem
     told = any(model.loaded is not None for model in found.models)
-    candidates = found.loaded if told else found.models
+    listed = found.loaded if told else found.models
+    candidates = [model for model in listed if model.name != ANY]
     if len(candidates) == 1:
         return replace(agent, model=candidates[0].name)
     # A gateway may know a name for what the agent asks for by itself.

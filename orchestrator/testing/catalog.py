@@ -74,7 +74,7 @@ def running(script: Script) -> Json:
 
 
 def _tag(name: str) -> Json:
-    full = name if ":" in name else f"{name}:latest"
+    full = name if ":" in name or name == "*" else f"{name}:latest"
     return {
         "name": full,
         "model": full,

@@ -229,8 +229,9 @@ class Script(_Part):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The names that a list of models shows."""
-        return tuple(name for name in self._names if name != "*") or ("scripted",)
+        """The names that a list of models shows; `*` is the last, as gateways list it."""
+        named = tuple(name for name in self._names if name != "*") or ("scripted",)
+        return (*named, "*") if "*" in self._names else named
 
     def serves(self, model: str) -> bool:
         """Whether a request for `model` is answered. Ollama's `:latest` is understood."""

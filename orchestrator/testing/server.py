@@ -64,6 +64,11 @@ class ModelServer:
     on_request: Callable[[Request], None] | None = None
     _cursors: dict[str, Cursor] = field(default_factory=dict[str, Cursor])
 
+    @property
+    def played(self) -> list[Request]:
+        """The requests that a turn of the script answered: no look-ups, no probes."""
+        return [request for request in self.requests if request.turn is not None]
+
     def url(self, session: str = "") -> str:
         """The base URL of a session of its own (`a`, `team/b`), without `/v1`."""
         return f"{self.base_url}/{session}" if session else self.base_url
