@@ -225,7 +225,7 @@ class Adapter(Protocol):
 
 @runtime_checkable
 class SpeaksForSeveral(Protocol):
-    """What an adapter also is, if which CLI it speaks for depends on the agent."""
+    """What an adapter also is, if its CLI, or what that can be held to, depends on the agent."""
 
     def about_for(self, agent: Agent) -> About:
         """What this agent's CLI is. Raises ConfigError if the agent's options do not fit."""

@@ -282,6 +282,7 @@ _ALLOWED: Mapping[str, str] = MappingProxyType(
         "int_type": "a whole number",
         "list_type": "a list",
         "model_type": "a mapping",
+        "too_short": "a list that is not empty",
         "string_too_short": "a text that is not empty",
     }
 )

@@ -19,11 +19,12 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import orjson
 
@@ -48,11 +49,40 @@ _MIN_PREFIX = 4
 _BLOCK = 1024 * 1024
 _FOLLOW_S = 0.1
 
+Found = TypeVar("Found", "Record", "JobRecord")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """A run's work tree, as its record holds it: enough to go on with it, or to save it after a
+    crash.
+
+    `repository` is the user's work tree that it was made from, `inside` the sub-folder in both that
+    is the workspace. `start` is the commit it began as; `upon` the one of the user's that the whole
+    line of work stands on. `branch` is where its work goes. `copied` are patterns of files that
+    were taken along and are never committed; `prepared` is the tree that `setup` left, if another.
+    """
+
+    path: Path
+    repository: Path
+    inside: str
+    start: str
+    upon: str
+    branch: str
+    copied: tuple[str, ...] = ()
+    prepared: str | None = None
+
+    @property
+    def workspace(self) -> Path:
+        """Where the agent works."""
+        return self.path / self.inside
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """What task.json holds: the task, the agent that was chosen, and what the run went on from.
 
+    `tree` is the work tree that the run had to itself; the task's workspace is still the user's.
     `before` is the usage of the session before this run; `resumed` the run that it continues.
     """
 
@@ -63,6 +93,7 @@ class Record:
     before: Usage | None = None
     resumed: str | None = None
     job_id: str | None = None
+    tree: Tree | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,11 +194,19 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
 
 def read_record(folder: Path) -> Record:
     """The record of a run. Raises JournalError."""
+    return _read(folder / TASK, Record)
+
+
+def read_job(folder: Path) -> JobRecord:
+    """The record of a job. Raises JournalError."""
+    return _read(folder / JOB, JobRecord)
+
+
+def _read(path: Path, kind: type[Found]) -> Found:
     from pydantic import TypeAdapter, ValidationError
 
-    path = folder / TASK
     try:
-        return TypeAdapter(Record).validate_json(path.read_bytes())
+        return TypeAdapter(kind).validate_json(path.read_bytes())
     except OSError as error:
         raise JournalError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
@@ -289,19 +328,42 @@ def find_run(runs: Path, name: str) -> Path:
         raise InputError(f"no run {name!r}: there are none yet in {runs}")
     if name == "last":
         return known[-1]
-    ending = [
-        path
-        for path in known
-        if len(name) >= _MIN_PREFIX and (path.name.startswith(name) or path.name.endswith(name))
-    ]
-    match ending:
+    match _named(known, name):
         case [path]:
             return path
         case []:
             raise InputError(f"no run {name!r}", hint="`orchestrate runs list` shows them.")
-        case _:
-            text = f"{name!r} could be any of {len(ending)} runs"
+        case several:
+            text = f"{name!r} could be any of {len(several)} runs"
             raise InputError(text, hint="Give more of the id; `orchestrate runs list` shows them.")
+
+
+def find_job(jobs: Path, name: str) -> Path | None:
+    """The job's folder, by its id or by a unique beginning or end of it; None if there is none."""
+    try:
+        known = [path for path in jobs.iterdir() if (path / JOB).exists()]
+    except OSError:
+        return None
+    found = _named(known, name)
+    return found[0] if len(found) == 1 else None
+
+
+def _named(known: Sequence[Path], name: str) -> list[Path]:
+    return [
+        path
+        for path in known
+        if len(name) >= _MIN_PREFIX and (path.name.startswith(name) or path.name.endswith(name))
+    ]
+
+
+def runs_of(runs: Path, job_id: str) -> list[Record]:
+    """The records of a job's runs, oldest first; those that cannot be read are left out."""
+    found: list[Record] = []
+    for folder in list_runs(runs):
+        if folder.name >= job_id:  # ids sort by time, and a run begins after its job
+            with suppress(JournalError):
+                found.append(read_record(folder))
+    return [record for record in found if record.job_id == job_id]
 
 
 def spellings(secret: str) -> tuple[bytes, ...]:

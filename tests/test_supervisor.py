@@ -10,7 +10,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from orchestrator.adapter import Agent, Command, Tail
+from orchestrator.adapter import About, Agent, Command, Program, Tail
+from orchestrator.config import Bounds, Defaults
 from orchestrator.errors import InputError, OutcomeError, SupervisionError
 from orchestrator.events import (
     Check,
@@ -41,7 +42,6 @@ pytestmark = pytest.mark.anyio
 def work(tmp_path: Path) -> Path:
     folder = tmp_path / "work"
     folder.mkdir()
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     (folder / "file.txt").write_text("one\n")
     return folder
 
@@ -261,6 +261,26 @@ async def test_the_strictest_limit_holds(work: Path, state: Path) -> None:
     async with Supervisor(config) as supervisor:
         outcome = await supervisor.run(Task(prompt="p", workspace=work, limits=Limits(wall_s=3600)))
     assert outcome.status == "timed_out"
+
+
+async def test_defaults_and_bounds_of_the_configuration_hold_for_every_task(
+    work: Path, state: Path
+) -> None:
+    config = replace(
+        scripted_config(state, DONE),
+        defaults=Defaults(access="read"),
+        bounds=Bounds(agents=frozenset({"other"})),
+    )
+    async with Supervisor(config) as supervisor:
+        refused = await supervisor.run(Task(prompt="p", workspace=work))
+    assert refused.status == "unroutable"
+    assert "limits.agents allows only other" in refused.evidence[0]
+    async with Supervisor(replace(config, bounds=Bounds())) as supervisor:
+        await supervisor.run(Task(prompt="p", workspace=work))
+    assert read_record(run_folder(state)).task.access == "read"
+    async with Supervisor(replace(config, bounds=Bounds(privacy="local"))) as supervisor:
+        private = await supervisor.run(Task(prompt="p", workspace=work))
+    assert "privacy: local" in private.evidence[0]
 
 
 async def test_a_grandchild_that_holds_the_output_open_does_not_hold_the_run(
@@ -810,3 +830,46 @@ async def test_one_call_that_is_told_often_is_one_step(work: Path, state: Path) 
     async with Supervisor(scripted_config(state, *again, end, say("x"), DONE)) as supervisor:
         outcome = await supervisor.run(task)
     assert outcome.status == "succeeded"
+
+
+async def test_a_version_that_nobody_has_tried_is_told(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "scripted-cli"
+    program.write_text("#!/bin/sh\necho scripted-cli 2.1\n")
+    program.chmod(0o755)
+    for tested, told in ((("2.0", "1.9"), True), (("2.1",), False), ((), False)):
+        about = About(
+            name="scripted",
+            title="Scripted",
+            program=Program(name="scripted-cli"),
+            tested=tested,
+            resumes=True,
+        )
+        environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+        config = scripted_config(
+            tmp_path / "state", DONE, adapter=Scripted(about=about), environ=environ
+        )
+        events: list[Event] = []
+        async with Supervisor(config) as supervisor:
+            await supervisor.run(Task(prompt="x", workspace=tmp_path), events.append)
+        notes = [event.update.text for event in events if isinstance(event.update, Notice)]
+        assert ("Scripted 2.1 is untested (tested: 2.0, 1.9)" in notes) == told
+
+
+async def test_a_program_that_is_half_installed_is_told_how_to_install_it(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "scripted-cli"
+    program.write_text("echo no binary\n")  # as npm leaves it where no postinstall ran
+    program.chmod(0o755)
+
+    class Stub(Scripted):
+        def command(self, task: Task, agent: Agent) -> Command:
+            return replace(super().command(task, agent), argv=(str(program),))
+
+    about = About(name="scripted", title="Scripted", program=None, install="make scripted-cli")
+    config = scripted_config(tmp_path / "state", DONE, adapter=Stub(about=about))
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(Task(prompt="x", workspace=tmp_path))
+    assert outcome.error is not None
+    assert "neither a program for this machine" in outcome.error.text
+    assert outcome.error.hint == "make scripted-cli"

@@ -126,6 +126,7 @@ def _argv(task: Task, agent: Agent, options: Options) -> Iterable[str]:
     if agent.model is not None:
         yield from ("--model", agent.model)
     yield from options.flags
+    yield from _expected(task, options)
     yield from _limits(task, agent)
     if task.session_id is not None:
         # Any other word would be searched for among the names of sessions.
@@ -174,6 +175,13 @@ def _tools(options: Options, access: Access) -> tuple[str, ...] | None:
         return options.tools
     # What is not there cannot be talked into: no hook and no rule of the user's allows it again.
     return tuple(tool for tool in options.tools or _LOOKING if tool in _LOOKING)
+
+
+def _expected(task: Task, options: Options) -> Iterable[str]:
+    """Its own structured output: a tool, so the schema must be that of an object."""
+    expected = task.expect or {}
+    if expected.get("type") == "object" and "--json-schema" not in options.flags:
+        yield from ("--json-schema", orjson.dumps(expected, default=dict).decode())
 
 
 def _limits(task: Task, agent: Agent) -> Iterable[str]:

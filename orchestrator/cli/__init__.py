@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from orchestrator.cli import agents, local, models, runs
+from orchestrator.cli import agents, config, local, models, runs
 from orchestrator.cli.doctor import doctor
 from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCCEEDED, say
 from orchestrator.cli.fronts import Commands
@@ -33,6 +33,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(agents.app, name="agents")
 app.add_typer(models.app, name="models")
 app.add_typer(local.app, name="local")
+app.add_typer(config.app, name="config")
 
 
 @app.command()

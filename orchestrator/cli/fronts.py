@@ -68,7 +68,7 @@ def _command(entry: EntryPoint) -> TyperCommand:
             if asks:
                 typer.echo(f"Usage: orchestrate {entry.name} [--] WORDS...\n\n{front.help}")
                 return
-            environ = context.obj if isinstance(context.obj, dict) else os.environ
+            environ: Mapping[str, str] = context.obj or os.environ
             _become(front, words or [], environ)
 
     command = get_command(app)

@@ -36,6 +36,7 @@ class SchemaName(StrEnum):
     """What `schema` can print."""
 
     TASK = "task"
+    CONFIG = "config"
     EVENTS = "events"
 
 
@@ -64,6 +65,15 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="How many tasks may run side by side.")
     ] = None,
+    isolation: Annotated[
+        str | None, typer.Option(help="worktree (default in a git repository) or none.")
+    ] = None,
+    deliver: Annotated[
+        str | None, typer.Option(help="branch, or apply: written into your files.")
+    ] = None,
+    include_uncommitted: Annotated[
+        bool, typer.Option("--include-uncommitted", help="Your uncommitted files go along.")
+    ] = False,
     output: OutputOption = OutputForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
@@ -87,10 +97,13 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
         "kind": kind,
         "access": access,
         "privacy": privacy,
+        "isolation": isolation,
+        "deliver": deliver,
     }
     with errors():
         stated = {name: value for name, value in flags.items() if value is not None}
         task = _asked(file, stated, workspace=workspace, wall=wall, concurrency=concurrency)
+        task = _with_uncommitted(task) if include_uncommitted else task
         run_and_leave(configured(config), task, None, output)
 
 
@@ -112,13 +125,22 @@ def validate(file: Annotated[Path, typer.Argument(metavar="TASK.yaml")]) -> None
 
 
 def schema(name: Annotated[SchemaName, typer.Argument(help="Which one.")]) -> None:
-    """Print the JSON Schema of a task file or of an event."""
+    """Print the JSON Schema of a task file, of a configuration file or of an event."""
     import orjson
 
-    from orchestrator import events, task
+    typer.echo(orjson.dumps(_schema(name), option=orjson.OPT_INDENT_2))
 
-    value = task.task_schema() if name is SchemaName.TASK else events.schema()
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+def _schema(name: SchemaName) -> dict[str, object]:
+    from orchestrator import config, events, task
+
+    match name:
+        case SchemaName.TASK:
+            return task.task_schema()
+        case SchemaName.CONFIG:
+            return config.config_schema()
+        case SchemaName.EVENTS:
+            return events.schema()
 
 
 # --- running -------------------------------------------------------------------------------------
@@ -238,6 +260,10 @@ def _task(task: Task | None, flags: dict[str, str]) -> Task:
     if task is None:
         return flagged
     stated = {name: getattr(flagged, name) for name in flags if name != "privacy"}
+    if "base_url" in flags:
+        stated.setdefault("api_key_env", None)  # the file's key is not for another address
+    elif "api_key_env" in flags and task.base_url is not None:
+        fail("--api-key-env: the address is the task file's; name it, too: --base-url")
     task = replace(task, **stated)
     return replace(task, privacy="local") if flagged.privacy == "local" else task
 
@@ -263,6 +289,17 @@ def _tightened(task: Task, workspace: Path | None, wall: str | None) -> Task:
         limits = parse_flags(flags, folder=Path.cwd()).limits
         task = replace(task, limits=task.limits.meet(limits))
     return task
+
+
+def _with_uncommitted(asked: Task | TaskFile) -> Task | TaskFile:
+    from dataclasses import replace
+
+    from orchestrator.task import Task
+
+    if isinstance(asked, Task):
+        return replace(asked, include_uncommitted=True)
+    each = tuple(replace(task, include_uncommitted=True) for task in asked.tasks)
+    return replace(asked, tasks=each)
 
 
 def read_task(file: Path) -> Task:

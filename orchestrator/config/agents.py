@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -42,7 +42,7 @@ def configured_agent(
         options=MappingProxyType(dict(entry.model_extra or {})),
         explicit=bool(entry.model_fields_set & _WHERE),
     )
-    place_name, model = _place(entry, places, kinds)
+    place_name, model = place_of(entry, places)
     local: bool | None = None
     if place_name is not None:
         agent, local = _at(agent, place_name, model, places, kinds, where)
@@ -51,15 +51,12 @@ def configured_agent(
     return replace(agent, tier=tier, profile=profile)
 
 
-def _place(
-    entry: AgentModel, places: Mapping[str, ServerModel], kinds: Mapping[str, ModelServer]
-) -> tuple[str | None, str | None]:
+def place_of(entry: AgentModel, places: Container[str]) -> tuple[str | None, str | None]:
     """The server's name, stated or as the first part of the model's (only if one is named so)."""
     if entry.server is not None or entry.model is None:
         return entry.server, entry.model
     first, slash, rest = entry.model.partition("/")
-    usual = first in kinds and kinds[first].port is not None and entry.base_url is None
-    return (first, rest) if slash and (first in places or usual) else (None, entry.model)
+    return (first, rest) if slash and first in places else (None, entry.model)
 
 
 def _at(
@@ -87,6 +84,31 @@ def _at(
     return replace(agent, base_url=base_url, api_key_env=key), place.local
 
 
+def with_variables(
+    entry: AgentModel,
+    places: Mapping[str, ServerModel],
+    kinds: Mapping[str, ModelServer],
+    environ: Mapping[str, str],
+) -> Mapping[str, ServerModel]:
+    """The servers, the agent's one at the address that its kind's usual variable says.
+
+    Only where nothing written depends on the address: no other address, no key for it, and no word
+    that it is local.
+    """
+    name, _ = place_of(entry, places)
+    place = places.get(name or "") or ServerModel(kind=name or "-")
+    kind = kinds.get(place.kind)
+    url = _cleaned(variable(kind.url_env, environ), kind) if kind is not None else None
+    written = (
+        *(entry.base_url, entry.api_key_env, entry.tier),
+        *(place.base_url, place.api_key_env, place.local),
+    )
+    if name is None or kind is None or url is None or any(one is not None for one in written):
+        return places
+    key = _set(kind.key_env, environ) if kind.local or tier_of(url) == "cloud" else None
+    return {**places, name: place.model_copy(update={"base_url": url, "api_key_env": key})}
+
+
 def _tier(agent: Agent, kinds: Mapping[str, ModelServer], local: bool | None) -> Tier:
     if local is not None:
         return "local" if local else "cloud"
@@ -109,12 +131,18 @@ def agents_for(name: str | None, config: Config) -> tuple[Agent, ...]:
     agents = (*config.agents, *_discovered(config))
     first = [agent for agent in agents if agent.name == named]
     if named is not None and not first:
-        where = "no agent" if name else "defaults.agent: no agent"
+        where = "no agent" if name else f"{_default_stated(config)}: no agent"
         known = ", ".join(agent.name for agent in agents) or "none"
         raise ConfigError(f"{where} {named!r} (known: {known})")
     if name is not None:
         return tuple(first)
     return (*first, *(agent for agent in agents if agent.name != named))
+
+
+def _default_stated(config: Config) -> str:
+    """Where somebody said which agent is the default one."""
+    origins = [one.holds.origin for one in config.settings if one.key == "defaults.agent"]
+    return ": ".join([*(one.where for one in origins if one.where), "defaults.agent"])
 
 
 def _discovered(config: Config) -> list[Agent]:
@@ -173,6 +201,6 @@ def _cleaned(url: str | None, kind: ModelServer) -> str | None:
         return url
     try:
         address = address_of(url, kind.port)
-        return url if "://" in url and address.startswith(url.removesuffix("/v1")) else address
     except ConfigError:
         return url  # whoever goes there is told what is wrong with it
+    return url if "://" in url and address.startswith(url.removesuffix("/v1")) else address

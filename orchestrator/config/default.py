@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import orjson
-from platformdirs import user_config_path
 from pydantic import ValidationError
 
 from orchestrator.config.agents import agents_for
-from orchestrator.config.file import FILE, FileModel
+from orchestrator.config.file import FileModel, replace_file
+from orchestrator.config.load import user_file
 from orchestrator.config.value import Config
 from orchestrator.errors import ConfigError
 
@@ -28,7 +27,7 @@ def set_default(name: str, config: Config, path: Path | None = None) -> Path:
     if name not in known:
         raise ConfigError(f"no agent {name!r} (known: {', '.join(known) or 'none'})")
     stated = config.environ.get("ORCHESTRATE_CONFIG")
-    path = path or (Path(stated) if stated else user_config_path("orchestrate") / FILE)
+    path = path or (Path(stated) if stated else user_file())
     path = path.resolve()  # a link to where somebody keeps such files stays one
     try:
         text = path.read_bytes().decode("utf-8") if path.exists() else ""
@@ -39,7 +38,7 @@ def set_default(name: str, config: Config, path: Path | None = None) -> Path:
         hint = f"Write it yourself: agent = {_quoted(name)}, below [defaults]."
         raise ConfigError(f"{path}: cannot set defaults.agent in this file", hint=hint)
     try:
-        _replace(path, edited)
+        replace_file(path, edited.encode())
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
     return path
@@ -82,14 +81,3 @@ def _with_default(text: str, name: str) -> str:
 
 def _quoted(name: str) -> str:
     return orjson.dumps(name).decode()  # JSON's texts are TOML's too
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_bytes(text.encode())
-        fresh.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o600)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.adapter import About, Agent, Command, Program, about_of
-from orchestrator.config import Config, LocalMode, at_home, expanded, places_of
+from orchestrator.config import Config, LocalMode, at_home, expanded, not_allowed, places_of
 from orchestrator.errors import ConfigError, SpawnError
 from orchestrator.events import Auth
 from orchestrator.process import Reaper, base_environment, run_to_end
@@ -85,6 +85,7 @@ def look(
     if mode.on:
         placed.sort(key=lambda agent: agent.tier == "cloud")  # stable: else the order stays
     places = {place.name: place for place in places_of(config)}
+    problems = {**problems, **not_allowed(agents, config)}
     return placed, State(problems=problems, kinds=kinds, notes=notes, places=places)
 
 

@@ -93,6 +93,8 @@ async def _adapter(name: str, config: Config, reaper: Reaper, limit_s: float) ->
     path = locate(about.program, config) if about.program is not None else None
     agent = Agent(name=name, adapter=name, program=path)
     stated = await version(agent, config, reaper, limit_s) if path is not None else None
+    if path is not None and stated is None and about.tested and limit_s == VERSION_S:
+        problem = f"{path} states no version; does it run? ({about.install_hint})"
     keys = {*about.keys, about.key_env} - {None}
     key = any(config.environ.get(key) for key in keys if key is not None)
     return FoundAdapter(

@@ -259,6 +259,19 @@ def test_options_are_flags(options, words):
     assert set(options) <= set(OPTIONS)
 
 
+def test_an_expected_object_is_asked_for_by_claudes_own_structured_output():
+    task = replace(TASK, expect={"type": "object"})
+    assert after(adapter.command(task, LOCAL), "--json-schema") == ['{"type":"object"}']
+    own = with_options(schema={"type": "object", "title": "mine"})
+    schema = '{"type":"object","title":"mine"}'
+    assert after(adapter.command(task, own), "--json-schema") == [schema]
+
+
+def test_what_is_no_object_cannot_be_the_input_of_a_tool():
+    task = replace(TASK, expect={"type": "array"})
+    assert after(adapter.command(task, LOCAL), "--json-schema") == []
+
+
 def test_its_sandbox_is_asked_for_so_that_no_command_gets_around_it():
     agent = with_options(sandbox=True, settings={"sandbox": {"enabled": False, "network": {}}})
     held = {"enabled": True, "failIfUnavailable": True, "allowUnsandboxedCommands": False}

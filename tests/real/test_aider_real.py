@@ -157,7 +157,7 @@ async def test_an_interrupt_ends_aider_and_its_test_command(tmp_path: Path) -> N
                 supervisor.interrupt()
 
             group.start_soon(stop)
-            task = Task(prompt="Fix it.", workspace=work, files=("hello.py",))
+            task = Task(prompt="Fix it.", workspace=work, isolation="none", files=("hello.py",))
             outcome = await supervisor.run(task, events.append)
             assert outcome.status == "interrupted"
     assert running(marker) == []
@@ -191,6 +191,28 @@ def test_a_signal_ends_aider_json_and_its_test_command(
     assert running(marker) == []
     assert took < 2
     assert (told["status"], result["status"]) == ("failed", "interrupted")
+
+
+def test_aider_json_ends_with_its_test_command_when_nobody_reads_any_more(tmp_path: Path) -> None:
+    work, _ = placed(tmp_path)
+    marker = tmp_path / "marker"
+    marker.touch()
+    test = f"setsid tail -f {marker} & sed /$/q {tmp_path}/fifo"
+    os.mkfifo(tmp_path / "fifo")
+    argv = (*JSON_LINES, "--test", "--test-cmd", test, "--exit")
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "OPENAI_API_KEY": "none"}
+    with subprocess.Popen(argv, cwd=work, env=env, stdout=-1, stderr=-1) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        next(line for line in process.stdout if b'"in_progress"' in line)
+        while not running(marker):
+            time.sleep(0.05)
+        process.stdout.close()
+        (tmp_path / "fifo").write_text("on\n")  # the test ends, which is to be told
+        said = process.stderr.read()
+        assert process.wait(timeout=20) == 128 + signal.SIGHUP
+    assert b"Traceback" not in said
+    assert running(marker) == []
 
 
 async def test_aider_json_streams_an_edit_with_aiders_own_flags_and_files(tmp_path: Path) -> None:
@@ -230,7 +252,9 @@ async def test_a_session_goes_on(tmp_path: Path) -> None:
             environ={"PATH": os.environ["PATH"], "HOME": str(home)},
         )
         async with Supervisor(config) as supervisor:
-            first = await supervisor.run(Task(prompt="One.", workspace=work, access="read"))
+            first = await supervisor.run(
+                Task(prompt="One.", workspace=work, isolation="none", access="read")
+            )
             (folder,) = (tmp_path / "state/runs").iterdir()
             task, continued = supervisor.resumed(folder, "Two.")
             second = await supervisor.run(replace(task, access="read"), continued=continued)
@@ -274,8 +298,10 @@ def test_a_strange_aider_is_told(tmp_path: Path, shim: str, says: str, status: i
         (["--lint", "bad.py"], 0),
         (["--no-such-flag"], 2),
         (["--version"], 0),
+        (["--message-file", "not-there"], 1),
+        (["--gui"], 2),
     ],
-    ids=["map", "lint", "unknown", "version"],
+    ids=["map", "lint", "unknown", "version", "no-message", "gui"],
 )
 def test_flags_without_a_prompt_work_and_end_as_they_should(
     tmp_path: Path, flags: list[str], status: int
