@@ -1,7 +1,6 @@
 """Model servers as discovery sees them: who is there, what is wrong, what a run does about it."""
 
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -322,7 +321,7 @@ async def test_a_server_that_is_down_names_no_model(config, closed):
 
 
 async def test_a_run_without_a_model_takes_the_one_that_is_loaded(config, tmp_path):
-    work = repository(tmp_path)
+    work = folder(tmp_path)
     async with model_server(script()) as server:
         own = scripted_config(tmp_path / "state", DONE)
         agent = replace(own.agents[0], base_url=server.base_url, server="ollama", tier="local")
@@ -340,16 +339,15 @@ async def test_a_run_whose_server_has_no_model_is_told_without_starting_anything
         agent = replace(own.agents[0], base_url=server.base_url, server="ollama", tier="local")
         whole = replace(own, agents=(agent,), servers=config.servers)
         async with Supervisor(whole) as supervisor:
-            outcome = await supervisor.run(Task(prompt="x", workspace=repository(tmp_path)))
+            outcome = await supervisor.run(Task(prompt="x", workspace=folder(tmp_path)))
     assert (outcome.status, outcome.run_id) == ("model_not_found", None)
     assert outcome.error is not None
     assert "It has: a:1, b:2." in outcome.error.text
 
 
-def repository(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     work = tmp_path / "work"
     work.mkdir()
-    subprocess.run(["git", "init", "-q"], cwd=work, check=True)
     return work
 
 
@@ -406,7 +404,7 @@ def test_an_agent_that_cannot_speak_to_the_server_is_ruled_out_and_never_sent_ou
 
 
 async def test_a_running_worker_obeys_the_switch_from_its_next_task_on(config, tmp_path):
-    work = repository(tmp_path)
+    work = folder(tmp_path)
     async with model_server(script()) as server:
         switch = [LocalMode()]
         about = About(name="scripted", title="S", program=None, dialects=("chat",))

@@ -203,4 +203,5 @@ def _cleaned(url: str | None, kind: ModelServer) -> str | None:
         address = address_of(url, kind.port)
     except ConfigError:
         return url  # whoever goes there is told what is wrong with it
-    return url if "://" in url and address.startswith(url.removesuffix("/v1")) else address
+    written = url.rstrip("/").removesuffix("/v1")
+    return url if "://" in url and address == written else address

@@ -119,6 +119,9 @@ async def _attempt(task: Task, route: Route, routes: tuple[Route, ...], means: M
     run_id = new_run_id()
     async with AsyncExitStack() as stack:
         control = stack.enter_context(means.control())
+        agent = await until(control.requested, with_model, route.agent, means.config)
+        if isinstance(agent, Error):
+            return _without_model(agent)
         try:
             placed = await until(control.requested, _placed, task, run_id, means, stack)
         except ConflictError as error:
@@ -129,12 +132,9 @@ async def _attempt(task: Task, route: Route, routes: tuple[Route, ...], means: M
         except GitError as error:
             failure = Failure(kind="crashed", text=f"no work tree: {error}", hint=error.hint)
             return Outcome(status="failed", error=failure, evidence=[failure.text])
-        agent = await until(control.requested, with_model, route.agent, means.config)
         if placed is None or agent is None:
             failure = Failure(kind="interrupted", text=control.why or "interrupted")
             return Outcome(status="interrupted", error=failure)
-        if isinstance(agent, Error):
-            return _without_model(agent)
         route = replace(route, agent=agent)
         plan = await _plan(placed[0], route, routes, run_id, means, stack)
         return await perform(
