@@ -256,7 +256,7 @@ class _Run:
             *(Notice(text=note) for note in (*plan.notes, *self._untested(cli_version))),
         )
         asked = self.control.requested
-        error = await until(asked, preflight, agent, self.config.servers)
+        error = await until(asked, preflight, agent, self.config)
         if error is not None:
             self.recorder.say(error)
             return
