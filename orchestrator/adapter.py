@@ -283,12 +283,14 @@ def json_line(line: bytes) -> dict[str, object] | None:
     NUL bytes, a byte order mark and blanks around it are forgiven. What could not be written again
     inside an update (254 levels are the most) is None too.
     """
-    text = _bare(line)
+    text = line
     if not text.startswith(b"{"):
-        return None
+        text = _bare(line)
+        if not text.startswith(b"{"):
+            return None
     try:
         value = orjson.loads(text)
-        if text.count(b"{") + text.count(b"[") > _DEEP:
+        if len(text) > _DEEP and text.count(b"{") + text.count(b"[") > _DEEP:
             orjson.dumps([[value]])
     except (orjson.JSONDecodeError, TypeError):
         return None

@@ -10,6 +10,7 @@ other.
     ├── SpawnError           a program could not be started
     ├── SupervisionError     the reaper is gone; what it supervised has been killed
     ├── JournalError         the record of a run could not be written or read
+    │   └── DiskFullError    there is no room for it; what stands in it is whole
     └── OutcomeError         raised by `Outcome.check()`: the run did not succeed
 """
 
@@ -62,6 +63,10 @@ class SupervisionError(OrchestrateError):
 
 class JournalError(OrchestrateError):
     """The record of a run cannot be written or read."""
+
+
+class DiskFullError(JournalError):
+    """There is no room for the record of a run. What was written before is whole."""
 
 
 class OutcomeError(OrchestrateError):

@@ -22,11 +22,13 @@ from orchestrator.events import (
     ErrorKind,
     Failure,
     Message,
+    MessageDelta,
     Outcome,
     Permission,
     SessionStarted,
     Status,
     StopReason,
+    ThoughtDelta,
     ToolCall,
     ToolCallStatus,
     ToolKind,
@@ -39,7 +41,13 @@ from orchestrator.server import ModelServer
 from orchestrator.task import EDITING_KINDS, READING_KINDS, Task
 
 Stopped: TypeAlias = Literal[
-    "interrupted", "cancelled", "timed_out", "stalled", "budget_exceeded", "output_limit"
+    "interrupted",
+    "cancelled",
+    "timed_out",
+    "stalled",
+    "budget_exceeded",
+    "output_limit",
+    "disk_full",
 ]
 """Why the supervisor itself ended a run."""
 
@@ -87,6 +95,10 @@ class Digest:
     def add(self, update: Update) -> None:
         """Take one update into account."""
         match update:
+            case MessageDelta() | ThoughtDelta():
+                pass  # first, as they are by far the most
+            case ToolCall():
+                self._tool_call(update)
             case SessionStarted(session_id=session_id, model=model):
                 self.session_id = session_id
                 self.model = model or self.model
@@ -98,8 +110,6 @@ class Digest:
                 self.text = text
             case Error():
                 self.error = update
-            case ToolCall():
-                self._tool_call(update)
             case Permission():
                 self._permission(update)
             case _:
@@ -380,6 +390,8 @@ def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str:
             return "Give the task less to read (`files:`), or a model with a larger context."
         case "budget_exceeded" | "max_turns" | "timed_out" | "stalled" | "output_limit":
             return "Raise the limit under `limits:`, or split the task."
+        case "disk_full":
+            return "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
         case "denied":
             return "Allow more with `access: edit` or `access: full`, if the task needs it."
         case "bad_usage":

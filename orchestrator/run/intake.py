@@ -5,17 +5,22 @@ No process is needed: what is read may stand there already.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
 
 from orchestrator.adapter import Conversation, Exit, Send
-from orchestrator.events import Error, Output, Raw, Update
-from orchestrator.journal import STDERR
+from orchestrator.events import Error, Output, Raw, Source, Update
+from orchestrator.journal import STDERR, STDOUT
 from orchestrator.lines import Line
 from orchestrator.run.recorder import Recorder, fed, last_words, translate
 from orchestrator.run.spool import Spool, Tails
 
 STDERR_TAIL = 64 * 1024
+
+
+def cut(stream: str) -> tuple[Error, Source, Raw]:
+    """What is told of a file that became shorter. Its `raw` says that reading began again at 0."""
+    text = f"the agent cut its own {stream} file; lines may be lost"
+    return Error(kind="crashed", text=text), "supervisor", Raw(stream, 0, 0)
 
 
 class Intake:
@@ -43,6 +48,11 @@ class Intake:
         """How many bytes of output there were."""
         return self._stdout.size + self._stderr.size
 
+    def taken(self) -> list[Send]:
+        """What the agent is to be told; afterwards there is nothing left of it."""
+        sends, self.sends = self.sends, []
+        return sends
+
     def start(self) -> None:
         """What the conversation says first."""
         self._take(self.conversation.start(), None)
@@ -52,9 +62,9 @@ class Intake:
         grew = False
         for spool in (self._stdout, self._stderr):
             grew = self._pump(spool) or grew
-        lines, tails_grew = self._tails.read(last=last)
-        for line in lines:
-            self._take(fed(self.conversation, line), None)
+        tails, tails_grew = self._tails.read(self._stdout.start, last=last)
+        for tail in tails:
+            self._take(fed(self.conversation, tail.line), tail.raw)
         if grew or tails_grew:
             self._recorder.flush()
         return grew or tails_grew
@@ -65,9 +75,8 @@ class Intake:
         """
         while self.pump(last=True):
             pass
-        for spool in (self._stdout, self._stderr):
-            for line in spool.rest():
-                self._line(spool, line)
+        self._stdout_lines(self._stdout.rest())
+        self._stderr_lines(self._stderr.rest())
         stderr = self._last_words.decode("utf-8", "replace")
         known = Exit(status=exit_.status, signal=exit_.signal, stderr=stderr)
         self._take(last_words(self.conversation, known), None)
@@ -78,26 +87,31 @@ class Intake:
         chunk = spool.read()
         if not chunk:
             if spool.shrunk():
-                text = f"the agent cut its own {spool.stream} file; lines may be lost"
-                self._recorder.say(Error(kind="crashed", text=text))
+                self._recorder.add(*cut(spool.stream))
+                self._recorder.flush()
             return False
-        for line in spool.lines(chunk):
-            self._line(spool, line)
+        lines = spool.lines(chunk)
+        if spool is self._stdout:
+            self._stdout_lines(lines)
+        else:
+            self._stderr_lines(lines)
         return True
 
-    def _line(self, spool: Spool, line: Line) -> None:
-        raw = Raw(stream=spool.stream, offset=line.offset, length=line.length)
-        if spool is self._stdout:
-            self._take(translate(self.conversation, line), raw)
-            return
-        self._last_words = (self._last_words + line.data + b"\n")[-STDERR_TAIL:]
-        text = line.data.decode("utf-8", "backslashreplace")
-        self._recorder.add(Output(stream=STDERR, text=text), "agent", raw)
+    def _stdout_lines(self, lines: Sequence[Line]) -> None:
+        for line in lines:
+            said = translate(self.conversation, line)
+            self._take(said, Raw(STDOUT, line.offset, line.length))
+
+    def _stderr_lines(self, lines: Sequence[Line]) -> None:
+        for line in lines:
+            self._last_words = (self._last_words + line.data + b"\n")[-STDERR_TAIL:]
+            text = line.data.decode("utf-8", "backslashreplace")
+            raw = Raw(STDERR, line.offset, line.length)
+            self._recorder.add(Output(stream=STDERR, text=text), "agent", raw)
 
     def _take(self, said: Iterable[Update | Send], raw: Raw | None) -> None:
         for one in said:
-            match one:
-                case Send():
-                    self.sends.append(one)
-                case update:
-                    self._recorder.add(update, "agent", raw)
+            if isinstance(one, Send):
+                self.sends.append(one)
+            else:
+                self._recorder.add(one, "agent", raw)

@@ -4,6 +4,7 @@ The lines are those of the recordings of codex and claude, in the order in which
 """
 
 import gc
+import re
 import statistics
 import tempfile
 import time
@@ -15,7 +16,7 @@ import orjson
 
 from orchestrator.adapter import Adapter, Agent
 from orchestrator.config import Adapters
-from orchestrator.journal import STDERR, STDOUT, Journal, make_folder
+from orchestrator.journal import STDERR, STDOUT, TAILS, Journal, make_folder
 from orchestrator.lines import LineSplitter
 from orchestrator.run.intake import Intake
 from orchestrator.run.recorder import Recorder, translate
@@ -26,7 +27,10 @@ BAR = 0.20
 PAIRS = 7
 SIZE = 8 * 1024 * 1024
 RECORDINGS = Path(__file__).parents[2] / "tests/recordings"
-SECRET = "sk-not-in-any-line-0123456789"
+BEGINS = re.compile(rb'"type":"thread\.started"|"subtype":"init"')
+ORDINARY = ("failing_tool", "plan", "several_tool_calls", "success_edit")
+OUTPUT = orjson.dumps(Path(__file__).read_text()[:1500])
+SECRET = "sk-not-in-any-line-0123456789"  # noqa: S105 (of nobody)
 HEAD: Mapping[str, str | None] = {
     "run_id": "01a1fc5c-0000-7000-8000-000000000000",
     "task_id": "task",
@@ -36,19 +40,24 @@ HEAD: Mapping[str, str | None] = {
 
 
 def typical(cli: str) -> bytes:
-    """The lines of all recordings of a CLI, without the one that is large on purpose."""
-    files = sorted(RECORDINGS.glob(f"{cli}/*/*.jsonl"))
-    return b"".join(
-        file.read_bytes()
-        for file in files
-        if ".tail." not in file.name and not file.name.startswith("large_output")
-    )
+    """A long session of ordinary work: what a CLI said in such recordings, but with a beginning
+    only once, and with as much output of commands as a source file gives, not one line.
+    """
+    lines = [
+        line
+        for case in ORDINARY
+        for file in sorted(RECORDINGS.glob(f"{cli}/*/{case}.jsonl"))
+        for line in file.read_bytes().splitlines()
+        if not BEGINS.search(line)
+    ]
+    return b"".join(line.replace(b'"old\\n"', OUTPUT) + b"\n" for line in lines)
 
 
 def bench() -> bool:
     """Both CLIs; true if both keep the bar."""
     adapters = Adapters()
-    return all([_ratio(cli, adapters[cli]) for cli in ("codex", "claude")])
+    kept = [_ratio(cli, adapters[cli]) for cli in ("codex", "claude")]
+    return all(kept)
 
 
 def _ratio(cli: str, adapter: Adapter) -> bool:
@@ -93,7 +102,7 @@ def _whole(stream: bytes, cli: str, adapter: Adapter) -> float:
         recorder = Recorder(
             head=HEAD,
             write=journal.append,
-            publish=lambda event: None,
+            publish=lambda _: None,
             secret_values=[SECRET],
         )
         intake = Intake(
@@ -101,7 +110,7 @@ def _whole(stream: bytes, cli: str, adapter: Adapter) -> float:
             recorder,
             stdout=stack.enter_context(Spool(folder / STDOUT, STDOUT)),
             stderr=stack.enter_context(Spool(folder / STDERR, STDERR)),
-            tails=Tails((), {}, stack),
+            tails=Tails((), {}, folder / TAILS, stack),
         )
 
         def work() -> None:
