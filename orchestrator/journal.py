@@ -81,6 +81,11 @@ class Journal:
         # Held while the run lasts, and freed by the kernel if we die: so others can tell.
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         self._good = self._allocated = size
+        try:
+            self._reserve(0)
+        except DiskFullError:
+            os.close(self._fd)
+            raise
 
     @classmethod
     def reopen(cls, folder: Path) -> Journal | None:
@@ -454,6 +459,20 @@ def _create(path: Path) -> int:
         return os.open(path, flags, 0o600)
     except OSError as error:
         raise _refused(f"cannot make {path}", error) from error
+
+
+def written_to(path: Path) -> bool:
+    """Whether a process has the file open for writing. False where the system cannot tell."""
+    try:
+        with path.open("rb") as file:
+            # A lease on reading is given only where nobody writes.
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def scarce(folder: Path) -> int | None:

@@ -1,6 +1,5 @@
 """After a crash every event stands once and in order, whenever it came and whoever came twice."""
 
-import os
 import random
 import signal
 import subprocess
@@ -41,7 +40,6 @@ from orchestrator.journal import (
     read_events,
     read_outcome,
     running,
-    write_outcome,
     write_record,
 )
 from orchestrator.lines import Line, LineSplitter
@@ -50,7 +48,14 @@ from orchestrator.run.recovery import recover
 from orchestrator.task import Task
 from tests.recordings import ADAPTERS, RECORDINGS, Recording
 
-CASES = [one for one in RECORDINGS if one.stdout]
+CASES = [
+    one
+    for adapter in ("aider", "claude", "codex", "jsonl", "litellm")
+    for one in sorted(
+        (one for one in RECORDINGS if one.name.startswith(adapter)),
+        key=lambda one: -min(len(one.stdout), 10**5),
+    )[:7]
+]
 CRASH = Exit(signal=signal.SIGKILL)
 
 
@@ -176,7 +181,7 @@ def whole(folder: Path) -> list[Event]:
 def test_whenever_it_was_cut_off_every_event_stands_once_and_in_order(tmp_path, recording):
     run = Run(recording, tmp_path)
     moments = random.Random(recording.name)
-    for recoveries in (1, 1, 3):
+    for recoveries in (1, 3):
         _cut_off_and_recovered(run, [moments.random() for _ in range(recoveries)])
 
 
@@ -205,7 +210,9 @@ def _cut_off_and_recovered(run: Run, cuts: Sequence[float]) -> None:
 
 
 def test_usage_that_a_cli_counts_cumulatively_is_not_counted_twice(tmp_path):
-    (recording,) = [one for one in CASES if one.name.endswith("several_tool_calls") and "codex" in one.name]
+    (recording,) = [
+        one for one in CASES if one.name.endswith("several_tool_calls") and "codex" in one.name
+    ]
     run = Run(recording, tmp_path)
     for number, event in enumerate(run.events):
         if isinstance(event.update, Usage):
@@ -242,7 +249,11 @@ def test_an_output_that_was_cut_is_told_once_and_read_from_its_beginning(tmp_pat
     (run.folder / STDOUT).write_bytes(b"new\n")
     recover(run.folder, configured(tmp_path))
     events = whole(run.folder)
-    cuts = [event.raw for event in events if isinstance(event.update, Error) and event.source == "supervisor"]
+    cuts = [
+        event.raw
+        for event in events
+        if isinstance(event.update, Error) and event.source == "supervisor"
+    ]
     assert cuts == [Raw(STDOUT, 0, 0)]
     assert [event.update for event in events if event.raw == Raw(STDOUT, 0, 4)] == [
         Output(stream=STDOUT, text="new")
@@ -251,14 +262,16 @@ def test_an_output_that_was_cut_is_told_once_and_read_from_its_beginning(tmp_pat
     kept = (run.folder / EVENTS).read_bytes().splitlines(keepends=True)
     (run.folder / EVENTS).write_bytes(b"".join(kept[:-1]))
     recover(run.folder, configured(tmp_path))
-    assert [replace(one, time="") for one in whole(run.folder)] == [replace(one, time="") for one in events]
+    assert [replace(one, time="") for one in whole(run.folder)] == [
+        replace(one, time="") for one in events
+    ]
 
 
 def test_a_run_whose_adapter_is_gone_says_so(tmp_path):
     run = Run(CASES[0], tmp_path)
     run.write_journal(0.5)
     config = replace(configured(tmp_path), adapters={})
-    with pytest.raises(JournalError, match="no adapter .* to read it with"):
+    with pytest.raises(JournalError, match=r"no adapter .* to read it with"):
         recover(run.folder, config)
 
 
@@ -312,7 +325,9 @@ class Played:
         path = self._recording.meta.with_name(
             self._recording.meta.name.removesuffix(".meta.json") + ".jsonl"
         )
-        return Command(argv=(sys.executable, "-c", PLAY, str(path)), cwd=str(task.workspace), stdin="open")
+        return Command(
+            argv=(sys.executable, "-c", PLAY, str(path)), cwd=str(task.workspace), stdin="open"
+        )
 
     def conversation(self, task, agent, before):
         return self._adapter.conversation(task, agent, before)
@@ -331,9 +346,8 @@ def played(state: Path, name: str) -> Config:
 
 @pytest.mark.parametrize("cli", ["claude", "codex", "aider", "litellm"])
 def test_a_killed_supervisor_loses_and_doubles_nothing(tmp_path, cli):
-    named = [one for one in CASES if one.name.startswith(cli) and "tool" in one.name or "edit" in one.name]
-    recording = next(one for one in named if one.name.startswith(cli))
-    for seen in random.Random(cli).sample(range(5, 150), 3):
+    recording = next(one for one in CASES if one.name.startswith(cli) and len(one.stdout) < 10**5)
+    for seen in random.Random(cli).sample(range(5, 150), 2):
         place = tmp_path / str(seen)
         place.mkdir()
         _killed_after(seen, place, recording.name)
@@ -380,12 +394,15 @@ def _expected(folder: Path, config: Config) -> list[tuple[Update, Raw]]:
     for line in _lines((folder / STDOUT).read_bytes()):
         for one in translate(conversation, line):
             if not isinstance(one, Send):
-                found.append((one, Raw(STDOUT, line.offset, line.length)))
+                raw = Raw(STDOUT, line.offset, line.length)
+                found.append((one, raw))
     return [(_as_read(update), raw) for update, raw in found]
 
 
 def _as_read(update: Update) -> Update:
-    event = Event(seq=1, time="t", run_id=None, task_id=None, agent=None, source="agent", update=update)
+    event = Event(
+        seq=1, time="t", run_id=None, task_id=None, agent=None, source="agent", update=update
+    )
     return decode(encode(event)).update
 
 
@@ -402,8 +419,8 @@ def test_two_recoveries_at_once_do_not_meet(tmp_path):
     where = Path(__file__).parents[1]
     both = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=where) for _ in range(2)]
     added = [int(each.communicate()[0].replace("None", "0")) for each in both]
-    assert sorted(added)[0] == 0
-    assert sorted(added)[1] > 0
+    assert min(added) == 0
+    assert max(added) > 0
     assert said(whole(run.folder)) == said(run.events) or not _exited(run.folder)
 
 

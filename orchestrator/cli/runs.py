@@ -15,11 +15,18 @@ from orchestrator.cli.frame import (
     configured,
     errors,
     runs_folder,
+    say,
 )
+from orchestrator.cli.keeping import gc, recover
 from orchestrator.cli.run import run_and_leave
 from orchestrator.cli.showing import line_printer
 
+CUT_OFF = "cut off"
+
 app = typer.Typer(no_args_is_help=True, help="Look at recorded runs, and go on from them.")
+
+app.command()(recover)
+app.command()(gc)
 
 RunArgument = Annotated[
     str,
@@ -49,13 +56,15 @@ def list_(
                 [
                     folder.name,
                     record.started,
-                    outcome.status if outcome else "running" if running(folder) else "cut off",
+                    outcome.status if outcome else "running" if running(folder) else CUT_OFF,
                     one_line(record.agent.name, 20),
                     one_line((outcome and outcome.model) or record.agent.model or "-", 30),
                     one_line(record.task.prompt, 40),
                 ]
             )
         typer.echo(table(rows) if len(rows) > 1 else "no runs yet")
+        if any(row[2] == CUT_OFF for row in rows):
+            say("Records that were cut off are completed by `orchestrate runs recover --all`.")
 
 
 @app.command()

@@ -72,7 +72,7 @@ from orchestrator.process import (
 from orchestrator.route import Route, considered
 from orchestrator.run.intake import Intake
 from orchestrator.run.recorder import Publish, Recorder, new_run_id, secret_values
-from orchestrator.run.spool import Spool, Tails
+from orchestrator.run.spool import Spool, Tails, the_watch
 from orchestrator.task import Limits, Task
 from orchestrator.telemetry import warn
 from orchestrator.usage import priced
@@ -90,8 +90,8 @@ __all__ = [
 ]
 # Reaper and open_reaper are not ours: the supervisor holds one open, but
 
-POLL_S = 0.02
-# inotify was worse under load; 20 ms costs 1.65 s CPU for 1,000 agents x 5 lines/s x 60 s.
+IDLE_S = 0.25
+# How often a run looks at its limits and at the agent's own logs while the agent says nothing.
 GRACE_S = 5.0
 CHECK_TAIL = 64 * 1024
 _STORE, _PATCH = "tree.git", "diff.patch"
@@ -267,6 +267,7 @@ class _Run:
         except SpawnError as failure:
             self.recorder.say(Error(kind="spawn", text=str(failure), hint=failure.hint))
             return
+        self._see_to_room()
         if before is not None:
             await self._compare(before)
         if plan.task.check is not None and finished(self._facts()):
@@ -379,9 +380,9 @@ class _Run:
                 self._hold_to_limits(live)
                 if grew:
                     await anyio.lowlevel.checkpoint()
-                else:
-                    with anyio.move_on_after(POLL_S):
-                        await live.wake.wait()
+                elif live.ended is None and live.lost is None:
+                    live.wake = anyio.Event()
+                    await the_watch().wait(live.wake, live.intake.spools, IDLE_S)
             group.cancel_scope.cancel()
 
     async def _stop_when_asked(self, live: _Live) -> None:
@@ -446,6 +447,12 @@ class _Run:
         elif limits.cost_usd is not None and cost > limits.cost_usd:
             why = f"more than ${limits.cost_usd:g} spent"
             self._limit("cost_usd", cost, "budget_exceeded", why)
+
+    def _see_to_room(self) -> None:
+        """An agent that failed on a full disk failed for that reason, whatever it says."""
+        failed = self.control.stopped is None and not finished(self._facts())
+        if failed and (free := scarce(self.folder)) is not None:
+            self._limit("disk", free, "disk_full", f"only {free} bytes are free at {self.folder}")
 
     def _free(self, now: float) -> int | None:
         """What is free on the disk, if that is too little. Looked at once a second."""

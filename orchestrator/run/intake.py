@@ -44,6 +44,11 @@ class Intake:
         self._last_words = b""
 
     @property
+    def spools(self) -> tuple[Spool, Spool]:
+        """What grows when the agent says something."""
+        return self._stdout, self._stderr
+
+    @property
     def size(self) -> int:
         """How many bytes of output there were."""
         return self._stdout.size + self._stderr.size

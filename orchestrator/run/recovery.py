@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,7 @@ from orchestrator.journal import (
     read_record,
     scrub,
     write_outcome,
+    written_to,
 )
 from orchestrator.lines import Line
 from orchestrator.outcome import Facts, decide, remedy
@@ -54,6 +56,7 @@ from orchestrator.usage import priced
 
 WHY = "orchestrate was ended before the agent was; this record was completed afterwards"
 _AT_ONCE = 500
+_SILENCE_S, _PROBE_S = 5.0, 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,7 @@ def recover(folder: Path, config: Config) -> Recovered | None:
     if journal is None:
         return None
     with journal:
+        _wait_for_silence(folder)
         known = _known(folder)
         outcome = known.outcome or read_outcome(folder)
         if outcome is not None:
@@ -91,6 +95,16 @@ def recover(folder: Path, config: Config) -> Recovered | None:
         journal.sync()
         write_outcome(folder, outcome)
         return Recovered(run_id=record.run_id, outcome=outcome, added=recorder.seq - before)
+
+
+def _wait_for_silence(folder: Path) -> None:
+    """The reaper ends an agent as soon as we are gone, but not before. Raises JournalError."""
+    end = time.monotonic() + _SILENCE_S
+    while any(written_to(folder / name) for name in (STDOUT, STDERR)):
+        if time.monotonic() > end:
+            text = f"run {folder.name}: a process of the agent is alive and still writes"
+            raise JournalError(text, hint=f"`fuser {folder / STDOUT}` names it: end it first.")
+        time.sleep(_PROBE_S)
 
 
 @dataclass(kw_only=True)
