@@ -90,6 +90,8 @@ __all__ = [
 ]
 # Reaper and open_reaper are not ours: the supervisor holds one open, but
 
+DRAIN_S = 5.0
+# How long a run that was stopped still reads what its agent had written until then.
 IDLE_S = 0.25
 # How often a run looks at its limits and at the agent's own logs while the agent says nothing.
 GRACE_S = 5.0
@@ -148,6 +150,11 @@ class _Live:
     ended: Ended | None = None
     lost: SupervisionError | None = None
     wake: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def over(self) -> bool:
+        """Whether its process has ended, or is nobody's any more."""
+        return self.ended is not None or self.lost is not None
 
 
 async def perform(
@@ -357,6 +364,8 @@ class _Run:
                     await self._follow(live)
                     await self._bury(live)
                 finally:
+                    with anyio.CancelScope(shield=True):
+                        await self._drain(live)
                     self._close(live)
 
     async def _follow(self, live: _Live) -> None:
@@ -372,7 +381,7 @@ class _Run:
         async with anyio.create_task_group() as group:
             group.start_soon(_watch, live)
             group.start_soon(self._stop_when_asked, live)
-            while live.ended is None and live.lost is None:
+            while not live.over:
                 grew = live.intake.pump()
                 if grew:
                     self._grown = anyio.current_time()
@@ -380,7 +389,7 @@ class _Run:
                 self._hold_to_limits(live)
                 if grew:
                     await anyio.lowlevel.checkpoint()
-                elif live.ended is None and live.lost is None:
+                elif not live.over:
                     live.wake = anyio.Event()
                     await the_watch().wait(live.wake, live.intake.spools, IDLE_S)
             group.cancel_scope.cancel()
@@ -411,6 +420,17 @@ class _Run:
         if left := live.process.left:
             text = f"{left} process(es) of the agent could not be ended: they are another user's"
             self.recorder.say(Notice(text=text))
+
+    async def _drain(self, live: _Live) -> None:
+        """Read what the agent left, in turns with others. After a stop there is not time for all."""
+        end = anyio.current_time() + DRAIN_S
+        while live.intake.pump(last=True):
+            await anyio.lowlevel.checkpoint()
+            if self._stopping(live) and anyio.current_time() > end:
+                live.intake.leave()
+
+    def _stopping(self, live: _Live) -> bool:
+        return self.control.stopped is not None or live.ended is None
 
     def _close(self, live: _Live) -> None:
         """Read what is left, and let the conversation have its last word."""

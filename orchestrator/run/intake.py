@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from orchestrator.adapter import Conversation, Exit, Send
-from orchestrator.events import Error, Output, Raw, Source, Update
+from orchestrator.events import Error, Notice, Output, Raw, Source, Update
 from orchestrator.journal import STDERR, STDOUT
 from orchestrator.lines import Line
 from orchestrator.run.recorder import Recorder, fed, last_words, translate
@@ -50,8 +50,8 @@ class Intake:
 
     @property
     def size(self) -> int:
-        """How many bytes of output there were."""
-        return self._stdout.size + self._stderr.size
+        """How many bytes of output there are."""
+        return self._stdout.there() + self._stderr.there()
 
     def taken(self) -> list[Send]:
         """What the agent is to be told; afterwards there is nothing left of it."""
@@ -73,6 +73,15 @@ class Intake:
         if grew or tails_grew:
             self._recorder.flush()
         return grew or tails_grew
+
+    def leave(self) -> None:
+        """Read no further; what is left unread is told with its place."""
+        for spool in self.spools:
+            left = spool.leave()
+            if left.length:
+                text = f"{left.length} bytes of {spool.stream} were not read: the run was stopped"
+                self._recorder.add(Notice(text=text), "supervisor", left)
+        self._recorder.flush()
 
     def close(self, exit_: Exit) -> Exit:
         """Read what is left, and let the conversation have its last word. The exit, with the end

@@ -141,7 +141,9 @@ class _Known:
             case "agent", raw if raw is not None:
                 last, count = self.told.get(raw.stream, (raw, 0))
                 self.told[raw.stream] = raw, count + 1 if last.offset == raw.offset else 1
-            case _, raw if raw is not None:  # the file was cut: its offsets begin again
+            case _, raw if (
+                raw is not None and not raw.length
+            ):  # the file was cut: its offsets begin again
                 self.told.pop(raw.stream, None)
             case _:
                 pass

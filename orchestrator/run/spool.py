@@ -80,6 +80,16 @@ class Spool:
             self._quantum = min(QUANTUM, self._quantum * 2)
         return lines
 
+    def there(self) -> int:
+        """How large the file is, also of what was not read yet."""
+        return os.fstat(self._fd).st_size
+
+    def leave(self) -> Raw:
+        """Go to the end, and give up the line that was begun. What was not read."""
+        start, self.size = self._splitter.start, max(self.size, self.there())
+        self._splitter = LineSplitter(offset=self.size)
+        return Raw(self.stream, start, self.size - start)
+
     def grown(self) -> bool:
         """Whether there is something to read, or the file was cut."""
         return os.fstat(self._fd).st_size != self.size
