@@ -1,4 +1,4 @@
-"""What an agent writes reaches the record, whatever it is: no exception, no byte unaccounted for."""
+"""What an agent writes reaches the record, whatever it is: no exception, no byte is lost."""
 
 import os
 import random
@@ -114,7 +114,8 @@ def taken_in(folder: Path, adapter: str, stdout: bytes, stderr: bytes = b"") -> 
     """The journal of an agent that wrote this."""
     (folder / STDOUT).write_bytes(stdout)
     (folder / STDERR).write_bytes(stderr)
-    rules = {"argv": ["a"], "events": [{"emit": "message", "text": "a"}]}
+    end = {"emit": "turn.finished", "when": {"a": "end"}, "stop_reason": "end_turn"}
+    rules = {"argv": ["a"], "events": [{"emit": "message", "text": "a"}, end]}
     options = rules if adapter == "jsonl" else {}
     agent = Agent(name="a", adapter=adapter, options=options)
     head = {"run_id": "r", "task_id": "t", "parent_run_id": None, "agent": "a"}
@@ -320,7 +321,10 @@ async def main():
 
 anyio.run(main)
 """
-END = "sys.stdout.write('\\n' + json.dumps({'type': 'message', 'text': 'next'}) + '\\n' + json.dumps({'type': 'end'}) + '\\n')"
+END = """
+for line in ({'type': 'message', 'text': 'next'}, {'type': 'end'}):
+    sys.stdout.write('\\n' + json.dumps(line))
+"""
 
 
 def high_water() -> int:
@@ -350,7 +354,8 @@ def test_a_line_of_200_mb_costs_no_memory_and_the_next_event_is_delivered(tmp_pa
 @pytest.mark.timeout(60)
 def test_the_memory_of_a_supervisor_does_not_grow_with_the_stream(tmp_path):
     line = "json.dumps({'type': 'message', 'text': 'x' * 4000})"
-    program = f"import sys, json\nline = {line} + '\\n'\nfor _ in range(16000): sys.stdout.write(line)\n{END}"
+    flood = f"line = {line} + '\\n'\nfor _ in range(16000): sys.stdout.write(line)"
+    program = f"import sys, json\n{flood}\n{END}"
     status, length, above = supervised(tmp_path, program)
     assert (status, length) == ("succeeded", len("next"))
     assert above <= 16 * 1024

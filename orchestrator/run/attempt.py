@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterable
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -365,6 +365,7 @@ class _Run:
                     await self._bury(live)
                 finally:
                     with anyio.CancelScope(shield=True):
+                        await self._silence(live)
                         await self._drain(live)
                     self._close(live)
 
@@ -421,8 +422,14 @@ class _Run:
             text = f"{left} process(es) of the agent could not be ended: they are another user's"
             self.recorder.say(Notice(text=text))
 
+    async def _silence(self, live: _Live) -> None:
+        """Whatever went wrong, the agent writes no more when the rest is read."""
+        if live.ended is None and live.lost is None:
+            with suppress(SupervisionError):  # then it was killed together with the reaper
+                await live.process.stop(interrupt=None, grace_s=0)
+
     async def _drain(self, live: _Live) -> None:
-        """Read what the agent left, in turns with others. After a stop there is not time for all."""
+        """Read what the agent left, in turns with others. After a stop there is no time for all."""
         end = anyio.current_time() + DRAIN_S
         while live.intake.pump(last=True):
             await anyio.lowlevel.checkpoint()
@@ -447,7 +454,7 @@ class _Run:
             return
         limits, now = self.plan.limits, anyio.current_time()
         digest, cost = self.recorder.digest, self.recorder.cost_usd
-        open_calls, steps = digest.open_calls, len(digest.calls)
+        open_calls, steps = digest.open_calls, digest.steps
         wall, quiet = now - self._began, now - self._grown
         size = live.intake.size
         if limits.wall_s is not None and wall > limits.wall_s:
