@@ -23,6 +23,7 @@ from orchestrator.adapter import (
     Agent,
     Command,
     Exit,
+    Front,
     Install,
     Program,
     Send,
@@ -186,10 +187,6 @@ class Aider:
             interrupt=signal.SIGINT,
         )
 
-    def front(self, program: str, arguments: Sequence[str]) -> tuple[str, ...]:
-        """As the function of this name."""
-        return front(program, arguments)
-
     def conversation(self, task: Task, agent: Agent, before: Usage | None) -> AiderConversation:
         """A fresh conversation. Usage is told by calls, so what was before adds nothing."""
         del task, before
@@ -199,6 +196,19 @@ class Aider:
 
 
 adapter = Aider()
+json_command = Front(
+    adapter=ABOUT.name,
+    help="""Runs aider with its own flags and files, and prints what it does as JSON lines.
+
+    orchestrate aider-json -- --model ollama_chat/qwen2.5-coder --message "Fix it" hello.py
+
+It is aider alone, with all that aider may do, and nobody supervises it: that is what
+`orchestrate run` is for. The last line is `result`. Exit status: 0 the work is done, 1 it failed,
+2 flags that cannot be used, 3 something is missing, 128+N signal N. aider's own help: `-- --help`.
+""",
+    argv=front,
+)
+"""`orchestrate aider-json`."""
 
 
 def _flags(task: Task, agent: Agent, options: _Options) -> Iterator[str]:

@@ -7,7 +7,7 @@ means.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
@@ -223,7 +223,7 @@ class Adapter(Protocol):
 
 @runtime_checkable
 class SpeaksForSeveral(Protocol):
-    """What an adapter also is, if which CLI it speaks for depends on the agent."""
+    """What an adapter also is, if its CLI, or what that can be held to, depends on the agent."""
 
     def about_for(self, agent: Agent) -> About:
         """What this agent's CLI is. Raises ConfigError if the agent's options do not fit."""
@@ -233,6 +233,20 @@ class SpeaksForSeveral(Protocol):
 def about_of(adapter: Adapter, agent: Agent) -> About:
     """What this agent's CLI is. Raises ConfigError if the agent's options do not fit."""
     return adapter.about_for(agent) if isinstance(adapter, SpeaksForSeveral) else adapter.about
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """A command of the command line that an adapter brings: it becomes the adapter's program.
+
+    Found by its name among the entry points `orchestrator.commands`. `argv` makes the command line
+    of the program's absolute path and of the user's words, of which none is read before. `help` is
+    a text for people, its first line short.
+    """
+
+    adapter: str
+    help: str
+    argv: Callable[[str, Sequence[str]], tuple[str, ...]]
 
 
 def _nothing(exit: Exit) -> Iterable[Update]:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from orchestrator.adapter import About, Agent, Command, Program, about_of
-from orchestrator.config import Config, agents_for, expanded, tier_of
+from orchestrator.config import Config, agents_for, expanded, not_allowed, tier_of
 from orchestrator.errors import ConfigError, SpawnError, lone_error
 from orchestrator.events import Auth, Error, Tier
 from orchestrator.process import Reaper, base_environment, open_reaper, run_to_end
@@ -81,7 +81,7 @@ def look(
     kinds = {
         kind.port: kind.name for kind in config.servers.values() if kind.owns_port and kind.port
     }
-    return placed, State(problems=problems, kinds=kinds)
+    return placed, State(problems={**problems, **not_allowed(agents, config)}, kinds=kinds)
 
 
 def _key(agent: Agent, about: About, config: Config) -> str | None:
@@ -196,6 +196,8 @@ async def _adapter(name: str, config: Config, reaper: Reaper) -> FoundAdapter:
     path = locate(about.program, config) if about.program is not None else None
     agent = Agent(name=name, adapter=name, program=path)
     stated = await version(agent, config, reaper) if path is not None else None
+    if path is not None and stated is None and about.tested:
+        problem = f"{path} states no version; does it run? ({about.install_hint})"
     keys = {*about.keys, about.key_env} - {None}
     key = any(config.environ.get(key) for key in keys if key is not None)
     return FoundAdapter(

@@ -79,6 +79,7 @@ ErrorKind: TypeAlias = Literal[
     "cancelled",
     "interrupted",
     "unroutable",
+    "skipped",
     # the model server answered with a failure of its own (5xx): `unavailable`
     "server_error",
     # all others: `failed`
@@ -89,6 +90,7 @@ ErrorKind: TypeAlias = Literal[
     "crashed",
     "no_change",
     "check_failed",
+    "invalid_answer",
     "output_limit",
     "disk_full",
     "spawn",
@@ -167,6 +169,7 @@ class Changes(_Plain):
     diff: str | None = None
     truncated: bool = False
     commit: str | None = None
+    branch: str | None = None
 
 
 @_plain
@@ -393,7 +396,8 @@ class Outcome(_Plain):
     """How a run or a task ended, with the facts that led to it. Decided by `outcome.decide`.
 
     `verified` is what the task's check said, None without a check. `usage` sums the run's; an
-    unknown cost is None, never 0. `changes` is None when nobody could look.
+    unknown cost is None, never 0. `changes` is None when nobody could look. `answer` is the JSON
+    value in the text, where the task expects one.
     """
 
     status: Status
@@ -408,6 +412,7 @@ class Outcome(_Plain):
     model: str | None = None
     run_id: str | None = None
     duration_s: float | None = None
+    answer: object = None
 
     @property
     def ok(self) -> bool:
@@ -426,8 +431,15 @@ class Outcome(_Plain):
 
 
 @_plain
+class JobOutcome(Outcome):
+    """How an invocation ended: its tasks' outcomes by id, the status and cause of the worst."""
+
+    tasks: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
+
+
+@_plain
 class TaskStarted(_Plain):
-    """A task began; it may have 0..n runs."""
+    """A task began; it may have 0..n runs. `id` is the envelope's task_id."""
 
     type: Literal["task.started"] = "task.started"
     id: str
@@ -445,10 +457,12 @@ class TaskFinished(_Plain):
 
 @_plain
 class JobFinished(_Plain):
-    """An invocation ended; its status is the worst of its tasks'."""
+    """An invocation ended: the last event of a job, exactly one. The tasks' outcomes are without
+    their diffs.
+    """
 
     type: Literal["job.finished"] = "job.finished"
-    outcome: Outcome
+    outcome: JobOutcome
 
 
 @_plain
@@ -629,8 +643,8 @@ Update: TypeAlias = (
 
 @_plain
 class Event(_Plain):
-    """An update, stamped. `seq` is gapless from 1 in its run; `time` is RFC 3339, UTC,
-    microseconds.
+    """An update, stamped. `seq` is gapless from 1 in its run, or in its job where `run_id` is None;
+    `time` is RFC 3339, UTC, microseconds. `job_id` is None only in old records.
     """
 
     seq: int
@@ -642,6 +656,7 @@ class Event(_Plain):
     update: Update
     parent_run_id: str | None = None
     raw: Raw | None = None
+    job_id: str | None = None
 
     @property
     def type(self) -> str:
@@ -708,11 +723,17 @@ def _closed(kind: str) -> frozenset[str]:
 
 
 def prefix(
-    *, run_id: str | None, task_id: str | None, parent_run_id: str | None, agent: str | None
+    *,
+    job_id: str | None,
+    run_id: str | None,
+    task_id: str | None,
+    parent_run_id: str | None,
+    agent: str | None,
 ) -> bytes:
     """The part of the envelope that is the same for all events of a run, prepared once."""
     head = {
         "v": SCHEMA_VERSION,
+        "job_id": job_id,
         "run_id": run_id,
         "task_id": task_id,
         "parent_run_id": parent_run_id,
@@ -730,6 +751,7 @@ def encode(event: Event, head: bytes | None = None) -> bytes:
     """
     if head is None:
         head = prefix(
+            job_id=event.job_id,
             run_id=event.run_id,
             task_id=event.task_id,
             parent_run_id=event.parent_run_id,
@@ -784,6 +806,7 @@ def decode(line: bytes) -> Event:
                 return Event(
                     seq=seq,
                     time=time,
+                    job_id=_text(object_.get("job_id")),
                     run_id=_text(object_.get("run_id")),
                     task_id=_text(object_.get("task_id")),
                     parent_run_id=_text(object_.get("parent_run_id")),
@@ -819,6 +842,7 @@ def schema() -> dict[str, object]:
         "v": {"const": SCHEMA_VERSION},
         "seq": {"type": "integer", "minimum": 1},
         "time": {"type": "string", "format": "date-time"},
+        "job_id": text_or_null,
         "run_id": text_or_null,
         "task_id": text_or_null,
         "parent_run_id": text_or_null,

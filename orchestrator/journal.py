@@ -1,4 +1,4 @@
-r"""The append-only record of a run: a folder with the raw spool, the events, the task and the
+r"""The append-only record of a run and of a job: a folder with the events, what was asked and the
 outcome.
 
     runs/RUN_ID/  stdout stderr    raw, written by the agent itself
@@ -6,6 +6,9 @@ outcome.
                   events.jsonl     one event a line
                   task.json        what was asked, of which agent
                   outcome.json     how it ended
+    jobs/JOB_ID/  events.jsonl     the events that belong to no run
+                  job.json         what was asked
+                  outcome.json     how it ended, with the outcomes of its tasks
 
 Files are 0600 in folders 0700. An event is in the journal before anyone sees it.
 """
@@ -21,9 +24,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import orjson
 
@@ -36,9 +40,10 @@ if TYPE_CHECKING:
     import tarfile
     from types import TracebackType
 
-EVENTS, TASK, OUTCOME, STDOUT, STDERR, TAILS = (
+EVENTS, TASK, JOB, OUTCOME, STDOUT, STDERR, TAILS = (
     "events.jsonl",
     "task.json",
+    "job.json",
     "outcome.json",
     "stdout",
     "stderr",
@@ -55,6 +60,8 @@ _BLOCK = 1024 * 1024
 _LAST = (64 * 1024, 2 * 1024 * 1024, 32 * 1024 * 1024)
 _FOLLOW_S = 0.1
 
+Found = TypeVar("Found", "Record", "JobRecord")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
@@ -70,10 +77,21 @@ class Record:
     before: Usage | None = None
     resumed: str | None = None
     secrets: tuple[str, ...] = ()
+    job_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """What job.json holds: one invocation and its tasks."""
+
+    job_id: str
+    started: str
+    tasks: tuple[Task, ...]
+    name: str | None = None
 
 
 class Journal:
-    """Writes the events of one run. Use as a context manager. Raises JournalError."""
+    """Writes the events of one run or job. Use as a context manager. Raises JournalError."""
 
     def __init__(self, folder: Path, *, descriptor: int | None = None, size: int = 0) -> None:
         self.folder = folder
@@ -204,7 +222,7 @@ def _allocate(descriptor: int, offset: int, length: int) -> int:
 
 
 def make_folder(runs: Path, run_id: str) -> Path:
-    """A new folder for a run, 0700. Raises JournalError."""
+    """A new folder for a run or job, 0700. Raises JournalError."""
     make_private(runs)
     return make_private(runs / run_id, fresh=True)
 
@@ -220,9 +238,19 @@ def make_private(folder: Path, *, fresh: bool = False) -> Path:
     return folder
 
 
+def now() -> str:
+    """The time in a record: RFC 3339, UTC, seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
 def write_record(folder: Path, record: Record) -> None:
     """Write task.json. Raises JournalError."""
     _write(folder / TASK, record)
+
+
+def write_job(folder: Path, record: JobRecord) -> None:
+    """Write job.json. Raises JournalError."""
+    _write(folder / JOB, record)
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
@@ -232,11 +260,19 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
 
 def read_record(folder: Path) -> Record:
     """The record of a run. Raises JournalError."""
+    return _read(folder / TASK, Record)
+
+
+def read_job(folder: Path) -> JobRecord:
+    """The record of a job. Raises JournalError."""
+    return _read(folder / JOB, JobRecord)
+
+
+def _read(path: Path, kind: type[Found]) -> Found:
     from pydantic import TypeAdapter, ValidationError
 
-    path = folder / TASK
     try:
-        return TypeAdapter(Record).validate_json(path.read_bytes())
+        return TypeAdapter(kind).validate_json(path.read_bytes())
     except OSError as error:
         raise JournalError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
@@ -387,19 +423,42 @@ def find_run(runs: Path, name: str) -> Path:
         raise InputError(f"no run {name!r}: there are none yet in {runs}")
     if name == "last":
         return known[-1]
-    ending = [
-        path
-        for path in known
-        if len(name) >= _MIN_PREFIX and (path.name.startswith(name) or path.name.endswith(name))
-    ]
-    match ending:
+    match _named(known, name):
         case [path]:
             return path
         case []:
             raise InputError(f"no run {name!r}", hint="`orchestrate runs list` shows them.")
-        case _:
-            text = f"{name!r} could be any of {len(ending)} runs"
+        case several:
+            text = f"{name!r} could be any of {len(several)} runs"
             raise InputError(text, hint="Give more of the id; `orchestrate runs list` shows them.")
+
+
+def find_job(jobs: Path, name: str) -> Path | None:
+    """The job's folder, by its id or by a unique beginning or end of it; None if there is none."""
+    try:
+        known = [path for path in jobs.iterdir() if (path / JOB).exists()]
+    except OSError:
+        return None
+    found = _named(known, name)
+    return found[0] if len(found) == 1 else None
+
+
+def _named(known: Sequence[Path], name: str) -> list[Path]:
+    return [
+        path
+        for path in known
+        if len(name) >= _MIN_PREFIX and (path.name.startswith(name) or path.name.endswith(name))
+    ]
+
+
+def runs_of(runs: Path, job_id: str) -> list[Record]:
+    """The records of a job's runs, oldest first; those that cannot be read are left out."""
+    found: list[Record] = []
+    for folder in list_runs(runs):
+        if folder.name >= job_id:  # ids sort by time, and a run begins after its job
+            with suppress(JournalError):
+                found.append(read_record(folder))
+    return [record for record in found if record.job_id == job_id]
 
 
 def spellings(secret: str) -> tuple[bytes, ...]:
@@ -509,7 +568,7 @@ def _refused(text: str, error: OSError) -> JournalError:
     return JournalError(f"{text}: {error.strerror}")
 
 
-def _write(path: Path, value: Record | Outcome) -> None:
+def _write(path: Path, value: Record | JobRecord | Outcome) -> None:
     """As JSON, whole or not at all: written beside it, then renamed."""
     draft = path.with_suffix(".new")
     try:

@@ -3,7 +3,7 @@
 Success needs all of: the agent's own terminal word, no error in its last turn, a clean exit, no
 denial and no tool call left open (both forgiven if the check passed), for editing kinds a changed
 tree, for reading kinds an answer, for all others at least an answer, a change, a tool that did more
-than read or a check that passed, and no check that failed.
+than read or a check that passed, the answer that was expected, and no check that failed.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from orchestrator.adapter import Agent, Exit
+from orchestrator.answer import Answer, read_answer
 from orchestrator.events import (
     Changes,
     Check,
     Error,
     ErrorKind,
     Failure,
+    JobOutcome,
     Message,
     MessageDelta,
     Outcome,
@@ -68,6 +71,7 @@ STATUS: Mapping[ErrorKind, Status] = MappingProxyType(
         "cancelled": "cancelled",
         "interrupted": "interrupted",
         "unroutable": "unroutable",
+        "skipped": "skipped",
     }
 )
 """The status that a kind of error leads to; every other kind is `failed`."""
@@ -196,6 +200,12 @@ class Facts:
     usage: Usage | None = None
     unseen: bool = False
 
+    @cached_property
+    def answer(self) -> Answer | None:
+        """What was answered, where the task expects an answer."""
+        expected = self.task.expect
+        return None if expected is None else read_answer(self.digest.text, expected)
+
 
 def finished(facts: Facts) -> bool:
     """The agent says that it is done and ended cleanly: worth a look at its work (the check)."""
@@ -224,6 +234,7 @@ def decide(facts: Facts) -> Outcome:
         error=failure,
         evidence=_evidence(facts, failure),
         model=digest.model,
+        answer=None if facts.answer is None else facts.answer.value,
     )
 
 
@@ -238,6 +249,7 @@ def _failure(facts: Facts) -> Failure | None:
         _denied,
         _left_open,
         _work,
+        _answer,
         _check,
     ):
         if (failure := reason(facts)) is not None:
@@ -335,6 +347,13 @@ def _work(facts: Facts) -> Failure | None:
     return None
 
 
+def _answer(facts: Facts) -> Failure | None:
+    problem = facts.answer.problem if facts.answer is not None else None
+    if problem is None:
+        return None
+    return Failure(kind="invalid_answer", text=f"not the answer that was expected: {problem}")
+
+
 def _changed(facts: Facts) -> bool:
     match facts.changes:
         case None if facts.unseen:
@@ -378,6 +397,8 @@ def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
         case changes:
             size = f"{len(changes.files)} file(s), +{changes.insertions} -{changes.deletions}"
             evidence.append(f"changes: {size}")
+    if facts.answer is not None and facts.answer.problem is None:
+        evidence.append("answer: as expected")
     if facts.check is not None:
         evidence.append(f"check: {'passed' if facts.check.passed else 'failed'}")
     if failure is not None:
@@ -428,6 +449,10 @@ def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str:
             return "The agent's program refused its arguments: is its version a tested one?"
         case "check_failed":
             return f"{_LOOK} Then go on with `orchestrate runs resume last -p ...`."
+        case "invalid_answer":
+            return f"{_LOOK} Is the schema under `expect:` what the model can give?"
+        case "skipped":
+            return "See why the task failed that it needs."
         case "no_change":
             return f"{_LOOK} Say more exactly what to change."
         case "spawn":
@@ -446,3 +471,50 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+# --- a job ---------------------------------------------------------------------------------------
+
+SEVERITY: tuple[Status, ...] = (
+    "succeeded",
+    "skipped",
+    "failed",
+    "refused",
+    "denied",
+    "conflict",
+    "context_overflow",
+    "model_not_found",
+    "rate_limited",
+    "unavailable",
+    "auth_failed",
+    "unroutable",
+    "stalled",
+    "timed_out",
+    "budget_exceeded",
+    "cancelled",
+    "interrupted",
+)
+"""From good to bad: what a job's status is taken by."""
+
+
+def together(tasks: Mapping[str, Outcome]) -> JobOutcome:
+    """The outcome of a job: the worst of its tasks' (the first of the worst), without usage and
+    time.
+    """
+    worst = max(tasks, key=lambda id_: SEVERITY.index(tasks[id_].status))
+    error, checked = tasks[worst].error, [tasks[id_].verified for id_ in tasks]
+    if error is not None and len(tasks) > 1:
+        error = Failure(kind=error.kind, text=f"task {worst!r}: {error.text}", hint=error.hint)
+    return JobOutcome(
+        status=tasks[worst].status,
+        verified=False if False in checked else True if True in checked else None,
+        error=error,
+        evidence=[f"{id_}: {_told(outcome)}" for id_, outcome in tasks.items()],
+        tasks=dict(tasks),
+    )
+
+
+def _told(outcome: Outcome) -> str:
+    verified = {True: ", verified", False: ", the check failed", None: ""}[outcome.verified]
+    why = f" ({outcome.error.kind})" if outcome.error else ""
+    return f"{outcome.status}{verified}{why}"

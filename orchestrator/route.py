@@ -103,7 +103,14 @@ def _against(task: Task, agent: Agent, state: State) -> str | None:
         return f"privacy: local, and {agent.model} is served by a cloud, whatever the address"
     if task.privacy == "local" and agent.tier == "cloud":
         return "privacy: local, and this agent's model is in the cloud"
-    return state.problems.get(agent.name)
+    return state.problems.get(agent.name) or _stray_key(task, agent)
+
+
+def _stray_key(task: Task, agent: Agent) -> str | None:
+    """Why the task's key must not go to this agent's address: it was not written for that."""
+    if task.api_key_env is None or task.base_url is not None or agent.base_url is None:
+        return None
+    return "the task names a key (api_key_env), and not the address that it is for (base_url)"
 
 
 def _forwarded(agent: Agent) -> bool:

@@ -1,21 +1,19 @@
-"""What is wanted (`Task`), read safely from a task file. Pure: every error names file, line,
-column, key.
+"""What is wanted (`Task`, `TaskFile`), read safely from a task file. Pure: every error names file,
+line, column, key.
 
-`parse_task` takes the file's bytes and gives a frozen `Task`; whether paths exist is the
-supervisor's business. YAML is read as YAML 1.2 would be (`no` is a text), without aliases, tags or
-duplicate keys.
+`parse_task_file` takes the file's bytes and gives frozen values; whether paths exist is the
+supervisor's business.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -24,20 +22,20 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    JsonValue,
     StringConstraints,
     Tag,
-    TypeAdapter,
     ValidationError,
 )
 
+from orchestrator.answer import schema_problem
+from orchestrator.document import PLAIN, TASK_ID, EnvName, HttpUrl, Id, Problem, Text, Tree, Where
 from orchestrator.errors import InputError, TaskFileError, shown
+from orchestrator.graph import before, cycle
+from orchestrator.template import Mistake, Reference, pieces
 
 if TYPE_CHECKING:
-    import yaml
     from pydantic.fields import FieldInfo
-
-SIZE_LIMIT = 1024 * 1024
-"""Largest task file, in bytes."""
 
 Kind: TypeAlias = Literal[
     "search",
@@ -58,6 +56,12 @@ Kind: TypeAlias = Literal[
 ]
 Access: TypeAlias = Literal["read", "edit", "full"]
 Privacy: TypeAlias = Literal["any", "local"]
+Isolation: TypeAlias = Literal["worktree", "none"]
+Deliver: TypeAlias = Literal["branch", "apply"]
+Strategy: TypeAlias = Literal["auto", "local", "cloud", "cascade"]
+Fallback: TypeAlias = Literal["none", "cloud"]
+Handoff: TypeAlias = Literal["clean", "continue"]
+Detached: TypeAlias = Literal["kill", "keep"]
 Dialect: TypeAlias = Literal["chat", "responses", "messages", "gemini", "ollama"]
 """A wire dialect of model servers: what an agent needs and a server offers."""
 
@@ -127,11 +131,14 @@ class Task:
     `template`: a folder to copy into a fresh git repository that then is the workspace.
     `env` goes to the agent as it is; `env_from` names variables of the supervisor to pass on.
     `session_id`: the agent's own conversation to go on with, made in the agent home `home`.
+    `needs`: the ids of the tasks in the same file that must have succeeded. `isolation` None: as
+    the workspace is. `expect`: a JSON Schema that the answer must satisfy.
     """
 
     prompt: str
     id: str = "task"
     name: str | None = None
+    needs: tuple[str, ...] = ()
     kind: Kind | None = None
     workspace: Path = field(default_factory=Path.cwd)
     template: Path | None = None
@@ -143,7 +150,18 @@ class Task:
     access: Access | None = None
     privacy: Privacy = "any"
     check: str | None = None
+    expect: Mapping[str, object] | None = None
     limits: Limits = Limits()
+    isolation: Isolation | None = None
+    deliver: Deliver | None = None
+    include_uncommitted: bool = False
+    setup: str | None = None
+    copy: tuple[str, ...] = ()
+    strategy: Strategy | None = None
+    fallback: Fallback | None = None
+    handoff: Handoff = "clean"
+    detached: Detached = "kill"
+    retries: int = 0
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     env_from: tuple[str, ...] = ()
     session_id: str | None = None
@@ -158,7 +176,30 @@ class Task:
         return "read" if self.kind in READING_KINDS else "edit"
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskFile:
+    """Tasks that belong together, in the order of the file; what is said at the top is in each.
+
+    `single`: one task, told at the top; its prompt is plain text. Else prompts are templates.
+    `concurrency`: how many run side by side; None is not stated. `limits`: those at the top.
+    """
+
+    tasks: tuple[Task, ...]
+    name: str | None = None
+    concurrency: int | None = None
+    limits: Limits = Limits()
+    single: bool = False
+
+    @property
+    def needs(self) -> dict[str, tuple[str, ...]]:
+        """The graph of the tasks."""
+        return {task.id: task.needs for task in self.tasks}
+
+
 # --- the file ------------------------------------------------------------------------------------
+
+TASKS = 1000
+"""Most tasks in a file."""
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZES = {"kib": 1024, "mib": 1024**2, "gib": 1024**3}
@@ -253,18 +294,9 @@ def _form(value: object) -> str | None:
 _SECRET = re.compile(
     r"(?i)(^|_)((api|access|private|secret)_?key|token|secret|password|passwd|credentials?)($|_)"
 )
-_PLAIN = r"^[^\x00]*$"
-_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
-_ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-_HOST = r"([^\s/?#:@\[\]\\]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
-_URL = rf"^(scripted:.+|(https?://)?{_HOST}(/\S*)?)$"
-
-Text = Annotated[str, StringConstraints(min_length=1, pattern=_PLAIN)]
-EnvName = Annotated[str, StringConstraints(pattern=_NAME)]
 Seconds = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=float | str)]
 Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str)]
-Id = Annotated[str, StringConstraints(pattern=_ID)]
-HttpUrl = Annotated[str, StringConstraints(pattern=_URL)]
+TaskId = Annotated[str, StringConstraints(pattern=TASK_ID)]
 Folder = Annotated[Text, AfterValidator(_expandable)]
 
 
@@ -318,16 +350,9 @@ Workspace = Annotated[
 ]
 
 
-class TaskModel(_Model):
-    """A task file: one task. Only `prompt` is required."""
+class _Keys(_Model):
+    """What may be said of a task, and at the top as the default of every task."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, defer_build=True, title="Task file"
-    )
-
-    version: Literal[1] = Field(default=1, description="Version of this format.")
-    name: Id | None = Field(default=None, description="Name of the job, shown in lists.")
-    prompt: Text = Field(description="What the agent shall do.")
     kind: Kind | None = Field(default=None, description="Class of the work; omitted: reasoning.")
     agent: Text | None = Field(default=None, description="Pin: the agent by name.")
     model: Text | None = Field(default=None, description="Pin: the model, as the agent names it.")
@@ -341,11 +366,26 @@ class TaskModel(_Model):
     workspace: Workspace = Field(
         default=".", description="The folder to work in, relative to this file."
     )
+    isolation: Isolation | None = Field(
+        default=None, description="A work tree of its own for each task, or the workspace itself."
+    )
+    deliver: Deliver | None = Field(
+        default=None, description="The result: a branch (omitted), or applied to the workspace."
+    )
+    setup: Text | None = Field(
+        default=None, description="Shell command, run in a fresh work tree before the agent."
+    )
+    copy_: list[Annotated[Text, AfterValidator(_inside)]] = Field(
+        default=[], alias="copy", description="Untracked files that a work tree takes along."
+    )
     files: list[Annotated[Text, AfterValidator(_inside)]] = Field(
         default=[], description="Files that matter, relative to the workspace."
     )
     check: Text | None = Field(
         default=None, description="Shell command, run after the agent; exit 0 verifies the work."
+    )
+    expect: dict[str, JsonValue] | None = Field(
+        default=None, description="JSON Schema that the agent's answer must satisfy."
     )
     access: Access | None = Field(
         default=None, description="What the agent may do; omitted: read or edit, by kind."
@@ -353,10 +393,25 @@ class TaskModel(_Model):
     privacy: Privacy = Field(
         default="any", description="`local`: only agents whose model is local."
     )
+    strategy: Strategy | None = Field(
+        default=None, description="Where models are looked for: how an agent is chosen."
+    )
+    fallback: Fallback | None = Field(
+        default=None, description="`cloud`: a failed local run may go on in the cloud."
+    )
+    handoff: Handoff = Field(
+        default="clean", description="What a further attempt begins with: nothing, or the work."
+    )
+    detached: Detached = Field(
+        default="kill", description="What becomes of processes that outlive the agent."
+    )
+    retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=0, description="Further attempts after a failure that may pass."
+    )
     limits: LimitsModel = LimitsModel()
     env: dict[
         Annotated[EnvName, AfterValidator(_no_secret)],
-        Annotated[str, StringConstraints(pattern=_PLAIN)],
+        Annotated[str, StringConstraints(pattern=PLAIN)],
     ] = Field(
         default={},
         description="Variables for the agent and the check. No secrets.",
@@ -367,48 +422,225 @@ class TaskModel(_Model):
     )
 
 
-def parse_task(text: bytes, *, file: str, folder: Path) -> Task:
-    """The task in the bytes of a task file; `folder` (absolute) is what relative paths start from.
+def _no_default(schema: dict[str, JsonValue]) -> None:
+    del schema["default"]
+
+
+class ItemModel(_Keys):
+    """One of several tasks."""
+
+    model_config = ConfigDict(title="Task")
+
+    id: TaskId = Field(description="Name of the task in this file.")
+    needs: list[TaskId] = Field(
+        default=[], description="Tasks that must have succeeded before; their ids."
+    )
+    prompt: Text = Field(
+        description="What the agent shall do; {{ tasks.ID.text }} is a needed task's answer."
+    )
+
+
+class TaskModel(_Keys):
+    """A task file: one task (`prompt`), or several (`tasks`)."""
+
+    model_config = ConfigDict(
+        title="Task file",
+        json_schema_extra={"oneOf": [{"required": ["prompt"]}, {"required": ["tasks"]}]},
+    )
+
+    version: Literal[1] = Field(default=1, description="Version of this format.")
+    name: Id | None = Field(default=None, description="Name of the job, shown in lists.")
+    concurrency: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="How many tasks may run side by side."
+    )
+    prompt: Text = Field(
+        default="", description="What the agent shall do.", json_schema_extra=_no_default
+    )
+    tasks: list[ItemModel] = Field(
+        default=[],
+        min_length=1,
+        max_length=TASKS,
+        description="Several tasks; what stands beside this list holds for each of them.",
+        json_schema_extra=_no_default,
+    )
+
+
+def parse_task_file(text: bytes, *, file: str, folder: Path) -> TaskFile:
+    """The tasks in the bytes of a task file; `folder` (absolute) is what relative paths start from.
 
     Raises TaskFileError with every problem found, each with `file`, line, column and key.
     """
-    tree = _Tree(file)
-    return _task(tree.load(text), tree, folder)
+    tree = Tree(file, _fields, _keys_of)
+    return _task_file(tree.load(text), tree, folder)
+
+
+def parse_task(text: bytes, *, file: str, folder: Path) -> Task:
+    """The one task in the bytes of a task file. Raises TaskFileError, also if there are several."""
+    found = parse_task_file(text, file=file, folder=folder)
+    if not found.single:
+        raise TaskFileError((shown(f"{file}:1:1: tasks: one task is needed here, not a list"),))
+    return found.tasks[0]
 
 
 def parse_flags(flags: Mapping[str, object], *, folder: Path) -> Task:
     """The task of a command line: keys and values as in a task file. Raises TaskFileError."""
-    return _task(dict(flags), _Tree(None), folder)
+    return _task_file(dict(flags), Tree(None, _fields, _keys_of), folder).tasks[0]
 
 
-def _task(value: Mapping[str, object], tree: _Tree, folder: Path) -> Task:
+def check_tasks(file: TaskFile) -> None:
+    """Raises InputError unless the ids, needs and templates of the tasks are right."""
+    problems = list(_graph_problems(file))
+    if problems:
+        told = (f"{'.'.join(map(str, where))}: {why}" for where, why, _ in problems)
+        raise InputError("\n".join(map(shown, told)))
+
+
+def _task_file(value: Mapping[str, object], tree: Tree, folder: Path) -> TaskFile:
+    extra = list(_form_problems(value))
     try:
         model = TaskModel.model_validate(value)
     except ValidationError as error:
-        raise tree.refusal(error) from None
-    place = model.workspace
+        raise tree.refusal(error.errors(), extra) from None
+    if not extra:
+        file = _read(model, folder)
+        extra = [*_schema_problems(model), *_graph_problems(file)]
+        if not extra:
+            return file
+    raise tree.refusal([], extra)
+
+
+def _form_problems(value: Mapping[str, object]) -> Iterator[Problem]:
+    if "prompt" in value and "tasks" in value:
+        yield Problem(("prompt",), "there are `tasks`, too: a prompt belongs into one of them")
+    elif "prompt" not in value and "tasks" not in value:
+        yield Problem(("prompt",), "required, but not there (or a list of `tasks`)")
+
+
+def _read(model: TaskModel, folder: Path) -> TaskFile:
+    tasks = [
+        replace(_task(model, each, folder), id=each.id, needs=tuple(each.needs), prompt=each.prompt)
+        for each in model.tasks
+    ]
+    if not model.tasks:
+        tasks = [replace(_task(model, model, folder), prompt=model.prompt)]
+    return TaskFile(
+        tasks=tuple(tasks),
+        name=model.name,
+        concurrency=model.concurrency,
+        limits=model.limits.limits(),
+        single=not model.tasks,
+    )
+
+
+def _task(top: TaskModel, own: _Keys, folder: Path) -> Task:
+    """A task without its prompt: what it says itself, else what is said at the top.
+
+    Limits and privacy meet, variables add up.
+    """
+    common = _Keys.model_fields.keys()
+    stated = {name: getattr(top, name) for name in common & top.model_fields_set}
+    stated |= {name: getattr(own, name) for name in common & own.model_fields_set}
+    keys = _Keys.model_construct(**stated)
+    place = keys.workspace
     if isinstance(place, ScratchModel):
         workspace, template = folder, folder / Path(place.scratch).expanduser()
     else:
         workspace, template = folder / Path(place).expanduser(), None
     return Task(
-        prompt=model.prompt,
-        name=model.name,
-        kind=model.kind,
+        prompt="",
+        name=top.name,
+        kind=keys.kind,
         workspace=workspace,
         template=template,
-        files=tuple(model.files),
-        agent=model.agent,
-        model=model.model,
-        base_url=_scripted(model.base_url, folder),
-        api_key_env=model.api_key_env,
-        access=model.access,
-        privacy=model.privacy,
-        check=model.check,
-        limits=model.limits.limits(),
-        env=MappingProxyType(dict(model.env)),
-        env_from=tuple(model.env_from),
+        files=tuple(keys.files),
+        agent=keys.agent,
+        model=keys.model,
+        base_url=_scripted(keys.base_url, folder),
+        api_key_env=keys.api_key_env,
+        access=keys.access,
+        privacy="local" if "local" in {top.privacy, own.privacy} else "any",
+        check=keys.check,
+        expect=None if keys.expect is None else MappingProxyType(keys.expect),
+        limits=own.limits.limits().meet(top.limits.limits()),
+        isolation=keys.isolation,
+        deliver=keys.deliver,
+        setup=keys.setup,
+        copy=tuple(keys.copy_),
+        strategy=keys.strategy,
+        fallback=keys.fallback,
+        handoff=keys.handoff,
+        detached=keys.detached,
+        retries=keys.retries,
+        env=MappingProxyType({**top.env, **own.env}),
+        env_from=tuple(keys.env_from),
     )
+
+
+# --- what belongs together -----------------------------------------------------------------------
+
+
+def _schema_problems(model: TaskModel) -> Iterator[Problem]:
+    schemas: list[tuple[Where, _Keys]] = [((), model)]
+    schemas += [(("tasks", at), item) for at, item in enumerate(model.tasks)]
+    for where, keys in schemas:
+        if keys.expect is not None and (found := schema_problem(keys.expect)) is not None:
+            path, why = found
+            yield Problem((*where, "expect", *path), f"not a JSON Schema: {why}")
+
+
+def _graph_problems(file: TaskFile) -> Iterator[Problem]:
+    """What is wrong with the ids, the needs and the templates of the tasks."""
+    if file.single:
+        return
+    known = [task.id for task in file.tasks]
+    wrong = list(_id_problems(file.tasks))
+    yield from wrong
+    if wrong:
+        return
+    if round_ := cycle(file.needs):
+        at = known.index(round_[0])
+        told = " -> ".join(round_)
+        yield Problem(("tasks", at, "needs"), f"a cycle, so that none of them can start: {told}")
+        return
+    needed = before(file.needs)
+    for at, task in enumerate(file.tasks):
+        for written, why in _template_problems(task, known, needed[task.id]):
+            yield Problem(("tasks", at, "prompt"), why, written)
+
+
+def _id_problems(tasks: Sequence[Task]) -> Iterator[Problem]:
+    known = [task.id for task in tasks]
+    for at, task in enumerate(tasks):
+        if task.id in known[:at]:
+            yield Problem(("tasks", at, "id"), f"{task.id!r} is the id of an earlier task, too")
+        for number, need in enumerate(task.needs):
+            where = ("tasks", at, "needs", number)
+            if need not in known:
+                yield Problem(where, f"no task {need!r}; {_nearest(need, known)}")
+            elif need in task.needs[:number]:
+                yield Problem(where, f"{need!r} is named twice")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known[:20])}"
+
+
+def _template_problems(
+    task: Task, known: Sequence[str], needed: frozenset[str]
+) -> Iterator[tuple[str, str]]:
+    for written, meant in pieces(task.prompt):
+        match meant:
+            case Mistake(why=why):
+                yield written, why
+            case Reference(task=name) if name not in known:
+                yield written, f"{written}: no task {name!r}; {_nearest(name, known)}"
+            case Reference(task=name) if name not in needed:
+                yield written, f"{written}: add {name!r} to the `needs` of {task.id!r}"
+            case _:
+                pass
 
 
 def task_schema() -> dict[str, object]:
@@ -424,330 +656,36 @@ def _scripted(base_url: str | None, folder: Path) -> str | None:
     return f"scripted:{folder / base_url.removeprefix('scripted:')}"
 
 
-# --- YAML with positions -------------------------------------------------------------------------
-
-_Path: TypeAlias = tuple[str | int, ...]
-
-
-@cache
-def _loader() -> type[yaml.SafeLoader]:
-    """SafeLoader with the scalars of YAML 1.2: `no`, `on` and `2026-01-01` are texts."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        yaml_implicit_resolvers = {}  # noqa: RUF012 (as its base declares it)
-
-    for tag, pattern, first in (
-        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-        ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-        ("int", r"[-+]?[0-9]+", list("-+0123456789")),
-        ("float", r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
-    ):
-        Loader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType] (no stub for it)
-            f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), first
-        )
-    return Loader
-
-
-class _Tree:
-    """One YAML document as plain values, remembering where each key and value stands.
-
-    Without a file it is the command line's flags, which have no position.
-    """
-
-    def __init__(self, file: str | None) -> None:
-        self._file = file
-        self._marks: dict[_Path, _At] = {(): (1, 1)}
-        self._keys: dict[_Path, _At] = {}
-
-    def load(self, text: bytes) -> dict[str, object]:
-        import yaml
-
-        if len(text) > SIZE_LIMIT:
-            raise self._error((1, 1), f"the file has more than {SIZE_LIMIT} bytes")
-        try:
-            decoded = text.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            at = _place(text[: error.start].decode("utf-8-sig"))
-            raise self._error(at, f"not UTF-8: byte 0x{text[error.start]:02x}") from None
-        try:
-            self._refuse_more_than_plain(decoded)
-            node = yaml.compose(decoded, _loader())
-        except yaml.MarkedYAMLError as error:
-            at = _at(error.problem_mark or error.context_mark)
-            words = ", ".join(part for part in (error.context, error.problem) if part)
-            raise self._error(at, f"not YAML: {words}") from None
-        except yaml.reader.ReaderError as error:
-            at = _place(decoded[: error.position])
-            raise self._error(at, f"character U+{error.character:04X} is not allowed") from None
-        except (ValueError, OverflowError) as error:  # such as chr() of "\UFFFFFFFF"
-            raise self._error((1, 1), f"not YAML: {error}") from None
-        match node:
-            case None | yaml.ScalarNode(tag="tag:yaml.org,2002:null"):
-                raise self._error((1, 1), "the file is empty; at least `prompt: TEXT` is needed")
-            case yaml.MappingNode():
-                self._marks[()] = _at(node.start_mark)
-                return self._mapping(node, ())
-            case _:
-                found = _found(self._value(node, ()))
-                text_ = f"found {found}; a task file is a mapping such as `prompt: TEXT`"
-                raise self._error(_at(node.start_mark), text_)
-
-    def refusal(self, error: ValidationError) -> TaskFileError:
-        """What pydantic has against the values, in the order of the file; the first few of many."""
-        problems = sorted(error.errors(), key=self._position)
-        lines = [self._problem(problem) for problem in problems[:_TOLD]]
-        if len(problems) > _TOLD:
-            lines.append(shown(f"{self._file}: and {len(problems) - _TOLD} more problems"))
-        return TaskFileError(tuple(lines))
-
-    def _position(self, error: Mapping[str, object]) -> _At:
-        where = _keys_of(parts(error["loc"]))
-        of_key = error["type"] == "extra_forbidden" or _is_key(error)
-        places = self._keys if of_key else self._marks
-        return places.get(where) or self._marks.get(where[:-1], (1, 1))
-
-    def _problem(self, error: Mapping[str, object]) -> str:
-        where = _keys_of(parts(error["loc"]))
-        key = ".".join(str(part) for part in where)
-        text = described(error, sorted(_fields(where[:-1])))
-        if self._file is None:
-            return shown(f"--{key.removeprefix('limits.').replace('_', '-')}: {text}")
-        line, column = self._position(error)
-        return shown(f"{self._file}:{line}:{column}: {key}: {text}")
-
-    def _error(self, at: _At, text: str) -> TaskFileError:
-        return TaskFileError((shown(f"{self._file}:{at[0]}:{at[1]}: {text}"),))
-
-    def _refuse_more_than_plain(self, text: str) -> None:
-        """Aliases, tags, depth and further documents, before anything is composed of them.
-
-        A small file of aliases explodes when it is walked; a deep one takes minutes.
-        """
-        import yaml
-
-        documents = depth = 0
-        for event in yaml.parse(text, _loader()):
-            why: str | None = None
-            match event:
-                case yaml.AliasEvent(anchor=name):
-                    why = f"alias `*{name}`: aliases are not allowed"
-                case yaml.ScalarEvent(tag=str(tag)) | yaml.CollectionStartEvent(tag=str(tag)):
-                    short = tag.replace("tag:yaml.org,2002:", "!!")
-                    why = f"tag `{short}`: tags are not allowed"
-                case yaml.DocumentStartEvent():
-                    documents += 1
-                    if documents > 1:
-                        why = "a second document; a task file holds one"
-                case yaml.CollectionStartEvent():
-                    depth += 1
-                    if depth > _DEEPEST:
-                        why = f"nested deeper than {_DEEPEST} levels"
-                case yaml.CollectionEndEvent():
-                    depth -= 1
-                case _:
-                    pass
-            if why is not None:
-                raise self._error(_at(event.start_mark), why)
-
-    def _value(self, node: yaml.Node, where: _Path) -> object:
-        import yaml
-
-        at = self._marks[where] = _at(node.start_mark)
-        match node:
-            case yaml.MappingNode():
-                return self._mapping(node, where)
-            case yaml.SequenceNode():
-                return [self._value(item, (*where, index)) for index, item in enumerate(node.value)]
-            case _:
-                return _scalar(node.tag, self._text(node.value, at))
-
-    def _mapping(self, node: yaml.MappingNode, where: _Path) -> dict[str, object]:
-        import yaml
-
-        found: dict[str, object] = {}
-        for key_node, value_node in node.value:
-            at = _at(key_node.start_mark)
-            if not isinstance(key_node, yaml.ScalarNode) or not key_node.value:
-                raise self._error(at, "a key must be a plain text, and not empty")
-            key = self._text(key_node.value, at)
-            path = (*where, key)
-            if path in self._keys:
-                first = self._keys[path][0]
-                name = ".".join(str(part) for part in path)
-                raise self._error(at, f"{name}: duplicate key; it already stands in line {first}")
-            self._keys[path] = at
-            value = self._value(value_node, path)
-            field = _fields(where).get(key)
-            if value is not None or field is None or field.is_required():
-                found[key] = value
-            # else an optional key after which nothing stands: as if it were not there
-        return found
-
-    def _text(self, value: str, at: _At) -> str:
-        # JSON writes a character beyond U+FFFF as two escapes; PyYAML does not join them.
-        try:
-            return value.encode("utf-16", "surrogatepass").decode("utf-16")
-        except UnicodeDecodeError:
-            raise self._error(at, "half a character (a lone surrogate) is not allowed") from None
-
-
-_DEEPEST = 50
-_TOLD = 20
-
-
-def _fields(where: _Path) -> Mapping[str, FieldInfo]:
+def _fields(where: Where) -> Mapping[str, FieldInfo]:
     """What is known of the keys at a place of a task file; empty where any key goes."""
     match where:
         case ():
-            return TaskModel.model_fields
-        case ("limits",):
+            return _by_key(TaskModel)
+        case ("tasks", int()):
+            return _by_key(ItemModel)
+        case ("limits",) | ("tasks", int(), "limits"):
             return LimitsModel.model_fields
-        case ("workspace",):
+        case ("workspace",) | ("tasks", int(), "workspace"):
             return ScratchModel.model_fields
         case _:
             return {}
 
 
-_At: TypeAlias = tuple[int, int]
+def _by_key(model: type[_Keys]) -> Mapping[str, FieldInfo]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
-def _scalar(tag: str, value: str) -> object:
-    match tag.removeprefix("tag:yaml.org,2002:"):
-        case "null":
-            return None
-        case "bool":
-            return value.lower() == "true"
-        case "int" if len(value) <= 18:
-            return int(value)
-        case "int" | "float":
-            return float(value)
-        case _:
-            return value
-
-
-class _Mark(Protocol):
-    """Where the YAML parser is, counted from 0."""
-
-    line: int
-    column: int
-
-
-def _at(mark: _Mark | None) -> _At:
-    """Line and column, counted from 1."""
-    return (mark.line + 1, mark.column + 1) if mark else (1, 1)
-
-
-def _place(before: str) -> _At:
-    """Line and column of what follows this text."""
-    return before.count("\n") + 1, len(before) - before.rfind("\n")
-
-
-# --- what is wrong -------------------------------------------------------------------------------
-
-_ALLOWED: Mapping[str, str] = MappingProxyType(
-    {
-        "dict_type": "a mapping",
-        "finite_number": "a number that has an end",
-        "float_type": "a number",
-        "int_from_float": "a whole number",
-        "int_type": "a whole number",
-        "list_type": "a list",
-        "model_type": "a mapping",
-        "string_too_short": "a text that is not empty",
-    }
-)
-_FORMS: Mapping[str, str] = MappingProxyType(
-    {
-        _PLAIN: "a text without NUL",
-        _NAME: "the name of a variable (letters, digits and `_`), never its value",
-        _ID: "letters, digits, `.`, `_`, `-`, at most 64, the first a letter or digit",
-        _URL: "an address such as http://127.0.0.1:11434, without user or key; or scripted:FILE",
-    }
-)
-
-
-def described(error: Mapping[str, object], known: Sequence[str]) -> str:
-    """What one of pydantic's errors found, and what is allowed; `known` are its place's keys."""
-    found = _found(error.get("input"))
-    match error["type"], error.get("ctx"):
-        case "extra_forbidden", _:
-            import difflib
-
-            near = difflib.get_close_matches(str(parts(error["loc"])[-1]), known, n=1)
-            return f"unknown key; {f'did you mean `{near[0]}`?' if near else _list(known)}"
-        case "missing", _:
-            return "required, but not there"
-        case "string_pattern_mismatch", {"pattern": str(pattern)}:
-            allowed = _FORMS[pattern]
-            if pattern == _NAME and not _is_key(error):  # by mistake it may be the secret itself
-                found = "another text (not shown here, it may be secret)"
-        case "string_type", _:
-            number = isinstance(error.get("input"), bool | int | float)
-            allowed = "a text (put it in quotes)" if number else "a text"
-        case "value_error", {"error": ValueError() as why}:
-            allowed = str(why)
-        case "literal_error", {"expected": str(expected)}:
-            allowed = expected.replace("'", "").replace(" or ", ", ")
-        case "greater_than", {"gt": int() | float() as bound}:
-            allowed = f"a number above {bound:g}"
-        case _:
-            plain = str(error["msg"]).removeprefix("Input should be ")
-            allowed = _ALLOWED.get(str(error["type"]), plain)
-    return f"found {found}; allowed: {allowed}"
-
-
-def _list(known: Sequence[str]) -> str:
-    return f"known: {', '.join(known)}" if known else "none is known here"
-
-
-def parts(location: object) -> _Path:
-    """The location of one of pydantic's errors."""
-    return _location().validate_python(location)
-
-
-@cache
-def _location() -> TypeAdapter[_Path]:
-    return TypeAdapter(_Path)
-
-
-def _is_key(error: Mapping[str, object]) -> bool:
-    return parts(error["loc"])[-1:] == ("[key]",)
-
-
-def _keys_of(location: _Path) -> _Path:
+def _keys_of(location: Where) -> Where:
     """The location without pydantic's own words: a union's member, and `[key]` for a key."""
     match location:
+        case ("tasks", int() as at, *rest):
+            return ("tasks", at, *_keys_of(tuple(rest)))
         case ("workspace", _, *rest):
             return ("workspace", *rest)
         case ("env", key, _):
             return ("env", key)
         case _:
             return location
-
-
-def _found(value: object) -> str:
-    """What was found, short, and never a whole file."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return f"the number {_short(value)}"
-        case str():
-            return f"'{_short(value)}'"
-        case list():
-            return "a list"
-        case dict():
-            return "a mapping"
-        case _:
-            return _short(value)  # a date, in TOML
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 KINDS: tuple[Kind, ...] = get_args(Kind)

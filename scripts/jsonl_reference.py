@@ -13,12 +13,12 @@ SHARED = frozenset({"emit", *BaseRule.model_fields})
 
 def options() -> str:
     """The keys of the agent itself."""
-    return _table(Options)
+    return table(Options)
 
 
 def access() -> str:
     """The keys of one level of access."""
-    return _table(AccessOptions)
+    return table(AccessOptions)
 
 
 def placeholders() -> str:
@@ -29,17 +29,17 @@ def placeholders() -> str:
 
 def shared() -> str:
     """The keys that every rule has."""
-    return _table(BaseRule)
+    return table(BaseRule)
 
 
 def tests() -> str:
     """The keys of a test in `when`."""
-    return _table(Test)
+    return table(Test)
 
 
 def lookup() -> str:
     """The keys of a value that is a table."""
-    return _table(Lookup)
+    return table(Lookup)
 
 
 def rules() -> str:
@@ -50,11 +50,12 @@ def rules() -> str:
 def _rule(name: str, rule: type[BaseModel]) -> str:
     parts = [f"### `{name}`", " ".join((rule.__doc__ or "").split())]
     if set(rule.model_fields) - SHARED:
-        parts.append(_table(rule, SHARED))
+        parts.append(table(rule, SHARED))
     return "\n\n".join(parts)
 
 
-def _table(model: type[BaseModel], without: frozenset[str] = frozenset()) -> str:
+def table(model: type[BaseModel], without: frozenset[str] = frozenset()) -> str:
+    """A model's keys with their descriptions."""
     return "\n".join(["| key | |", "|---|---|", *_rows(model, without)])
 
 

@@ -465,8 +465,8 @@ def keep(name: str, adapter: Adapter, which: str, case: Case, take: Take) -> Non
     """Writes the recording."""
     version = _version(take.agent, about(adapter, take.agent))
     # An adapter that speaks for several CLIs has a folder for each.
-    several = hasattr(adapter, "about_for")
-    folder = f"{about(adapter, take.agent).title}-{version}" if several else version
+    title = about(adapter, take.agent).title
+    folder = f"{title}-{version}" if title != adapter.about.title else version
     base = RECORDINGS / name / folder / which
     base.parent.mkdir(parents=True, exist_ok=True)
     base.with_name(f"{which}.jsonl").write_bytes(take.stdout)

@@ -43,6 +43,8 @@ def _anything(hint: object, text: st.SearchStrategy[str]) -> st.SearchStrategy:
             return st.sampled_from(words)
         case _, origin, (inner,) if origin is list:
             return st.lists(_anything(inner, text), max_size=3)
+        case _, origin, (key, inner) if origin is dict:
+            return st.dictionaries(_anything(key, text), _anything(inner, text), max_size=2)
         case _, _, members:
             return st.one_of([_anything(member, text) for member in members])
 
@@ -53,6 +55,7 @@ def events(text: st.SearchStrategy[str] = TEXT) -> st.SearchStrategy[Event]:
         Event,
         seq=st.integers(1, 2**53),
         time=st.datetimes().map(lambda time: f"{time.isoformat(timespec='microseconds')}Z"),
+        job_id=st.none() | text,
         run_id=st.none() | text,
         task_id=st.none() | text,
         parent_run_id=st.none() | text,

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.run import _task
+from orchestrator.errors import InputError
+from orchestrator.task import Task
 from orchestrator.testing import agent as scripted_agent
 
 ORCHESTRATE = (sys.executable, "-m", "orchestrator.cli")
@@ -118,9 +121,12 @@ def test_a_failed_check_exits_1_with_cause_and_remedy(place: Path) -> None:
 def test_jsonl_on_stdout_is_the_event_stream_and_nothing_else(place: Path) -> None:
     done = run(place, said("hello"), DONE, flags=("--output", "jsonl"))
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
-    assert events[-1]["type"] == "run.finished"
+    of_the_run = [event for event in events if event["run_id"]]
+    assert [event["seq"] for event in of_the_run] == list(range(1, len(of_the_run) + 1))
+    assert of_the_run[-1]["type"] == "run.finished"
+    assert events[-1]["type"] == "job.finished"
     assert events[-1]["outcome"]["status"] == "succeeded"
+    assert events[-1]["outcome"]["tasks"]["task"] == of_the_run[-1]["outcome"]
     assert done.stderr == ""
 
 
@@ -183,7 +189,7 @@ def test_every_problem_of_a_task_file_is_told_with_its_place(place: Path) -> Non
 
 def test_a_file_with_only_a_prompt_is_valid(place: Path) -> None:
     (place / "task.yaml").write_text("prompt: x\n")
-    assert call(place, "validate", "task.yaml").stdout == "task.yaml: valid\n"
+    assert call(place, "validate", "task.yaml").stdout.startswith("task.yaml: valid\n")
 
 
 @pytest.mark.parametrize("name", ["task", "events"])
@@ -196,7 +202,7 @@ def test_a_found_configuration_cannot_start_programs(place: Path) -> None:
     done = call(place, "run", "-p", "x")
     assert done.returncode == 2
     assert "agents.x.argv" in done.stderr
-    assert "--config" in done.stderr
+    assert "orchestrate config trust" in done.stderr
 
 
 def test_flags_win_over_the_file_but_privacy_only_tightens(place: Path) -> None:
@@ -208,6 +214,23 @@ def test_flags_win_over_the_file_but_privacy_only_tightens(place: Path) -> None:
     assert outcome["status"] == "unroutable"
     assert "scripted: privacy: local" in outcome["error"]["text"]
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "key"),
+    [
+        ({}, "FILE_KEY"),
+        ({"base_url": "http://other:1"}, None),
+        ({"base_url": "http://other:1", "api_key_env": "KEY"}, "KEY"),
+    ],
+)
+def test_a_task_files_key_is_not_for_the_address_of_a_flag(
+    flags: dict[str, str], key: str | None
+) -> None:
+    task = Task(prompt="x", base_url="http://desk:1", api_key_env="FILE_KEY")
+    assert _task(task, flags).api_key_env == key
+    with pytest.raises(InputError, match="--api-key-env: the address is the task file's"):
+        _task(task, {"api_key_env": "KEY"})
 
 
 def test_runs_are_listed_shown_tailed_and_exported(place: Path) -> None:
@@ -351,6 +374,80 @@ def test_a_recording_is_replayed_to_events_with_the_outcome_last(place: Path) ->
     assert last["outcome"]["status"] == "failed"
     killed = call(place, "replay", "codex", "out", "--exit=-9", "-o", "json")
     assert "SIGKILL" in json.loads(killed.stdout)["error"]["text"]
+
+
+# --- several tasks
+
+GRAPH = """
+name: demo
+tasks:
+  - {id: locate, kind: search, prompt: Find it}
+  - {id: fix, needs: [locate], prompt: "Fix {{ tasks.locate.text }}", check: "test -e gone"}
+  - {id: review, kind: review, needs: [fix], prompt: "{{ tasks.fix.diff }}"}
+  - {id: other, access: read, prompt: x}
+"""
+
+
+def run_graph(place: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    (place / "graph.yaml").write_text(GRAPH)
+    config = configured(place, said("here"), DONE)
+    return call(place, "run", "graph.yaml", "--config", config, "--agent", "scripted", *flags)
+
+
+def test_several_tasks_are_told_by_name_and_the_worst_decides_the_exit_status(place: Path) -> None:
+    done = run_graph(place)
+    assert done.returncode == 1
+    for line in ("locate: started", "locate: here", "locate: succeeded", "fix: check FAILED"):
+        assert line in done.stderr
+    assert "review: skipped: it needs 'fix', which did not succeed (failed)" in done.stderr
+    assert "outcome    failed" in done.stdout
+    assert re.search(r"^review +skipped ", done.stdout, re.MULTILINE)
+    assert "fix: the check `test -e gone` exited 1" in done.stdout
+    listed = call(place, "runs", "list").stdout
+    job = re.search(r" failed +(\S{8}) +fix ", listed)
+    assert job is not None
+    told = call(place, "runs", "show", job[1]).stdout
+    assert "(demo), started" in told
+    assert re.search(r"^locate +succeeded +[0-9a-f-]{36} ", told, re.MULTILINE)
+    assert re.search(r"^review +skipped +- +it needs 'fix'", told, re.MULTILINE)
+
+
+def test_the_outcome_of_several_tasks_is_one_object_with_all_of_them(place: Path) -> None:
+    done = run_graph(place, "-o", "json", "--concurrency", "1")
+    outcome = json.loads(done.stdout)
+    assert outcome["status"] == "failed"
+    assert {id_: one["status"] for id_, one in outcome["tasks"].items()} == {
+        "locate": "succeeded",
+        "fix": "failed",
+        "review": "skipped",
+        "other": "succeeded",
+    }
+
+
+@pytest.mark.parametrize("flag", ["--prompt", "--check", "--kind"])
+def test_what_is_one_tasks_own_cannot_be_a_flag_for_several(place: Path, flag: str) -> None:
+    done = run_graph(place, flag, "fix")
+    assert done.returncode == 2
+    assert f"{flag}: graph.yaml has several tasks" in done.stderr
+
+
+def test_a_flag_gives_no_task_of_several_more_access_than_its_file(place: Path) -> None:
+    run_graph(place, "--access", "full", "--wall", "5m", "-o", "quiet")
+    records = [
+        json.loads(path.read_text())["task"]
+        for path in (place.parent / "state" / "runs").glob("*/task.json")
+    ]
+    found = {task["id"]: (task["access"] or "edit", task["limits"]["wall_s"]) for task in records}
+    assert found == {"locate": ("read", 300), "fix": ("edit", 300), "other": ("read", 300)}
+
+
+def test_validate_tells_the_order_and_what_each_task_would_do(place: Path) -> None:
+    (place / "graph.yaml").write_text(GRAPH)
+    done = call(place, "validate", "graph.yaml")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "graph.yaml: valid"
+    assert [line.split()[0] for line in lines[2:]] == ["locate", "fix", "review", "other"]
+    assert re.search(r"^fix +locate +- +edit +the first usable one +test -e gone", lines[3])
 
 
 # --- agents

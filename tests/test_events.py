@@ -35,7 +35,7 @@ from tests.schema import problems
 from tests.strategies import JSON, KINDS
 
 ENVELOPE = {
-    "v", "seq", "time", "run_id", "task_id", "parent_run_id", "agent", "source", "raw",
+    "v", "seq", "time", "job_id", "run_id", "task_id", "parent_run_id", "agent", "source", "raw",
 }  # fmt: skip
 SCHEMA = schema()
 
@@ -88,6 +88,7 @@ def test_every_event_fits_the_published_schema(one):
 @given(EVENTS)
 def test_a_prepared_prefix_changes_nothing(one):
     head = prefix(
+        job_id=one.job_id,
         run_id=one.run_id,
         task_id=one.task_id,
         parent_run_id=one.parent_run_id,

@@ -18,9 +18,10 @@ import pytest
 
 from orchestrator.adapter import About, Adapter, Install, Program
 from orchestrator.config import Config
+from orchestrator.discovery import survey
 from orchestrator.errors import ConfigError, OrchestrateError
 from orchestrator.install import Installed, install
-from tests.scripted_adapter import Scripted
+from tests.scripted_adapter import Scripted, scripted_config
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -314,3 +315,22 @@ async def test_an_interpreter_that_is_old_enough_is_taken(place: Place) -> None:
     how = Install(kind="pip", lock=str(lock), megabytes=1, minutes=1, python_below=(3, 12))
     with pytest.raises(OrchestrateError, match="it does not run, 1\\.2\\.3 was expected"):
         await place.install(place.about(install=how))
+
+
+async def test_a_program_that_states_no_version_is_a_problem_in_the_list(tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "scripted-cli"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho native binary not installed >&2; exit 1\n")
+    program.chmod(0o755)
+    about = About(
+        name="scripted",
+        title="Scripted",
+        program=Program(name="scripted-cli"),
+        tested=("2.0",),
+        install="make it",
+    )
+    environ = {"PATH": f"{program.parent}:/usr/bin:/bin"}
+    adapter = Scripted(about=about)
+    config = scripted_config(tmp_path / "state", adapter=adapter, environ=environ)
+    (found,) = (await survey(config)).adapters
+    assert found.problem == f"{program} states no version; does it run? (make it)"

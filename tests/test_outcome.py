@@ -17,6 +17,7 @@ from orchestrator.events import (
     Failure,
     Message,
     Notice,
+    Outcome,
     Permission,
     SessionStarted,
     Status,
@@ -31,6 +32,7 @@ from orchestrator.events import (
 )
 from orchestrator.outcome import (
     MOST_CALLS,
+    SEVERITY,
     STATUS,
     Digest,
     Facts,
@@ -39,6 +41,7 @@ from orchestrator.outcome import (
     finished,
     remedy,
     signal_name,
+    together,
 )
 from orchestrator.server import ModelServer
 from orchestrator.task import EDITING_KINDS, KINDS, READING_KINDS, Kind, Task
@@ -688,3 +691,69 @@ def test_calls_that_are_open_are_all_held():
         seen.add(ToolCall(id=str(number), status="pending"))
     assert len(seen.open_calls) == MOST_CALLS + 3
     assert not seen.wrote
+
+
+# --- the answer that is expected ------------------------------------------------------------------
+
+SCHEMA = {"type": "array", "items": {"type": "string"}}
+
+
+def answered(text: str | None) -> Outcome:
+    task = Task(prompt="p", kind="search", expect=SCHEMA)
+    digest = Digest(terminal="end_turn", text=text)
+    return decide(Facts(task=task, digest=digest, exit=Exit(status=0)))
+
+
+def test_an_answer_as_expected_is_parsed_and_a_success():
+    outcome = answered('Here:\n```json\n["a.py"]\n```')
+    assert (outcome.status, outcome.answer) == ("succeeded", ["a.py"])
+    assert "answer: as expected" in outcome.evidence
+
+
+def test_an_answer_that_is_not_as_expected_failed_with_the_path():
+    outcome = answered('["a.py", 3]')
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.kind) == ("failed", "invalid_answer")
+    assert outcome.answer == ["a.py", 3]
+    problem = "not the answer that was expected: $[1]: 3 is not of type 'string'"
+    assert outcome.evidence[-1] == f"invalid_answer: {problem}"
+
+
+def test_no_json_is_not_the_answer():
+    outcome = answered("a.py")
+    assert (outcome.status, outcome.answer) == ("failed", None)
+
+
+# --- a job ----------------------------------------------------------------------------------------
+
+
+def test_every_status_has_its_place_among_the_bad_ones():
+    assert sorted(SEVERITY) == sorted(get_args(Status))
+    assert SEVERITY[0] == "succeeded"
+
+
+def test_a_job_is_as_bad_as_its_worst_task_and_names_it():
+    failure = Failure(kind="stalled", text="silent", hint="wait")
+    skipped = Failure(kind="skipped", text="it needs 'b'")
+    job = together(
+        {
+            "a": Outcome(status="succeeded", verified=True),
+            "b": Outcome(status="stalled", error=failure),
+            "c": Outcome(status="skipped", error=skipped),
+        }
+    )
+    assert (job.status, job.verified, job.ok) == ("stalled", True, False)
+    assert job.error == Failure(kind="stalled", text="task 'b': silent", hint="wait")
+    assert job.evidence == [
+        "a: succeeded, verified",
+        "b: stalled (stalled)",
+        "c: skipped (skipped)",
+    ]
+
+
+def test_a_job_of_one_task_speaks_of_it_alone():
+    failure = Failure(kind="check_failed", text="it exited 1")
+    job = together({"a": Outcome(status="failed", verified=False, error=failure)})
+    assert (job.verified, job.error) == (False, failure)
+    assert job.evidence == ["a: failed, the check failed (check_failed)"]
+    assert together({"a": Outcome(status="succeeded")}).verified is None

@@ -45,6 +45,7 @@ from orchestrator.journal import (
 from orchestrator.lines import Line, LineSplitter
 from orchestrator.run.recorder import fed, last_words, new_run_id, translate
 from orchestrator.run.recovery import recover
+from orchestrator.supervisor.recovery import recover_job
 from orchestrator.task import Task
 from tests.recordings import ADAPTERS, RECORDINGS, Recording
 
@@ -361,6 +362,19 @@ def test_a_killed_supervisor_loses_and_doubles_nothing(tmp_path, cli):
         assert len(events) >= max(before, seen)
         assert _of_stdout(events) == _expected(folder, config)
         assert recovered.outcome.status == "interrupted"
+        _job_is_recovered(config.state)
+
+
+def _job_is_recovered(state: Path) -> None:
+    (job,) = (state / "jobs").iterdir()
+    outcome = recover_job(job, state / "runs")
+    assert outcome is not None
+    assert (outcome.status, list(outcome.tasks)) == ("interrupted", ["task"])
+    events = list(read_events(job))
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert [event.type for event in events] == ["task.started", "task.finished", "job.finished"]
+    assert recover_job(job, state / "runs") == outcome
+    assert list(read_events(job)) == events
 
 
 def _killed_after(events: int, place: Path, name: str) -> None:

@@ -126,9 +126,18 @@ def test_a_pinned_model_is_asked_at_the_agents_own_place():
     assert pinned(replace(TASK, model="haiku"), CLOUD, NOTHING) == replace(CLOUD, model="haiku")
 
 
+def test_a_pinned_key_goes_to_no_address_that_the_configuration_says():
+    own = replace(CLOUD, base_url=None)
+    desk = replace(CLOUD, name="desk", base_url="https://desk.example")
+    routes = choose(replace(TASK, api_key_env="OTHER_KEY"), [desk, own], NOTHING)
+    assert [(route.agent.name, route.rank) for route in routes] == [("claude", 0), ("desk", None)]
+    assert "not the address that it is for" in routes[1].reason
+
+
 def test_a_pinned_key_is_used_at_the_agents_own_place():
     task = replace(TASK, api_key_env="OTHER_KEY")
-    assert pinned(task, CLOUD, NOTHING) == replace(CLOUD, api_key_env="OTHER_KEY")
+    own = replace(CLOUD, base_url=None)
+    assert pinned(task, own, NOTHING) == replace(own, api_key_env="OTHER_KEY")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "https://evil.example", "desk:11434"])
@@ -225,6 +234,8 @@ def test_no_key_goes_to_an_address_that_it_was_not_written_for(task, agents, sta
         if task.base_url is not None:
             assert route.agent.api_key_env == task.api_key_env
             assert route.agent.base_url == task.base_url
+        elif route.rank is not None and task.api_key_env is not None:
+            assert route.agent.base_url is None
 
 
 def test_the_event_shows_every_agent_with_its_reason():

@@ -10,12 +10,14 @@ from pathlib import Path
 import anyio
 import pytest
 
-from orchestrator.adapter import Agent, Command, Tail
+from orchestrator.adapter import About, Agent, Command, Program, Tail
+from orchestrator.config import Bounds, Defaults
 from orchestrator.errors import InputError, OutcomeError, SupervisionError
 from orchestrator.events import (
     Check,
     Error,
     Event,
+    JobFinished,
     Message,
     Notice,
     Output,
@@ -50,6 +52,11 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
+def job_folder(state: Path) -> Path:
+    (folder,) = (state / "jobs").iterdir()
+    return folder
+
+
 def run_folder(state: Path) -> Path:
     (folder,) = (state / "runs").iterdir()
     return folder
@@ -57,6 +64,10 @@ def run_folder(state: Path) -> Path:
 
 def updates(events: list[Event], kind: type[Update]) -> list[Update]:
     return [event.update for event in events if isinstance(event.update, kind)]
+
+
+def last_of_the_run(events: list[Event]) -> Update:
+    return [event.update for event in events if event.run_id][-1]
 
 
 async def wait_for(events: list[Event], kind: type[Update]) -> None:
@@ -86,10 +97,20 @@ async def test_a_run_that_says_it_is_done_and_changed_a_file_succeeded(
     assert outcome.changes.files == ["file.txt"]
     assert (outcome.changes.insertions, outcome.changes.deletions) == (1, 1)
     assert "+two" in (outcome.changes.diff or "")
-    assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    assert isinstance(events[-1].update, RunFinished)
+    assert [event.type for event in events if event.run_id is None] == [
+        "task.started",
+        "task.finished",
+        "job.finished",
+    ]
     folder = run_folder(state)
-    assert list(read_events(folder)) == events
+    for journal in (folder, job_folder(state)):
+        recorded = list(read_events(journal))
+        assert [event.seq for event in recorded] == list(range(1, len(recorded) + 1))
+        assert recorded == [
+            event for event in events if (event.run_id or event.job_id) == journal.name
+        ]
+    assert len({event.job_id for event in events}) == 1
+    assert isinstance(events[-1].update, JobFinished)
     assert read_outcome(folder) == outcome
     assert read_record(folder).task.prompt == "p"
 
@@ -185,7 +206,7 @@ async def test_cancelling_the_run_kills_the_agent_and_still_writes_the_outcome(
     outcome = read_outcome(run_folder(state))
     assert outcome is not None
     assert outcome.status == "cancelled"
-    assert isinstance(events[-1].update, RunFinished)
+    assert isinstance(last_of_the_run(events), RunFinished)
     (spawned,) = updates(events, ProcessSpawned)
     assert isinstance(spawned, ProcessSpawned)
     assert not alive(spawned.pid)
@@ -241,6 +262,26 @@ async def test_the_strictest_limit_holds(work: Path, state: Path) -> None:
     async with Supervisor(config) as supervisor:
         outcome = await supervisor.run(Task(prompt="p", workspace=work, limits=Limits(wall_s=3600)))
     assert outcome.status == "timed_out"
+
+
+async def test_defaults_and_bounds_of_the_configuration_hold_for_every_task(
+    work: Path, state: Path
+) -> None:
+    config = replace(
+        scripted_config(state, DONE),
+        defaults=Defaults(access="read"),
+        bounds=Bounds(agents=frozenset({"other"})),
+    )
+    async with Supervisor(config) as supervisor:
+        refused = await supervisor.run(Task(prompt="p", workspace=work))
+    assert refused.status == "unroutable"
+    assert "limits.agents allows only other" in refused.evidence[0]
+    async with Supervisor(replace(config, bounds=Bounds())) as supervisor:
+        await supervisor.run(Task(prompt="p", workspace=work))
+    assert read_record(run_folder(state)).task.access == "read"
+    async with Supervisor(replace(config, bounds=Bounds(privacy="local"))) as supervisor:
+        private = await supervisor.run(Task(prompt="p", workspace=work))
+    assert "privacy: local" in private.evidence[0]
 
 
 async def test_a_grandchild_that_holds_the_output_open_does_not_hold_the_run(
@@ -360,7 +401,8 @@ async def test_a_private_task_without_a_local_agent_is_unroutable(work: Path, st
     assert outcome.status == "unroutable"
     assert outcome.error is not None
     assert "in the cloud" in outcome.error.text
-    assert [event.run_id for event in events] == [None]
+    assert {event.run_id for event in events} == {None}
+    assert [event.type for event in events] == ["task.started", "task.finished", "job.finished"]
 
 
 async def test_a_local_server_that_is_down_ends_unavailable_before_anything_starts(
@@ -412,7 +454,7 @@ async def test_a_sink_that_raises_is_dropped_and_the_run_goes_on(work: Path, sta
         outcome = await supervisor.run(Task(prompt="p", workspace=work), bad, seen.append)
     assert outcome.ok
     assert calls == [1]
-    assert len(seen) == seen[-1].seq
+    assert isinstance(seen[-1].update, JobFinished)
 
 
 async def test_a_stream_gives_every_event_and_then_the_outcome(work: Path, state: Path) -> None:
@@ -421,9 +463,15 @@ async def test_a_stream_gives_every_event_and_then_the_outcome(work: Path, state
         supervisor.stream(Task(prompt="p", workspace=work)) as stream,
     ):
         events = [event async for event in stream]
-    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    of_the_run = [event for event in events if event.run_id]
+    assert [event.seq for event in of_the_run] == list(range(1, len(of_the_run) + 1))
     assert stream.outcome is not None
-    assert events[-1].update == RunFinished(outcome=stream.outcome)
+    assert of_the_run[-1].update == RunFinished(outcome=stream.outcome)
+    assert [event.type for event in (events[0], *events[-2:])] == [
+        "task.started",
+        "task.finished",
+        "job.finished",
+    ]
 
 
 async def test_leaving_a_stream_early_kills_the_agent(work: Path, state: Path) -> None:
@@ -645,7 +693,7 @@ async def test_a_secret_that_is_a_word_of_the_schema_breaks_nothing(
             Task(prompt="p", workspace=work, env_from=("W",)), events.append
         )
     assert (outcome.status, outcome.text) == ("succeeded", "a [redacted]")
-    assert isinstance(events[-1].update, RunFinished)
+    assert isinstance(last_of_the_run(events), RunFinished)
 
 
 @pytest.mark.parametrize("trap", ["fifo", "link", "folder", "file"])
@@ -702,7 +750,7 @@ async def test_an_interrupt_before_the_agent_starts_is_heeded(work: Path, state:
         outcome = await supervisor.run(Task(prompt="p", workspace=work), interrupt_at_once)
     assert outcome.status == "interrupted"
     assert updates(events, ProcessSpawned) == []
-    assert isinstance(events[-1].update, RunFinished)
+    assert isinstance(last_of_the_run(events), RunFinished)
 
 
 async def test_our_own_records_are_no_change(work: Path) -> None:
@@ -765,7 +813,7 @@ async def test_an_agent_that_removes_its_workspace_is_a_failed_run_not_ours(
             Task(prompt="p", workspace=work, kind="fix", check="true"), events.append
         )
     assert outcome.status == "failed"
-    assert isinstance(events[-1].update, RunFinished)
+    assert isinstance(last_of_the_run(events), RunFinished)
 
 
 async def test_steps_are_tool_calls_however_they_are_told(work: Path, state: Path) -> None:
@@ -783,3 +831,46 @@ async def test_one_call_that_is_told_often_is_one_step(work: Path, state: Path) 
     async with Supervisor(scripted_config(state, *again, end, say("x"), DONE)) as supervisor:
         outcome = await supervisor.run(task)
     assert outcome.status == "succeeded"
+
+
+async def test_a_version_that_nobody_has_tried_is_told(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "scripted-cli"
+    program.write_text("#!/bin/sh\necho scripted-cli 2.1\n")
+    program.chmod(0o755)
+    for tested, told in ((("2.0", "1.9"), True), (("2.1",), False), ((), False)):
+        about = About(
+            name="scripted",
+            title="Scripted",
+            program=Program(name="scripted-cli"),
+            tested=tested,
+            resumes=True,
+        )
+        environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+        config = scripted_config(
+            tmp_path / "state", DONE, adapter=Scripted(about=about), environ=environ
+        )
+        events: list[Event] = []
+        async with Supervisor(config) as supervisor:
+            await supervisor.run(Task(prompt="x", workspace=tmp_path), events.append)
+        notes = [event.update.text for event in events if isinstance(event.update, Notice)]
+        assert ("Scripted 2.1 is untested (tested: 2.0, 1.9)" in notes) == told
+
+
+async def test_a_program_that_is_half_installed_is_told_how_to_install_it(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "scripted-cli"
+    program.write_text("echo no binary\n")  # as npm leaves it where no postinstall ran
+    program.chmod(0o755)
+
+    class Stub(Scripted):
+        def command(self, task: Task, agent: Agent) -> Command:
+            return replace(super().command(task, agent), argv=(str(program),))
+
+    about = About(name="scripted", title="Scripted", program=None, install="make scripted-cli")
+    config = scripted_config(tmp_path / "state", DONE, adapter=Stub(about=about))
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(Task(prompt="x", workspace=tmp_path))
+    assert outcome.error is not None
+    assert "neither a program for this machine" in outcome.error.text
+    assert outcome.error.hint == "make scripted-cli"

@@ -11,18 +11,21 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orchestrator.errors import TaskFileError
+from orchestrator.document import SIZE_LIMIT
+from orchestrator.errors import InputError, TaskFileError
 from orchestrator.task import (
     DEFAULT_LIMITS,
     EDITING_KINDS,
     KINDS,
     READING_KINDS,
-    SIZE_LIMIT,
     Limits,
     Task,
+    TaskFile,
     TaskModel,
+    check_tasks,
     parse_flags,
     parse_task,
+    parse_task_file,
     task_schema,
 )
 from tests.schema import problems as against
@@ -278,7 +281,10 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a list": ("- a", "1:1: found a list; a task file is a mapping such as `prompt: TEXT`"),
     "no prompt": ("\nkind: fix", "2:1: prompt: required, but not there"),
     "an empty prompt": ("prompt: ''", "1:9: prompt: found ''; allowed: a text that is not empty"),
-    "a prompt of nothing": ("prompt:", "1:8: prompt: found nothing; allowed: a text"),
+    "a prompt of nothing": (
+        "prompt:",
+        "1:8: prompt: required, but not there (or a list of `tasks`)",
+    ),
     "a number for a text": (
         "prompt: 5",
         "1:9: prompt: found the number 5; allowed: a text (put it in quotes)",
@@ -574,11 +580,13 @@ def test_a_bad_flag_is_named_as_a_flag(flags, problem):
 def test_the_schema_knows_every_key_and_says_what_it_is_for():
     properties = task_schema()["properties"]
     assert isinstance(properties, dict)
-    assert properties.keys() == TaskModel.model_fields.keys()
+    assert properties.keys() == {
+        field.alias or name for name, field in TaskModel.model_fields.items()
+    }
     assert [
         key for key, each in properties.items() if key != "limits" and not each["description"]
     ] == []
-    assert task_schema()["required"] == ["prompt"]
+    assert task_schema()["oneOf"] == [{"required": ["prompt"]}, {"required": ["tasks"]}]
 
 
 def test_the_schema_allows_what_is_read():
@@ -690,3 +698,230 @@ def test_any_values_under_the_known_keys_are_a_task_or_problems_that_name_a_key(
 )
 def test_any_prompt_survives_json(prompt):
     assert read(json.dumps({"prompt": prompt})).prompt == prompt
+
+
+# --- several tasks --------------------------------------------------------------------------------
+
+GRAPH = """
+name: retry-after
+access: full
+kind: search
+concurrency: 2
+privacy: any
+limits: {wall: 30m, steps: 80}
+env: {MODE: test, PORT: "1"}
+files: [README.md]
+strategy: cascade
+fallback: cloud
+handoff: continue
+detached: keep
+retries: 2
+isolation: none
+deliver: apply
+setup: uv sync
+copy: [.env.test]
+tasks:
+  - id: locate
+    prompt: Which modules implement retries?
+    expect: {type: array, items: {type: string}}
+  - id: fix
+    kind: fix
+    needs: [locate]
+    privacy: local
+    limits: {wall: 2h, steps: 9}
+    env: {PORT: "2"}
+    files: []
+    prompt: |
+      Retries ignore Retry-After.
+      Look at {{ tasks.locate.text }}
+  - id: review
+    needs: [fix]
+    access: read
+    prompt: "Review {{ tasks.fix.diff }}, found by {{ tasks.locate.status }}"
+"""
+
+
+def read_all(text: str) -> TaskFile:
+    return parse_task_file(text.encode(), file="task.yaml", folder=FOLDER)
+
+
+def refused_file(text: str) -> list[str]:
+    with pytest.raises(TaskFileError) as caught:
+        read_all(text)
+    return list(caught.value.problems)
+
+
+def test_what_stands_at_the_top_is_the_default_of_each_task():
+    file = read_all(GRAPH)
+    locate, fix, review = file.tasks
+    assert (file.name, file.concurrency, file.single) == ("retry-after", 2, False)
+    assert file.limits == Limits(wall_s=1800, steps=80)
+    assert file.needs == {"locate": (), "fix": ("locate",), "review": ("fix",)}
+    assert [task.kind for task in file.tasks] == ["search", "fix", "search"]
+    assert [task.access for task in file.tasks] == ["full", "full", "read"]
+    assert [task.files for task in file.tasks] == [("README.md",), (), ("README.md",)]
+    for task in file.tasks:
+        assert (task.strategy, task.fallback, task.handoff) == ("cascade", "cloud", "continue")
+        assert (task.detached, task.retries, task.isolation) == ("keep", 2, "none")
+        assert (task.deliver, task.setup, task.copy) == ("apply", "uv sync", (".env.test",))
+        assert task.name == "retry-after"
+    assert locate.expect == {"type": "array", "items": {"type": "string"}}
+    assert fix.expect is None
+    assert review.prompt == "Review {{ tasks.fix.diff }}, found by {{ tasks.locate.status }}"
+
+
+def test_limits_and_privacy_of_a_task_only_tighten_and_variables_add_up():
+    _, fix, _ = read_all(GRAPH).tasks
+    assert fix.limits == Limits(wall_s=1800, steps=9)
+    assert fix.privacy == "local"
+    assert fix.env == {"MODE": "test", "PORT": "2"}
+    (loose,) = read_all("privacy: local\ntasks: [{id: a, prompt: x, privacy: any}]").tasks
+    assert loose.privacy == "local"
+
+
+def test_a_task_at_the_top_is_one_whose_prompt_is_plain_text():
+    file = read_all("prompt: Fix {{ title }}")
+    assert (file.single, file.tasks) == (True, (Task(prompt="Fix {{ title }}", workspace=FOLDER),))
+    assert read_all("tasks: [{id: a, prompt: x}]").single is False
+
+
+def test_where_one_task_is_needed_a_list_is_refused():
+    assert refused("tasks: [{id: a, prompt: x}]") == [
+        "task.yaml:1:1: tasks: one task is needed here, not a list"
+    ]
+
+
+A, B = "{id: a, prompt: x}", "{id: b, prompt: x}"
+
+WRONG_GRAPHS = {
+    "both forms": (
+        f"prompt: x\ntasks: [{A}]",
+        "1:9: prompt: there are `tasks`, too: a prompt belongs into one of them",
+    ),
+    "no tasks": ("tasks: []", "1:8: tasks: found a list; allowed: a list that is not empty"),
+    "an id twice": (
+        f"tasks:\n- {A}\n- {B}\n- {A}",
+        "4:8: tasks.2.id: 'a' is the id of an earlier task, too",
+    ),
+    "a bad id": (
+        "tasks:\n- id: a.b\n  prompt: x",
+        "2:7: tasks.0.id: found 'a.b'; allowed: letters, digits, `_`, `-`, at most 64, the first ",
+    ),
+    "no id": ("tasks:\n- prompt: x", "2:3: tasks.0.id: required, but not there"),
+    "an empty prompt": ("tasks:\n- id: a\n  prompt:", "3:10: tasks.0.prompt: found nothing; "),
+    "an unknown need": (
+        "tasks:\n- id: locate\n  prompt: x\n- id: b\n  needs: [locat]\n  prompt: x",
+        "5:11: tasks.1.needs.0: no task 'locat'; did you mean 'locate'?",
+    ),
+    "a need that is nowhere near": (
+        f"tasks:\n- {A}\n- id: b\n  needs: [zzz]\n  prompt: x",
+        "4:11: tasks.1.needs.0: no task 'zzz'; known: a, b",
+    ),
+    "a need twice": (
+        f"tasks:\n- {A}\n- id: b\n  needs: [a, a]\n  prompt: x",
+        "4:14: tasks.1.needs.1: 'a' is named twice",
+    ),
+    "itself": (
+        "tasks:\n- id: a\n  needs: [a]\n  prompt: x",
+        "3:10: tasks.0.needs: a cycle, so that none of them can start: a -> a",
+    ),
+    "a cycle": (
+        f"tasks:\n- {A}\n- {{id: b, needs: [c], prompt: x}}\n- {{id: c, needs: [a, b], prompt: x}}",
+        "3:18: tasks.1.needs: a cycle, so that none of them can start: b -> c -> b",
+    ),
+    "a template without a need": (
+        f"tasks:\n- {A}\n- id: b\n  prompt: |\n    one\n    two {{{{ tasks.a.text }}}}",
+        "6:9: tasks.1.prompt: {{ tasks.a.text }}: add 'a' to the `needs` of 'b'",
+    ),
+    "a template of an unknown task": (
+        "tasks:\n- id: abc\n  prompt: see {{ tasks.abd.text }}",
+        "3:15: tasks.0.prompt: {{ tasks.abd.text }}: no task 'abd'; did you mean 'abc'?",
+    ),
+    "a template of an unknown field": (
+        'tasks:\n- id: a\n  prompt: "{{ tasks.a.txt }}"',
+        "3:12: tasks.0.prompt: unknown field 'txt'; known: text, diff, branch, status, verified",
+    ),
+    "a template that a line break cuts": (
+        "tasks:\n- id: a\n  prompt: >\n    {{ tasks\n    .a.text }}",
+        "3:11: tasks.0.prompt: allowed: {{ tasks.ID.text",
+    ),
+    "a template that does not end": (
+        "tasks:\n- id: a\n  prompt: a {{ b",
+        "3:13: tasks.0.prompt: `{{` is not closed by `}}`",
+    ),
+    "no schema": (
+        "prompt: x\nexpect:\n  properties:\n    a: {type: strin}",
+        "4:15: expect.properties.a.type: not a JSON Schema: ",
+    ),
+    "no schema in a task": (
+        "tasks:\n- {id: a, prompt: x, expect: {minimum: low}}",
+        "2:40: tasks.0.expect.minimum: not a JSON Schema: ",
+    ),
+    "an unknown key of a task": (
+        "tasks:\n- {id: a, prompt: x, need: [b]}",
+        "2:22: tasks.0.need: unknown key; did you mean `needs`?",
+    ),
+    "a job's key in a task": (
+        "tasks:\n- {id: a, prompt: x, concurrency: 2}",
+        "2:22: tasks.0.concurrency: unknown key; ",
+    ),
+    "a bad limit of a task": (
+        "tasks:\n- id: a\n  prompt: x\n  limits: {wall: soon}",
+        "4:18: tasks.0.limits.wall: found 'soon'; allowed: a duration",
+    ),
+    "a bad place of a task": (
+        "tasks:\n- id: a\n  prompt: x\n  workspace: {scratch: 1}",
+        "4:24: tasks.0.workspace.scratch: found the number 1; allowed: a text",
+    ),
+    "a secret in a task": (
+        "tasks:\n- id: a\n  prompt: x\n  env: {API_KEY: x}",
+        "4:9: tasks.0.env.API_KEY: ",
+    ),
+    "a file to take along from outside": (
+        "prompt: x\ncopy: [../x]",
+        "2:8: copy.0: found '../x'; allowed: a path inside the workspace",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "problem"), WRONG_GRAPHS.values(), ids=WRONG_GRAPHS)
+def test_what_is_wrong_with_several_tasks_is_told_with_its_place(text, problem):
+    (told,) = refused_file(text)
+    assert told.startswith(f"task.yaml:{problem}")
+
+
+def test_every_problem_of_every_task_is_told_in_the_order_of_the_file():
+    told = refused_file("tasks:\n- {id: a}\n- {id: b, prompt: x, kind: fixx}\nnam: x")
+    assert [line.split(": ")[0] for line in told] == [
+        "task.yaml:2:3",
+        "task.yaml:3:28",
+        "task.yaml:4:1",
+    ]
+
+
+def test_the_schema_knows_the_tasks():
+    document = {
+        "concurrency": 2,
+        "tasks": [
+            {"id": "a", "prompt": "x", "expect": {"type": "object"}},
+            {"id": "b", "needs": ["a"], "prompt": "x", "limits": {"wall": "5m"}},
+        ],
+    }
+    assert len(read_all(json.dumps(document)).tasks) == 2
+    assert against(document, task_schema()) == []
+    changes: list[dict[str, object]] = [
+        {"prompt": "x"},
+        {"tasks": []},
+        {"tasks": [{"id": "a"}]},
+        {"concurrency": 0},
+    ]
+    for change in changes:
+        assert against({**document, **change}, task_schema()), change
+        assert refused_file(json.dumps({**document, **change})), change
+
+
+def test_a_graph_that_was_never_a_file_is_checked_like_one():
+    tasks = (Task(id="a", prompt="{{ tasks.b.text }}", workspace=FOLDER),)
+    with pytest.raises(InputError, match=r"tasks\.0\.prompt: \{\{ tasks\.b\.text \}\}: no task"):
+        check_tasks(TaskFile(tasks=tasks))
+    check_tasks(TaskFile(tasks=tasks, single=True))

@@ -7,12 +7,13 @@ What each line means is seen in tests/recordings/claude.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adapters.claude.command import bills, command_of, logs_in
 from adapters.claude.conversation import ClaudeConversation
 from adapters.claude.options import OPTIONS as OPTIONS
+from adapters.claude.options import options_of
 from orchestrator.adapter import About, Agent, Command, Install, Program
 from orchestrator.events import Usage
 from orchestrator.task import Task
@@ -37,7 +38,7 @@ ABOUT = About(
     ),
     dialects=("messages",),
     prompt_tokens=1_100,
-    # `edit` allows commands, and nothing holds a command to the workspace.
+    # `edit` allows commands; without `sandbox`, nothing holds a command to the workspace.
     enforces=("read", "full"),
     resumes=True,
     key_env="ANTHROPIC_API_KEY",
@@ -52,6 +53,11 @@ class Claude:
 
     about: About = ABOUT
 
+    def about_for(self, agent: Agent) -> About:
+        """With its sandbox, `edit` holds for commands, too."""
+        held = replace(self.about, enforces=("read", "edit", "full"))
+        return held if options_of(agent).sandbox else self.about
+
     def command(self, task: Task, agent: Agent) -> Command:
         """`claude -p`, its stdin open. Raises ConfigError for what cannot work."""
         return command_of(task, agent)
@@ -63,6 +69,7 @@ class Claude:
             billed=bills(agent),
             login=logs_in(agent),
             counted=Usage() if task.session_id is None else before,
+            sandboxed=options_of(agent).sandbox,
         )
 
 

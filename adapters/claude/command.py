@@ -46,6 +46,10 @@ _QUIET: Mapping[str, str] = MappingProxyType(
         "ENABLE_TOOL_SEARCH": "false",
     }
 )
+# Without the last two it would go on outside of it: where it cannot be set up, or the model asks.
+_SANDBOX: Mapping[str, bool] = MappingProxyType(
+    {"enabled": True, "failIfUnavailable": True, "allowUnsandboxedCommands": False}
+)
 # Run before each of its commands: else every command that the model runs sees the key.
 _UNSET = b"unset ANTHROPIC_API_KEY ANTHROPIC_AUTH_TOKEN CLAUDE_CODE_OAUTH_TOKEN\n"
 
@@ -122,6 +126,7 @@ def _argv(task: Task, agent: Agent, options: Options) -> Iterable[str]:
     if agent.model is not None:
         yield from ("--model", agent.model)
     yield from options.flags
+    yield from _expected(task, options)
     yield from _limits(task, agent)
     if task.session_id is not None:
         # Any other word would be searched for among the names of sessions.
@@ -149,6 +154,8 @@ def _settings(task: Task, agent: Agent, options: Options) -> Iterable[str]:
     address (measured, with `--bare` too), its hooks run what they like.
     """
     settings = dict(options.settings)
+    if options.sandbox and task.allowed == "edit":
+        settings["sandbox"] = {**fields(settings.get("sandbox")), **_SANDBOX}
     if agent.profile == "clean" or (agent.base_url is not None and agent.api_key_env is not None):
         # The user's `env` would replace a key that must not be written into a flag.
         yield from ("--setting-sources", "")
@@ -168,6 +175,13 @@ def _tools(options: Options, access: Access) -> tuple[str, ...] | None:
         return options.tools
     # What is not there cannot be talked into: no hook and no rule of the user's allows it again.
     return tuple(tool for tool in options.tools or _LOOKING if tool in _LOOKING)
+
+
+def _expected(task: Task, options: Options) -> Iterable[str]:
+    """Its own structured output: a tool, so the schema must be that of an object."""
+    expected = task.expect or {}
+    if expected.get("type") == "object" and "--json-schema" not in options.flags:
+        yield from ("--json-schema", orjson.dumps(expected, default=dict).decode())
 
 
 def _limits(task: Task, agent: Agent) -> Iterable[str]:

@@ -54,13 +54,14 @@ _SYNTHETIC = "<synthetic>"
 @dataclass(kw_only=True)
 class ClaudeConversation:
     """One run. `billed`: the cost that claude states is paid; `login`: nothing is, by the token.
-    `counted`: the session's usage so far, None if that is not known.
+    `counted`: the session's usage so far, None if that is not known. `sandboxed`: its commands are.
     """
 
     task: Task
     billed: bool
     login: bool
     counted: Usage | None
+    sandboxed: bool = False
     _begun: bool = False
     _closed: bool = False
     _interrupted: bool = False
@@ -81,7 +82,9 @@ class ClaudeConversation:
 
     def start(self) -> Iterator[Update | Send]:
         """The prompt, as a message."""
-        if self.task.allowed == "edit":
+        if self.task.allowed == "edit" and self.sandboxed:
+            yield Notice(text="access: edit, enforced by claude's own rules and sandbox")
+        elif self.task.allowed == "edit":
             yield Notice(text="access: edit; claude keeps its edits to it, not its commands")
         message = {"role": "user", "content": prompt_of(self.task)}
         yield _line({"type": "user", "message": message})

@@ -11,6 +11,7 @@ from orchestrator.events import Error, ErrorKind, TurnFinished, Update
 _RETRYABLE: frozenset[ErrorKind] = frozenset({"unavailable", "server_error", "rate_limited"})
 _ENDED_BY_SIGNAL = frozenset({129, 130, 143})
 _LOGIN_HINT = "Log in with `claude` and /login, or name a key's variable with --api-key-env."
+_NO_SANDBOX = "Sandbox required but unavailable"
 _ANSWER_TOO_LONG = "output token maximum"
 
 
@@ -76,7 +77,7 @@ def _api_failure(event: Mapping[str, object]) -> Iterator[Update]:
 def _kind(said: str, status: int | None) -> ErrorKind:
     if "/login" in said:
         return "auth_failed"
-    if "No conversation found" in said:
+    if "No conversation found" in said or _NO_SANDBOX in said:
         return "bad_usage"
     if "malformed response" in said:
         return "unavailable"  # a web page, say: a proxy answers, or another server

@@ -29,6 +29,8 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "background": "true: commands and sub-agents may run on in the background",
         "context_window": "the model's context in tokens, where claude does not know the model",
         "max_output_tokens": "the most tokens that one answer may have",
+        "sandbox": "true: commands write to the workspace only (access: edit) and have no network;"
+        " claude's own sandbox, which needs bubblewrap and socat",
         "settings": "table of other settings, as in claude's settings.json",
     }
 )
@@ -42,6 +44,7 @@ class Options:
     """What an agent's options ask for."""
 
     bare: bool = True
+    sandbox: bool = False
     tools: tuple[str, ...] | None = None
     allow: tuple[str, ...] = ()
     mcp: Mapping[str, object] | None = None
@@ -52,7 +55,6 @@ class Options:
 
 def options_of(agent: Agent) -> Options:
     """The agent's options. Raises ConfigError for an unknown or ill-typed one."""
-    bare = agent.options.get("tools") is None
     tools: tuple[str, ...] | None = None
     allow: tuple[str, ...] = ()
     mcp: Mapping[str, object] | None = None
@@ -62,8 +64,8 @@ def options_of(agent: Agent) -> Options:
     env = {_BACKGROUND: "1"}
     for name, value in agent.options.items():
         match name, value:
-            case "bare", bool():
-                bare = bare and value
+            case "bare" | "sandbox", bool():
+                pass
             case "tools", _ if is_list(value):
                 tools = _texts(value)
             case "allow", _ if is_list(value):
@@ -93,7 +95,8 @@ def options_of(agent: Agent) -> Options:
             case _:
                 raise ConfigError(_wrong(agent, name, value))
     return Options(
-        bare=bare,
+        bare=agent.options.get("bare") is not False and agent.options.get("tools") is None,
+        sandbox=agent.options.get("sandbox") is True,
         tools=tools,
         allow=allow,
         mcp=mcp,

@@ -23,9 +23,10 @@ from adapters.jsonl.paths import is_list, is_mapping
 from adapters.jsonl.rules import RULES, Rule, Test, TurnFinishedRule
 from adapters.jsonl.values import Lookup, Strict, form
 from orchestrator.adapter import Agent
+from orchestrator.document import EnvName
 from orchestrator.errors import ConfigError
 from orchestrator.events import ErrorKind
-from orchestrator.task import Access, Dialect, EnvName
+from orchestrator.task import Access, Dialect
 
 PLACEHOLDERS: Mapping[str, str] = MappingProxyType(
     {

@@ -25,7 +25,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from pathlib import Path
@@ -161,6 +161,7 @@ class Run:
         self.testing = False
         self.linting = False
         self.asking = threading.local()
+        self.asked: object = None
 
     def blame(self, kind: str, text: str, ended: str = "error") -> None:
         """Remembers why this is no success. The first reason counts; aider may go on."""
@@ -198,26 +199,28 @@ class Run:
         # One at least: it stops what other libraries have started, too.
         for shell in self.shells.values() or (Shell(cwd="/", env={}, timeout_s=0, writable=None),):
             shell.stop()
-        if open_call is not None:
-            self.lines.say(open_call[0], id=open_call[1], status="failed", problem=status)
         if self.scratch is not None:
             shutil.rmtree(self.scratch, ignore_errors=True)
-        self.lines.say(
-            "result",
-            status=status,
-            exit_code=code,
-            session_id=self.session_id,
-            turns=self.turns,
-            model_calls=self.calls,
-            edits=self.edits,
-            **fields,
-        )
+        with suppress(OSError):  # no room for it, or nobody reads: end all the same
+            if open_call is not None:
+                self.lines.say(open_call[0], id=open_call[1], status="failed", problem=status)
+            self.lines.say(
+                "result",
+                status=status,
+                exit_code=code,
+                session_id=self.session_id,
+                turns=self.turns,
+                model_calls=self.calls,
+                edits=self.edits,
+                **fields,
+            )
         sys.stderr.flush()
         os._exit(code)
 
     def fail(self, stop: Stop) -> NoReturn:
         """The cause, then the end."""
-        self.lines.say("error", text=stop.text, **stop.said)
+        with suppress(OSError):  # the same
+            self.lines.say("error", text=stop.text, **stop.said)
         self.end(stop.code, stop.ended)
 
 
@@ -442,6 +445,15 @@ def _parser(original: Callable[..., object], run: Run) -> Callable[..., object]:
             chat_history_file=str(folder / "chat.history.md"),
         )
         parser.error = refuse  # type: ignore[attr-defined]
+        parse = parser.parse_args  # type: ignore[attr-defined]
+
+        def parse_args(*arguments: object, **options: object) -> object:
+            run.asked = parse(*arguments, **options)
+            if getattr(run.asked, "gui", None):
+                refuse("--gui shows a page in a browser: there is nothing to tell as lines")
+            return run.asked
+
+        parser.parse_args = parse_args  # type: ignore[attr-defined]
         return parser
 
     return get_parser
@@ -1108,10 +1120,21 @@ def finish(run: Run, returned: object) -> NoReturn:
     if returned not in {None, 0}:
         text = run.last_complaint or f"aider ended with {returned!r}"
         run.fail(Stop(text, kind=None, retryable=False))
-    if run.settings.prompt is not None and not run.turns:
+    if not run.turns and not run.edits and _left_undone(run):
         text = run.last_complaint or "aider ended before it asked the model"
         run.fail(Stop(text, kind="incomplete"))
     run.end(FINISHED, "finished")
+
+
+def _left_undone(run: Run) -> bool:
+    """Whether something was asked that nobody did: aider ends well all the same."""
+    if run.settings.prompt is not None:
+        return True
+    message = str(getattr(run.asked, "message", None) or "").strip()
+    if message and not message.startswith(("/", "!")):  # those are commands of aider's own
+        return True
+    named = getattr(run.asked, "message_file", None) or getattr(run.asked, "apply", None)
+    return bool(named and run.last_complaint)
 
 
 def main(arguments: Sequence[str]) -> NoReturn:

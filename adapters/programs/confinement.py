@@ -1,4 +1,4 @@
-"""Which files a front, or a thread of it and what that starts, may write: Landlock.
+"""Which files a front, or a thread of it and what that starts, may change: Landlock and seccomp.
 
 Shared by the programs of this folder. Run by the agent's own interpreter: standard library only.
 """
@@ -15,6 +15,8 @@ import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+
+from adapters.programs.attributes import keep_attributes
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 24, 36, 38
@@ -34,7 +36,7 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/de
 def confine(writable: Sequence[str], workspace: str) -> str | None:
     """Lets this thread, and all that it starts, write only below `writable`. None, or why not.
 
-    Landlock governs what is in files and folders. Modes, owners and times it leaves alone.
+    Where the workspace is not among it, modes, owners and times of all files stay, too.
     """
     if not sys.platform.startswith("linux"):
         return "only Linux has Landlock"
@@ -58,7 +60,7 @@ def confine(writable: Sequence[str], workspace: str) -> str | None:
             return f"Landlock refused: {os.strerror(ctypes.get_errno())}"
     finally:
         os.close(ruleset)
-    return None if workspace in writable else _probe(workspace)
+    return None if workspace in writable else keep_attributes() or _probe(workspace)
 
 
 def _allow(libc: ctypes.CDLL, ruleset: int, path: str) -> None:
@@ -87,7 +89,7 @@ def _probe(workspace: str) -> str | None:
     return "a file could be made in spite of Landlock"
 
 
-_WHY = "(?:Permission denied|Read-only file system)"
+_WHY = "(?:Permission denied|Read-only file system|Operation not permitted)"
 _QUOTES = "'\"`\u2018\u2019"
 _DENIED = re.compile(
     rf"(?im)(?:^|[\s:{_QUOTES}])(?P<path>[^\s:{_QUOTES}]+)[{_QUOTES}]?: {_WHY}"
@@ -95,10 +97,15 @@ _DENIED = re.compile(
 )
 
 
-def denied_path(output: str, workspace: str) -> str | None:
-    """A path that a command was refused and this program is not: Landlock's doing."""
+def denied_path(output: str, workspace: str, scratch: str) -> str | None:
+    """A path that a command was refused and this program is not: our doing.
+
+    A mode that could not be changed below `scratch` is no loss.
+    """
     for found in _DENIED.finditer(output):
         path = Path(workspace, found["quoted"] or found["path"])
+        if path.is_relative_to(scratch):
+            continue
         if os.access(path if path.exists() else path.parent, os.W_OK):
             return str(path)
     return None

@@ -28,11 +28,19 @@ class Lines:
         )
 
     def say(self, type_: str, **fields: object) -> None:
-        """One line. Fields that are None are left out."""
+        """One line. Fields that are None are left out. If nobody reads any more, the program ends:
+        what it goes on with would be unseen, and cost money.
+        """
         with self._lock:
             heard = self._owner in {None, threading.get_ident()}
-            if heard:
-                self._write(type_, fields)
+            try:
+                if heard:
+                    self._write(type_, fields)
+            except BrokenPipeError:
+                if self._owner is not None:
+                    raise  # it ends already
+                os.kill(os.getpid(), signal.SIGHUP)
+                heard = False
         if not heard:
             threading.Event().wait()  # for the end, which is near; nothing more must be begun
 

@@ -304,7 +304,9 @@ class Run:
             exit_code=ran.exit_code,
             problem=ran.problem or None,
         )
-        if settings.access != "full" and (path := denied_path(ran.output, settings.workspace)):
+        if self.scratch is None or settings.access == "full":
+            return ran
+        if path := denied_path(ran.output, settings.workspace, self.scratch):
             self.lines.say(
                 "denied", id=id_, path=path, access=settings.access, status=ran.exit_code
             )

@@ -12,12 +12,14 @@ from typing import NoReturn
 
 import typer
 
-from orchestrator.cli import agents, runs
+from orchestrator.cli import agents, config, runs
 from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCCEEDED, say
+from orchestrator.cli.fronts import Commands
 from orchestrator.cli.replay import replay
 from orchestrator.cli.run import run, schema, validate
 
 app = typer.Typer(
+    cls=Commands,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
@@ -27,6 +29,7 @@ for command in (run, validate, schema, replay):
     app.command()(command)
 app.add_typer(runs.app, name="runs")
 app.add_typer(agents.app, name="agents")
+app.add_typer(config.app, name="config")
 
 
 @app.command()
@@ -42,10 +45,11 @@ def main() -> None:
     # Importing makes many objects and no garbage: looking for some takes a tenth of the start.
     gc.disable()
     _open_missing_stdio()
+    given = dict(os.environ)  # what another program, started in our place, shall have
     # Looking for plug-ins of pydantic reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
-        app()
+        app(obj=given)
     except SystemExit as end:
         _leave(end.code if isinstance(end.code, int) else SUCCEEDED)
     except KeyboardInterrupt:

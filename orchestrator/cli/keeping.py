@@ -36,7 +36,7 @@ def recover(
         runs = loaded.state / "runs"
         folders = list_runs(runs) if run_ is None else [find_run(runs, run_)]
         failed = [folder for folder in folders if not _recovered(folder, loaded, named=not every)]
-        if failed:
+        if not _jobs_recovered(loaded) or failed:
             raise typer.Exit(OUR_FAILURE)
 
 
@@ -63,6 +63,23 @@ def _recovered(folder: Path, config: Config, *, named: bool) -> bool:
         if tree.exists():
             typer.echo(f"  its work tree is kept: {tree}")
     return True
+
+
+def _jobs_recovered(config: Config) -> bool:
+    """Complete the jobs whose runs are complete now; False if that failed for one."""
+    from orchestrator.errors import JournalError
+    from orchestrator.journal import JOB, OUTCOME
+    from orchestrator.supervisor.recovery import recover_job
+
+    kept = True
+    for folder in sorted(path.parent for path in (config.state / "jobs").glob(f"*/{JOB}")):
+        try:
+            if not (folder / OUTCOME).exists():
+                recover_job(folder, config.state / "runs")
+        except JournalError as error:
+            say(f"orchestrate: {error}")
+            kept = False
+    return kept
 
 
 def gc(

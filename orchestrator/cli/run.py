@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     from orchestrator.config import Config
     from orchestrator.events import Event, Outcome
     from orchestrator.supervisor import Continued, Supervisor
-    from orchestrator.task import Task
+    from orchestrator.task import Task, TaskFile
 
 
 class SchemaName(StrEnum):
     """What `schema` can print."""
 
     TASK = "task"
+    CONFIG = "config"
     EVENTS = "events"
 
 
@@ -61,10 +62,16 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
         Path | None, typer.Option("--workspace", "-C", help="The folder to work in.")
     ] = None,
     wall: Annotated[str | None, typer.Option(help="Time limit, such as 10m.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="How many tasks may run side by side.")
+    ] = None,
     output: OutputOption = OutputForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
-    """Run a task: TASK.yaml, or --prompt. Flags win over the file; limits only tighten.
+    """Run TASK.yaml (a task, or several with what they need), or --prompt.
+
+    Flags win over the file and hold for each of its tasks; limits, privacy and, with several
+    tasks, access only tighten.
 
     \b
     orchestrate run task.yaml
@@ -83,37 +90,52 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
         "privacy": privacy,
     }
     with errors():
-        task = _task(file, {name: value for name, value in flags.items() if value is not None})
-        task = _tightened(task, workspace, wall)
+        stated = {name: value for name, value in flags.items() if value is not None}
+        task = _asked(file, stated, workspace=workspace, wall=wall, concurrency=concurrency)
         run_and_leave(configured(config), task, None, output)
 
 
 def validate(file: Annotated[Path, typer.Argument(metavar="TASK.yaml")]) -> None:
-    """Check a task file without running it; every problem is told with its line and column."""
+    """Check a task file without running it: every problem with its line and column, else the order
+    of its tasks and what each would do.
+    """
+    from orchestrator.cli.planning import planned
+
     with errors():
-        task = read_task(file)
-        if task.template is None and not task.workspace.is_dir():
-            fail(f"{file}: workspace: no folder {task.workspace}")
-        if task.template is not None and not task.template.is_dir():
-            fail(f"{file}: workspace.scratch: no folder {task.template}")
-        typer.echo(f"{file}: valid")
+        tasks = read_tasks(file)
+        for at, task in enumerate(tasks.tasks):
+            where = f"{file}: " + ("" if tasks.single else f"tasks.{at}.")
+            if task.template is None and not task.workspace.is_dir():
+                fail(f"{where}workspace: no folder {task.workspace}")
+            if task.template is not None and not task.template.is_dir():
+                fail(f"{where}workspace.scratch: no folder {task.template}")
+        typer.echo(f"{file}: valid\n{planned(tasks)}")
 
 
 def schema(name: Annotated[SchemaName, typer.Argument(help="Which one.")]) -> None:
-    """Print the JSON Schema of a task file or of an event."""
+    """Print the JSON Schema of a task file, of a configuration file or of an event."""
     import orjson
 
-    from orchestrator import events, task
+    typer.echo(orjson.dumps(_schema(name), option=orjson.OPT_INDENT_2))
 
-    value = task.task_schema() if name is SchemaName.TASK else events.schema()
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+def _schema(name: SchemaName) -> dict[str, object]:
+    from orchestrator import config, events, task
+
+    match name:
+        case SchemaName.TASK:
+            return task.task_schema()
+        case SchemaName.CONFIG:
+            return config.config_schema()
+        case SchemaName.EVENTS:
+            return events.schema()
 
 
 # --- running -------------------------------------------------------------------------------------
 
 
 def run_and_leave(
-    config: Config, task: Task, continued: Continued | None, output: OutputForm
+    config: Config, task: Task | TaskFile, continued: Continued | None, output: OutputForm
 ) -> NoReturn:
     import anyio
 
@@ -126,20 +148,22 @@ def run_and_leave(
 
 
 async def _supervise(
-    config: Config, task: Task, continued: Continued | None, output: OutputForm
+    config: Config, task: Task | TaskFile, continued: Continued | None, output: OutputForm
 ) -> Outcome:
     import anyio
 
     from orchestrator.errors import lone_error
     from orchestrator.events import Outcome
     from orchestrator.supervisor import Supervisor
+    from orchestrator.task import Task
 
     gc.enable()
     outcome = Outcome(status="interrupted")  # stays so if the second Ctrl-C ends it all at once
     with lone_error():
         async with anyio.create_task_group() as group, Supervisor(config) as supervisor:
             await group.start(_interrupts, supervisor, group.cancel_scope)
-            show = _or_stop(printer(output), supervisor)
+            many = not isinstance(task, Task) and len(task.tasks) > 1
+            show = _or_stop(printer(output, many=many), supervisor)
             outcome = await supervisor.run(task, show, continued=continued)
             group.cancel_scope.cancel()
     return outcome
@@ -184,15 +208,39 @@ async def _interrupts(
 # --- input ---------------------------------------------------------------------------------------
 
 
-def _task(file: Path | None, flags: dict[str, str]) -> Task:
+def _asked(
+    file: Path | None,
+    flags: dict[str, str],
+    *,
+    workspace: Path | None,
+    wall: str | None,
+    concurrency: int | None,
+) -> Task | TaskFile:
+    """The task of the flags alone, or what is in a file with the flags on top."""
+    from dataclasses import replace
+
+    if file is None:
+        return _tightened(_task(None, flags), workspace, wall)
+    tasks = read_tasks(file)
+    if tasks.single:
+        return _tightened(_task(tasks.tasks[0], flags), workspace, wall)
+    for name in ("prompt", "kind", "check"):
+        if name in flags:
+            fail(f"--{name}: {file} has several tasks; say it there, in the one that is meant")
+    each = tuple(
+        _no_looser(task, _tightened(_task(task, flags), workspace, wall)) for task in tasks.tasks
+    )
+    side_by_side = min(filter(None, (tasks.concurrency, concurrency)), default=None)
+    return replace(tasks, tasks=each, concurrency=side_by_side)
+
+
+def _task(task: Task | None, flags: dict[str, str]) -> Task:
     """The task of a file with flags on top, or of the flags alone."""
     from dataclasses import replace
 
-    if file is None and "prompt" not in flags:
+    if task is None and "prompt" not in flags:
         fail("no task: name a TASK.yaml, or say what to do with --prompt")
-    task = read_task(file) if file else None
-    if not flags:
-        assert task is not None  # noqa: S101 (else there is a prompt among the flags)
+    if task is not None and not flags:
         return task
     from orchestrator.task import parse_flags
 
@@ -200,8 +248,21 @@ def _task(file: Path | None, flags: dict[str, str]) -> Task:
     if task is None:
         return flagged
     stated = {name: getattr(flagged, name) for name in flags if name != "privacy"}
+    if "base_url" in flags:
+        stated.setdefault("api_key_env", None)  # the file's key is not for another address
+    elif "api_key_env" in flags and task.base_url is not None:
+        fail("--api-key-env: the address is the task file's; name it, too: --base-url")
     task = replace(task, **stated)
     return replace(task, privacy="local") if flagged.privacy == "local" else task
+
+
+def _no_looser(task: Task, flagged: Task) -> Task:
+    """What the flags made of one of several tasks, with no more access than it had before."""
+    from dataclasses import replace
+
+    levels = ("read", "edit", "full")
+    access = min(task.allowed, flagged.allowed, key=levels.index)
+    return flagged if access == flagged.allowed else replace(flagged, access=access)
 
 
 def _tightened(task: Task, workspace: Path | None, wall: str | None) -> Task:
@@ -219,11 +280,23 @@ def _tightened(task: Task, workspace: Path | None, wall: str | None) -> Task:
 
 
 def read_task(file: Path) -> Task:
-    from orchestrator.task import SIZE_LIMIT, parse_task
+    """The one task of a file."""
+    from orchestrator.task import parse_task
+
+    return parse_task(_bytes(file), file=str(file), folder=file.absolute().parent)
+
+
+def read_tasks(file: Path) -> TaskFile:
+    from orchestrator.task import parse_task_file
+
+    return parse_task_file(_bytes(file), file=str(file), folder=file.absolute().parent)
+
+
+def _bytes(file: Path) -> bytes:
+    from orchestrator.document import SIZE_LIMIT
 
     try:
         with file.open("rb") as opened:
-            text = opened.read(SIZE_LIMIT + 1)
+            return opened.read(SIZE_LIMIT + 1)
     except OSError as error:
         fail(f"cannot read {file}: {error.strerror}")
-    return parse_task(text, file=str(file), folder=file.absolute().parent)

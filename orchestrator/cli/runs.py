@@ -39,24 +39,27 @@ def list_(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest last.")] = 20,
     config: ConfigOption = None,
 ) -> None:
-    """List recorded runs: when, how it ended, by which agent, on what."""
+    """List recorded runs: when, how it ended, of which job and task, by which agent, on what."""
     from orchestrator.console import one_line, table
     from orchestrator.errors import JournalError
     from orchestrator.journal import list_runs, read_outcome, read_record, running
 
     with errors():
-        rows = [["RUN", "STARTED", "OUTCOME", "AGENT", "MODEL", "PROMPT"]]
+        rows = [["RUN", "STARTED", "OUTCOME", "JOB", "TASK", "AGENT", "MODEL", "PROMPT"]]
         for folder in list_runs(runs_folder(config))[-limit:]:
             try:
                 record, outcome = read_record(folder), read_outcome(folder)
             except JournalError as error:
-                rows.append([folder.name, "-", "unreadable", "-", "-", one_line(str(error), 60)])
+                gaps = ["-"] * 4
+                rows.append([folder.name, "-", "unreadable", *gaps, one_line(str(error), 60)])
                 continue
             rows.append(
                 [
                     folder.name,
                     record.started,
                     outcome.status if outcome else "running" if running(folder) else CUT_OFF,
+                    (record.job_id or "-")[-8:],
+                    record.task.id,
                     one_line(record.agent.name, 20),
                     one_line((outcome and outcome.model) or record.agent.model or "-", 30),
                     one_line(record.task.prompt, 40),
@@ -70,14 +73,19 @@ def list_(
 @app.command()
 def show(run_: RunArgument, config: ConfigOption = None) -> None:
     """Tell the story of a run: what was asked, what was done, what changed, how it ended and
-    why.
+    why. Of a job: its tasks, how each ended, and their runs.
     """
+    from orchestrator.cli.jobs import job_told
     from orchestrator.console import safe, step
     from orchestrator.errors import JournalError
     from orchestrator.events import decode
-    from orchestrator.journal import find_run, read_lines, read_record
+    from orchestrator.journal import find_job, find_run, read_lines, read_record
 
     with errors():
+        runs = runs_folder(config)
+        if (job := find_job(runs.parent / "jobs", run_)) is not None:
+            typer.echo(job_told(job, runs))
+            return
         folder = find_run(runs_folder(config), run_)
         record = read_record(folder)
         typer.echo(f"run {record.run_id}, started {record.started}")

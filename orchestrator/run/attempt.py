@@ -7,12 +7,12 @@ it.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ import anyio
 import anyio.lowlevel
 
 from orchestrator import events
-from orchestrator.adapter import Adapter, Agent, Command, Exit, Send
+from orchestrator.adapter import Adapter, Agent, Command, Exit, Send, about_of
 from orchestrator.config import Config
 from orchestrator.discovery import preflight, version
 from orchestrator.errors import (
@@ -54,6 +54,7 @@ from orchestrator.journal import (
     Journal,
     Record,
     make_folder,
+    now,
     scarce,
     scrub,
     write_outcome,
@@ -76,7 +77,8 @@ from orchestrator.run.spool import Spool, Tails, the_watch
 from orchestrator.task import Limits, Task
 from orchestrator.telemetry import warn
 from orchestrator.usage import priced
-from orchestrator.workspace import Snapshot, UnseenError, changes, snapshot
+from orchestrator.workspace.git import GitError
+from orchestrator.workspace.snapshot import Snapshot, changes, snapshot
 
 __all__ = [
     "Control",
@@ -112,6 +114,7 @@ class Plan:
     notices. `auth` is what the agent comes to its model with.
     """
 
+    job_id: str
     run_id: str
     task: Task
     agent: Agent
@@ -170,6 +173,7 @@ async def perform(
     with _journal(folder, _record(plan)) as journal:
         recorder = Recorder(
             head={
+                "job_id": plan.job_id,
                 "run_id": plan.run_id,
                 "task_id": plan.task.id,
                 "parent_run_id": plan.task.parent_run_id,
@@ -259,7 +263,7 @@ class _Run:
                 argv=list(plan.command.argv),
                 cwd=plan.command.cwd,
             ),
-            *(Notice(text=note) for note in plan.notes),
+            *(Notice(text=note) for note in (*plan.notes, *self._untested(cli_version))),
         )
         asked = self.control.requested
         error = await until(asked, preflight, agent, self.config.servers)
@@ -272,13 +276,23 @@ class _Run:
         try:
             await self._agent()
         except SpawnError as failure:
-            self.recorder.say(Error(kind="spawn", text=str(failure), hint=failure.hint))
+            hint = failure.hint
+            if failure.errno == errno.ENOEXEC:  # half installed, such as npm's stub of a binary
+                hint = about_of(self.config.adapters[agent.adapter], agent).install_hint or None
+            self.recorder.say(Error(kind="spawn", text=str(failure), hint=hint))
             return
         self._see_to_room()
         if before is not None:
             await self._compare(before)
         if plan.task.check is not None and finished(self._facts()):
             await self._verify(plan.task.check)
+
+    def _untested(self, version: str | None) -> Iterator[str]:
+        """That nobody has tried this version: what it says may be read wrongly."""
+        agent = self.plan.agent
+        about = about_of(self.config.adapters[agent.adapter], agent)
+        if version is not None and about.tested and version not in about.tested:
+            yield f"{about.title} {version} is untested (tested: {', '.join(about.tested)})"
 
     def finish(self, duration_s: float, journal: Journal) -> Outcome:
         """Decide, and put the outcome on record. Raises JournalError."""
@@ -504,14 +518,14 @@ class _Run:
                 ours=self.config.state,
                 files=task.files,
             )
-        except (UnseenError, SpawnError) as why:
+        except (GitError, SpawnError) as why:
             self.recorder.say(Notice(text=f"changes cannot be told: {why}"))
             return None
 
     async def _compare(self, before: Snapshot) -> None:
         try:
             self.changes = await changes(self.reaper, before, self.folder / _PATCH)
-        except (UnseenError, SpawnError) as why:
+        except (GitError, SpawnError) as why:
             self.recorder.say(Notice(text=f"changes cannot be told: {why}"))
             return
         if self.changes.files:
@@ -598,7 +612,8 @@ def _short(outcome: Outcome) -> Outcome:
 def _record(plan: Plan) -> Record:
     return Record(
         run_id=plan.run_id,
-        started=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        job_id=plan.job_id,
+        started=now(),
         task=plan.task,
         agent=plan.recorded,
         before=plan.before,

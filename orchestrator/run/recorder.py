@@ -57,15 +57,18 @@ class Recorder:
         write: Callable[[Sequence[bytes]], None] | None,
         publish: Publish,
         secret_values: Sequence[str] = (),
+        seq: int = 0,
     ) -> None:
         # How many events there are, and what they say.
         self.digest = Digest()
         self.usage: Usage | None = None
         self.cost_usd = 0.0
         # A lower bound, where some costs are unknown: what a budget is held against.
+        self._job_id = head.get("job_id")
         self._run_id, self._task_id = head["run_id"], head["task_id"]
         self._parent_run_id, self._agent = head["parent_run_id"], head["agent"]
         self._prefix = events.prefix(
+            job_id=head.get("job_id"),
             run_id=head["run_id"],
             task_id=head["task_id"],
             parent_run_id=head["parent_run_id"],
@@ -75,7 +78,7 @@ class Recorder:
         self._publish = publish
         self._forms = sorted({form for value in secret_values for form in spellings(value)})
         self._secret = _pattern(self._forms)
-        self.seq = 0
+        self.seq = seq
         self._waiting: list[_Waiting] = []
 
     def add(self, update: Update, source: Source, raw: Raw | None = None) -> None:
@@ -166,6 +169,7 @@ class Recorder:
         return Event(
             seq=seq,
             time=time,
+            job_id=self._job_id,
             run_id=self._run_id,
             task_id=self._task_id,
             parent_run_id=self._parent_run_id,

@@ -166,6 +166,7 @@ def _known(folder: Path) -> _Known:
 def _recorder(record: Record, journal: Journal, values: list[str]) -> Recorder:
     return Recorder(
         head={
+            "job_id": record.job_id,
             "run_id": record.run_id,
             "task_id": record.task.id,
             "parent_run_id": record.task.parent_run_id,

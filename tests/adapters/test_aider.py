@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.aider import FRONT, KEY, adapter, front
+from adapters.aider import FRONT, KEY, adapter, front, json_command
 from orchestrator.adapter import Agent, Command, Exit, Install, Send
 from orchestrator.errors import ConfigError
 from orchestrator.events import (
@@ -90,7 +90,8 @@ def test_the_front_runs_on_the_interpreter_beside_aider_and_argv_tells_nothing()
 def test_the_front_can_be_started_without_a_task() -> None:
     argv = front("/venv/bin/python3.12", ["--message", "hello", "a.py"])
     assert argv[0] == "/venv/bin/python3.12"
-    assert adapter.front("/venv/bin/python3.12", ["--message", "hello", "a.py"]) == argv
+    assert json_command.argv("/venv/bin/python3.12", ["--message", "hello", "a.py"]) == argv
+    assert json_command.adapter == adapter.about.name
     assert argv[-5:] == (FRONT, "--", "--message", "hello", "a.py")
 
 

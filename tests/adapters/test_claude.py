@@ -13,7 +13,7 @@ import pytest
 from adapters.claude import OPTIONS, adapter
 from adapters.claude.command import endpoint
 from adapters.claude.conversation import ClaudeConversation
-from orchestrator.adapter import Agent, Command, Exit, Send
+from orchestrator.adapter import Agent, Command, Exit, Send, about_of
 from orchestrator.errors import ConfigError
 from orchestrator.events import (
     Context,
@@ -248,6 +248,7 @@ def test_addresses_are_understood_with_or_without_scheme_and_version(written, me
         ({"system_prompt": "Be brief."}, ["--append-system-prompt", "Be brief."]),
         ({"schema": {"type": "object"}}, ["--json-schema", '{"type":"object"}']),
         ({"settings": {"a": 1}}, ["--settings", '{"a":1}']),
+        ({"sandbox": False}, ["--setting-sources  --permission-mode"]),
         ({"effort": "low"}, ["--effort", "low"]),
         ({"mcp": {"x": {}}}, ["--mcp-config", "/state/home/mcp.json"]),
     ],
@@ -256,6 +257,37 @@ def test_options_are_flags(options, words):
     argv = adapter.command(TASK, with_options(**options)).argv
     assert " ".join(words) in " ".join(argv)
     assert set(options) <= set(OPTIONS)
+
+
+def test_an_expected_object_is_asked_for_by_claudes_own_structured_output():
+    task = replace(TASK, expect={"type": "object"})
+    assert after(adapter.command(task, LOCAL), "--json-schema") == ['{"type":"object"}']
+    own = with_options(schema={"type": "object", "title": "mine"})
+    schema = '{"type":"object","title":"mine"}'
+    assert after(adapter.command(task, own), "--json-schema") == [schema]
+
+
+def test_what_is_no_object_cannot_be_the_input_of_a_tool():
+    task = replace(TASK, expect={"type": "array"})
+    assert after(adapter.command(task, LOCAL), "--json-schema") == []
+
+
+def test_its_sandbox_is_asked_for_so_that_no_command_gets_around_it():
+    agent = with_options(sandbox=True, settings={"sandbox": {"enabled": False, "network": {}}})
+    held = {"enabled": True, "failIfUnavailable": True, "allowUnsandboxedCommands": False}
+    (written,) = after(adapter.command(TASK, agent), "--settings")
+    assert json.loads(written) == {"sandbox": {"network": {}, **held}}
+    full = adapter.command(replace(TASK, access="full"), with_options(sandbox=True))
+    assert after(full, "--settings") == []
+
+
+def test_only_with_its_sandbox_is_edit_said_to_hold_for_commands():
+    for sandbox, held in ((False, ("read", "full")), (True, ("read", "edit", "full"))):
+        agent = with_options(sandbox=sandbox)
+        assert about_of(adapter, agent).enforces == held
+        (note, _) = adapter.conversation(TASK, agent, None).start()
+        assert isinstance(note, Notice)
+        assert ("not its commands" in note.text) != sandbox
 
 
 @pytest.mark.parametrize(
@@ -514,6 +546,7 @@ def test_under_read_a_tool_that_is_not_there_is_a_denial():
         ("unknown_session", "bad_usage"),
         ("bad_flag", "bad_usage"),
         ("not_isolated", "bad_usage"),
+        ("no_sandbox", "bad_usage"),
         ("interrupted_signal_waiting", "incomplete"),
         ("background_then_failure", "server_error"),
     ],

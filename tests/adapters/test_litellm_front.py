@@ -1,5 +1,6 @@
 """The parts of the LiteLLM front that need no mini-swe-agent: shell, confinement, judgement."""
 
+import errno
 import json
 import os
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.programs import confinement, json_lines, model_calls
+from adapters.programs import attributes, confinement, json_lines, model_calls
 from adapters.programs import litellm_agent as front
 from adapters.programs.shell import KEPT_BYTES, Kept, Ran, Shell
 
@@ -110,12 +111,14 @@ def test_a_shell_that_cannot_be_confined_says_why(
         "PermissionError: [Errno 13] Permission denied: '{path}'",
         "Error: {path}: Read-only file system",
         "fatal: Unable to create '{path}': Permission denied",
+        "chmod: changing permissions of '{path}': Operation not permitted",
+        "PermissionError: [Errno 1] Operation not permitted: '{path}'",
     ],
 )
 def test_a_refused_write_is_seen_in_the_words_of_many_programs(output: str, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     said = "some\nother output\n" + output.format(path=path, folder=tmp_path) + "\n"
-    found = confinement.denied_path(said, "/")
+    found = confinement.denied_path(said, "/", "/no/such/scratch")
     assert found is not None
     assert Path(found).parent == tmp_path
 
@@ -127,7 +130,85 @@ def test_what_nobody_may_write_and_mere_talk_is_no_refusal(tmp_path: Path) -> No
         "a.txt: No such file or directory",
         "",
     ):
-        assert confinement.denied_path(output, str(tmp_path / "gone")) is None
+        assert confinement.denied_path(output, str(tmp_path / "gone"), "/no") is None
+
+
+def test_a_mode_that_stays_as_it_is_in_the_scratch_folder_is_no_refusal(tmp_path: Path) -> None:
+    said = f"chmod: changing permissions of '{tmp_path}/a': Operation not permitted\n"
+    assert confinement.denied_path(said, "/", str(tmp_path)) is None
+
+
+ATTRIBUTES = {
+    "chmod": "os.chmod(name, 0o777)",
+    "fchmod": "os.fchmod(os.open(name, os.O_RDONLY), 0o777)",
+    "fchmodat": "os.chmod('a', 0o777, dir_fd=os.open('.', os.O_RDONLY))",
+    "fchmodat2": "call(452, AT_FDCWD, name.encode(), 0o777, 0)",
+    "chown": "os.chown(name, os.getuid(), os.getgid())",
+    "lchown": "os.lchown(name, os.getuid(), os.getgid())",
+    "utime": "os.utime(name, (1, 1))",
+    "futime": "os.utime(os.open(name, os.O_RDONLY), (1, 1))",
+    "setxattr": "os.setxattr(name, 'user.a', b'1')",
+    "removexattr": "os.removexattr(name, 'user.a')",
+    "setxattrat": "call(463, AT_FDCWD, name.encode(), 0, b'user.a', bytes(16), 16)",
+    "file_setattr": "call(469, AT_FDCWD, name.encode(), bytes(32), 32, 0)",
+    "chattr": "fcntl.ioctl(os.open(name, os.O_RDONLY), 0x40086602, bytes(8))",
+    "project": "fcntl.ioctl(os.open(name, os.O_RDONLY), 0x401C5820, bytes(28))",
+    "encryption": "fcntl.ioctl(os.open('.', os.O_RDONLY), 0x800C6613, bytes(12))",
+    "subvolume": "fcntl.ioctl(os.open('.', os.O_RDONLY), 0x5000940E, bytes(1024))",
+    "io_uring": "call(425, 1, bytes(120))",
+}
+"""Ways to change what is no content and no name of a file, or to get around the filter."""
+
+ATTEMPT = """
+import ctypes, fcntl, os, sys
+AT_FDCWD = ctypes.c_int(-100)
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*arguments):
+    if libc.syscall(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+name = "a"
+try:
+    {}
+except OSError as error:
+    sys.exit(100 + error.errno)
+"""
+
+
+@pytest.mark.parametrize("attempt", ATTRIBUTES.values(), ids=ATTRIBUTES)
+def test_no_command_changes_an_attribute_of_a_file_where_nothing_may_change(
+    tmp_path: Path, attempt: str
+) -> None:
+    (tmp_path / "a").touch()
+    (tmp_path / "attempt.py").write_text(ATTEMPT.format(attempt))
+    shell = shell_in(tmp_path, writable=[])
+    if shell.unenforced is not None:
+        pytest.skip(shell.unenforced)
+    assert shell.run(f"{sys.executable} attempt.py").exit_code == 100 + errno.EPERM
+
+
+def test_what_reads_attributes_and_copies_files_still_works_there(tmp_path: Path) -> None:
+    work, scratch = tmp_path / "work", tmp_path / "scratch"
+    for folder in (work, scratch):
+        folder.mkdir()
+    (work / "a").write_text("x")
+    shell = shell_in(work, writable=[str(scratch)])
+    if shell.unenforced is not None:
+        pytest.skip(shell.unenforced)
+    read = "import fcntl, os; fcntl.ioctl(os.open('a', os.O_RDONLY), 0x80086601, bytes(8))"
+    ran = shell.run(f"cp a {scratch}/b && ls -l a && cat {scratch}/b")
+    assert ran.exit_code == 0, ran.output
+    # Reading flags: a file system may not know them, but it is asked.
+    ran = shell.run(f'{sys.executable} -c "{read}"')
+    assert "not permitted" not in ran.output
+
+
+def test_a_machine_without_a_filter_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attributes, "_MACHINES", {})
+    said = shell_in(tmp_path, writable=[]).unenforced or ""
+    assert said.startswith("modes and times of files are not held: there is no filter for ")
+    assert attributes._probe() == "a file's mode could be changed in spite of seccomp"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.adapter import Adapter
-from tests.real.scene import Played, Turns, fingerprint, placed, play
+from tests.real.scene import Played, Turns, changed, fingerprint, placed, play
 
 CHANGES = (
     "echo x > new.txt; echo x >> hello.py; truncate -s 0 hello.py",
@@ -16,6 +16,17 @@ CHANGES = (
     "sed -i s/helo/bye/ hello.py; git add -A; git -c user.name=T -c user.email=t@t commit -qm x",
     'python3 -c \'open("made.py", "w")\'; python3 -c \'import os; os.remove("hello.py")\'',
     "setsid sh -c 'echo x > late.txt'; env -i /bin/sh -c 'echo x > clean.txt'",
+    "chmod 777 hello.py; chmod 700 .; touch -t 200001010000 hello.py; chattr +d hello.py",
+    "chown 12345:12345 hello.py; ln hello.py $TMPDIR/hard && echo x >> $TMPDIR/hard",
+    *(
+        f"python3 -c 'import os; os.{attempt}'"
+        for attempt in (
+            'setxattr("hello.py", "user.a", b"1")',
+            'utime("hello.py", (1, 1))',
+            'truncate("hello.py", 0)',
+            'rename("hello.py", "renamed.py")',
+        )
+    ),
 )
 """What the scripted model tries with its shell, a command a turn."""
 
@@ -37,7 +48,7 @@ async def read_changes_nothing(
     played = await play(adapter, turns, tmp_path, task={"access": "read"}, **agent)
     assert played.requests, played.outcome
     assert not all_said or played.unsaid == 0, played.outcome
-    assert fingerprint(work) == before, played.outcome
+    assert not (left := changed(work, before)), left
     assert played.outcome.changes is None or not played.outcome.changes.files
     return played
 

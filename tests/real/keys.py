@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.adapter import Adapter
-from tests.real.scene import Played, Turns, fingerprint, placed, play
+from tests.real.scene import Played, Turns, changed, fingerprint, placed, play
 
 OWN = "sk-own-key-of-this-agent-0123456789"
 PLANTED: Mapping[str, str] = {
@@ -57,7 +57,7 @@ async def no_planted_key_arrives(
         assert value not in everything, f"{name} is on record"
         assert value not in played.output, f"{name} is in the environment"
     assert not looks or "PATH=" in played.output, played.outcome
-    assert fingerprint(home) == before, "the user's home was touched"
+    assert not (left := changed(home, before)), left
     return played
 
 

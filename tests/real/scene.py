@@ -116,14 +116,30 @@ async def play(
         )
 
 
-def fingerprint(folder: Path) -> str:
-    """Names, kinds, modes and contents of everything below a folder."""
-    found = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        mode = path.lstat().st_mode
-        found.update(f"{path.relative_to(folder)} {mode:o}\n".encode())
-        if path.is_symlink():
-            found.update(str(path.readlink()).encode())
-        elif path.is_file():
-            found.update(path.read_bytes())
-    return found.hexdigest()
+def fingerprint(folder: Path) -> dict[str, str]:
+    """Of a folder and of everything below it: mode, owners, time of change, links, extended
+    attributes, and the content.
+    """
+    return {str(path.relative_to(folder)): _facts(path) for path in (folder, *folder.rglob("*"))}
+
+
+def _facts(path: Path) -> str:
+    stat = path.lstat()
+    names = os.listxattr(path, follow_symlinks=False)
+    extended = {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
+    content = b""
+    if path.is_symlink():
+        content = os.fsencode(path.readlink())
+    elif path.is_file():
+        content = hashlib.sha256(path.read_bytes()).digest()
+    # The supervisor's own look at the tree renews the time of a git object that it needs again.
+    time = 0 if ".git/objects" in str(path) else stat.st_mtime_ns
+    owners = f"{stat.st_uid}:{stat.st_gid}"
+    return f"{stat.st_mode:o} {owners} {time} {stat.st_nlink} {extended} {content!r}"
+
+
+def changed(folder: Path, before: Mapping[str, str]) -> dict[str, tuple[str | None, str | None]]:
+    """What is not as it was: its facts then and now."""
+    now = fingerprint(folder)
+    names = {name for name, _ in now.items() ^ before.items()}
+    return {name: (before.get(name), now.get(name)) for name in sorted(names)}

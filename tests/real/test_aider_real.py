@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -20,9 +22,10 @@ from orchestrator.events import Event, ProcessReaped, ToolCall
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Task
 from orchestrator.testing import model_server
+from tests.real.access import CHANGES
 from tests.real.alone import names_looked_up
 from tests.real.keys import LOOK, no_planted_key_arrives, the_own_key_arrives
-from tests.real.scene import fingerprint, placed, play
+from tests.real.scene import changed, fingerprint, placed, play
 
 pytestmark = [pytest.mark.real, pytest.mark.anyio]
 
@@ -82,23 +85,32 @@ async def test_under_read_no_file_changes_though_the_model_tries(
     task = {"access": "read", "files": ("hello.py",), "prompt": "/run touch made"}
     played = await play(adapter, [FIX, new], tmp_path, task=task, model=MODEL, **options(*args))
     assert played.requests
-    assert fingerprint(work) == before
+    assert not (left := changed(work, before)), left
     assert played.outcome.status == ("denied" if args else "succeeded")
 
 
 async def test_under_read_a_test_command_cannot_write_either(tmp_path: Path) -> None:
     work, _ = placed(tmp_path)
     before = fingerprint(work)
-    flags = (
-        "--test",
-        "--test-cmd",
-        "echo x > new.txt; rm hello.py; git commit -qm x --allow-empty",
-    )
+    flags = ("--test", "--test-cmd", "; ".join(CHANGES))
     played = await play(
         adapter, [FIX], tmp_path, task={"access": "read"}, model=MODEL, **options(*flags)
     )
-    assert [one for one in played.events if isinstance(one.update, ToolCall)], played.outcome
-    assert fingerprint(work) == before
+    (refused,) = (call for call in map(output_of, played.events) if call)
+    assert "changing permissions of 'hello.py': Operation not permitted" in refused
+    assert not (left := changed(work, before)), left
+
+
+def output_of(event: Event) -> str | None:
+    return event.update.output if isinstance(event.update, ToolCall) else None
+
+
+async def test_under_edit_the_same_commands_change_files(tmp_path: Path) -> None:
+    flags = options("--test", "--test-cmd", "; ".join(CHANGES))
+    turns = [{"text": "I cannot repair that."}]
+    played = await play(adapter, turns, tmp_path, task={"kind": "fix"}, model=MODEL, **flags)
+    assert played.outcome.changes is not None
+    assert "hello.py" in played.outcome.changes.files
 
 
 async def test_a_planted_cloud_key_never_reaches_a_local_server(tmp_path: Path) -> None:
@@ -152,27 +164,77 @@ async def test_an_interrupt_ends_aider_and_its_test_command(tmp_path: Path) -> N
     assert [one.update for one in events if isinstance(one.update, ProcessReaped)]
 
 
-def test_sigterm_ends_the_front_and_its_test_command_by_itself(tmp_path: Path) -> None:
+JSON_LINES = (sys.executable, "-m", "orchestrator.cli", "aider-json", "--", "--model", MODEL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_aider_json_and_its_test_command(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     work, _ = placed(tmp_path)
     marker = tmp_path / "marker"
     marker.touch()
-    command = front(
-        program(), ["--test", "--test-cmd", f"setsid tail -f {marker} & tail -f {marker}"]
-    )
-    argv = (*command, "--model", MODEL, "--exit")
+    test = f"setsid tail -f {marker} & tail -f {marker}"
+    argv = (*JSON_LINES, "--test", "--test-cmd", test, "--exit")
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "OPENAI_API_KEY": "none"}
     with subprocess.Popen(argv, cwd=work, env=env, stdout=subprocess.PIPE) as process:
-        while not running(marker):
+        assert process.stdout is not None
+        lines = map(json.loads, process.stdout)
+        assert next(line for line in lines if line["type"] == "test")["status"] == "in_progress"
+        while len(running(marker)) < 2:
             time.sleep(0.05)
         began = time.monotonic()
-        process.terminate()
-        stdout, _ = process.communicate(timeout=20)
+        process.send_signal(number)
+        told, result = lines
+        assert process.wait(timeout=20) == 128 + number
         took = time.monotonic() - began
-    assert process.returncode == 128 + 15
     assert running(marker) == []
     assert took < 2
-    assert json.loads(stdout.splitlines()[-1])["status"] == "interrupted"
-    assert json.loads(stdout.splitlines()[-2])["status"] == "failed"
+    assert (told["status"], result["status"]) == ("failed", "interrupted")
+
+
+def test_aider_json_ends_with_its_test_command_when_nobody_reads_any_more(tmp_path: Path) -> None:
+    work, _ = placed(tmp_path)
+    marker = tmp_path / "marker"
+    marker.touch()
+    test = f"setsid tail -f {marker} & sed /$/q {tmp_path}/fifo"
+    os.mkfifo(tmp_path / "fifo")
+    argv = (*JSON_LINES, "--test", "--test-cmd", test, "--exit")
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "OPENAI_API_KEY": "none"}
+    with subprocess.Popen(argv, cwd=work, env=env, stdout=-1, stderr=-1) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        next(line for line in process.stdout if b'"in_progress"' in line)
+        while not running(marker):
+            time.sleep(0.05)
+        process.stdout.close()
+        (tmp_path / "fifo").write_text("on\n")  # the test ends, which is to be told
+        said = process.stderr.read()
+        assert process.wait(timeout=20) == 128 + signal.SIGHUP
+    assert b"Traceback" not in said
+    assert running(marker) == []
+
+
+async def test_aider_json_streams_an_edit_with_aiders_own_flags_and_files(tmp_path: Path) -> None:
+    work, home = placed(tmp_path)
+    (work / ".aider.conf.yml").write_text("test-cmd: python3 hello.py\nauto-test: true\n")
+    async with model_server({"turns": [FIX, {"text": "fix: say hello"}]}) as server:
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "OPENAI_API_BASE": f"{server.base_url}/v1",
+            "OPENAI_API_KEY": "none",
+        }
+        argv = (*JSON_LINES, "--message", "Fix it.", "hello.py")
+        done = await anyio.run_process(argv, cwd=work, env=env, check=False)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (done.returncode, lines[-1]["exit_code"]) == (0, 0)
+    said = {line["type"]: line for line in lines}
+    assert "+print('hello')" in said["edit"]["diff"]
+    assert (said["test"]["status"], said["test"]["output"]) == ("completed", "hello\n")
+    assert said["commit"]["message"] == "fix: say hello"
+    assert {"usage", "turn", "model_call", "message"} <= said.keys()
+    assert sorted(path.name for path in work.iterdir()) == [".aider.conf.yml", ".git", "hello.py"]
 
 
 async def test_a_session_goes_on(tmp_path: Path) -> None:
@@ -234,8 +296,10 @@ def test_a_strange_aider_is_told(tmp_path: Path, shim: str, says: str, status: i
         (["--lint", "bad.py"], 0),
         (["--no-such-flag"], 2),
         (["--version"], 0),
+        (["--message-file", "not-there"], 1),
+        (["--gui"], 2),
     ],
-    ids=["map", "lint", "unknown", "version"],
+    ids=["map", "lint", "unknown", "version", "no-message", "gui"],
 )
 def test_flags_without_a_prompt_work_and_end_as_they_should(
     tmp_path: Path, flags: list[str], status: int
@@ -244,8 +308,7 @@ def test_flags_without_a_prompt_work_and_end_as_they_should(
     (work / "bad.py").write_text("ok = 1\n")
     (work / ".aider.conf.yml").write_text("map-tokens: 512\n")
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "OPENAI_API_KEY": "none"}
-    argv = front(program(), ["--model", MODEL, *flags])
-    done = subprocess.run(argv, cwd=work, env=env, capture_output=True, text=True)
+    done = subprocess.run((*JSON_LINES, *flags), cwd=work, env=env, capture_output=True, text=True)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert (done.returncode, lines[-1]["exit_code"]) == (status, status)
     assert sorted(path.name for path in work.iterdir()) == [

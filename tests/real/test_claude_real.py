@@ -5,6 +5,7 @@ show.
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -250,6 +251,22 @@ async def test_its_edits_end_at_the_work_tree_unless_access_is_full(tmp_path, ac
         played = await play(adapter, turns, tmp_path, task={"access": access})
         assert (folder / "made.txt").exists() == written
     assert played.outcome.status == ("succeeded" if written else "denied")
+
+
+@pytest.mark.skipif(
+    not (shutil.which("bwrap") and shutil.which("socat")),
+    reason="claude's own sandbox needs bubblewrap and socat on PATH",
+)
+async def test_with_its_sandbox_no_command_writes_outside_of_the_work_tree(tmp_path):
+    with outside() as folder:
+        turns = [shell(f"echo x > made.txt; echo x > {folder}/made.txt; chmod 700 {folder}"), DONE]
+        task = {"kind": "edit"}
+        played = await play(adapter, turns, tmp_path, task=task, options={"sandbox": True})
+        assert list(folder.iterdir()) == []
+    assert played.outcome.status == "succeeded"
+    assert played.outcome.changes is not None
+    assert played.outcome.changes.files == ["made.txt"]
+    assert "Read-only file system" in played.output
 
 
 async def test_a_planted_cloud_key_never_reaches_a_local_server(tmp_path):

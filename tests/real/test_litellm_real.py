@@ -18,8 +18,9 @@ import pytest
 from adapters.litellm import FRONT, adapter
 from orchestrator.adapter import Agent
 from orchestrator.config import load_config
+from orchestrator.events import JobOutcome
 from orchestrator.supervisor import Supervisor
-from orchestrator.task import Access, Task, parse_task
+from orchestrator.task import Access, Task, parse_task, parse_task_file
 from orchestrator.testing import ModelServer, model_server
 
 pytestmark = pytest.mark.real
@@ -531,3 +532,16 @@ async def test_the_quickstart_succeeds_and_its_check_passes(tmp_path: Path) -> N
     assert outcome.changes.files == ["slug.py"]
     assert outcome.text is not None
     assert outcome.text.startswith("Fixed: ")
+
+
+async def test_the_example_of_several_tasks_hands_on_what_they_left(tmp_path: Path) -> None:
+    file = ROOT / "examples/graph/task.yaml"
+    tasks = parse_task_file(file.read_bytes(), file="task.yaml", folder=file.parent)
+    environ = {**os.environ, "ORCHESTRATE_STATE_DIR": str(tmp_path / "state")}
+    async with Supervisor(load_config(environ=environ)) as supervisor:
+        outcome = await supervisor.run(tasks)
+    assert isinstance(outcome, JobOutcome)
+    assert (outcome.status, outcome.verified) == ("succeeded", True)
+    assert outcome.tasks["locate"].answer == {"files": ["slug.py"]}
+    # The models of `fix` and `review` go on only if their prompts hold what was handed on.
+    assert list(outcome.tasks) == ["locate", "words", "fix", "review"]

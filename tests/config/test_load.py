@@ -1,14 +1,13 @@
 """Which agents there are: what is read, who is trusted, which rung wins, and what is told of it."""
 
 import os
-from collections.abc import Mapping
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import config as config_module
 from orchestrator.adapter import Agent
 from orchestrator.config import (
     Adapters,
@@ -16,105 +15,18 @@ from orchestrator.config import (
     agents_for,
     check_adapter,
     default_url,
+    expanded,
     load_config,
+    plugins,
     port_of,
     tier_of,
 )
 from orchestrator.discovery import look
+from orchestrator.document import SIZE_LIMIT
 from orchestrator.errors import ConfigError
 from orchestrator.server import ModelServer
-from orchestrator.task import SIZE_LIMIT, Limits
-
-SOURCE = """
-from orchestrator.adapter import About, Program
-from orchestrator.server import ModelServer
-
-
-class Adapter:
-    about = About(
-        name="mine", title="Mine", program=Program(name="mine"), dialects=("chat",),
-        key_env="MINE_API_KEY",
-    )
-
-
-mine = Adapter()
-none = object()
-cloudy = ModelServer(
-    name="cloudy", title="Cloudy", port=None, base_url="https://api.cloudy.example/v1",
-    url_env=("CLOUDY_URL",), model_env=("CLOUDY_MODEL",), key_env="CLOUDY_KEY", local=False,
-)
-"""
-BROKEN = "raise RuntimeError('boom\\x1b[2J')"
-ENTRIES = """
-[orchestrator.adapters]
-mine = of_mine:mine
-crashing = of_mine_broken:adapter
-missing = of_mine_nowhere:adapter
-nothing = of_mine:nothing
-none = of_mine:none
-
-[orchestrator.servers]
-cloudy = of_mine:cloudy
-"""
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an installed package that brings adapters, good and broken, and a server."""
-    site = tmp_path_factory.mktemp("site")
-    (site / "of_mine.py").write_text(SOURCE)
-    (site / "of_mine_broken.py").write_text(BROKEN)
-    info = site / "of_mine-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: of-mine\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(ENTRIES)
-    return site
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Path) -> Path:
-    """A user's home, a project beside it, and the package of ours installed."""
-    for name in [name for name in os.environ if name.startswith(("XDG_", "ORCHESTRATE_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.syspath_prepend(site)
-    config_module._all_entries.cache_clear()
-    (tmp_path / "project").mkdir()
-    return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def forget_entries():
-    yield
-    config_module._all_entries.cache_clear()
-
-
-def write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
-
-
-def project(home: Path, text: str) -> Path:
-    return write(home / "project" / "orchestrate.toml", text)
-
-
-def user(home: Path, text: str) -> Path:
-    return write(home / "home" / ".config" / "orchestrate" / "orchestrate.toml", text)
-
-
-def found(home: Path, environ: Mapping[str, str] | None = None) -> Config:
-    return load_config(folder=home / "project", environ=environ or {})
-
-
-def named(home: Path, text: str) -> Config:
-    return load_config(write(home / "named.toml", text), environ={})
-
-
-def agent(config: Config, name: str) -> Agent:
-    (one,) = [each for each in config.agents if each.name == name]
-    return one
-
+from orchestrator.task import Limits
+from tests.config.places import agent, found, named, project, user, write
 
 # --- which files are read -------------------------------------------------------------------------
 
@@ -178,13 +90,16 @@ def test_what_is_no_file_is_not_read(home, kind):
 # --- what is wrong with a file --------------------------------------------------------------------
 
 WRONG = {
-    "no TOML": ("a = ", "not TOML: Invalid value (at "),
+    "no TOML": ("a = ", "not TOML: Invalid value"),
     "not UTF-8": (b"a = '\xff'", "not TOML: 'utf-8' codec can't decode byte 0xff"),
     "a long number": (f"a = {'9' * 5000}", "not TOML: "),
     "too deep": (f"a = {'[' * 100_000}", "not TOML that can be read: nested too deeply"),
     "too large": (b"#" * (SIZE_LIMIT + 1), f"the file has more than {SIZE_LIMIT} bytes"),
     "an unknown table": ("[agent]\nx = 1", "agent: unknown key; did you mean `agents`?"),
-    "an unknown key": ("zzz = 1", "zzz: unknown key; known: agents, defaults, limits, servers"),
+    "an unknown key": (
+        "zzz = 1",
+        "zzz: unknown key; known: agents, defaults, kinds, limits, servers",
+    ),
     "an unknown default": (
         '[defaults]\nagents = "x"',
         "defaults.agents: unknown key; did you mean `agent`?",
@@ -234,6 +149,47 @@ WRONG = {
     ),
     "a name of nothing": ('[agents.""]\nadapter = "mine"', "agents.: found ''; allowed: a text"),
     "a list of agents": ("agents = []", "agents: found a list; allowed: a mapping"),
+    "a default under limits": (
+        '[limits]\nstrategy = "auto"',
+        "limits.strategy: unknown key here; it stands under [defaults]",
+    ),
+    "a limit under defaults": (
+        '[defaults]\nprivacy = "local"',
+        "defaults.privacy: unknown key here; it stands under [limits]",
+    ),
+    "a limit under nothing": (
+        "cost_usd = 3.0",
+        "cost_usd: unknown key here; it stands under [limits]",
+    ),
+    "a limit of nobody": (
+        "[limits]\nagents = []",
+        "limits.agents: found a list; allowed: at least",
+    ),
+    "a bad strategy": (
+        '[defaults]\nstrategy = "fast"',
+        "defaults.strategy: found 'fast'; allowed: auto, local, cloud, cascade",
+    ),
+    "a table twice": (
+        "[limits]\n[limits]",
+        "not TOML: Cannot declare ('limits',) twice",
+    ),
+    "a key twice": (
+        "[limits]\nsteps = 1\nsteps = 2",
+        "not TOML: Cannot overwrite a value",
+    ),
+    "tables that are deep": (
+        f"agents.a = {'{x = ' * 60}1{'}' * 60}",
+        "nested deeper than 50 levels",
+    ),
+    "keys that are very deep": (
+        "[agents.a" + '. "x"' * 100_000 + "]",
+        "not TOML that can be read: nested too deeply",
+    ),
+    "a list of tables of agents": ("[[agents]]\nx = 1", "agents: found a list; allowed: a mapping"),
+    "a slot of nothing": (
+        '[servers.s]\nkind = "ollama"\nslots = 0',
+        "servers.s.slots: found the number 0; allowed: greater than or equal to 1",
+    ),
     "a text for an agent": ('[agents]\na = "x"', "agents.a: found 'x'; allowed: a mapping"),
 }
 
@@ -244,15 +200,76 @@ def test_what_is_wrong_is_told_with_file_and_key_and_what_is_allowed(home, text,
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError) as caught:
         load_config(path, environ={})
-    assert str(caught.value).startswith(f"{path}: {problem}")
+    assert re.sub(r"(?<=\.toml):[1-3](:[0-9]+)?:", ":", str(caught.value)).startswith(
+        f"{path}: {problem}"
+    )
     assert "geheim" not in str(caught.value)
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("[limits]\nsteps = 1\nsteps = 2", "3:1"),
+        ("[limits]\n[limits]\n", "2:8"),
+        ("a =", "1:1"),
+        ("# a\na = ?", "2:5"),
+    ],
+)
+def test_where_a_file_is_not_toml_is_told_like_every_other_place(home, text, where):
+    with pytest.raises(ConfigError) as caught:
+        named(home, text)
+    assert str(caught.value).startswith(f"{home / 'named.toml'}:{where}: not TOML: ")
+
+
 def test_each_problem_has_a_line(home):
     with pytest.raises(ConfigError) as caught:
-        named(home, "zzz = 1\n[servers.desk]\n[agents.a]\n")
-    assert len(str(caught.value).splitlines()) == 3
+        named(home, "zzz = 1\n\n[agents.a]\n[servers.desk]\nkind = 'x'\n\nlocal = 3\nslot = 1\n")
+    path = home / "named.toml"
+    assert str(caught.value).splitlines() == [
+        f"{path}:1: zzz: unknown key; known: agents, defaults, kinds, limits, servers",
+        f"{path}:3: agents.a.adapter: required, but not there",
+        f"{path}:7: servers.desk.local: found the number 3; allowed: a valid boolean",
+        f"{path}:8: servers.desk.slot: unknown key; did you mean `slots`?",
+    ]
+
+
+@pytest.mark.parametrize("text", ["\ufeff[limits]\nsteps = 3\n", "[limits]\r\nsteps = 3\r\n"])
+def test_a_file_of_another_systems_editor_is_read(home, text):
+    path = home / "named.toml"
+    path.write_bytes(text.encode())
+    assert load_config(path, environ={}).limits.steps == 3
+
+
+def test_the_file_of_the_design_parses_as_it_is_shown(home):
+    config = named(
+        home,
+        """
+[defaults]
+strategy = "cascade"
+[limits]
+cost_usd = 5.00
+[servers.desk]               # a model server by name; loopback ones are found without this
+kind = "ollama"
+base_url = "http://desk.example:11434"
+local = true                 # the owner declares that this host counts as local
+slots = 1
+[agents.aider-qwen]
+adapter = "aider"
+model = "desk/qwen2.5-coder:32b"
+[agents.claude]
+adapter = "claude"
+model = "claude-opus-5-5"
+api_key_env = "ANTHROPIC_API_KEY"
+[kinds]
+search = "cheap"
+review = "claude"             # a class, or an agent: the cost split in one line
+""",
+    )
+    assert config.defaults.strategy == "cascade"
+    assert config.kinds == {"search": "cheap", "review": "claude"}
+    desk, claude = config.agents
+    assert (desk.model, desk.tier, claude.tier) == ("qwen2.5-coder:32b", "local", "cloud")
 
 
 def test_a_named_file_that_is_not_there_is_told(home):
@@ -265,7 +282,7 @@ def test_names_of_files_and_keys_cannot_break_a_line(home):
     with pytest.raises(ConfigError) as caught:
         load_config(path, environ={})
     assert str(caught.value).isprintable()
-    assert r"a\nb\x1b.toml: k\n\x1b[2J: unknown key" in str(caught.value)
+    assert r"a\nb\x1b.toml:1: k\n\x1b[2J: unknown key" in str(caught.value)
 
 
 TOMLISH = st.lists(
@@ -326,9 +343,11 @@ def test_a_file_that_was_only_found_may_not_say_it_and_a_named_one_may(home, tex
     with pytest.raises(ConfigError) as caught:
         found(home)
     assert str(caught.value) == (
-        f"{path}: not trusted to set {refused}: the file was found, not named"
+        f"{path}:3: not trusted to set {refused}: the file was found, not named"
     )
-    assert caught.value.hint == f"If you trust it, name it: `--config {path}`."
+    assert caught.value.hint == (
+        f"If you trust it: `orchestrate config trust {path.parent}` (it shows what that allows)."
+    )
     assert load_config(path, environ={}).limits == Limits()
 
 
@@ -430,6 +449,7 @@ adapter = "mine"
          "local"),
         ('server = "ollama"\nbase_url = "http://10.0.0.1:1"', "ollama", "http://10.0.0.1:1", None,
          "cloud"),
+        ('base_url = "127.0.0.1:1/v1/"', None, "127.0.0.1:1/v1/", None, "local"),
     ],
 )  # fmt: skip
 def test_a_model_is_at_a_server_only_if_one_is_named_so(
@@ -490,7 +510,12 @@ def test_what_is_not_common_to_all_agents_is_the_adapters_option(home):
             r"agent 'a': no adapter 'codx' \(known: .*codex, .*crashing, .*jsonl, .*litellm, ",
             "Did you mean 'codex'?",
         ),
-        ('[agents.a]\nadapter = "zzz"', "agent 'a': no adapter 'zzz'", None),
+        ('[agents.a]\nadapter = "zzz"', r"named\.toml:1: agent 'a': no adapter 'zzz'", None),
+        (
+            '\n[agents.a]\nadapter = "mine"\nlogin = true\napi_key_env = "K"',
+            r"named\.toml:2: agent 'a': `login = true` and `api_key_env` exclude each other",
+            None,
+        ),
         (
             '[agents.a]\nadapter = "mine"\nserver = "dsk"\n[servers.desk]\nkind = "ollama"',
             r"agent 'a': no server 'dsk' \(known: cloudy, desk, llamacpp, ",
@@ -507,6 +532,12 @@ def test_what_an_agent_names_must_be_there(home, text, why, hint):
     with pytest.raises(ConfigError, match=why) as caught:
         named(home, text)
     assert caught.value.hint == hint
+
+
+def test_a_default_agent_that_is_not_there_is_told_with_the_place_that_names_it(home):
+    path = user(home, '[defaults]\nagent = "nobody"')
+    with pytest.raises(ConfigError, match=rf"^{path}:2: defaults\.agent: no agent 'nobody'"):
+        agents_for(None, found(home))
 
 
 def test_an_adapter_that_is_none_of_the_known_is_refused_with_all_of_them():
@@ -551,7 +582,7 @@ def test_a_broken_model_server_is_named(home, site, monkeypatch, tmp_path, entry
     write(info / "METADATA", "Metadata-Version: 2.1\nName: bad\nVersion: 1.0\n")
     write(info / "entry_points.txt", f"[orchestrator.servers]\nbad = {entry}\n")
     monkeypatch.syspath_prepend(info.parent)
-    config_module._all_entries.cache_clear()
+    plugins._all_entries.cache_clear()
     with pytest.raises(ConfigError, match=why):
         found(home)
 
@@ -715,6 +746,20 @@ def test_every_text_has_a_tier(url):
 )  # fmt: skip
 def test_the_port_of_an_address_is_known_if_it_names_one(url, port):
     assert port_of(url) == port
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("~/x/y", "/home/me/x/y"),
+        ("$HERE/x", "/here/x"),
+        ("$NOT_SET/x", None),
+        ("/a/~/b", "/a/~/b"),
+    ],
+)
+def test_a_path_is_expanded_as_the_agent_would(path, place):
+    expected = Path(place) if place else None
+    assert expanded(path, {"HOME": "/home/me", "HERE": "/here"}) == expected
 
 
 def test_a_server_is_usually_on_loopback_or_at_its_providers_address():

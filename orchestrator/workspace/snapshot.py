@@ -16,14 +16,14 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from orchestrator.errors import InputError, JournalError, OrchestrateError
+from orchestrator.errors import InputError, JournalError
 from orchestrator.events import Changes
-from orchestrator.process import Completed, Reaper, run_to_end
+from orchestrator.process import Completed, Reaper
+from orchestrator.workspace.git import GitError, environment, run_git
 
 DIFF_LIMIT = 64 * 1024
 """How much of a diff an event carries, in bytes; the run's folder has it whole, in `diff.patch`."""
 
-GIT_S = 120.0
 NESTING, REPOSITORIES = 3, 50
 # How deep, and how many in one, repositories inside of a work tree are looked into.
 _BY_PRODUCTS = """\
@@ -40,7 +40,7 @@ PLAIN_FILES, PLAIN_BYTES = 20_000, 512 * 1024**2
 # Beyond this a folder without git is not looked at: somebody may start a task in their home.
 
 
-class UnseenError(OrchestrateError):
+class UnseenError(GitError):
     """Nobody can say what changed here; `str()` says why."""
 
 
@@ -68,7 +68,7 @@ async def snapshot(
 
     The root is the top of the user's repository, or the workspace if it is in none or ignored
     there. What is below `ours` is left out. `files` (relative to the workspace) are seen even if
-    git ignores them. Raises UnseenError.
+    git ignores them. Raises GitError.
     """
     root = await to_thread.run_sync(_top, workspace)
     if root is not None and root != workspace:
@@ -103,7 +103,7 @@ async def _repositories(reaper: Reaper, root: Path, store: Path) -> list[str]:
 
 
 async def changes(reaper: Reaper, before: Snapshot, patch: Path) -> Changes:
-    """What changed since; the whole diff goes to `patch` (0600). Raises UnseenError."""
+    """What changed since; the whole diff goes to `patch` (0600). Raises GitError."""
     found = await _changes(reaper, before, patch)
     others = [
         str(path.relative_to(before.root) if path.is_relative_to(before.root) else path)
@@ -196,56 +196,6 @@ def _first(error: OSError) -> str:
 
 # --- git -----------------------------------------------------------------------------------------
 
-_HARDENED = (
-    "-c",
-    "core.hooksPath=/dev/null",
-    "-c",
-    "core.fsmonitor=false",
-    "-c",
-    "commit.gpgSign=false",
-    "-c",
-    "core.autocrlf=false",
-    "-c",
-    "core.safecrlf=false",
-    "-c",
-    "advice.addEmbeddedRepo=false",
-    "-c",
-    "gc.auto=0",
-    "-c",
-    "core.compression=0",
-)
-
-
-def _environment() -> dict[str, str]:
-    return {
-        "PATH": os.defpath,
-        "LC_ALL": "C",
-        "HOME": "/nonexistent",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_AUTHOR_NAME": "orchestrate",
-        "GIT_AUTHOR_EMAIL": "orchestrate@localhost",
-        "GIT_COMMITTER_NAME": "orchestrate",
-        "GIT_COMMITTER_EMAIL": "orchestrate@localhost",
-    }
-
-
-async def _run(
-    reaper: Reaper,
-    folder: Path,
-    env: Mapping[str, str],
-    *arguments: str,
-    accept: frozenset[int] = frozenset({0}),
-) -> Completed:
-    done = await run_to_end(
-        reaper, ("git", *_HARDENED, *arguments), cwd=folder, env=env, limit_s=GIT_S
-    )
-    if done.exit not in accept:
-        said = done.stderr.decode("utf-8", "replace").strip().rsplit("\n", 1)[-1]
-        raise UnseenError(f"git: {said or f'exit {done.exit}'}")
-    return done
-
 
 async def _git(
     reaper: Reaper,
@@ -256,16 +206,16 @@ async def _git(
 ) -> Completed:
     """Git with our repository on the user's work tree."""
     exclude = root / ".git" / "info" / "exclude"
-    env = {**_environment(), "GIT_DIR": str(store), "GIT_WORK_TREE": str(root)}
+    env = {**environment(), "GIT_DIR": str(store), "GIT_WORK_TREE": str(root)}
     excluding = ("-c", f"core.excludesFile={exclude}")
-    return await _run(reaper, root, env, *excluding, *arguments, accept=accept)
+    return await run_git(reaper, root, env, *excluding, *arguments, accept=accept)
 
 
 async def _in(reaper: Reaper, folder: Path, *arguments: str) -> None:
     """Git in a repository of our own making."""
     try:
-        await _run(reaper, folder, _environment(), *arguments)
-    except UnseenError as error:
+        await run_git(reaper, folder, environment(), *arguments)
+    except GitError as error:
         raise InputError(f"workspace.scratch: {error}") from error
 
 

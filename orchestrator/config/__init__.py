@@ -1,0 +1,45 @@
+"""Configuration: which agents there are, where models are served, limits, and where records go.
+
+`load_config()` is the only place that reads the environment and configuration files; the library
+reads nothing by itself. Adapters and kinds of model server come from entry points, ours like
+anybody's.
+"""
+
+from orchestrator.config.address import default_url, expanded, port_of, tier_of
+from orchestrator.config.agents import agents_for
+from orchestrator.config.default import set_default
+from orchestrator.config.file import config_schema
+from orchestrator.config.ladder import (
+    file_with_defaults,
+    meet,
+    not_allowed,
+    prefer,
+    strictest,
+    with_defaults,
+)
+from orchestrator.config.load import load_config
+from orchestrator.config.plugins import Adapters, check_adapter
+from orchestrator.config.value import Bounds, Config, Defaults, Setting
+
+__all__ = [
+    "Adapters",
+    "Bounds",
+    "Config",
+    "Defaults",
+    "Setting",
+    "agents_for",
+    "check_adapter",
+    "config_schema",
+    "default_url",
+    "expanded",
+    "file_with_defaults",
+    "load_config",
+    "meet",
+    "not_allowed",
+    "port_of",
+    "prefer",
+    "set_default",
+    "strictest",
+    "tier_of",
+    "with_defaults",
+]

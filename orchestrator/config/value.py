@@ -1,0 +1,102 @@
+"""What the core knows of its configuration: frozen values, however they came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from platformdirs import user_data_path, user_state_path
+
+from orchestrator.adapter import Adapter, Agent
+from orchestrator.server import ModelServer
+from orchestrator.task import (
+    Access,
+    Deliver,
+    Fallback,
+    Isolation,
+    Kind,
+    Limits,
+    Privacy,
+    Strategy,
+)
+
+Level: TypeAlias = Literal["default", "provider", "user", "project", "file", "environment"]
+"""Who says something, the weakest first; a task and its flags come after all of these."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What holds where a task says nothing; None: nothing is said here either."""
+
+    strategy: Strategy | None = None
+    fallback: Fallback | None = None
+    isolation: Isolation | None = None
+    deliver: Deliver | None = None
+    access: Access | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """Limits that are not of one run: the strictest of all levels holds; None is no bound.
+
+    `agents` are the names of those that may be used. `depth` is how often one agent may hand work
+    to the next.
+    """
+
+    concurrency: int | None = None
+    depth: int | None = None
+    privacy: Privacy = "any"
+    agents: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Who said it, and where: FILE:LINE or the name of a variable."""
+
+    level: Level
+    where: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """One level's word, as it was written, but never a secret."""
+
+    value: object
+    origin: Origin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One key: what holds, and what the other levels say, the strongest first."""
+
+    key: str
+    holds: Stated
+    others: tuple[Stated, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that the supervisor needs to know; frozen.
+
+    `agents` are the configured ones in file order, `default_agent` names the one to prefer. `kinds`
+    says which class (`cheap`, `reasoning`) or which agent does work of a kind. `state` is the
+    folder of records, `agents_folder` where programs of our own installing are. `environ` is what
+    agents' environments are chosen from; it may hold keys and is not shown. `settings` tells where
+    each value comes from.
+    """
+
+    agents: tuple[Agent, ...] = ()
+    default_agent: str | None = None
+    defaults: Defaults = Defaults()
+    kinds: Mapping[Kind, str] = field(default_factory=lambda: MappingProxyType({}))
+    adapters: Mapping[str, Adapter] = field(default_factory=lambda: MappingProxyType({}))
+    servers: Mapping[str, ModelServer] = field(default_factory=lambda: MappingProxyType({}))
+    limits: Limits = Limits()
+    bounds: Bounds = Bounds()
+    state: Path = field(default_factory=lambda: user_state_path("orchestrate"))
+    agents_folder: Path = field(default_factory=lambda: user_data_path("orchestrate") / "agents")
+    environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    settings: tuple[Setting, ...] = field(default=(), repr=False)

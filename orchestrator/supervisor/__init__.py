@@ -1,0 +1,195 @@
+"""The embedder's one object: `run(task)` and `stream(task)`, for one task or a file of them.
+
+`job` decides when each task has its turn, `attempts` does one, `stream` reads what was recorded.
+
+async with Supervisor(load_config()) as supervisor:
+    outcome = await supervisor.run(Task(prompt="rename foo to bar", workspace=repo))
+outcome.check()
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import anyio
+
+from orchestrator.adapter import about_of
+from orchestrator.config import Config, file_with_defaults
+from orchestrator.errors import InputError, SupervisionError, lone_error
+from orchestrator.events import Outcome
+from orchestrator.journal import read_outcome, read_record
+from orchestrator.run.attempt import Control, Reaper, new_run_id, open_reaper
+from orchestrator.supervisor.attempts import Continued, Means, attempts, check_task
+from orchestrator.supervisor.job import Sink, fan_out, run_job
+from orchestrator.supervisor.stream import EventStream
+from orchestrator.task import Task, TaskFile, check_tasks
+from orchestrator.usage import add
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Continued", "EventStream", "Sink", "Supervisor"]
+
+
+class Supervisor:
+    """Runs tasks. An async context manager: what it started is ended when the block is left.
+
+    Raises SupervisionError on entering if the reaper cannot be started.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stack = AsyncExitStack()
+        self._reaper: Reaper | None = None
+        self._controls: set[Control] = set()
+        self._interrupted: str | None = None
+
+    async def __aenter__(self) -> Self:
+        self._reaper = await self._stack.enter_async_context(open_reaper())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        self._reaper = None
+        return await self._stack.__aexit__(kind, error, trace)
+
+    async def run(
+        self, task: Task | TaskFile, *sinks: Sink, continued: Continued | None = None
+    ) -> Outcome:
+        """Do a task, or the tasks of a file; `sinks` are called with each event. A failed agent is
+        an outcome, not an exception.
+
+        The outcome is the task's own, or for a file a `JobOutcome` with those of its tasks. Raises
+        InputError if a task cannot be meant (unknown agent, no workspace), JournalError and
+        SupervisionError if our own work failed. Cancelling it kills the agents at once.
+        """
+        reaper = self._running()
+        file = file_with_defaults(_file(task), self._config)
+        check_tasks(file)
+        for each in file.tasks:
+            check_task(each, self._config, continued)
+        job_id = new_run_id()
+        publish = fan_out(sinks)
+        means = Means(
+            config=self._config,
+            reaper=reaper,
+            control=self._control,
+            publish=publish,
+            job_id=job_id,
+            continued=continued,
+        )
+        outcome = await run_job(
+            file,
+            job_id=job_id,
+            jobs=self._config.state / "jobs",
+            work=lambda each, told: attempts(each, replace(means, publish=told)),
+            publish=publish,
+        )
+        return outcome.tasks[task.id] if isinstance(task, Task) else outcome
+
+    @asynccontextmanager
+    async def _stream(self, task: Task | TaskFile) -> AsyncGenerator[EventStream]:
+        stream = EventStream(self._config.state)
+        with lone_error():
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._feed, task, stream)
+                yield stream
+                group.cancel_scope.cancel()
+
+    def stream(self, task: Task | TaskFile) -> AbstractAsyncContextManager[EventStream]:
+        """Do a task, or those of a file, and iterate over the events; `.outcome` afterwards.
+        Leaving early kills the agents.
+        """
+        return self._stream(task)
+
+    async def _feed(self, task: Task | TaskFile, stream: EventStream) -> None:
+        try:
+            stream.outcome = await self.run(task, stream.told)
+        finally:
+            stream.end()
+
+    def interrupt(self, why: str = "interrupted by the user") -> None:
+        """Stop all runs cleanly; their outcomes are `interrupted`. Returns at once.
+
+        To stop at once instead, cancel `run`.
+        """
+        self._interrupted = why  # a run that is only being prepared is stopped, too
+        for control in self._controls:
+            control.stop("interrupted", why)
+
+    def resumed(self, folder: Path, prompt: str) -> tuple[Task, Continued]:
+        """What to `run` to go on in the session of the run in `folder`.
+
+        Raises InputError if that run has no session or its agent cannot resume.
+        """
+        record, outcome = read_record(folder), read_outcome(folder)
+        adapter = self._config.adapters.get(record.agent.adapter)
+        if adapter is None or not about_of(adapter, record.agent).resumes:
+            raise InputError(f"agent {record.agent.name!r} cannot resume a session")
+        if outcome is None or outcome.session_id is None:
+            raise InputError(
+                f"run {record.run_id} has no session to resume: "
+                + ("it has not ended" if outcome is None else "the agent never began one")
+            )
+        home = record.agent.home
+        task = replace(
+            record.task,
+            prompt=prompt,
+            needs=(),
+            kind=None,  # what is asked for now may be something else; the access stays as it was
+            access=record.task.allowed,
+            agent=record.agent.name,
+            session_id=outcome.session_id,
+            home=Path(home) if home else None,
+        )
+        before = add(record.before, outcome.usage)
+        return task, Continued(run_id=record.run_id, agent=record.agent, before=before)
+
+    # --- preparing
+
+    @contextmanager
+    def _control(self) -> Generator[Control]:
+        control = Control()
+        if self._interrupted is not None:
+            control.stop("interrupted", self._interrupted)
+        self._controls.add(control)
+        try:
+            yield control
+        finally:
+            self._controls.discard(control)
+
+    def _running(self) -> Reaper:
+        if self._reaper is None:
+            raise SupervisionError(
+                "the supervisor is not running: use `async with Supervisor(...)`"
+            )
+        return self._reaper
+
+
+def _file(task: Task | TaskFile) -> TaskFile:
+    """The task as a file of one. Raises InputError for what cannot be done alone, or is nothing."""
+    match task:
+        case Task(needs=()):
+            return TaskFile(tasks=(task,), name=task.name, single=True)
+        case Task(id=id_, needs=needs):
+            raise InputError(
+                f"task {id_!r} needs {', '.join(needs)}",
+                hint="Run them together: Supervisor.run(TaskFile(tasks=(...)))",
+            )
+        case TaskFile(tasks=()):
+            raise InputError("no task: the file has none")
+        case TaskFile():
+            return task

@@ -1,0 +1,245 @@
+"""One job: its tasks in the order of their needs, side by side where they may be, and its record.
+
+When a task has its turn is `graph.step`'s to say; how it is done is `work`'s. Every task is told
+in the job's journal, and the job's last event is `job.finished`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+import anyio
+import anyio.abc
+
+from orchestrator.errors import InputError, OrchestrateError, lone_error
+from orchestrator.events import (
+    Event,
+    Failure,
+    JobFinished,
+    JobOutcome,
+    Outcome,
+    RunFinished,
+    TaskFinished,
+    TaskStarted,
+    Update,
+    Usage,
+)
+from orchestrator.graph import Claim, step
+from orchestrator.journal import JobRecord, Journal, make_folder, now, write_job, write_outcome
+from orchestrator.outcome import together
+from orchestrator.run.recorder import Publish, Recorder
+from orchestrator.task import Task, TaskFile
+from orchestrator.telemetry import warn
+from orchestrator.template import Reference, rendered
+from orchestrator.usage import add
+
+Sink: TypeAlias = Callable[[Event], None]
+Work: TypeAlias = Callable[[Task, Publish], Awaitable[Outcome]]
+
+CONCURRENCY = 4
+"""How many tasks run side by side where the file does not say."""
+
+
+async def run_job(
+    file: TaskFile, *, job_id: str, jobs: Path, work: Work, publish: Publish
+) -> JobOutcome:
+    """Do the tasks of a file, which was checked. Cancelling it ends them all; what is known then is
+    still put on record.
+    """
+    folder = make_folder(jobs, job_id)
+    record = JobRecord(job_id=job_id, started=now(), tasks=file.tasks, name=file.name)
+    write_job(folder, record)
+    with Journal(folder) as journal:
+        job = _Job(file, job_id=job_id, journal=journal, work=work, publish=publish)
+        try:
+            with lone_error():
+                await job.run()
+        except BaseException as error:
+            job.cut_off(error)
+            job.finish()
+            raise
+        return job.finish()
+
+
+class _Job:
+    """The state of a job while `run_job` lasts."""
+
+    def __init__(
+        self, file: TaskFile, *, job_id: str, journal: Journal, work: Work, publish: Publish
+    ) -> None:
+        self._tasks = {task.id: task for task in file.tasks}
+        self._file = file
+        self._job_id = job_id
+        self._journal = journal
+        self._work = work
+        self._publish = publish
+        self._claims = {task.id: claim for task in file.tasks if (claim := claimed(task))}
+        self._running: set[str] = set()
+        self._outcomes: dict[str, Outcome] = {}
+        self._of_runs: dict[str, Outcome] = {}
+        self._seq = 0
+        self._began = time.monotonic()
+
+    async def run(self) -> None:
+        """Until no task is left."""
+        async with anyio.create_task_group() as group:
+            self._go_on(group)
+
+    def _go_on(self, group: anyio.abc.TaskGroup) -> None:
+        """Start and skip what is to be started and skipped now."""
+        following = step(
+            self._file.needs,
+            ended={id_: outcome.ok for id_, outcome in self._outcomes.items()},
+            running=self._running,
+            room=self._file.concurrency or CONCURRENCY,
+            claims=self._claims,
+        )
+        for id_, need in following.skip.items():
+            self._end(id_, _skipped(need, self._outcomes[need]))
+        for id_ in following.start:
+            self._running.add(id_)
+            group.start_soon(self._do, self._tasks[id_], group)
+
+    async def _do(self, task: Task, group: anyio.abc.TaskGroup) -> None:
+        self._say(task.id, TaskStarted(id=task.id, kind=task.kind, needs=list(task.needs)))
+        if not self._file.single:
+            task = replace(task, prompt=rendered(task.prompt, self._value))
+        try:
+            outcome = await self._work(task, self._told)
+        except InputError as error:
+            if self._file.single:
+                raise  # whoever asked for this task alone is told at once
+            outcome = _failed(error)
+        self._end(task.id, outcome)
+        self._go_on(group)
+
+    def _end(self, id_: str, outcome: Outcome) -> None:
+        self._running.discard(id_)
+        self._outcomes[id_] = outcome
+        self._say(id_, TaskFinished(outcome=outcome))
+
+    def cut_off(self, error: BaseException) -> None:
+        """Every task that is not over ends with the job."""
+        for id_ in self._tasks:
+            if id_ not in self._outcomes:
+                why = error if id_ in self._running else None
+                self._end(id_, self._of_runs.get(id_) or _failed(why))
+
+    def finish(self) -> JobOutcome:
+        """Put the outcome on record. Raises JournalError."""
+        outcome = together({id_: self._outcomes[id_] for id_ in self._tasks})
+        outcome.usage = _usage(list(outcome.tasks.values()))
+        outcome.duration_s = round(time.monotonic() - self._began, 3)
+        short = replace(outcome, tasks={id_: _short(one) for id_, one in outcome.tasks.items()})
+        self._say(None, JobFinished(outcome=short))
+        self._journal.sync()
+        write_outcome(self._journal.folder, short)
+        return outcome
+
+    def _value(self, reference: Reference) -> str:
+        """What a template's reference stands for; the task that it names is over."""
+        return value(reference, self._outcomes[reference.task])
+
+    def _told(self, event: Event) -> None:
+        if isinstance(event.update, RunFinished) and event.task_id is not None:
+            self._of_runs[event.task_id] = event.update.outcome
+        self._publish(event)
+
+    def _say(self, task_id: str | None, update: Update) -> None:
+        head = {
+            "job_id": self._job_id,
+            "run_id": None,
+            "task_id": task_id,
+            "parent_run_id": self._tasks[task_id].parent_run_id if task_id else None,
+            "agent": None,
+        }
+        recorder = Recorder(
+            head=head, write=self._journal.append, publish=self._publish, seq=self._seq
+        )
+        recorder.say(update)
+        self._seq += 1
+
+
+def claimed(task: Task) -> Claim | None:
+    """The folder that a task works in, if others may work there, too."""
+    if task.template is not None:
+        return None
+    return Claim(folder=str(task.workspace.resolve()), alone=task.allowed != "read")
+
+
+def value(reference: Reference, outcome: Outcome) -> str:
+    """What a reference to a task stands for: empty where there is nothing."""
+    match reference.field:
+        case "text":
+            return outcome.text or ""
+        case "diff":
+            return (outcome.changes and outcome.changes.diff) or ""
+        case "branch":
+            return (outcome.changes and outcome.changes.branch) or ""
+        case "status":
+            return outcome.status
+        case "verified":
+            return {True: "true", False: "false", None: "not checked"}[outcome.verified]
+
+
+def _skipped(need: str, outcome: Outcome) -> Outcome:
+    how = outcome.error.text if outcome.error else outcome.status
+    if outcome.status == "skipped":
+        text = f"it needs {need!r}, which was skipped: {how}"
+    else:
+        text = f"it needs {need!r}, which did not succeed ({outcome.status})"
+    return Outcome(status="skipped", error=Failure(kind="skipped", text=text), evidence=[text])
+
+
+def _failed(error: BaseException | None) -> Outcome:
+    """A task that came to no run, or to none that could be recorded."""
+    match error:
+        case InputError():
+            failure = Failure(kind="invalid_request", text=str(error), hint=error.hint)
+        case OrchestrateError():
+            failure = Failure(kind="crashed", text=str(error), hint=error.hint)
+        case Exception():
+            failure = Failure(kind="crashed", text=f"orchestrate failed: {error!r}")
+        case _:
+            failure = Failure(kind="cancelled", text="the job was cut off")
+    return Outcome(
+        status="cancelled" if failure.kind == "cancelled" else "failed",
+        error=failure,
+        evidence=[failure.text],
+    )
+
+
+def _usage(outcomes: Sequence[Outcome]) -> Usage | None:
+    """What the tasks used together; the cost of a run that told nothing is not 0."""
+    total: Usage | None = None
+    for outcome in outcomes:
+        total = add(total, outcome.usage)
+    if total is not None and any(one.run_id and one.usage is None for one in outcomes):
+        return replace(total, cost_usd=None, cost_source=None)
+    return total
+
+
+def _short(outcome: Outcome) -> Outcome:
+    """Without the diff, which the task's own event has."""
+    if outcome.changes is None:
+        return outcome
+    return replace(outcome, changes=replace(outcome.changes, diff=None))
+
+
+def fan_out(sinks: Sequence[Sink]) -> Publish:
+    """One sink for all. A sink that raises is dropped: it must not end the run of others."""
+    listening = list(sinks)
+
+    def publish(event: Event) -> None:
+        for sink in tuple(listening):
+            try:
+                sink(event)
+            except Exception as error:  # noqa: BLE001 (a sink is the embedder's code)
+                listening.remove(sink)
+                warn("a sink raised and is dropped", error=repr(error), seq=event.seq)
+
+    return publish

@@ -1,0 +1,106 @@
+"""`orchestrate config`, `config trust`, `schema config`: as a person uses them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from orchestrator.cli import app
+from tests.config.places import project, user
+
+NEEDS_TRUST = '[agents.a]\nadapter = "mine"\nbase_url = "http://desk:1"\nnote = "\\u001b[2J"\n'
+
+
+@pytest.fixture
+def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(home / "project")
+    return home
+
+
+def call(*words: str, text: str | None = None) -> Result:
+    return CliRunner().invoke(app, ["config", *words], input=text)
+
+
+def test_every_value_is_told_with_level_and_place(place):
+    path = user(place, "[limits]\nsteps = 3")
+    project(place, "[limits]\nsteps = 9")
+    done = call()
+    assert done.exit_code == 0
+    rows = {line.split()[0]: re.split(r"  +", line.strip()) for line in done.output.splitlines()}
+    assert rows["KEY"] == ["KEY", "VALUE", "LEVEL", "WHERE", "OTHERS SAY"]
+    there = f"9 (project {place / 'project' / 'orchestrate.toml'}:2)"
+    assert rows["limits.steps"] == ["limits.steps", "3", "user", f"{path}:2", there]
+    assert rows["limits.wall"] == ["limits.wall", "30m", "default", "-"]
+
+
+def test_a_program_gets_the_same_as_json(place):
+    path = user(place, "[limits]\nsteps = 3")
+    settings = {one["key"]: one for one in json.loads(call("--output", "json").stdout)}
+    assert settings["limits.steps"] == {
+        "key": "limits.steps",
+        "value": 3,
+        "level": "user",
+        "where": f"{path}:2",
+        "others": [],
+    }
+
+
+def test_a_file_that_needs_trust_is_refused_until_it_has_it(place):
+    path = project(place, NEEDS_TRUST)
+    refused = call()
+    assert refused.exit_code == 2
+    assert "not trusted to set agents.a.base_url, agents.a.note" in refused.stderr
+    assert f"orchestrate config trust {path.parent}" in refused.stderr
+    given = call("trust", "--yes")
+    assert given.exit_code == 0
+    assert (
+        f"{path}:3: agents.a.base_url = http://desk:1\n  {path}:4: agents.a.note = \\x1b[2J\n"
+        in (given.stderr)
+    )
+    assert call().exit_code == 0
+    assert call("trust", "--list").stdout.startswith(f"{path}  sha256:")
+    assert call("untrust").stdout == f"{path} is trusted no more\n"
+    assert call("untrust", str(path.parent)).stdout == f"{path} was not trusted\n"
+    assert call("trust", "--list").stdout == "nothing is trusted yet\n"
+    assert call().exit_code == 2
+
+
+def test_a_folder_can_be_named_also_when_its_file_is_gone(place):
+    path = project(place, NEEDS_TRUST)
+    assert call("trust", str(path.parent), "-y").exit_code == 0
+    path.unlink()
+    assert call("untrust", str(path.parent)).stdout == f"{path} is trusted no more\n"
+    assert call("trust", str(path.parent), "-y").exit_code == 2
+
+
+def test_nothing_is_trusted_where_nobody_can_be_asked(place):
+    project(place, NEEDS_TRUST)
+    done = call("trust", text="y\n")
+    assert done.exit_code == 2
+    assert "say --yes" in done.stderr
+    assert call().exit_code == 2
+
+
+def test_an_agent_cannot_give_trust(place, monkeypatch):
+    project(place, NEEDS_TRUST)
+    monkeypatch.setenv("ORCHESTRATE_RUN_ID", "0198")
+    done = call("trust", "--yes")
+    assert done.exit_code == 2
+    assert "trust is yours to give" in done.stderr
+
+
+def test_where_there_is_no_file_that_is_said(place):
+    assert "no orchestrate.toml here" in call("trust").stderr
+
+
+def test_a_file_that_needs_no_trust_is_said_to_need_none(place):
+    project(place, "[limits]\nsteps = 3")
+    assert "says nothing that needs trust" in call("trust", "--yes").stderr
+
+
+def test_the_schema_of_a_configuration_is_printed(place):
+    schema = json.loads(CliRunner().invoke(app, ["schema", "config"]).stdout)
+    assert set(schema["properties"]) == {"defaults", "limits", "servers", "agents", "kinds"}
+    assert schema["additionalProperties"] is False
