@@ -561,6 +561,18 @@ def append_private(path: Path, block: bytes, size: int) -> None:
         raise _refused(f"cannot write {path}", error) from error
 
 
+def no_room(error: Exception) -> DiskFullError | None:
+    """The error as one of a full disk, if it is one, whichever of our files it was."""
+    match error:
+        case DiskFullError():
+            return error
+        case OSError(errno=number, filename=name) if number in {errno.ENOSPC, errno.EDQUOT}:
+            refused = _refused(f"cannot write {name or 'a file'}", error)
+            return refused if isinstance(refused, DiskFullError) else None
+        case _:
+            return None
+
+
 def _refused(text: str, error: OSError) -> JournalError:
     if error.errno in _NO_ROOM:
         hint = "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."

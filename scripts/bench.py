@@ -4,6 +4,7 @@ A ratio is the median of the ratios of interleaved pairs, so that a slow moment 
 both sides. Exits with 1 if a bar is missed.
 """
 
+import importlib
 import json
 import os
 import statistics
@@ -175,7 +176,24 @@ ONE_EDIT = (
     """cd "$0" && echo "print('helo')" >hello.py && "$@" && test "$(python3 hello.py)" = hello"""
 )
 
-BENCHES: dict[str, Callable[[], bool]] = {"startup": startup, "memory": memory, "aider": aider}
+
+def of_module(name: str) -> Callable[[], bool]:
+    """The bench in a module of its own."""
+
+    def bench() -> bool:
+        kept = importlib.import_module(f"scripts.benches.{name}").bench()
+        return kept is True
+
+    return bench
+
+
+FOLDER = Path(__file__).with_name("benches")
+BENCHES: dict[str, Callable[[], bool]] = {
+    "startup": startup,
+    "memory": memory,
+    "aider": aider,
+    **{file.stem: of_module(file.stem) for file in sorted(FOLDER.glob("[a-z]*.py"))},
+}
 
 
 def main(names: Sequence[str]) -> int:

@@ -35,7 +35,7 @@ KIB = 1024
 def disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    argv = ["mount", "-t", "tmpfs", "-o", "size=384k", "tmpfs", str(place)]
     done = subprocess.run(argv, capture_output=True, text=True)
     if done.returncode != 0:
         pytest.skip(f"needs the right to mount: {done.stderr.strip()}")
@@ -72,7 +72,7 @@ def free(disk: Path) -> int:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("room", [112, 120, 136, 200])
+@pytest.mark.parametrize("room", [136, 152, 184, 200, 264])
 async def test_a_run_on_a_disk_that_fills_up_ends_with_its_last_words(
     tmp_path, disk, any_room, room
 ):
@@ -89,11 +89,11 @@ async def test_a_run_on_a_disk_that_fills_up_ends_with_its_last_words(
     assert "ORCHESTRATE_STATE_DIR" in (outcome.error.hint or "")
     (folder,) = list_runs(disk / "runs")
     kept = list(read_events(folder))
-    assert kept == events
+    assert kept == [event for event in events if event.run_id is not None]
     assert (folder / EVENTS).read_bytes().endswith(b"\n")
     assert [event.seq for event in kept] == list(range(1, len(kept) + 1))
     # With most room it is the agent's own output that finds none first.
-    assert isinstance(kept[-2].update, Limit if room == 200 else JournalFull | Limit)
+    assert isinstance(kept[-2].update, Limit if room == 264 else JournalFull | Limit)
     assert isinstance(kept[-1].update, RunFinished)
     assert read_outcome(folder) == outcome
     stdout = (folder / STDOUT).read_bytes()
@@ -103,7 +103,7 @@ async def test_a_run_on_a_disk_that_fills_up_ends_with_its_last_words(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("room", [0, 4, 16, 64])
+@pytest.mark.parametrize("room", [0, 4, 64, 80])
 async def test_a_run_that_there_is_no_room_for_does_not_begin(tmp_path, disk, any_room, room):
     (disk / "filler").write_bytes(b"x" * max(0, free(disk) - room * KIB))
     async with Supervisor(scripted_config(disk, DONE)) as supervisor:

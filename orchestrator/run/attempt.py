@@ -54,6 +54,7 @@ from orchestrator.journal import (
     Journal,
     Record,
     make_folder,
+    no_room,
     now,
     scarce,
     scrub,
@@ -191,14 +192,14 @@ async def perform(
         except SupervisionError as error:
             lost = error
             recorder.say(Error(kind="crashed", text=str(error), hint=error.hint))
-        except DiskFullError as error:
-            control.stop("disk_full", str(error))
-            run.full(error, journal)
         except Exception as error:
-            # A failure of our own: what is known is still put on record.
-            recorder.say(Error(kind="crashed", text=f"orchestrate failed: {error}"))
-            run.finish(time.monotonic() - started, journal)
-            raise
+            if (full := no_room(error)) is None:
+                # A failure of our own: what is known is still put on record.
+                recorder.say(Error(kind="crashed", text=f"orchestrate failed: {error}"))
+                run.finish(time.monotonic() - started, journal)
+                raise
+            control.stop("disk_full", str(full))
+            run.full(full, journal)
         except BaseException:
             control.stop("cancelled", "the run was cancelled")
             run.finish(time.monotonic() - started, journal)
