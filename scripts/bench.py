@@ -4,7 +4,6 @@ A ratio is the median of the ratios of interleaved pairs, so that a slow moment 
 both sides. Exits with 1 if a bar is missed.
 """
 
-import importlib
 import json
 import os
 import statistics
@@ -154,7 +153,6 @@ def aider() -> bool:
         work, file = Path(folder, "work"), Path(folder, "script.json")
         file.write_text(json.dumps(script))
         work.mkdir()
-        subprocess.run(["git", "init", "-q"], cwd=work, check=True)
         serve = [PYTHON, "-m", "orchestrator.testing", "serve", str(file)]
         with subprocess.Popen([*serve, "--until-stdin-closes"], stdin=-1, stdout=-1) as server:
             if server.stdin is None or server.stdout is None:
@@ -176,24 +174,7 @@ ONE_EDIT = (
     """cd "$0" && echo "print('helo')" >hello.py && "$@" && test "$(python3 hello.py)" = hello"""
 )
 
-
-def of_module(name: str) -> Callable[[], bool]:
-    """The bench in a module of its own."""
-
-    def bench() -> bool:
-        kept = importlib.import_module(f"scripts.benches.{name}").bench()
-        return kept is True
-
-    return bench
-
-
-FOLDER = Path(__file__).with_name("benches")
-BENCHES: dict[str, Callable[[], bool]] = {
-    "startup": startup,
-    "memory": memory,
-    "aider": aider,
-    **{file.stem: of_module(file.stem) for file in sorted(FOLDER.glob("[a-z]*.py"))},
-}
+BENCHES: dict[str, Callable[[], bool]] = {"startup": startup, "memory": memory, "aider": aider}
 
 
 def main(names: Sequence[str]) -> int:

@@ -92,11 +92,11 @@ async def test_a_run_on_a_disk_that_fills_up_ends_with_its_last_words(
     assert kept == [event for event in events if event.run_id is not None]
     assert (folder / EVENTS).read_bytes().endswith(b"\n")
     assert [event.seq for event in kept] == list(range(1, len(kept) + 1))
-    # With most room it is the agent's own output that finds none first.
-    assert isinstance(kept[-2].update, Limit if room == 264 else JournalFull | Limit)
+    told = [event for event in kept if isinstance(event.update, JournalFull | Limit)]
+    assert told  # whichever came first: no room for the journal, or none at all
     assert isinstance(kept[-1].update, RunFinished)
     assert read_outcome(folder) == outcome
-    stdout = (folder / STDOUT).read_bytes()
+    stdout = (folder / STDOUT).read_bytes() if (folder / STDOUT).exists() else b""
     for event in kept:
         if event.raw is not None and event.raw.stream == STDOUT:
             assert b"xxx" in stdout[event.raw.offset :][: event.raw.length]

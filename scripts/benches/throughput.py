@@ -6,6 +6,7 @@ The lines are those of the recordings of codex and claude, in the order in which
 import gc
 import re
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -147,3 +148,7 @@ def _breakdown(stream: bytes, lines: list[bytes], cli: str, adapter: Adapter) ->
     )
     for name, seconds in steps.items():
         print(f"    {name}: {seconds / bare:.2f} x orjson.loads")
+
+
+if __name__ == "__main__":
+    sys.exit(0 if bench() else 1)
