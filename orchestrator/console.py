@@ -121,6 +121,10 @@ def summary(outcome: Outcome, *, workspace: str | None = None) -> str:
     rows.append(("cost", _cost(outcome.usage)))
     if outcome.duration_s is not None:
         rows.append(("time", f"{outcome.duration_s:.1f} s"))
+    if outcome.changes is not None and outcome.changes.branch is not None:
+        rows.append(("branch", outcome.changes.branch))
+        run = (outcome.run_id or "last")[-8:]
+        rows.append(("next", f"orchestrate runs diff {run}, then git merge the branch"))
     if workspace:
         rows.append(("workspace", workspace))
     if outcome.run_id:

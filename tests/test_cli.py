@@ -30,7 +30,6 @@ def place(tmp_path: Path) -> Path:
     """A folder to work in, with a git repository and nothing of the user's around it."""
     work = tmp_path / "work"
     work.mkdir()
-    subprocess.run(["git", "init", "-q"], cwd=work, check=True)
     (work / "a.txt").write_text("one\n")
     return work
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from adapters.codex.values import fields, items, text, whole
 from orchestrator.adapter import Exit, error_kind, json_line

@@ -65,6 +65,15 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="How many tasks may run side by side.")
     ] = None,
+    isolation: Annotated[
+        str | None, typer.Option(help="worktree (default in a git repository) or none.")
+    ] = None,
+    deliver: Annotated[
+        str | None, typer.Option(help="branch, or apply: written into your files.")
+    ] = None,
+    include_uncommitted: Annotated[
+        bool, typer.Option("--include-uncommitted", help="Your uncommitted files go along.")
+    ] = False,
     output: OutputOption = OutputForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
@@ -88,10 +97,13 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
         "kind": kind,
         "access": access,
         "privacy": privacy,
+        "isolation": isolation,
+        "deliver": deliver,
     }
     with errors():
         stated = {name: value for name, value in flags.items() if value is not None}
         task = _asked(file, stated, workspace=workspace, wall=wall, concurrency=concurrency)
+        task = _with_uncommitted(task) if include_uncommitted else task
         run_and_leave(configured(config), task, None, output)
 
 
@@ -277,6 +289,17 @@ def _tightened(task: Task, workspace: Path | None, wall: str | None) -> Task:
         limits = parse_flags(flags, folder=Path.cwd()).limits
         task = replace(task, limits=task.limits.meet(limits))
     return task
+
+
+def _with_uncommitted(asked: Task | TaskFile) -> Task | TaskFile:
+    from dataclasses import replace
+
+    from orchestrator.task import Task
+
+    if isinstance(asked, Task):
+        return replace(asked, include_uncommitted=True)
+    each = tuple(replace(task, include_uncommitted=True) for task in asked.tasks)
+    return replace(asked, tasks=each)
 
 
 def read_task(file: Path) -> Task:

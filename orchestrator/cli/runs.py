@@ -20,6 +20,7 @@ from orchestrator.cli.frame import (
 from orchestrator.cli.keeping import gc, recover
 from orchestrator.cli.run import run_and_leave
 from orchestrator.cli.showing import line_printer
+from orchestrator.cli.trees import apply, diff, discard, prune
 
 CUT_OFF = "cut off"
 
@@ -169,3 +170,7 @@ def resume(
             flagged = parse_flags({"prompt": "-", **flags}, folder=Path.cwd())
             task = replace(task, **{name: getattr(flagged, name) for name in flags})
         run_and_leave(loaded, task, continued, output)
+
+
+for command in (diff, apply, discard, prune):
+    app.command()(command)
