@@ -138,7 +138,7 @@ class _Known:
         match event.source, event.raw:
             case "agent", None:
                 self.without_line += 1
-            case "agent", raw if raw is not None:
+            case "agent", raw:
                 last, count = self.told.get(raw.stream, (raw, 0))
                 self.told[raw.stream] = raw, count + 1 if last.offset == raw.offset else 1
             case _, raw if (
