@@ -138,12 +138,10 @@ class _Known:
         match event.source, event.raw:
             case "agent", None:
                 self.without_line += 1
-            case "agent", raw:
+            case "agent", Raw() as raw:
                 last, count = self.told.get(raw.stream, (raw, 0))
                 self.told[raw.stream] = raw, count + 1 if last.offset == raw.offset else 1
-            case _, raw if (
-                raw is not None and not raw.length
-            ):  # the file was cut: its offsets begin again
+            case _, Raw(length=0) as raw:  # the file was cut: its offsets begin again
                 self.told.pop(raw.stream, None)
             case _:
                 pass
