@@ -26,25 +26,16 @@ from orchestrator.cli.run import run_and_leave
 from orchestrator.cli.showing import line_printer, lively
 from orchestrator.cli.trees import apply, diff, discard, prune
 
-<<<<<<< HEAD
-CUT_OFF = "cut off"
+if TYPE_CHECKING:
+    from orchestrator.console.story import Asked
+    from orchestrator.events import Event
 
 app = typer.Typer(no_args_is_help=True, help="Look at recorded runs, and go on from them.")
 
 app.command()(recover)
 app.command()(gc)
 
-RunArgument = Annotated[
-    str,
-    typer.Argument(metavar="RUN", help="Run id, a unique part of its end or beginning, or `last`."),
-]
-=======
-if TYPE_CHECKING:
-    from orchestrator.console.story import Asked
-    from orchestrator.events import Event
-
-app = typer.Typer(no_args_is_help=True, help="Look at recorded runs, and go on from them.")
->>>>>>> main
+CUT_OFF = "cut off"
 
 
 @app.command("list")
