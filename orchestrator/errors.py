@@ -8,7 +8,8 @@ other.
     │   ├── TaskFileError    a task file, with every problem's line and column
     │   └── ConfigError      a configuration file, variable or flag
     ├── SpawnError           a program could not be started
-    ├── SupervisionError     the reaper is gone; what it supervised has been killed
+    ├── SupervisionError     the reaper cannot be started
+    │   └── ReaperLostError  it ended; what it supervised has been killed, and the next has another
     ├── AskError             a model server could not be asked; `why` says in one word
     ├── JournalError         the record of a run could not be written or read
     └── OutcomeError         raised by `Outcome.check()`: the run did not succeed
@@ -58,7 +59,11 @@ class SpawnError(OrchestrateError):
 
 
 class SupervisionError(OrchestrateError):
-    """The reaper ended or did not answer. Whatever it supervised has been killed."""
+    """The reaper cannot be started, or ends again and again. What it supervised has been killed."""
+
+
+class ReaperLostError(SupervisionError):
+    """The reaper ended or did not answer. What it supervised has been killed; it is replaced."""
 
 
 Why: TypeAlias = Literal[

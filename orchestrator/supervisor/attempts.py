@@ -17,7 +17,7 @@ from orchestrator.adapter import Agent
 from orchestrator.answer import asked
 from orchestrator.config import Config, agents_for
 from orchestrator.discovery import auth_of, look, with_model
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, ReaperLostError
 from orchestrator.events import Error, Failure, Outcome, Usage
 from orchestrator.journal import Tree, make_private, now
 from orchestrator.outcome import STATUS
@@ -119,11 +119,14 @@ async def _attempt(task: Task, route: Route, routes: tuple[Route, ...], means: M
     run_id = new_run_id()
     async with AsyncExitStack() as stack:
         control = stack.enter_context(means.control())
+        placed = None
         agent = await until(control.requested, with_model, route.agent, means.config)
         if isinstance(agent, Error):
             return _without_model(agent)
         try:
             placed = await until(control.requested, _placed, task, run_id, means, stack)
+        except ReaperLostError as error:
+            control.stop("interrupted", str(error))
         except ConflictError as error:
             text = f"what it needs cannot be merged: {error}"
             hint = "Let one of these tasks need the other, or let them change other files."
