@@ -204,7 +204,7 @@ class Journal:
     def sync(self) -> None:
         """Make what was written durable: called at the end of a run. Raises JournalError."""
         try:
-            os.fdatasync(self._fd)
+            _sync(self._fd)
         except OSError as error:
             raise self._full(error) from error
 
@@ -212,6 +212,9 @@ class Journal:
         text = f"cannot write {self.folder / EVENTS}: {error.strerror}"
         hint = "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
         return (DiskFullError if error.errno in _NO_ROOM else JournalError)(text, hint=hint)
+
+
+_sync = getattr(os, "fdatasync", os.fsync)  # macOS has the one alone
 
 
 def _locked(descriptor: int) -> bool:
@@ -529,10 +532,16 @@ def _open_spool(path: Path) -> int:
     flags = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
     reading = os.open(path, os.O_RDONLY | flags)
     try:
-        if not stat.S_ISREG(os.fstat(reading).st_mode):
+        file = os.fstat(reading)
+        if not stat.S_ISREG(file.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         os.fchmod(reading, 0o600)
-        return os.open(f"/proc/self/fd/{reading}", os.O_RDWR | os.O_CLOEXEC)
+        writing = os.open(path, os.O_RDWR | flags)
+        now = os.fstat(writing)
+        if (now.st_dev, now.st_ino) != (file.st_dev, file.st_ino):
+            os.close(writing)
+            raise OSError(errno.EBUSY, "it was replaced", str(path))
+        return writing
     finally:
         os.close(reading)
 
@@ -550,6 +559,8 @@ def _create(path: Path) -> int:
 
 def written_to(path: Path) -> bool:
     """Whether a process has the file open for writing. False where the system cannot tell."""
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
     try:
         with path.open("rb") as file:
             # A lease on reading is given only where nobody writes.

@@ -299,7 +299,7 @@ def child_alarm() -> int:
     """A descriptor that becomes readable when a child ends or stops."""
     ours, theirs = os.pipe()
     for end in (ours, theirs):
-        os.set_blocking(end, False)  # noqa: FBT003
+        os.set_blocking(end, False)
     signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, _nothing)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

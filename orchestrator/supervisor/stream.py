@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 import anyio
+import anyio.lowlevel
 
 from orchestrator.events import Event, Outcome, RunFinished, decode
 from orchestrator.journal import EVENTS
 
 _DROPPED = 4096
 # Places that were read are dropped in blocks: one by one, each would move all that follow.
+_BLOCK = 128
+# After so many events others have their turn: whoever reads may never wait for anything.
 
 
 class EventStream:
@@ -59,6 +62,8 @@ class EventStream:
                         del self._order[:read]
                         read = 0
                     yield event
+                    if read % _BLOCK == 0:
+                        await anyio.lowlevel.checkpoint()
                 if self._ended:
                     return
                 self._wake = anyio.Event()
