@@ -7,7 +7,7 @@ documents are never followed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -59,16 +59,22 @@ def _candidates(text: str) -> Iterator[str]:
 
 def _problem(value: JsonValue, schema: Schema) -> str | None:
     """The path and what is wrong there; None if the value fits."""
-    from jsonschema.exceptions import best_match
     from referencing.exceptions import Unresolvable
 
     try:
-        error = best_match(_validator(schema).iter_errors(value))
+        error = _clearest(_validator(_plain(schema)).iter_errors(value))
     except RecursionError:
         return "$: nested too deeply to be checked"
     except Unresolvable as gone:
         return f"{_UNHELD} {gone.ref}"
     return None if error is None else _told(error)
+
+
+def _clearest(errors: Iterable[ValidationError]) -> ValidationError | None:
+    from jsonschema.exceptions import ValidationError, best_match  # pyright: ignore[reportUnknownVariableType] (of a key)
+
+    found: object = best_match(errors)  # pyright: ignore[reportUnknownVariableType]
+    return found if isinstance(found, ValidationError) else None
 
 
 def _told(error: ValidationError) -> str:
@@ -77,40 +83,43 @@ def _told(error: ValidationError) -> str:
     return f"{error.json_path}: {short}"
 
 
-def _validator(schema: Schema) -> Validator:
+def _plain(schema: Schema) -> dict[str, JsonValue]:
+    """The schema of dicts and lists: the library knows no other mapping."""
+    plain: dict[str, JsonValue] = orjson.loads(orjson.dumps(schema, default=dict))
+    return plain
+
+
+def _validator(schema: dict[str, JsonValue]) -> Validator:
     from jsonschema import Draft202012Validator
     from jsonschema.validators import validator_for
-    from jsonschema_specifications import REGISTRY
+    from jsonschema_specifications import REGISTRY  # pyright: ignore[reportMissingTypeStubs]
 
     # A registry of its own: the library's would fetch what a `$ref` names.
-    plain: dict[str, JsonValue] = orjson.loads(orjson.dumps(schema, default=dict))
-    return validator_for(plain, default=Draft202012Validator)(plain, registry=REGISTRY)
+    return validator_for(schema, default=Draft202012Validator)(schema, registry=REGISTRY)
 
 
 def schema_problem(schema: Schema) -> tuple[Where, str] | None:
     """Where a JSON Schema is none, and why; None if it is one."""
-    from jsonschema.exceptions import best_match
-
-    validator = _validator(schema)
-    kind = type(validator)
-    error = best_match(kind(kind.META_SCHEMA).iter_errors(validator.schema))
+    plain = _plain(schema)
+    kind = type(_validator(plain))
+    error = _clearest(kind(kind.META_SCHEMA).iter_errors(plain))
     if error is not None:
         return tuple(error.absolute_path), _told(error)
     # What a reference leads to is looked up only when it is used: a value for each tells.
-    for where, reference in _references(schema, ()):
-        problem = _problem(None, {**schema, "$ref": reference})
+    for where, reference in _references(plain, ()):
+        problem = _problem(None, {**plain, "$ref": reference})
         if problem is not None and problem.startswith(_UNHELD):
             return where, problem
     return None
 
 
-def _references(part: object, where: Where) -> Iterator[tuple[Where, str]]:
+def _references(part: JsonValue, where: Where) -> Iterator[tuple[Where, str]]:
     match part:
-        case Mapping():
+        case dict():
             for key, inner in part.items():
                 if key == "$ref" and isinstance(inner, str):
                     yield (*where, "$ref"), inner
-                yield from _references(inner, (*where, str(key)))
+                yield from _references(inner, (*where, key))
         case list():
             for at, inner in enumerate(part):
                 yield from _references(inner, (*where, at))

@@ -78,6 +78,7 @@ ErrorKind: TypeAlias = Literal[
     "cancelled",
     "interrupted",
     "unroutable",
+    "conflict",
     "skipped",
     # the model server answered with a failure of its own (5xx): `unavailable`
     "server_error",
@@ -90,6 +91,7 @@ ErrorKind: TypeAlias = Literal[
     "no_change",
     "check_failed",
     "invalid_answer",
+    "setup_failed",
     "output_limit",
     "spawn",
     "unknown",
@@ -160,7 +162,10 @@ class Considered(_Plain):
 
 @_plain
 class Changes(_Plain):
-    """What changed in a work tree. `diff` is unified, cut at a limit (`truncated`)."""
+    """What changed in a work tree. `diff` is unified, cut at a limit (`truncated`).
+
+    `commit` holds the changes on `branch`, where the run had a work tree of its own.
+    """
 
     files: list[str]
     insertions: int

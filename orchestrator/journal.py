@@ -53,9 +53,36 @@ Found = TypeVar("Found", "Record", "JobRecord")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tree:
+    """A run's work tree, as its record holds it: enough to go on with it, or to save it after a
+    crash.
+
+    `repository` is the user's work tree that it was made from, `inside` the sub-folder in both that
+    is the workspace. `start` is the commit it began as; `upon` the one of the user's that the whole
+    line of work stands on. `branch` is where its work goes. `copied` are patterns of files that
+    were taken along and are never committed; `prepared` is the tree that `setup` left, if another.
+    """
+
+    path: Path
+    repository: Path
+    inside: str
+    start: str
+    upon: str
+    branch: str
+    copied: tuple[str, ...] = ()
+    prepared: str | None = None
+
+    @property
+    def workspace(self) -> Path:
+        """Where the agent works."""
+        return self.path / self.inside
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """What task.json holds: the task, the agent that was chosen, and what the run went on from.
 
+    `tree` is the work tree that the run had to itself; the task's workspace is still the user's.
     `before` is the usage of the session before this run; `resumed` the run that it continues.
     """
 
@@ -66,6 +93,7 @@ class Record:
     before: Usage | None = None
     resumed: str | None = None
     job_id: str | None = None
+    tree: Tree | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

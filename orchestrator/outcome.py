@@ -66,6 +66,7 @@ STATUS: Mapping[ErrorKind, Status] = MappingProxyType(
         "cancelled": "cancelled",
         "interrupted": "interrupted",
         "unroutable": "unroutable",
+        "conflict": "conflict",
         "skipped": "skipped",
     }
 )

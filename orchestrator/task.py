@@ -83,6 +83,7 @@ class Limits:
     wall_s: float | None = None
     stall_s: float | None = None
     check_s: float | None = None
+    setup_s: float | None = None
     steps: int | None = None
     cost_usd: float | None = None
     output_bytes: int | None = None
@@ -93,6 +94,7 @@ class Limits:
             wall_s=_strictest(self.wall_s, other.wall_s),
             stall_s=_strictest(self.stall_s, other.stall_s),
             check_s=_strictest(self.check_s, other.check_s),
+            setup_s=_strictest(self.setup_s, other.setup_s),
             steps=_strictest(self.steps, other.steps),
             cost_usd=_strictest(self.cost_usd, other.cost_usd),
             output_bytes=_strictest(self.output_bytes, other.output_bytes),
@@ -104,6 +106,7 @@ class Limits:
             wall_s=defaults.wall_s if self.wall_s is None else self.wall_s,
             stall_s=defaults.stall_s if self.stall_s is None else self.stall_s,
             check_s=defaults.check_s if self.check_s is None else self.check_s,
+            setup_s=defaults.setup_s if self.setup_s is None else self.setup_s,
             steps=defaults.steps if self.steps is None else self.steps,
             cost_usd=defaults.cost_usd if self.cost_usd is None else self.cost_usd,
             output_bytes=defaults.output_bytes if self.output_bytes is None else self.output_bytes,
@@ -111,7 +114,12 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits(
-    wall_s=30 * 60, stall_s=5 * 60, check_s=10 * 60, cost_usd=5.0, output_bytes=1024**3
+    wall_s=30 * 60,
+    stall_s=5 * 60,
+    check_s=10 * 60,
+    setup_s=10 * 60,
+    cost_usd=5.0,
+    output_bytes=1024**3,
 )
 
 
@@ -194,6 +202,12 @@ class TaskFile:
     def needs(self) -> dict[str, tuple[str, ...]]:
         """The graph of the tasks."""
         return {task.id: task.needs for task in self.tasks}
+
+    @property
+    def leaves(self) -> frozenset[str]:
+        """The tasks that no other needs."""
+        needed = {need for needs in self.needs.values() for need in needs}
+        return frozenset(self.needs) - needed
 
 
 # --- the file ------------------------------------------------------------------------------------
@@ -293,6 +307,7 @@ class LimitsModel(_Model):
         default=None, description="Without any sign of progress, such as 5m."
     )
     check: Seconds | None = Field(default=None, description="The check command, such as 10m.")
+    setup: Seconds | None = Field(default=None, description="The setup command, such as 10m.")
     steps: Annotated[int, Field(ge=1, le=_MOST)] | None = Field(
         default=None, description="Tool calls."
     )
@@ -307,6 +322,7 @@ class LimitsModel(_Model):
             wall_s=self.wall,
             stall_s=self.stall,
             check_s=self.check,
+            setup_s=self.setup,
             steps=self.steps,
             cost_usd=self.cost_usd,
             output_bytes=self.output,

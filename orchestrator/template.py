@@ -57,9 +57,10 @@ def _meant(written: str, inner: str | None) -> str | Reference | Mistake:
         case "'{{'" | '"{{"':
             return "{{"
         case name if found := _REFERENCE.fullmatch(name):
-            if _is_field(found["field"]):
-                return Reference(found["task"], found["field"])
-            return Mistake(written, f"unknown field {found['field']!r}; known: {', '.join(FIELDS)}")
+            field: str = found["field"]
+            if _is_field(field):
+                return Reference(found["task"], field)
+            return Mistake(written, f"unknown field {field!r}; known: {', '.join(FIELDS)}")
         case _:
             known = "|".join(FIELDS)
             literal = "a literal `{{` is written {{ '{{' }}"

@@ -153,7 +153,6 @@ def aider() -> bool:
         work, file = Path(folder, "work"), Path(folder, "script.json")
         file.write_text(json.dumps(script))
         work.mkdir()
-        subprocess.run(["git", "init", "-q"], cwd=work, check=True)
         serve = [PYTHON, "-m", "orchestrator.testing", "serve", str(file)]
         with subprocess.Popen([*serve, "--until-stdin-closes"], stdin=-1, stdout=-1) as server:
             if server.stdin is None or server.stdout is None:

@@ -79,6 +79,7 @@ def test_any_value_is_an_answer_where_all_are_allowed(value):
 
 def test_a_schema_that_is_none_is_told_with_its_place():
     assert schema_problem(PATHS) is None
+    assert schema_problem({"$defs": {"a": {}}, "$ref": "#/$defs/a"}) is None
     assert schema_problem({"properties": {"$ref": {"type": "string"}}}) is None
     assert schema_problem(MappingProxyType(PATHS)) is None
     found = schema_problem({"properties": {"a": {"type": "strin"}}})

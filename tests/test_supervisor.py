@@ -42,7 +42,6 @@ pytestmark = pytest.mark.anyio
 def work(tmp_path: Path) -> Path:
     folder = tmp_path / "work"
     folder.mkdir()
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     (folder / "file.txt").write_text("one\n")
     return folder
 

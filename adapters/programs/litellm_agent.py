@@ -448,7 +448,10 @@ def request_text(settings: Settings) -> str:
     if settings.files:
         parts.append("Files that matter: " + ", ".join(settings.files))
     if settings.access == "read":
-        parts.append("You may read here but change nothing. Scratch files belong in $TMPDIR.")
+        parts.append(
+            "You may read here but change nothing. Scratch files belong in $TMPDIR; modes,"
+            " owners and times cannot be set there either."
+        )
     elif settings.access == "edit":
         parts.append("You may change files in the working folder. Scratch files belong in $TMPDIR.")
     parts.append(

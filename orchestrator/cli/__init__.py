@@ -34,7 +34,11 @@ app.add_typer(config.app, name="config")
 
 @app.command()
 def version() -> None:
-    """Print the version."""
+    """Print the version.
+
+    \b
+    orchestrate version
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator import __version__
 
     typer.echo(__version__)

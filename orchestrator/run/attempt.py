@@ -50,7 +50,6 @@ from orchestrator.journal import (
     Journal,
     Record,
     make_folder,
-    now,
     scrub,
     write_outcome,
     write_record,
@@ -72,7 +71,9 @@ from orchestrator.run.spool import Spool, Tails
 from orchestrator.task import Limits, Task
 from orchestrator.usage import priced
 from orchestrator.workspace.git import GitError
+from orchestrator.workspace.place import Place
 from orchestrator.workspace.snapshot import Snapshot, changes, snapshot
+from orchestrator.workspace.worktree import ConflictError, Kept
 
 __all__ = [
     "Control",
@@ -104,11 +105,13 @@ class Plan:
 
     `command` was made by the adapter for exactly this task and agent. `recorded` is the agent as
     the record names it (a scripted model server has another address each time). `notes` become
-    notices. `auth` is what the agent comes to its model with.
+    notices. `auth` is what the agent comes to its model with. `place` is the work tree made for the
+    run, if one was; `deliver` brings its commit to the user's files, and gives what is to be said.
     """
 
     job_id: str
     run_id: str
+    started: str
     task: Task
     agent: Agent
     recorded: Agent
@@ -120,6 +123,8 @@ class Plan:
     resumed: str | None = None
     auth: Auth = "none"
     notes: tuple[str, ...] = ()
+    place: Place | None = None
+    deliver: Callable[[str], Awaitable[str]] | None = None
 
 
 class Control:
@@ -182,18 +187,22 @@ async def perform(
         lost: SupervisionError | None = None
         try:
             await run.attempt()
+            await run.deliver()
         except SupervisionError as error:
             lost = error
             recorder.say(Error(kind="crashed", text=str(error), hint=error.hint))
         except Exception as error:
             # A failure of our own, such as a full disk: what is known is still put on record.
             recorder.add(Error(kind="crashed", text=f"orchestrate failed: {error}"), "supervisor")
+            await run.leave()
             run.finish(time.monotonic() - started, journal)
             raise
         except BaseException:
             control.stop("cancelled", "the run was cancelled")
+            await run.leave()
             run.finish(time.monotonic() - started, journal)
             raise
+        await run.leave()
         outcome = run.finish(time.monotonic() - started, journal)
     if lost is not None:
         raise lost
@@ -246,7 +255,9 @@ class _Run:
         if error is not None:
             self.recorder.say(error)
             return
-        before = await until(asked, self._look)
+        if not await self._set_up():
+            return
+        before = await until(asked, self._look) if plan.place is None else None
         if asked.is_set():
             return
         try:
@@ -257,10 +268,38 @@ class _Run:
                 hint = about_of(self.config.adapters[agent.adapter], agent).install_hint or None
             self.recorder.say(Error(kind="spawn", text=str(failure), hint=hint))
             return
-        if before is not None:
+        if plan.place is not None:
+            await self._keep(plan.place)
+        elif before is not None:
             await self._compare(before)
         if plan.task.check is not None and finished(self._facts()):
             await self._verify(plan.task.check)
+
+    async def deliver(self) -> None:
+        """Bring work that succeeded to the user's files, if that is wanted."""
+        if self.plan.deliver is None or self.changes is None or self.changes.commit is None:
+            return
+        if not decide(self._facts()).ok:
+            return
+        try:
+            said = await self.plan.deliver(self.changes.commit)
+        except ConflictError as error:
+            text = f"{error} with the work tree's own commits: nothing was applied"
+            hint = f"Merge it yourself: git merge {self.changes.branch}"
+            self.recorder.say(Error(kind="conflict", text=text, hint=hint))
+        else:
+            self.recorder.say(Notice(text=said))
+
+    async def leave(self) -> None:
+        """Save what is not saved yet and remove the work tree, whatever became of the run."""
+        place = self.plan.place
+        if place is None:
+            return
+        why = await place.end(self.folder / _PATCH)
+        if self.changes is None and place.kept is not None:
+            self._told(place.kept)
+        if why is not None:
+            self.recorder.say(Notice(text=why))
 
     def _untested(self, version: str | None) -> Iterator[str]:
         """That nobody has tried this version: what it says may be read wrongly."""
@@ -475,6 +514,43 @@ class _Run:
 
     # --- the work
 
+    async def _set_up(self) -> bool:
+        """Make a fresh work tree usable; whether the agent can start."""
+        place, command = self.plan.place, self.plan.task.setup
+        if command is None:
+            return True
+        if place is None:
+            text = "setup was not run: the task works in the folder itself"
+            self.recorder.say(Notice(text=text))
+            return True
+        limit_s = self.plan.limits.setup_s
+        done = await until(self.control.requested, self._shell, command, limit_s)
+        if done is None:
+            return False
+        for line in done.output.splitlines() if done.output else ():
+            self.recorder.say(Output(stream="setup", text=line))
+        if not done.passed:
+            how = "did not end in time" if done.exit is None else f"failed (exit {done.exit})"
+            text, hint = f"setup {how}: {command}", "Its output is above, as lines of `setup`."
+            self.recorder.say(Error(kind="setup_failed", text=text, hint=hint))
+            return False
+        await place.prepared()
+        write_record(self.folder, _record(self.plan))
+        return True
+
+    async def _keep(self, place: Place) -> None:
+        """Make the work a commit, before the check litters."""
+        try:
+            self._told(await place.keep(self.folder / _PATCH))
+        except (GitError, SpawnError) as why:
+            self.recorder.say(Notice(text=f"changes cannot be told: {why}"))
+
+    def _told(self, kept: Kept) -> None:
+        self.changes = kept.changes
+        self.recorder.say(*(Notice(text=note) for note in kept.notes))
+        if self.changes.files:
+            self.recorder.say(WorkspaceChanged(changes=self.changes))
+
     async def _look(self) -> Snapshot | None:
         task = self.plan.task
         try:
@@ -500,11 +576,13 @@ class _Run:
 
     async def _verify(self, command: str) -> None:
         """Run the check. One that is interrupted says nothing."""
-        self.check = await until(self.control.requested, self._checked, command)
+        limit_s = self.plan.limits.check_s
+        self.check = await until(self.control.requested, self._shell, command, limit_s)
         if self.check is not None:
             self.recorder.say(self.check)
 
-    async def _checked(self, command: str) -> Check:
+    async def _shell(self, command: str, limit_s: float | None) -> Check:
+        """What came of a command of the user's own, in the workspace."""
         task = self.plan.task
         try:
             done = await run_to_end(
@@ -512,7 +590,7 @@ class _Run:
                 ("/bin/sh", "-c", command),
                 cwd=task.workspace,
                 env=_check_environment(task, self.config),
-                limit_s=self.plan.limits.check_s or float("inf"),
+                limit_s=limit_s or float("inf"),
                 output_limit=CHECK_TAIL,
                 merge=True,
             )
@@ -563,11 +641,14 @@ def raw_of(spool: Spool, line: Line) -> Raw:
 
 
 def _record(plan: Plan) -> Record:
+    tree = plan.place.tree if plan.place else None
+    users = tree.repository / tree.inside if tree else plan.task.workspace
     return Record(
         run_id=plan.run_id,
         job_id=plan.job_id,
-        started=now(),
-        task=plan.task,
+        started=plan.started,
+        task=replace(plan.task, workspace=users),
+        tree=tree,
         agent=plan.recorded,
         before=plan.before,
         resumed=plan.resumed,

@@ -26,9 +26,9 @@ from orchestrator.adapter import about_of
 from orchestrator.config import Config, file_with_defaults
 from orchestrator.errors import InputError, SupervisionError, lone_error
 from orchestrator.events import Outcome
-from orchestrator.journal import read_outcome, read_record
+from orchestrator.journal import Record, read_outcome, read_record
 from orchestrator.run.attempt import Control, Reaper, new_run_id, open_reaper
-from orchestrator.supervisor.attempts import Continued, Means, attempts, check_task
+from orchestrator.supervisor.attempts import Continued, Means, attempts, check_task, grounds
 from orchestrator.supervisor.job import Sink, fan_out, run_job
 from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Task, TaskFile, check_tasks
@@ -90,6 +90,8 @@ class Supervisor:
             publish=publish,
             job_id=job_id,
             continued=continued,
+            grounds=await grounds(file.tasks, self._config, reaper),
+            leaves=file.leaves,
         )
         outcome = await run_job(
             file,
@@ -97,6 +99,7 @@ class Supervisor:
             jobs=self._config.state / "jobs",
             work=lambda each, told: attempts(each, replace(means, publish=told)),
             publish=publish,
+            apart=frozenset(means.grounds),
         )
         return outcome.tasks[task.id] if isinstance(task, Task) else outcome
 
@@ -149,6 +152,7 @@ class Supervisor:
             record.task,
             prompt=prompt,
             needs=(),
+            include_uncommitted=False,  # what was taken along is in the commit that it goes on from
             kind=None,  # what is asked for now may be something else; the access stays as it was
             access=record.task.allowed,
             agent=record.agent.name,
@@ -156,7 +160,13 @@ class Supervisor:
             home=Path(home) if home else None,
         )
         before = add(record.before, outcome.usage)
-        return task, Continued(run_id=record.run_id, agent=record.agent, before=before)
+        return task, Continued(
+            run_id=record.run_id,
+            agent=record.agent,
+            before=before,
+            tree=record.tree,
+            commit=_ended_as(record, outcome),
+        )
 
     # --- preparing
 
@@ -177,6 +187,12 @@ class Supervisor:
                 "the supervisor is not running: use `async with Supervisor(...)`"
             )
         return self._reaper
+
+
+def _ended_as(record: Record, outcome: Outcome) -> str | None:
+    """The commit that a run's work tree ended as."""
+    kept = outcome.changes.commit if outcome.changes else None
+    return kept or (record.tree.start if record.tree else None)
 
 
 def _file(task: Task | TaskFile) -> TaskFile:

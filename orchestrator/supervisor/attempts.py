@@ -6,9 +6,10 @@ route -> place (a workspace) -> perform -> what follows. Today that is one attem
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,16 @@ from orchestrator.config import Config, agents_for
 from orchestrator.discovery import auth_of, look
 from orchestrator.errors import InputError
 from orchestrator.events import Failure, Outcome, Usage
-from orchestrator.journal import make_private
+from orchestrator.journal import Tree, make_private, now
 from orchestrator.route import Route, choose
 from orchestrator.run.attempt import Control, Plan, Reaper, new_run_id, perform, until
 from orchestrator.run.recorder import Publish
 from orchestrator.task import DEFAULT_LIMITS, Task
+from orchestrator.workspace.deliver import Delivery
+from orchestrator.workspace.git import GitError
+from orchestrator.workspace.place import Ground, Place, Want, ground, place
 from orchestrator.workspace.snapshot import make_scratch
+from orchestrator.workspace.worktree import ConflictError
 
 if TYPE_CHECKING:
     from orchestrator.testing.script import Script
@@ -31,18 +36,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Continued:
-    """What a resumed run goes on from: the run, its agent as it was, and the session's usage so
-    far.
+    """What a resumed run goes on from: the run, its agent as it was, the session's usage so far,
+    and where it had a work tree to itself that tree and the commit that it ended as.
     """
 
     run_id: str
     agent: Agent
     before: Usage | None
+    tree: Tree | None = None
+    commit: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Means:
-    """What the attempts of a job are made with. `control` opens one for each attempt."""
+    """What the attempts of a job are made with. `control` opens one for each attempt.
+
+    `grounds` are what the tasks stand on that work in work trees of their own, `commits` what they
+    came to, `leaves` the tasks that nobody needs.
+    """
 
     config: Config
     reaper: Reaper
@@ -50,6 +61,10 @@ class Means:
     publish: Publish
     job_id: str
     continued: Continued | None = None
+    grounds: Mapping[str, Ground] = field(default_factory=dict[str, Ground])
+    commits: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    leaves: frozenset[str] = frozenset()
+    delivery: Delivery = field(default_factory=Delivery)
 
 
 async def attempts(task: Task, means: Means) -> Outcome:
@@ -58,7 +73,22 @@ async def attempts(task: Task, means: Means) -> Outcome:
     done: list[Outcome] = []
     while (route := following(routes, done)) is not None:
         done.append(await _attempt(task, route, routes, means))
-    return done[-1] if done else _unroutable(task, routes)
+    if not done:
+        return _unroutable(task, routes)
+    means.commits[task.id] = _ended_as(task, done[-1], means)
+    return done[-1]
+
+
+def _ended_as(task: Task, outcome: Outcome, means: Means) -> tuple[str, ...]:
+    """The commits that whoever needs this task starts from: its own, else those that it needed."""
+    if outcome.changes is not None and outcome.changes.commit is not None:
+        return (outcome.changes.commit,)
+    return _needed(task, means)
+
+
+def _needed(task: Task, means: Means) -> tuple[str, ...]:
+    every = (commit for need in task.needs for commit in means.commits.get(need, ()))
+    return tuple(dict.fromkeys(every))
 
 
 def following(routes: Sequence[Route], done: Sequence[Outcome]) -> Route | None:
@@ -88,13 +118,22 @@ async def _attempt(task: Task, route: Route, routes: tuple[Route, ...], means: M
     run_id = new_run_id()
     async with AsyncExitStack() as stack:
         control = stack.enter_context(means.control())
-        placed = await until(control.requested, _placed, task, run_id, means)
+        try:
+            placed = await until(control.requested, _placed, task, run_id, means, stack)
+        except ConflictError as error:
+            text = f"what it needs cannot be merged: {error}"
+            hint = "Let one of these tasks need the other, or let them change other files."
+            failure = Failure(kind="conflict", text=text, hint=hint)
+            return Outcome(status="conflict", error=failure, evidence=[text])
+        except GitError as error:
+            failure = Failure(kind="crashed", text=f"no work tree: {error}", hint=error.hint)
+            return Outcome(status="failed", error=failure, evidence=[failure.text])
         if placed is None:
             failure = Failure(kind="interrupted", text=control.why or "interrupted")
             return Outcome(status="interrupted", error=failure)
-        plan = await _plan(placed, route, routes, run_id, means, stack)
+        plan = await _plan(placed[0], route, routes, run_id, means, stack)
         return await perform(
-            plan,
+            _in_place(plan, placed[1], means),
             config=means.config,
             reaper=means.reaper,
             control=control,
@@ -128,16 +167,74 @@ def _unroutable(task: Task, routes: Sequence[Route]) -> Outcome:
 # --- place ---------------------------------------------------------------------------------------
 
 
-async def _placed(task: Task, run_id: str, means: Means) -> Task:
-    """The task with its workspace in place."""
+async def grounds(tasks: Sequence[Task], config: Config, reaper: Reaper) -> Mapping[str, Ground]:
+    """What each task stands on that is to work in a work tree of its own. Raises InputError."""
+    found: dict[str, Ground] = {}
+    known: dict[tuple[Path, bool], Ground | None] = {}
+    for task in tasks:
+        if task.isolation == "none" or task.template is not None:
+            continue
+        key = (task.workspace.resolve(), task.include_uncommitted)
+        if key not in known:
+            known[key] = await ground(
+                reaper,
+                key[0],
+                state=config.state.resolve(),
+                environ=config.environ,
+                include_uncommitted=task.include_uncommitted,
+            )
+        where = known[key]
+        if where is not None:
+            found[task.id] = where
+        elif task.isolation == "worktree":
+            raise InputError(
+                f"isolation: {task.workspace} is in no git repository, or ignored by it",
+                hint="Leave `isolation` out, and the task works in the folder itself.",
+            )
+    return found
+
+
+async def _placed(
+    task: Task, run_id: str, means: Means, stack: AsyncExitStack
+) -> tuple[Task, Place | None]:
+    """The task with its workspace in place, and the work tree that was made for it."""
     if task.template is not None:
         name = f"{task.name or task.template.name}-{run_id[-8:]}"
         target = means.config.state / "scratch" / name
         make_private(target.parent)
         await make_scratch(means.reaper, task.template, target)
-        return replace(task, workspace=target, template=None)
+        return replace(task, workspace=target, template=None), None
     _check_workspace(task.workspace)
-    return replace(task, workspace=task.workspace.resolve())
+    where = means.grounds.get(task.id)
+    if where is None:
+        return replace(task, workspace=task.workspace.resolve()), None
+    made = await stack.enter_async_context(place(means.reaper, where, _wanted(task, run_id, means)))
+    return replace(task, workspace=made.tree.workspace), made
+
+
+def _wanted(task: Task, run_id: str, means: Means) -> Want:
+    before = means.continued
+    resumed = before.tree if before else None
+    return Want(
+        run_id=run_id,
+        name=task.name or "task",
+        task=task.id,
+        prompt=task.prompt,
+        needs=(before.commit,) if before and before.commit else _needed(task, means),
+        copy=task.copy,
+        path=resumed.path if resumed else None,
+        upon=resumed.upon if resumed else None,
+    )
+
+
+def _in_place(plan: Plan, made: Place | None, means: Means) -> Plan:
+    """The plan with its work tree, and what is to become of its commit."""
+    if made is None:
+        return plan
+    task = plan.task
+    wanted = task.deliver == "apply" and task.id in means.leaves
+    deliver = partial(means.delivery.deliver, made, plan.run_id) if wanted else None
+    return replace(plan, place=made, notes=(*plan.notes, *made.notes), deliver=deliver)
 
 
 def _check_workspace(folder: Path) -> None:
@@ -170,6 +267,7 @@ async def _plan(
     return Plan(
         job_id=means.job_id,
         run_id=run_id,
+        started=now(),
         task=task,
         agent=agent,
         recorded=replace(agent, base_url=route.agent.base_url),

@@ -7,7 +7,7 @@ in the job's journal, and the job's last event is `job.finished`.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -45,16 +45,23 @@ CONCURRENCY = 4
 
 
 async def run_job(
-    file: TaskFile, *, job_id: str, jobs: Path, work: Work, publish: Publish
+    file: TaskFile,
+    *,
+    job_id: str,
+    jobs: Path,
+    work: Work,
+    publish: Publish,
+    apart: Collection[str] = (),
 ) -> JobOutcome:
-    """Do the tasks of a file, which was checked. Cancelling it ends them all; what is known then is
-    still put on record.
+    """Do the tasks of a file, which was checked; those `apart` are in nobody's way. Cancelling it
+    ends them all; what is known then is still put on record.
     """
     folder = make_folder(jobs, job_id)
     record = JobRecord(job_id=job_id, started=now(), tasks=file.tasks, name=file.name)
     write_job(folder, record)
     with Journal(folder) as journal:
         job = _Job(file, job_id=job_id, journal=journal, work=work, publish=publish)
+        job.stand_apart(apart)
         try:
             with lone_error():
                 await job.run()
@@ -83,6 +90,10 @@ class _Job:
         self._of_runs: dict[str, Outcome] = {}
         self._seq = 0
         self._began = time.monotonic()
+
+    def stand_apart(self, tasks: Collection[str]) -> None:
+        """These work where nobody else does."""
+        self._claims = {id_: claim for id_, claim in self._claims.items() if id_ not in tasks}
 
     async def run(self) -> None:
         """Until no task is left."""

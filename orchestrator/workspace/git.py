@@ -1,15 +1,17 @@
 """Running git so that nothing that an agent planted is ever executed.
 
-Every git process has its own HOME, no configuration but ours, and hooks, fsmonitor and signing off.
-What repository it works on is the caller's: never the user's own `.git`, whose configuration an
-agent can write.
+Every git process has no configuration but ours, and hooks, fsmonitor and signing are off. `Git`
+runs it with a repository folder of ours on somebody's work tree: never with the user's own `.git`,
+whose configuration (filters, merge drivers, includes) an agent can write.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from orchestrator.errors import OrchestrateError
 from orchestrator.process import Completed, Reaper, run_to_end
@@ -23,24 +25,18 @@ class GitError(OrchestrateError):
     """Git failed; `str()` says how."""
 
 
-HARDENED = (
-    "-c",
+_HARDENED = (
     "core.hooksPath=/dev/null",
-    "-c",
     "core.fsmonitor=false",
-    "-c",
-    "commit.gpgSign=false",
-    "-c",
-    "core.autocrlf=false",
-    "-c",
+    "core.logAllRefUpdates=false",
     "core.safecrlf=false",
-    "-c",
+    "commit.gpgSign=false",
+    "submodule.recurse=false",
+    "protocol.allow=never",
     "advice.addEmbeddedRepo=false",
-    "-c",
     "gc.auto=0",
-    "-c",
-    "core.compression=0",
 )
+HARDENED = tuple(word for setting in _HARDENED for word in ("-c", setting))
 
 
 def environment() -> dict[str, str]:
@@ -50,7 +46,10 @@ def environment() -> dict[str, str]:
         "HOME": "/nonexistent",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_ATTR_NOSYSTEM": "1",
         "GIT_TERMINAL_PROMPT": "0",
+        "GIT_NO_REPLACE_OBJECTS": "1",  # an agent can plant those, too
+        "GIT_NO_LAZY_FETCH": "1",
         "GIT_AUTHOR_NAME": "orchestrate",
         "GIT_AUTHOR_EMAIL": "orchestrate@localhost",
         "GIT_COMMITTER_NAME": "orchestrate",
@@ -82,3 +81,109 @@ async def run_git(
         said = done.stderr.decode("utf-8", "replace").strip().rsplit("\n", 1)[-1]
         raise GitError(f"git: {said or f'exit {done.exit}'}")
     return done
+
+
+@dataclass(frozen=True, kw_only=True)
+class Git:
+    """Git with our repository `folder` (GIT_DIR) on the work tree `root`; `index`: not its own.
+
+    `config` is all the configuration there is. It is written anew before each command: the folder
+    may have been in reach of an agent.
+    """
+
+    reaper: Reaper
+    folder: Path
+    root: Path
+    config: str = ""
+    index: Path | None = None
+
+    async def __call__(
+        self,
+        *arguments: str,
+        accept: Iterable[int] = (0,),
+        stdin: bytes | None = None,
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> bytes:
+        """What git says. Raises GitError, SpawnError."""
+        return (await self.run(*arguments, accept=accept, stdin=stdin, env=env)).stdout
+
+    async def run(
+        self,
+        *arguments: str,
+        accept: Iterable[int],
+        stdin: bytes | None = None,
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> Completed:
+        """The same, with its exit status. Raises GitError, SpawnError."""
+        _pin(self.folder, self.config)
+        places = {"GIT_DIR": str(self.folder), "GIT_WORK_TREE": str(self.root)}
+        if self.index is not None:
+            places["GIT_INDEX_FILE"] = str(self.index)
+        return await run_git(
+            self.reaper,
+            self.root if self.root.is_dir() else self.folder,
+            {**environment(), **places, **env},
+            *arguments,
+            accept=frozenset(accept),
+            stdin=stdin,
+        )
+
+    async def word(self, *arguments: str, accept: Iterable[int] = (0,)) -> str:
+        """What git says, when that is one word."""
+        return (await self(*arguments, accept=accept)).decode().strip()
+
+
+def _pin(folder: Path, config: str) -> None:
+    for planted in ("config", "commondir", "config.worktree"):
+        (folder / planted).unlink(missing_ok=True)
+    (folder / "config").write_bytes(os.fsencode(config))
+
+
+def quoted(text: str) -> str:
+    """A text as git's own files hold it, whatever is in it: a config, a list of alternates."""
+    for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\t", "\\t")):
+        text = text.replace(plain, escaped)
+    return f'"{text}"'
+
+
+LINK, GONE = b"160000", b"0"
+"""The mode of an entry that is another repository (a submodule, or one that lies inside), and the
+mode by which an entry is taken out.
+"""
+
+
+async def entries(git: Git, mode: bytes) -> dict[str, str]:
+    """Paths of a mode in the index, with their object ids."""
+    listed = (await git("ls-files", "-s", "-z")).split(b"\0")
+    found = (entry.split(b"\t", 1) for entry in listed if entry.startswith(mode + b" "))
+    return {os.fsdecode(path): head.split(b" ")[1].decode() for head, path in found}
+
+
+async def write_tree(git: Git, *without: str) -> str:
+    """The id of the tree of the work tree as it is now, but for the paths `without`.
+
+    What cannot be read (a repository without commits inside, another user's file) is left out.
+    """
+    # Git would ask each repository inside whether it is dirty, by a `git status` in there that
+    # obeys its configuration (proved: its fsmonitor ran). Untracked ones are not asked.
+    links = await entries(git, LINK)
+    inside = {path: id_ for path, id_ in links.items() if os.path.lexists(git.root / path / ".git")}
+    await put(git, GONE, inside)
+    places = (f":(exclude,top,literal){path}" for path in without)
+    # Exit 1: something could not be added.
+    await git("add", "-A", "--sparse", "--ignore-errors", "--", ".", *places, accept=(0, 1))
+    if inside:
+        now = await entries(git, LINK)
+        lost = {path: id_ for path, id_ in inside.items() if path not in now}
+        there = {path: id_ for path, id_ in lost.items() if (git.root / path).is_dir()}
+        await put(git, LINK, there)
+    return await git.word("write-tree")
+
+
+async def put(git: Git, mode: bytes, ids: Mapping[str, str]) -> None:
+    """Set entries of the index; mode 0 takes them out, whatever their ids."""
+    if ids:
+        lines = (
+            mode + b" " + id_.encode() + b"\t" + os.fsencode(path) for path, id_ in ids.items()
+        )
+        await git("update-index", "-z", "--index-info", stdin=b"\0".join([*lines, b""]))

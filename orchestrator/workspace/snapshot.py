@@ -18,15 +18,24 @@ from anyio import to_thread
 
 from orchestrator.errors import InputError, JournalError
 from orchestrator.events import Changes
-from orchestrator.process import Completed, Reaper
-from orchestrator.workspace.git import GitError, environment, run_git
+from orchestrator.process import Reaper
+from orchestrator.workspace.git import (
+    LINK,
+    Git,
+    GitError,
+    entries,
+    environment,
+    quoted,
+    run_git,
+    write_tree,
+)
 
 DIFF_LIMIT = 64 * 1024
 """How much of a diff an event carries, in bytes; the run's folder has it whole, in `diff.patch`."""
 
 NESTING, REPOSITORIES = 3, 50
 # How deep, and how many in one, repositories inside of a work tree are looked into.
-_BY_PRODUCTS = """\
+BY_PRODUCTS = """\
 __pycache__/
 *.py[cod]
 .pytest_cache/
@@ -74,7 +83,7 @@ async def snapshot(
     if root is not None and root != workspace:
         await to_thread.run_sync(_make_store, store, root)
         asked = ("check-ignore", "-q", "--no-index", str(workspace))
-        done = await _git(reaper, root, store, *asked, accept=frozenset({0, 1}))
+        done = await _git(reaper, root, store).run(*asked, accept=(0, 1))
         root = workspace if done.exit == 0 else root
     if root is None:
         root = workspace
@@ -86,20 +95,19 @@ async def snapshot(
 async def _snapshot(reaper: Reaper, root: Path, store: Path, ours: Path, *, depth: int) -> Snapshot:
     await to_thread.run_sync(_make_store, store, root)
     own = str(ours.relative_to(root)) if ours.is_relative_to(root) else None
-    tree = await _write_tree(reaper, root, store, own)
+    git = _git(reaper, root, store)
+    tree = await _write_tree(git, own)
     nested: dict[str, Snapshot] = {}
-    for path in await _repositories(reaper, root, store) if depth < NESTING else ():
+    for path in await _repositories(git) if depth < NESTING else ():
         inner = store / "nested" / str(len(nested))
         nested[path] = await _snapshot(reaper, root / path, inner, ours, depth=depth + 1)
     return Snapshot(root=root, store=store, tree=tree, ours=own, nested=nested)
 
 
-async def _repositories(reaper: Reaper, root: Path, store: Path) -> list[str]:
+async def _repositories(git: Git) -> list[str]:
     """The repositories inside of a work tree that git keeps as links, those that are there."""
-    done = await _git(reaper, root, store, "ls-files", "-s", "-z")
-    links = (entry for entry in done.stdout.split(b"\0") if entry.startswith(b"160000 "))
-    paths = (os.fsdecode(link.split(b"\t", 1)[1]) for link in links)
-    return [path for path in paths if (root / path / ".git").exists()][:REPOSITORIES]
+    links = await entries(git, LINK)
+    return [path for path in links if (git.root / path / ".git").exists()][:REPOSITORIES]
 
 
 async def changes(reaper: Reaper, before: Snapshot, patch: Path) -> Changes:
@@ -131,23 +139,24 @@ async def _changes(reaper: Reaper, before: Snapshot, patch: Path) -> Changes:
 
 
 async def _own_changes(reaper: Reaper, before: Snapshot, patch: Path) -> Changes:
-    root, store = before.root, before.store
-    now = await _write_tree(reaper, root, store, before.ours)
-    if now == before.tree:
+    git = _git(reaper, before.root, before.store)
+    return await compare(git, before.tree, await _write_tree(git, before.ours), patch)
+
+
+async def compare(git: Git, before: str, now: str, patch: Path | None) -> Changes:
+    """What changed between two trees; the whole diff goes to `patch` (0600), if given."""
+    if now == before:
         return Changes(files=[], insertions=0, deletions=0)
-    compare = ("diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames")
-    trees = (before.tree, now)
-    numbers = await _git(reaper, root, store, *compare, "--numstat", "-z", *trees)
-    await _git(reaper, root, store, *compare, f"--output={patch}", *trees)
-    files, insertions, deletions = _numstat(numbers.stdout)
-    head = await to_thread.run_sync(_head, patch)
-    return Changes(
-        files=files,
-        insertions=insertions,
-        deletions=deletions,
-        diff=head[:DIFF_LIMIT].decode("utf-8", "replace"),
-        truncated=len(head) > DIFF_LIMIT,
-    )
+    plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames")
+    diff = ("diff", *plain, "--submodule=short")
+    files, insertions, deletions = _numstat(await git(*diff, "--numstat", "-z", before, now))
+    found = Changes(files=files, insertions=insertions, deletions=deletions)
+    if patch is not None:
+        await git(*diff, f"--output={patch}", before, now)
+        head = await to_thread.run_sync(_head, patch)
+        found.diff = head[:DIFF_LIMIT].decode("utf-8", "replace")
+        found.truncated = len(head) > DIFF_LIMIT
+    return found
 
 
 def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
@@ -197,18 +206,11 @@ def _first(error: OSError) -> str:
 # --- git -----------------------------------------------------------------------------------------
 
 
-async def _git(
-    reaper: Reaper,
-    root: Path,
-    store: Path,
-    *arguments: str,
-    accept: frozenset[int] = frozenset({0}),
-) -> Completed:
+def _git(reaper: Reaper, root: Path, store: Path) -> Git:
     """Git with our repository on the user's work tree."""
-    exclude = root / ".git" / "info" / "exclude"
-    env = {**environment(), "GIT_DIR": str(store), "GIT_WORK_TREE": str(root)}
-    excluding = ("-c", f"core.excludesFile={exclude}")
-    return await run_git(reaper, root, env, *excluding, *arguments, accept=accept)
+    exclude = quoted(str(root / ".git" / "info" / "exclude"))
+    core = f"autocrlf = false\ncompression = 0\nexcludesFile = {exclude}\n"
+    return Git(reaper=reaper, folder=store, root=root, config=f"[core]\n{core}")
 
 
 async def _in(reaper: Reaper, folder: Path, *arguments: str) -> None:
@@ -219,14 +221,8 @@ async def _in(reaper: Reaper, folder: Path, *arguments: str) -> None:
         raise InputError(f"workspace.scratch: {error}") from error
 
 
-async def _write_tree(reaper: Reaper, root: Path, store: Path, ours: str | None) -> str:
-    # What cannot be read (a repository without commits inside, another user's file) is left out of
-    # both trees; git says so by exit 1.
-    without = () if ours is None else (f":(exclude,top,literal){ours}",)
-    add = ("add", "-A", "--ignore-errors", "--", ".", *without)
-    await _git(reaper, root, store, *add, accept=frozenset({0, 1}))
-    done = await _git(reaper, root, store, "write-tree")
-    return done.stdout.decode().strip()
+async def _write_tree(git: Git, ours: str | None) -> str:
+    return await write_tree(git, *(() if ours is None else (ours,)))
 
 
 def _top(workspace: Path) -> Path | None:
@@ -243,11 +239,11 @@ def _make_store(store: Path, root: Path) -> None:
     (store / "refs").mkdir(exist_ok=True)
     (store / "HEAD").write_text("ref: refs/heads/main\n")
     (store / "info").mkdir(exist_ok=True)
-    (store / "info" / "exclude").write_text(_BY_PRODUCTS)
+    (store / "info" / "exclude").write_text(BY_PRODUCTS)
     objects = root / ".git" / "objects"
     if objects.is_dir():
         # What the user's repository has already need not be written again.
-        (store / "objects" / "info" / "alternates").write_text(f"{objects}\n")
+        (store / "objects" / "info" / "alternates").write_text(f"{quoted(str(objects))}\n")
 
 
 def _refuse_huge(root: Path) -> None:

@@ -100,6 +100,7 @@ async def play(
         asked: dict[str, Any] = {
             "prompt": "Do it.",
             "workspace": work,
+            "isolation": "none",  # what an agent does is looked at in the folder itself
             "agent": "mine",
             **(task or {}),
         }

@@ -157,7 +157,7 @@ async def test_an_interrupt_ends_aider_and_its_test_command(tmp_path: Path) -> N
                 supervisor.interrupt()
 
             group.start_soon(stop)
-            task = Task(prompt="Fix it.", workspace=work, files=("hello.py",))
+            task = Task(prompt="Fix it.", workspace=work, isolation="none", files=("hello.py",))
             outcome = await supervisor.run(task, events.append)
             assert outcome.status == "interrupted"
     assert running(marker) == []
@@ -252,7 +252,9 @@ async def test_a_session_goes_on(tmp_path: Path) -> None:
             environ={"PATH": os.environ["PATH"], "HOME": str(home)},
         )
         async with Supervisor(config) as supervisor:
-            first = await supervisor.run(Task(prompt="One.", workspace=work, access="read"))
+            first = await supervisor.run(
+                Task(prompt="One.", workspace=work, isolation="none", access="read")
+            )
             (folder,) = (tmp_path / "state/runs").iterdir()
             task, continued = supervisor.resumed(folder, "Two.")
             second = await supervisor.run(replace(task, access="read"), continued=continued)

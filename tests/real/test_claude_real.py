@@ -140,7 +140,7 @@ async def test_a_session_goes_on_and_is_counted_from_where_it_stood(start, work)
     usage = {"input_tokens": 10, "output_tokens": 1}
     turns = [{"text": text, "usage": usage} for text in ("First.", "Second.")]
     async with start(turns) as (supervisor, server):
-        first = await supervisor.run(Task(prompt="One.", workspace=work))
+        first = await supervisor.run(Task(prompt="One.", workspace=work, isolation="none"))
         (folder,) = (work.parent / "state/runs").iterdir()
         task, continued = supervisor.resumed(folder, "Two.")
         second = await supervisor.run(task, continued=continued)
@@ -148,6 +148,29 @@ async def test_a_session_goes_on_and_is_counted_from_where_it_stood(start, work)
     assert second.session_id == first.session_id
     assert second.usage.input_tokens == first.usage.input_tokens == 10
     assert "First." in str(server.requests[-1].body)
+
+
+async def test_a_session_goes_on_in_its_work_tree_made_anew(start, work):
+    turns = [
+        shell("echo made-there > made.txt"),
+        {"text": "First."},
+        shell("cat made.txt; echo more >> made.txt"),
+        {"text": "Second."},
+    ]
+    async with start(turns) as (supervisor, server):
+        first = await supervisor.run(Task(prompt="One.", workspace=work))
+        (folder,) = (work.parent / "state/runs").iterdir()
+        task, continued = supervisor.resumed(folder, "Two.")
+        events: list[Event] = []
+        second = await supervisor.run(task, events.append, continued=continued)
+    assert (first.text, second.text) == ("First.", "Second.")
+    assert second.session_id == first.session_id
+    assert "First." in str(server.requests[-1].body)
+    assert any("made-there" in (call.output or "") for call in of(ToolCall, events))
+    assert first.changes.files == second.changes.files == ["made.txt"]
+    assert first.changes.branch != second.changes.branch
+    assert not (work / "made.txt").exists()
+    assert list((work.parent / "state" / "trees").iterdir()) == []
 
 
 async def test_an_interrupt_keeps_the_usage_and_leaves_nothing_behind(start, work):
@@ -163,7 +186,9 @@ async def test_an_interrupt_keeps_the_usage_and_leaves_nothing_behind(start, wor
             supervisor.interrupt()
 
         group.start_soon(stop)
-        outcome = await supervisor.run(Task(prompt="x", workspace=work), events.append)
+        outcome = await supervisor.run(
+            Task(prompt="x", workspace=work, isolation="none"), events.append
+        )
         assert outcome.status == "interrupted"
         assert outcome.session_id
         assert (outcome.usage.input_tokens, outcome.usage.output_tokens) == (7, 3)
@@ -185,7 +210,7 @@ async def test_an_interrupt_while_the_model_is_silent_takes_no_time(start, work)
 
         group.start_soon(stop)
         began = time.monotonic()
-        outcome = await supervisor.run(Task(prompt="x", workspace=work))
+        outcome = await supervisor.run(Task(prompt="x", workspace=work, isolation="none"))
         assert outcome.status == "interrupted"
         assert outcome.session_id
         assert time.monotonic() - began < 5
@@ -205,7 +230,7 @@ async def test_a_refused_port_ends_as_unavailable_within_30_s(start, work):
     began = time.monotonic()
     # Cloud: so that claude itself finds it out, and not our look at the port before.
     async with start([], base_url="http://127.0.0.1:9", tier="cloud") as (supervisor, _):
-        outcome = await supervisor.run(Task(prompt="x", workspace=work))
+        outcome = await supervisor.run(Task(prompt="x", workspace=work, isolation="none"))
     assert outcome.status == "unavailable"
     assert time.monotonic() - began < 30
 
@@ -218,7 +243,9 @@ async def test_a_background_command_is_waited_for_and_its_turn_counts(start, wor
     ]
     options = {"background": True, "bare": False}
     async with start(turns, options=options) as (supervisor, _):
-        outcome = await supervisor.run(Task(prompt="Make it.", workspace=work, kind="edit"))
+        outcome = await supervisor.run(
+            Task(prompt="Make it.", workspace=work, isolation="none", kind="edit")
+        )
     assert (outcome.status, outcome.text) == ("succeeded", "It is over.")
     assert outcome.changes.files == ["a.txt"]
 

@@ -97,7 +97,9 @@ async def test_an_edit_succeeds_with_usage_by_call(start, work):
     turns[1]["usage"] = {"input_tokens": 20, "cache_read_tokens": 160, "output_tokens": 6}
     events: list[Event] = []
     async with start(turns, api_key_env="MY_KEY") as (supervisor, server):
-        task = Task(prompt="Fix it.", workspace=work, kind="fix", check="python3 hello.py")
+        task = Task(
+            prompt="Fix it.", workspace=work, isolation="none", kind="fix", check="python3 hello.py"
+        )
         outcome = await supervisor.run(task, events.append)
     assert (outcome.status, outcome.verified, outcome.text) == ("succeeded", True, "Fixed.")
     assert outcome.changes.files == ["hello.py"]
@@ -115,7 +117,9 @@ async def test_an_edit_succeeds_with_usage_by_call(start, work):
 async def test_the_commands_of_the_model_do_not_see_the_key(start, work):
     async with start([command("env"), {"text": "Seen."}], api_key_env="MY_KEY") as (supervisor, _):
         events: list[Event] = []
-        outcome = await supervisor.run(Task(prompt="x", workspace=work), events.append)
+        outcome = await supervisor.run(
+            Task(prompt="x", workspace=work, isolation="none"), events.append
+        )
     assert outcome.status == "succeeded"
     output = of(ToolCall, events)[-1].output
     assert "CODEX_HOME=" in output
@@ -126,7 +130,7 @@ async def test_a_session_goes_on_and_is_counted_from_where_it_stood(start, work)
     usage = {"input_tokens": 10, "output_tokens": 1}
     turns = [{"text": text, "usage": usage} for text in ("First.", "Second.")]
     async with start(turns) as (supervisor, server):
-        first = await supervisor.run(Task(prompt="One.", workspace=work))
+        first = await supervisor.run(Task(prompt="One.", workspace=work, isolation="none"))
         (folder,) = (work.parent / "state/runs").iterdir()
         task, continued = supervisor.resumed(folder, "Two.")
         second = await supervisor.run(task, continued=continued)
@@ -140,7 +144,7 @@ async def test_a_refused_port_ends_as_unavailable_within_30_s(start, work):
     began = time.monotonic()
     # Cloud: so that codex itself finds it out, and not our look at the port before.
     async with start([], base_url="http://127.0.0.1:9", tier="cloud") as (supervisor, _):
-        outcome = await supervisor.run(Task(prompt="x", workspace=work))
+        outcome = await supervisor.run(Task(prompt="x", workspace=work, isolation="none"))
     assert outcome.status == "unavailable"
     assert time.monotonic() - began < 30
 
@@ -149,14 +153,16 @@ async def test_a_refused_port_ends_as_unavailable_within_30_s(start, work):
 async def test_oss_edits_a_file(start, work, server):
     turns = [command("echo a > a.txt"), {"text": "Made."}]
     async with start(turns, server=server, options={"oss": True}) as (supervisor, models):
-        outcome = await supervisor.run(Task(prompt="Make it.", workspace=work, kind="edit"))
+        outcome = await supervisor.run(
+            Task(prompt="Make it.", workspace=work, isolation="none", kind="edit")
+        )
     assert (outcome.status, outcome.changes.files) == ("succeeded", ["a.txt"])
     assert "/api/pull" not in {request.path for request in models.requests}
 
 
 async def test_what_the_sandbox_stops_is_a_denial(start, work):
     async with start([command("echo a > a.txt"), {"text": "Done."}]) as (supervisor, _):
-        task = Task(prompt="Look.", workspace=work, access="read")
+        task = Task(prompt="Look.", workspace=work, isolation="none", access="read")
         outcome = await supervisor.run(task)
     assert outcome.status == "denied"
     assert not (work / "a.txt").exists()
@@ -174,7 +180,9 @@ async def test_an_interrupt_leaves_nothing_behind(start, work):
             supervisor.interrupt()
 
         group.start_soon(stop)
-        outcome = await supervisor.run(Task(prompt="x", workspace=work), events.append)
+        outcome = await supervisor.run(
+            Task(prompt="x", workspace=work, isolation="none"), events.append
+        )
         assert outcome.status == "interrupted"
         assert outcome.session_id
         assert of(ProcessReaped, events)

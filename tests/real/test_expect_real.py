@@ -6,7 +6,7 @@ import pytest
 
 from adapters.claude import adapter as claude
 from adapters.codex import adapter as codex
-from tests.real.scene import play
+from tests.real.scene import Turns, play
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
 
@@ -24,7 +24,7 @@ async def test_claude_answers_through_its_own_structured_output(
     tmp_path: Path, profile: str, access: str
 ) -> None:
     call = {"name": "StructuredOutput", "arguments": {"files": ["hello.py"]}}
-    turns = [{"text": "I look.", "tool_calls": [call]}, {"text": "Said."}]
+    turns: Turns = [{"text": "I look.", "tool_calls": [call]}, {"text": "Said."}]
     home = str(tmp_path / "agent") if profile == "clean" else None
     task = {**TASK, "access": access}
     played = await play(claude, turns, tmp_path, task=task, profile=profile, home=home)

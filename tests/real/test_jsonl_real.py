@@ -89,7 +89,13 @@ async def test_an_edit_succeeds_and_its_key_is_in_no_record(start, work):
     ]
     events: list[Event] = []
     async with start(turns, api_key_env="MY_KEY") as (supervisor, server):
-        task = Task(prompt="Fix it.", workspace=work, kind="fix", check="grep hello hello.py")
+        task = Task(
+            prompt="Fix it.",
+            workspace=work,
+            isolation="none",
+            kind="fix",
+            check="grep hello hello.py",
+        )
         outcome = await supervisor.run(task, events.append)
     assert (outcome.status, outcome.verified, outcome.text) == ("succeeded", True, "Fixed.")
     assert outcome.changes.files == ["hello.py"]
@@ -114,7 +120,7 @@ async def test_an_edit_succeeds_and_its_key_is_in_no_record(start, work):
 
 async def test_a_session_goes_on(start, work):
     async with start([{"text": "First."}, {"text": "Second."}]) as (supervisor, server):
-        first = await supervisor.run(Task(prompt="One.", workspace=work))
+        first = await supervisor.run(Task(prompt="One.", workspace=work, isolation="none"))
         (folder,) = (work.parent / "state/runs").iterdir()
         task, continued = supervisor.resumed(folder, "Two.")
         second = await supervisor.run(task, continued=continued)
@@ -128,14 +134,18 @@ async def test_what_it_may_not_do_is_a_denial_and_not_done(start, work):
     arguments = {"filePath": str(outside), "content": "x"}
     turns = [{"tool_calls": [{"name": "write", "arguments": arguments}]}, {"text": "Done."}]
     async with start(turns) as (supervisor, _):
-        outcome = await supervisor.run(Task(prompt="x", workspace=work, kind="edit"))
+        outcome = await supervisor.run(
+            Task(prompt="x", workspace=work, isolation="none", kind="edit")
+        )
     assert outcome.status == "denied"
     assert not outside.exists()
 
 
 async def test_a_reader_has_no_tool_to_edit_with(start, work):
     async with start([{"tool_calls": [EDIT]}, {"text": "Nothing to say."}]) as (supervisor, server):
-        outcome = await supervisor.run(Task(prompt="x", workspace=work, access="read"))
+        outcome = await supervisor.run(
+            Task(prompt="x", workspace=work, isolation="none", access="read")
+        )
     assert outcome.status == "succeeded"
     assert (work / "hello.py").read_text() == "print('helo')\n"
     tools = {tool["function"]["name"] for tool in server.requests[0].body["tools"]}
@@ -146,14 +156,14 @@ async def test_a_reader_has_no_tool_to_edit_with(start, work):
 async def test_a_model_that_falls_silent_is_a_stall_and_ends(start, work):
     turns = [{"text": "Half of an", "fault": "hang", "repeat": "forever"}]
     async with start(turns, Limits(stall_s=10)) as (supervisor, _):
-        outcome = await supervisor.run(Task(prompt="x", workspace=work))
+        outcome = await supervisor.run(Task(prompt="x", workspace=work, isolation="none"))
     assert outcome.status == "stalled"
 
 
 async def test_what_it_would_repeat_for_ever_ends_at_the_wall(start, work):
     turns = [{"fault": "html", "repeat": "forever"}]
     async with start(turns, Limits(wall_s=15)) as (supervisor, server):
-        outcome = await supervisor.run(Task(prompt="x", workspace=work))
+        outcome = await supervisor.run(Task(prompt="x", workspace=work, isolation="none"))
     assert outcome.status == "timed_out"
     assert len(server.requests) > 3
 
@@ -171,7 +181,9 @@ async def test_an_interrupt_leaves_nothing_behind_even_when_it_is_not_heeded(sta
             supervisor.interrupt()
 
         group.start_soon(stop)
-        outcome = await supervisor.run(Task(prompt="x", workspace=work), events.append)
+        outcome = await supervisor.run(
+            Task(prompt="x", workspace=work, isolation="none"), events.append
+        )
         assert outcome.status == "interrupted"
         assert outcome.session_id
         assert of(ProcessReaped, events)
