@@ -28,6 +28,7 @@ from typing import (
 import orjson
 
 from orchestrator.errors import JournalError, OutcomeError, first_problem
+from orchestrator.redaction import REDACTED
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -686,8 +687,6 @@ class Event:
 
 
 # --- secrets -------------------------------------------------------------------------------------
-
-REDACTED = "[redacted]"
 
 
 def redacted(update: Update, secret: re.Pattern[str]) -> Update:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -146,12 +147,13 @@ def _events(folder: Path) -> Iterator[Event]:
 
 def _print_raw(folder: Path) -> None:
     """The agent's stdout: as it is for programs, escaped on a terminal."""
+    from orchestrator import private
     from orchestrator.console import safe
     from orchestrator.errors import JournalError
     from orchestrator.journal import STDOUT
 
     try:
-        with (folder / STDOUT).open("rb") as file:
+        with os.fdopen(private.opened(folder / STDOUT), "rb") as file:
             if sys.stdout.isatty():
                 for line in file:
                     sys.stdout.write(safe(line.decode("utf-8", "replace")))
@@ -159,6 +161,8 @@ def _print_raw(folder: Path) -> None:
                 shutil.copyfileobj(file, sys.stdout.buffer)
     except FileNotFoundError as error:
         raise JournalError(f"run {folder.name} has no raw output: no agent was started") from error
+    except OSError as error:
+        raise JournalError(f"cannot read {folder / STDOUT}: {error.strerror}") from error
 
 
 @app.command()
@@ -199,10 +203,15 @@ def export(
     orchestrate runs export last
     orchestrate runs export 4f0c2a1b --to report.tar.gz
     """  # noqa: D301 (click takes \b for: leave these lines alone)
-    from orchestrator.journal import export_run, find_run
+    from orchestrator.errors import InputError
+    from orchestrator.journal import export_run, find_run, read_outcome
 
     with errors():
         folder = find_run(runs_folder(config), run_)
+        if read_outcome(folder) is None:
+            # Keys are taken out of the raw output when a run is over.
+            hint = "Wait for its end, or see `orchestrate runs recover`."
+            raise InputError(f"run {folder.name} is not over", hint=hint)
         target = to or Path(f"{folder.name}.tar.gz")
         export_run(folder, target)
         typer.echo(str(target))

@@ -64,6 +64,7 @@ from orchestrator.process import (
     open_reaper,
     run_to_end,
 )
+from orchestrator.redaction import known
 from orchestrator.route import Route, considered
 from orchestrator.run.recorder import Publish, Recorder, fed, last_words, new_run_id, translate
 from orchestrator.run.spool import Spool, Tails
@@ -92,8 +93,6 @@ GRACE_S = 5.0
 CHECK_TAIL = 64 * 1024
 STDERR_TAIL = 64 * 1024
 _STORE, _PATCH = "tree.git", "diff.patch"
-SECRET_LENGTH = 8
-# A shorter value is no key, and blanking it would tear holes into ordinary text.
 
 Found = TypeVar("Found")
 
@@ -178,7 +177,7 @@ async def perform(
     be had. Cancellation kills the agent at once, and the outcome is still written.
     """
     folder = make_folder(config.state / "runs", plan.run_id)
-    write_record(folder, _record(plan))
+    write_record(folder, _record(plan), _secrets(plan, config))
     with Journal(folder) as journal:
         recorder = Recorder(
             head={
@@ -556,7 +555,7 @@ class _Run:
             self.recorder.say(Error(kind="setup_failed", text=text, hint=hint))
             return False
         await place.prepared()
-        write_record(self.folder, _record(self.plan))
+        write_record(self.folder, _record(self.plan), _secrets(self.plan, self.config))
         return True
 
     async def _keep(self, place: Place) -> None:
@@ -682,9 +681,9 @@ def _check_environment(task: Task, config: Config) -> dict[str, str]:
     return {**base_environment(config.environ), **named, **task.env}
 
 
-def _secrets(plan: Plan, config: Config) -> list[str]:
-    """Values that no record may hold: the agent's keys, and whatever came by `env_from`."""
+def _secrets(plan: Plan, config: Config) -> tuple[str, ...]:
+    """Values that no record may hold: the agent's keys, whatever came by `env_from`, and whatever
+    else in the environment is called a key.
+    """
     sources = {plan.command.env_from.get(name, name) for name in plan.command.secrets}
-    sources.update(plan.task.env_from)
-    values = {config.environ[name] for name in sources if name in config.environ}
-    return sorted(value for value in values if len(value) >= SECRET_LENGTH)
+    return known({*sources, *plan.task.env_from}, config.environ)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,18 +14,20 @@ from orchestrator.adapter import Conversation, Exit, Send, unparsed
 from orchestrator.events import (
     Error,
     Event,
+    Message,
+    MessageDelta,
     Raw,
     Source,
+    Thought,
+    ThoughtDelta,
     Unparsed,
     Update,
     Usage,
 )
-from orchestrator.journal import (
-    STDOUT,
-    spellings,
-)
+from orchestrator.journal import STDOUT
 from orchestrator.lines import Line
 from orchestrator.outcome import Digest
+from orchestrator.redaction import Pieces, pattern
 from orchestrator.telemetry import warn
 from orchestrator.usage import add
 
@@ -67,13 +68,14 @@ class Recorder:
         )
         self._write = write
         self._publish = publish
-        self._secret = _secret_pattern(secret_values)
+        self._secret = pattern(secret_values)
+        self._pieces = Pieces(secret_values)
         self._seq = seq
         self._waiting: list[tuple[Event, bytes]] = []
 
     def add(self, update: Update, source: Source, raw: Raw | None = None) -> Update:
         """Stamp an update, without secrets; it is seen after `flush`. Returns what will be seen."""
-        event, line = self._stamp(update, source, raw)
+        event, line = self._stamp(self._whole(update), source, raw)
         if self._secret is not None and self._secret.search(line.decode()):
             event = replace(event, update=events.redacted(event.update, self._secret))
             line = events.encode(event, self._prefix)
@@ -83,6 +85,18 @@ class Recorder:
             self.cost_usd += event.update.cost_usd or 0.0
         self._waiting.append((event, line))
         return event.update
+
+    def _whole(self, update: Update) -> Update:
+        """No piece of a text that ends in the middle of a secret."""
+        match update:
+            case MessageDelta(id=id_, text=text) | ThoughtDelta(id=id_, text=text):
+                cut = self._pieces.cut(id_ or "", text)
+                return update if cut == text else replace(update, text=cut)
+            case Message(id=id_) | Thought(id=id_):
+                self._pieces.end(id_ or "")
+            case _:
+                pass
+        return update
 
     def say(self, *updates: Update) -> None:
         """Stamp the supervisor's own updates and flush."""
@@ -128,12 +142,6 @@ class Recorder:
         )
 
 
-def _secret_pattern(values: Sequence[str]) -> re.Pattern[str] | None:
-    found = {form.decode() for value in values for form in spellings(value)}
-    forms = sorted(found, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, forms))) if forms else None
-
-
 def translate(conversation: Conversation, line: Line) -> list[Update | Send]:
     """What one line of stdout means; at least one update, whatever the line and the adapter do."""
     if line.oversize:
@@ -147,7 +155,8 @@ def fed(conversation: Conversation, line: Line) -> list[Update | Send]:
         return list(conversation.feed(line.data))
     except Exception as error:  # noqa: BLE001
         # An adapter is anybody's code: its mistake must cost neither the line nor the run.
-        warn("adapter failed on a line", error=repr(error), offset=line.offset)
+        # Only its name for the log: the words may hold what the agent said, keys and all.
+        warn("adapter failed on a line", error=type(error).__name__, offset=line.offset)
         return [_kept(line, f"the adapter failed: {error!r}")]
 
 

@@ -52,15 +52,17 @@ async def run_job(
     work: Work,
     publish: Publish,
     apart: Collection[str] = (),
+    secrets: Sequence[str] = (),
 ) -> JobOutcome:
     """Do the tasks of a file, which was checked; those `apart` are in nobody's way. Cancelling it
-    ends them all; what is known then is still put on record.
+    ends them all; what is known then is still put on record, without the `secrets`.
     """
     folder = make_folder(jobs, job_id)
     record = JobRecord(job_id=job_id, started=now(), tasks=file.tasks, name=file.name)
-    write_job(folder, record)
+    write_job(folder, record, secrets)
     with Journal(folder) as journal:
         job = _Job(file, job_id=job_id, journal=journal, work=work, publish=publish)
+        job.secrets = secrets
         job.stand_apart(apart)
         try:
             with lone_error():
@@ -88,6 +90,7 @@ class _Job:
         self._running: set[str] = set()
         self._outcomes: dict[str, Outcome] = {}
         self._of_runs: dict[str, Outcome] = {}
+        self.secrets: Sequence[str] = ()
         self._seq = 0
         self._began = time.monotonic()
 
@@ -169,7 +172,11 @@ class _Job:
             "agent": None,
         }
         recorder = Recorder(
-            head=head, write=self._journal.append, publish=self._publish, seq=self._seq
+            head=head,
+            write=self._journal.append,
+            publish=self._publish,
+            seq=self._seq,
+            secret_values=self.secrets,
         )
         recorder.say(update)
         self._seq += 1
