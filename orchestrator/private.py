@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -78,5 +79,6 @@ def replace(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         fresh.chmod(mode)
         fresh.replace(path)
     except BaseException:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)  # half a file only takes room
         raise

@@ -77,12 +77,12 @@ def raw_pattern(values: Sequence[str]) -> re.Pattern[bytes]:
 
     Slow, so ask `may_escape` before.
     """
-    escaped = {
+    escaped: set[bytes] = {
         b"".join(rb"(?:%b|\\+u00%02x)" % (_either(byte), byte) for byte in os.fsencode(value))
         for value in values
         if value and value.isascii()
     }
-    either = b"|".join(sorted(escaped, key=lambda form: -len(form)))
+    either = b"|".join(sorted(escaped, key=len, reverse=True))
     return re.compile(either or rb"(?!)", re.IGNORECASE)
 
 
