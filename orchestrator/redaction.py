@@ -82,8 +82,8 @@ def raw_pattern(values: Sequence[str]) -> re.Pattern[bytes]:
         for value in values
         if value and value.isascii()
     }
-    either = b"|".join(sorted(escaped, key=len, reverse=True))
-    return re.compile(either or rb"(?!)", re.IGNORECASE)
+    longer_first = sorted(escaped, key=len, reverse=True)
+    return re.compile(b"|".join(longer_first) or rb"(?!)", re.IGNORECASE)
 
 
 def _either(byte: int) -> bytes:

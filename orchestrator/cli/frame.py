@@ -84,9 +84,44 @@ def status(outcome: Outcome) -> int:
     return SUCCEEDED if outcome.ok else NOT_SUCCEEDED
 
 
+# Everything that a command prints goes through one of these: nothing from outside steers the
+# terminal, whoever forgot to escape it.
+
+
 def say(text: str) -> None:
     """To stderr, where everything goes that is not the result."""
-    typer.echo(text, err=True)
+    from orchestrator.console import safe
+
+    typer.echo(safe(text), err=True)
+
+
+def put(text: str, *, end: bool = True) -> None:
+    """A result for a person, to stdout."""
+    from orchestrator.console import safe
+
+    typer.echo(safe(text), nl=end)
+
+
+def put_painted(text: str, *, colour: bool) -> None:
+    """The same, made by `console.paint`, which has escaped what it painted."""
+    typer.echo(text, color=colour)
+
+
+def put_json(value: object, *, indented: bool = False) -> None:
+    """A result for programs, to stdout."""
+    import orjson
+
+    put_line(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indented else None))
+
+
+def put_line(line: bytes) -> None:
+    r"""JSON as it is; on a terminal with `\u009b` for what could steer it, which says the same."""
+    if sys.stdout.isatty():
+        from orchestrator.errors import escaped_in_json
+
+        line = escaped_in_json(line.decode()).encode()
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def fail(text: str) -> NoReturn:

@@ -15,6 +15,8 @@ from orchestrator.cli.frame import (
     configured,
     errors,
     fail,
+    put,
+    put_json,
     status,
 )
 from orchestrator.cli.run import read_task
@@ -78,14 +80,12 @@ def _replay(
         publish=printer(output),
     )
     if output is not OutputForm.JSONL:
-        import orjson
-
         from orchestrator.console import summary
 
         if output is OutputForm.TEXT:
-            typer.echo(summary(outcome))
+            put(summary(outcome))
         elif output is OutputForm.JSON:
-            typer.echo(orjson.dumps(outcome))
+            put_json(outcome)
     return outcome
 
 

@@ -19,6 +19,8 @@ from orchestrator.cli.frame import (
     RunArgument,
     configured,
     errors,
+    put,
+    put_painted,
     runs_folder,
     say,
 )
@@ -75,7 +77,7 @@ def list_(
                     one_line(record.task.prompt, 40),
                 ]
             )
-        typer.echo(table(rows) if len(rows) > 1 else "no runs yet")
+        put(table(rows) if len(rows) > 1 else "no runs yet")
         if any(row[2] == CUT_OFF for row in rows):
             say("Records that were cut off are completed by `orchestrate runs recover --all`.")
 
@@ -106,7 +108,7 @@ def show(
     with errors():
         runs = runs_folder(config)
         if (job := find_job(runs.parent / "jobs", run_)) is not None:
-            typer.echo(job_told(job, runs))
+            put(job_told(job, runs))
             return
         folder = find_run(runs, run_)
         if raw:
@@ -114,8 +116,8 @@ def show(
             return
         colour = lively(sys.stdout)
         for line in story(_asked(folder), _events(folder), full=full):
-            print(painted(line, colour=colour))
-        print(f"record     {folder}")
+            put_painted(painted(line, colour=colour), colour=colour)
+        put(f"record     {folder}")
 
 
 def _asked(folder: Path) -> Asked:
@@ -157,7 +159,6 @@ def _events(folder: Path) -> Iterator[Event]:
 def _print_raw(folder: Path) -> None:
     """The agent's stdout: as it is for programs, escaped on a terminal."""
     from orchestrator import private
-    from orchestrator.console import safe
     from orchestrator.errors import JournalError
     from orchestrator.journal import STDOUT
 
@@ -165,7 +166,7 @@ def _print_raw(folder: Path) -> None:
         with os.fdopen(private.opened(folder / STDOUT), "rb") as file:
             if sys.stdout.isatty():
                 for line in file:
-                    sys.stdout.write(safe(line.decode("utf-8", "replace")))
+                    put(line.decode("utf-8", "replace"), end=False)
             else:
                 shutil.copyfileobj(file, sys.stdout.buffer)
     except FileNotFoundError as error:
@@ -190,10 +191,10 @@ def tail(
 
     with errors():
         folder = find_run(runs_folder(config), run_)
-        show_line = line_printer(output)
+        put_line = line_printer(output)
         try:
             for line in follow_lines(folder):
-                show_line(line)
+                put_line(line)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 
@@ -223,7 +224,7 @@ def export(
             raise InputError(f"run {folder.name} is not over", hint=hint)
         target = to or Path(f"{folder.name}.tar.gz")
         export_run(folder, target)
-        typer.echo(str(target))
+        put(str(target))
 
 
 @app.command()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -162,7 +162,7 @@ def _known(folder: Path) -> _Known:
     return known
 
 
-def _recorder(record: Record, journal: Journal, values: list[str]) -> Recorder:
+def _recorder(record: Record, journal: Journal, values: Sequence[str]) -> Recorder:
     return Recorder(
         head={
             "job_id": record.job_id,
