@@ -155,7 +155,16 @@ def errors() -> Generator[None]:
         say(f"orchestrate: cannot write the output: {error.strerror or error}")
         raise typer.Exit(OUR_FAILURE) from None
     except Exception:  # noqa: BLE001 (the last resort: our own mistake has its exit status, too)
-        import traceback
-
-        say(f"{traceback.format_exc()}orchestrate: this is a mistake of ours, please report it")
+        say(f"{_traceback()}orchestrate: this is a mistake of ours, please report it")
         raise typer.Exit(OUR_FAILURE) from None
+
+
+def _traceback() -> str:
+    """Where it happened, to be put into a report: without the user's keys."""
+    import traceback
+
+    from orchestrator.redaction import REDACTED, known, pattern
+
+    secret = pattern(known((), os.environ))
+    told = traceback.format_exc()
+    return told if secret is None else secret.sub(REDACTED, told)

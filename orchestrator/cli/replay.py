@@ -63,6 +63,7 @@ def _replay(
 ) -> Outcome:
     from orchestrator.adapter import Agent
     from orchestrator.config import check_adapter
+    from orchestrator.redaction import known
     from orchestrator.run.replay import replay as replayed
     from orchestrator.task import Task
 
@@ -78,6 +79,7 @@ def _replay(
         stdout=_chunks(stdout_file),
         exit_=exit_,
         publish=printer(output),
+        secrets=known((), config.environ),
     )
     if output is not OutputForm.JSONL:
         from orchestrator.console import summary

@@ -1,5 +1,5 @@
-"""Keys, logins and what else is in an environment, for every adapter the same: what is planted never
-reaches a local server, an agent, its tools, a record or a command line.
+"""Keys, logins, and what else is in an environment, for every adapter the same: what is planted
+never reaches a local server, an agent, its tools, a record or a command line.
 """
 
 import threading
