@@ -221,10 +221,12 @@ def _supervised(event: Event, teller: _Teller) -> _Step | None:
         case ProcessExited(status=status, signal=signal):
             text = f"exit {status}" if signal is None else f"signal {signal}"
             return _Step(what="ended", text=text)
-        case ProcessReaped(survivors=survivors) if survivors:
-            return _Step(
-                what="left over", text=f"{survivors} process(es) were ended", style="doubtful"
-            )
+        case ProcessReaped(survivors=survivors, kept=kept, processes=processes) if (
+            survivors or kept
+        ):
+            counted = f"{survivors} process(es) were ended" + (f", {kept} left" if kept else "")
+            below = tuple(f"{one.pid} {one.fate}: {shown(one.command)}" for one in processes)
+            return _Step(what="left over", text=counted, below=below, style="doubtful")
         case WorkspaceChanged(changes=changes):
             below = tuple(changed_files(changes))
             counted = f"{len(changes.files)} files (+{changes.insertions} -{changes.deletions})"

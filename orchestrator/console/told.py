@@ -50,6 +50,11 @@ def told(event: Event) -> str | None:
             return f"  stalled: no sign of life for {seconds:g} s"
         case Limit(limit=limit, value=value):
             return f"  limit reached: {shown(limit)} ({value:,.10g})"
+        case ProcessReaped(kept=kept, processes=processes) if kept:
+            pids = ", ".join(str(one.pid) for one in processes)
+            return (
+                f"  {kept} process(es) of the agent are left running (detached: keep): pid {pids}"
+            )
         case ProcessReaped(survivors=survivors) if survivors:
             return f"  {survivors} process(es) that the agent left behind were ended"
         case Check(command=command, passed=passed):
@@ -113,7 +118,7 @@ def stays(event: Event) -> bool:
     match event.update:
         case Stall() | Limit() | Permission(status="denied") | RouteEscalated():
             return True  # an error or a failed check is told with how the task ended
-        case ProcessReaped(survivors=survivors):
-            return survivors > 0
+        case ProcessReaped(survivors=survivors, kept=kept):
+            return bool(survivors or kept)
         case _:
             return False
