@@ -155,8 +155,10 @@ def patience(limits: Limits, reading: Reading) -> tuple[str, float | None]:
 
 def verdict(limits: Limits, reading: Reading) -> Verdict | None:
     """The first limit that a running agent has passed; None: it may go on."""
-    return _time(limits, reading) or _output(limits, reading) or over(
-        limits, reading.spent, reading.unit
+    return (
+        _time(limits, reading)
+        or _output(limits, reading)
+        or over(limits, reading.spent, reading.unit)
     )
 
 

@@ -178,11 +178,15 @@ class Changes(_Plain):
 
 @_plain
 class Failure(_Plain):
-    """Why a run did not succeed: kind, cause in one line, remedy in one line."""
+    """Why a run did not succeed: kind, cause in one line, remedy in one line.
+
+    `limit`: the key under `limits:` that was passed.
+    """
 
     kind: ErrorKind
     text: str
     hint: str | None = None
+    limit: str | None = None
 
 
 # --- updates: an agent's own words ---------------------------------------------------------------
@@ -574,17 +578,22 @@ class ProcessReaped(_Plain):
 
 @_plain
 class Stall(_Plain):
-    """No progress for `seconds`; `budget` says which wait it was."""
+    """No progress for `seconds`; `budget` says which wait it was, `last` what the last sign of life
+    was: `start`, `output`, `bytes` or `cpu`.
+    """
 
     type: Literal["stall"] = "stall"
     budget: str
     seconds: float
     action: str
+    last: str | None = None
 
 
 @_plain
 class Limit(_Plain):
-    """A limit was reached. `value` is what was measured, in the limit's own unit."""
+    """A limit was reached. `value` is what was measured, in the limit's own unit; `enforced` after
+    what it could be noticed: a call, the end of a turn; `run` is at any moment.
+    """
 
     type: Literal["limit"] = "limit"
     limit: str

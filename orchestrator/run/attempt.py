@@ -20,6 +20,7 @@ import anyio
 
 from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send, about_of
+from orchestrator.budget import Ledger, Verdict
 from orchestrator.config import Config
 from orchestrator.discovery import preflight, version
 from orchestrator.errors import ReaperLostError, SpawnError, lone_error
@@ -67,6 +68,7 @@ from orchestrator.process import (
 from orchestrator.route import Route, considered
 from orchestrator.run.recorder import Publish, Recorder, fed, last_words, new_run_id, translate
 from orchestrator.run.spool import Spool, Tails
+from orchestrator.run.watch import Watch, Watched
 from orchestrator.task import Limits, Task
 from orchestrator.usage import priced
 from orchestrator.workspace.git import GitError
@@ -106,6 +108,7 @@ class Plan:
     the record names it (a scripted model server has another address each time). `notes` become
     notices. `auth` is what the agent comes to its model with. `place` is the work tree made for the
     run, if one was; `deliver` brings its commit to the user's files, and gives what is to be said.
+    `ledger` is where what it spends is written down, with the other runs of its task and job.
     """
 
     job_id: str
@@ -124,6 +127,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     place: Place | None = None
     deliver: Callable[[str], Awaitable[str]] | None = None
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 class Control:
@@ -133,11 +137,12 @@ class Control:
         self.requested = anyio.Event()
         self.stopped: Stopped | None = None
         self.why: str | None = None
+        self.limit: str | None = None
 
-    def stop(self, stopped: Stopped, why: str) -> None:
-        """Ask for a clean stop. Returns at once."""
+    def stop(self, stopped: Stopped, why: str, limit: str | None = None) -> None:
+        """Ask for a clean stop; `limit` names the limit that was passed. Returns at once."""
         if self.stopped is None:
-            self.stopped, self.why = stopped, why
+            self.stopped, self.why, self.limit = stopped, why, limit
             self.requested.set()
 
 
@@ -150,6 +155,7 @@ class _Live:
     stdout: Spool
     stderr: Spool
     tails: Tails
+    watch: Watch
     sends: list[Send] = field(default_factory=list[Send])
     ended: Ended | None = None
     lost: ReaperLostError | None = None
@@ -229,13 +235,15 @@ class _Run:
         self.exit: Exit | None = None
         self.changes: events.Changes | None = None
         self.check: Check | None = None
-        self._grown = 0.0
-        self._began = 0.0
+        self._blind = False
 
     async def attempt(self) -> None:
         """Everything up to the outcome."""
         plan = self.plan
         agent = plan.agent
+        if plan.ledger.passed is not None:
+            passed = plan.ledger.passed
+            self.control.stop(passed.stop, passed.text, passed.limit)
         cli_version = await until(self.control.requested, version, agent, self.config, self.reaper)
         self.recorder.say(
             RouteSelected(
@@ -355,6 +363,7 @@ class _Run:
             exit=self.exit,
             stopped=self.control.stopped,
             stopped_why=self.control.why,
+            stopped_limit=self.control.limit,
             changes=self.changes,
             unseen=self.changes is None,
             check=self.check,
@@ -383,6 +392,7 @@ class _Run:
                     stdout=stack.enter_context(Spool(stdout, STDOUT)),
                     stderr=stack.enter_context(Spool(stderr, STDERR)),
                     tails=tails,
+                    watch=Watch(self._watched(), self.recorder, process.pid),
                 )
                 try:
                     await self._follow(live)
@@ -392,7 +402,6 @@ class _Run:
 
     async def _follow(self, live: _Live) -> None:
         """Read until the process has ended; stop it when that is asked for."""
-        self._began = self._grown = anyio.current_time()
         self._take(live, live.conversation.start(), None)
         with lone_error(), self.reaper.ticks.calling(live.look):
             await self._follow_until_end(live)
@@ -486,7 +495,7 @@ class _Run:
         for line in lines:
             self._take(live, fed(live.conversation, line), None)
         if grew:
-            self._grown = anyio.current_time()
+            live.watch.grew()
             self.recorder.flush()
         return grew
 
@@ -505,33 +514,28 @@ class _Run:
 
     # --- limits
 
+    def _watched(self) -> Watched:
+        plan = self.plan
+        return Watched(
+            task_id=plan.task.id,
+            run_id=plan.run_id,
+            limits=plan.limits,
+            tier=plan.agent.tier,
+            auth=plan.auth,
+            ledger=plan.ledger,
+        )
+
     def _hold_to_limits(self, live: _Live) -> None:
         if self.control.stopped is not None:
             return
-        limits, now = self.plan.limits, anyio.current_time()
-        digest, cost = self.recorder.digest, self.recorder.cost_usd
-        open_calls, steps = digest.open_calls, len(digest.calls)
-        wall, quiet = now - self._began, now - self._grown
-        size = live.stdout.size + live.stderr.size
-        if limits.wall_s is not None and wall > limits.wall_s:
-            self._limit("wall", wall, "timed_out", f"time limit of {limits.wall_s:g} s reached")
-        elif limits.stall_s is not None and quiet > limits.stall_s and not open_calls:
-            # A tool may be silent for long and still work: while one is open, `wall` is the bound.
-            self.recorder.say(Stall(budget="stall", seconds=round(quiet, 1), action="stop"))
-            why = f"no sign of life for {limits.stall_s:g} s"
-            self.control.stop("stalled", why)
-        elif limits.output_bytes is not None and size > limits.output_bytes:
-            why = f"more than {limits.output_bytes} bytes of output"
-            self._limit("output", size, "output_limit", why)
-        elif limits.steps is not None and steps > limits.steps:
-            self._limit("steps", steps, "budget_exceeded", f"more than {limits.steps} steps")
-        elif limits.cost_usd is not None and cost > limits.cost_usd:
-            why = f"more than ${limits.cost_usd:g} spent"
-            self._limit("cost_usd", cost, "budget_exceeded", why)
-
-    def _limit(self, limit: str, value: float, stopped: Stopped, why: str) -> None:
-        self.recorder.say(Limit(limit=limit, value=round(value, 3), action="stop"))
-        self.control.stop(stopped, why)
+        passed = live.watch.hold(live.stdout.size + live.stderr.size)
+        if live.watch.unseen is not None and not self._blind:
+            self._blind = True
+            text = f"what the agent receives is not seen, only what it writes: {live.watch.unseen}"
+            self.recorder.say(Notice(text=text))
+        if passed is not None:
+            self.recorder.say(_told_of(passed))
+            self.control.stop(passed.stop, passed.text, passed.limit)
 
     # --- the work
 
@@ -619,6 +623,13 @@ class _Run:
             return Check(command=command, passed=False, output=str(error))
         output = done.stdout.decode("utf-8", "backslashreplace")
         return Check(command=command, passed=done.exit == 0, exit=done.exit, output=output)
+
+
+def _told_of(passed: Verdict) -> Stall | Limit:
+    value = round(passed.value, 3)
+    if passed.stop == "stalled":
+        return Stall(budget=passed.limit, seconds=value, action="stop", last=passed.last)
+    return Limit(limit=passed.limit, value=value, action="stop", enforced=passed.enforced)
 
 
 async def _send(live: _Live, sends: Iterable[Send]) -> bool:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from orchestrator import events
 from orchestrator.adapter import Conversation, Exit, Send, unparsed
+from orchestrator.budget import Counts
 from orchestrator.events import (
     Error,
     Event,
@@ -54,6 +55,7 @@ class Recorder:
         seq: int = 0,
     ) -> None:
         self.digest = Digest()
+        self.counts = Counts()
         self.usage: Usage | None = None
         self.cost_usd = 0.0
         # A lower bound, where some costs are unknown: what a budget is held against.
@@ -78,6 +80,7 @@ class Recorder:
             event = replace(event, update=events.redacted(event.update, self._secret))
             line = events.encode(event, self._prefix)
         self.digest.add(event.update)
+        self.counts.add(event.update)
         if isinstance(event.update, Usage):
             self.usage = add(self.usage, event.update)
             self.cost_usd += event.update.cost_usd or 0.0
