@@ -8,7 +8,7 @@ word `first`, while a tool call is open `tool`, else `stall`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from orchestrator.events import (
@@ -219,22 +219,30 @@ class Ledger:
     def __init__(self, limits: Limits = Limits()) -> None:
         self.limits = limits
         self.passed: Verdict | None = None
-        self._spent: dict[tuple[str, str], Spent] = {}
+        self._spent: dict[str, dict[str, Spent]] = {}
 
     def put(self, task_id: str, run_id: str, spent: Spent, unit: Unit) -> None:
         """Take what a run has used so far. The first limit that is `passed` remains so."""
-        self._spent[task_id, run_id] = spent
-        if self.passed is None:
+        runs = self._spent.setdefault(task_id, {})
+        before, runs[run_id] = runs.get(run_id, Spent()), spent
+        # Most often only time has passed, and to add up a thousand runs takes a millisecond.
+        if self.passed is None and replace(before, ran_s=spent.ran_s) != spent:
             self.passed = over(self.limits, self.job, unit, " by the tasks together")
+
+    def late(self, seconds: float) -> None:
+        """The time of all is up, whatever each has left."""
+        if self.passed is None:
+            text = f"time limit of {self.limits.wall_s:g} s for the tasks together reached"
+            self.passed = _late("wall", seconds, text)
 
     def task(self, task_id: str) -> Spent:
         """What all runs of a task have used."""
-        return total(spent for (id_, _), spent in self._spent.items() if id_ == task_id)
+        return total(self._spent.get(task_id, {}).values())
 
     @property
     def job(self) -> Spent:
         """What all runs have used."""
-        return total(self._spent.values())
+        return total(spent for runs in self._spent.values() for spent in runs.values())
 
 
 def uncounted(stated: Limits, *, cost_known: bool) -> str | None:

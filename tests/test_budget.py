@@ -172,13 +172,26 @@ def test_what_a_running_task_spends_counts_at_once_against_all():
     ledger = Ledger(Limits(tokens=100))
     ledger.put("a", "1", Spent(tokens=60), "call")
     ledger.put("b", "2", Spent(tokens=40), "call")
-    assert ledger.passed is None
-    ledger.put("b", "2", Spent(tokens=41), "call")
+    found = [ledger.passed]
+    for used in (41, 400):
+        ledger.put("b", "2", Spent(tokens=used), "call")
+        found.append(ledger.passed)
+    ledger.late(9)
+    assert found[0] is None
+    assert found[1] is found[2] is ledger.passed
+    assert found[1] is not None
+    assert found[1].text == "more than 100 tokens by the tasks together: 101"
+
+
+def test_the_time_of_all_is_up_whatever_each_has_left():
+    ledger = Ledger(Limits(wall_s=9))
+    ledger.late(9.5)
     assert ledger.passed is not None
-    assert ledger.passed.text == "more than 100 tokens by the tasks together: 101"
-    first = ledger.passed
-    ledger.put("b", "2", Spent(tokens=400), "turn")
-    assert ledger.passed is first
+    assert (ledger.passed.limit, ledger.passed.stop, ledger.passed.value) == (
+        "wall",
+        "timed_out",
+        9.5,
+    )
 
 
 def test_the_attempts_of_a_task_add_up():

@@ -20,7 +20,7 @@ import anyio
 
 from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send, about_of
-from orchestrator.budget import Ledger, Verdict
+from orchestrator.budget import Ledger
 from orchestrator.config import Config
 from orchestrator.discovery import preflight, version
 from orchestrator.errors import ReaperLostError, SpawnError, lone_error
@@ -28,7 +28,6 @@ from orchestrator.events import (
     Auth,
     Check,
     Error,
-    Limit,
     Notice,
     Outcome,
     Output,
@@ -39,7 +38,6 @@ from orchestrator.events import (
     RouteSelected,
     RunFinished,
     RunStarted,
-    Stall,
     Update,
     Usage,
     WorkspaceChanged,
@@ -68,7 +66,7 @@ from orchestrator.process import (
 from orchestrator.route import Route, considered
 from orchestrator.run.recorder import Publish, Recorder, fed, last_words, new_run_id, translate
 from orchestrator.run.spool import Spool, Tails
-from orchestrator.run.watch import Watch, Watched
+from orchestrator.run.watch import Watch, Watched, limit_event
 from orchestrator.task import Limits, Task
 from orchestrator.usage import priced
 from orchestrator.workspace.git import GitError
@@ -471,6 +469,7 @@ class _Run:
         self.exit = replace(self.exit, stderr=live.tail_bytes.decode("utf-8", "replace"))
         self._take(live, last_words(live.conversation, self.exit), None)
         self.recorder.flush()
+        live.watch.settle()
 
     # --- lines
 
@@ -534,7 +533,7 @@ class _Run:
             text = f"what the agent receives is not seen, only what it writes: {live.watch.unseen}"
             self.recorder.say(Notice(text=text))
         if passed is not None:
-            self.recorder.say(_told_of(passed))
+            self.recorder.say(limit_event(passed))
             self.control.stop(passed.stop, passed.text, passed.limit)
 
     # --- the work
@@ -623,13 +622,6 @@ class _Run:
             return Check(command=command, passed=False, output=str(error))
         output = done.stdout.decode("utf-8", "backslashreplace")
         return Check(command=command, passed=done.exit == 0, exit=done.exit, output=output)
-
-
-def _told_of(passed: Verdict) -> Stall | Limit:
-    value = round(passed.value, 3)
-    if passed.stop == "stalled":
-        return Stall(budget=passed.limit, seconds=value, action="stop", last=passed.last)
-    return Limit(limit=passed.limit, value=value, action="stop", enforced=passed.enforced)
 
 
 async def _send(live: _Live, sends: Iterable[Send]) -> bool:

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from orchestrator.budget import Ledger, Reading, Sign, Spent, Verdict, patience, tokens, verdict
-from orchestrator.events import Auth, Tier, Usage
+from orchestrator.events import Auth, Limit, Stall, Tier, Usage
 from orchestrator.pulse import Pulse, feel
 from orchestrator.run.recorder import Recorder
 from orchestrator.task import Limits
@@ -53,12 +53,17 @@ class Watch:
 
     def hold(self, output_bytes: int) -> Verdict | None:
         """The first limit that was passed, the task's own before the job's."""
-        watched, counts = self._watched, self._recorder.counts
-        now = time.monotonic()
-        watched.ledger.put(watched.task_id, watched.run_id, self._spent(now), counts.unit)
+        watched, now = self._watched, time.monotonic()
+        self.settle()
         self._feel(now)
         reading = self._reading(now, output_bytes)
         return verdict(watched.limits, reading) or watched.ledger.passed
+
+    def settle(self) -> None:
+        """Write down what was spent when all that the agent wrote is read."""
+        watched = self._watched
+        spent = self._spent(time.monotonic())
+        watched.ledger.put(watched.task_id, watched.run_id, spent, self._recorder.counts.unit)
 
     def _reading(self, now: float, output_bytes: int) -> Reading:
         watched, counts = self._watched, self._recorder.counts
@@ -123,3 +128,11 @@ class Watch:
             parts = 0.0 if self._watched.auth == "login" else self._recorder.cost_usd
             self._priced = (usage, parts if known is None else known)
         return self._priced[1]
+
+
+def limit_event(passed: Verdict) -> Stall | Limit:
+    """What is put on record of a limit that was passed."""
+    value = round(passed.value, 3)
+    if passed.stop == "stalled":
+        return Stall(budget=passed.limit, seconds=value, action="stop", last=passed.last)
+    return Limit(limit=passed.limit, value=value, action="stop", enforced=passed.enforced)
