@@ -113,7 +113,8 @@ def tokens(usage: Usage | None) -> int:
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """What was measured of a running agent. Seconds: since the last sign of life (`quiet_s`) and
-    in the turn, None if none is open. `spent` is the whole task's, earlier attempts included.
+    in the turn, None if it has ended its turn. `spent` is the whole task's, earlier attempts
+    included.
     """
 
     quiet_s: float = 0.0
@@ -154,12 +155,14 @@ def patience(limits: Limits, reading: Reading) -> tuple[str, float | None]:
 
 
 def verdict(limits: Limits, reading: Reading) -> Verdict | None:
-    """The first limit that a running agent has passed; None: it may go on."""
-    return (
-        _time(limits, reading)
-        or _output(limits, reading)
-        or over(limits, reading.spent, reading.unit)
-    )
+    """The first limit that a running agent has passed; None: it may go on.
+
+    Whoever has ended its turn spends no more: to stop it would only make a failure of its work.
+    """
+    passed = _time(limits, reading) or _output(limits, reading)
+    if passed is None and reading.turn_s is not None:
+        return over(limits, reading.spent, reading.unit)
+    return passed
 
 
 def over(limits: Limits, spent: Spent, unit: Unit, whose: str = "") -> Verdict | None:

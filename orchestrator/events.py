@@ -591,8 +591,10 @@ class Stall(_Plain):
 
 @_plain
 class Limit(_Plain):
-    """A limit was reached. `value` is what was measured, in the limit's own unit; `enforced` after
-    what it could be noticed: a call, the end of a turn; `run` is at any moment.
+    """A limit was reached. `value` is what was measured, in the limit's own unit.
+
+    `enforced`: after what it could be noticed, a call or the end of a turn; `run` is at any moment.
+    `action`: `stop`, or `none` where the agent had already ended its turn.
     """
 
     type: Literal["limit"] = "limit"

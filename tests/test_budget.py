@@ -32,8 +32,8 @@ from orchestrator.events import (
 )
 from orchestrator.task import DEFAULT_LIMITS, Limits
 
-BUSY = Reading(spoken=True, in_tool=True)
-SPEAKS = Reading(spoken=True)
+BUSY = Reading(spoken=True, in_tool=True, turn_s=1)
+SPEAKS = Reading(spoken=True, turn_s=1)
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,13 @@ SPEAKS = Reading(spoken=True)
         (Limits(stall_s=9), replace(SPEAKS, quiet_s=9.1), ("stall", "stalled")),
         (Limits(tool_s=9), replace(BUSY, quiet_s=9.1), ("tool", "stalled")),
         (Limits(output_bytes=9), Reading(output_bytes=10), ("output", "output_limit")),
-        (Limits(steps=1), Reading(spent=Spent(steps=2)), ("steps", "budget_exceeded")),
-        (Limits(tokens=9), Reading(spent=Spent(tokens=10)), ("tokens", "budget_exceeded")),
-        (Limits(cost_usd=1), Reading(spent=Spent(cost_usd=1.1)), ("cost_usd", "budget_exceeded")),
+        (Limits(steps=1), replace(SPEAKS, spent=Spent(steps=2)), ("steps", "budget_exceeded")),
+        (Limits(tokens=9), replace(SPEAKS, spent=Spent(tokens=10)), ("tokens", "budget_exceeded")),
+        (
+            Limits(cost_usd=1),
+            replace(SPEAKS, spent=Spent(cost_usd=1.1)),
+            ("cost_usd", "budget_exceeded"),
+        ),
     ],
 )
 def test_a_limit_that_was_passed_is_named(limits, reading, told):
@@ -97,7 +101,7 @@ def test_a_stall_says_which_budget_how_long_and_the_last_sign_of_life():
 
 @pytest.mark.parametrize("unit", ["call", "turn", "run"])
 def test_a_budget_says_after_what_it_could_be_noticed(unit):
-    reading = Reading(spent=Spent(tokens=10, cost_usd=2, steps=3), unit=unit)
+    reading = replace(SPEAKS, spent=Spent(tokens=10, cost_usd=2, steps=3), unit=unit)
     for limits, enforced in (
         (Limits(tokens=1), unit),
         (Limits(cost_usd=1), unit),

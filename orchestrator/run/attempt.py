@@ -239,9 +239,6 @@ class _Run:
         """Everything up to the outcome."""
         plan = self.plan
         agent = plan.agent
-        if plan.ledger.passed is not None:
-            passed = plan.ledger.passed
-            self.control.stop(passed.stop, passed.text, passed.limit)
         cli_version = await until(self.control.requested, version, agent, self.config, self.reaper)
         self.recorder.say(
             RouteSelected(
@@ -269,6 +266,8 @@ class _Run:
         if not await self._set_up():
             return
         before = await until(asked, self._look) if plan.place is None else None
+        if (passed := plan.ledger.passed) is not None:
+            self.control.stop(passed.stop, passed.text, passed.limit)
         if asked.is_set():
             return
         try:
@@ -469,7 +468,9 @@ class _Run:
         self.exit = replace(self.exit, stderr=live.tail_bytes.decode("utf-8", "replace"))
         self._take(live, last_words(live.conversation, self.exit), None)
         self.recorder.flush()
-        live.watch.settle()
+        passed = live.watch.settle()
+        if passed is not None and self.control.stopped is None:
+            self.recorder.say(limit_event(passed, "none"))  # it had already done what it was to do
 
     # --- lines
 

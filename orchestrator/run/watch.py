@@ -8,7 +8,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from orchestrator.budget import Ledger, Reading, Sign, Spent, Verdict, patience, tokens, verdict
+from orchestrator.budget import (
+    Ledger,
+    Reading,
+    Sign,
+    Spent,
+    Verdict,
+    over,
+    patience,
+    tokens,
+    verdict,
+)
 from orchestrator.events import Auth, Limit, Stall, Tier, Usage
 from orchestrator.pulse import Pulse, feel
 from orchestrator.run.recorder import Recorder
@@ -52,18 +62,29 @@ class Watch:
         self._pulse = None  # what was received before is no sign of life after
 
     def hold(self, output_bytes: int) -> Verdict | None:
-        """The first limit that was passed, the task's own before the job's."""
+        """The limit for which the agent is to be stopped, the task's own before the job's."""
         watched, now = self._watched, time.monotonic()
-        self.settle()
+        self._write_down(now)
         self._feel(now)
-        reading = self._reading(now, output_bytes)
-        return verdict(watched.limits, reading) or watched.ledger.passed
+        return verdict(watched.limits, self._reading(now, output_bytes)) or self._job_passed()
 
-    def settle(self) -> None:
-        """Write down what was spent when all that the agent wrote is read."""
+    def settle(self) -> Verdict | None:
+        """Write down what was spent when all is read. A limit that was passed by it all the same:
+        an agent may tell what it has spent when it is done.
+        """
         watched = self._watched
-        spent = self._spent(time.monotonic())
-        watched.ledger.put(watched.task_id, watched.run_id, spent, self._recorder.counts.unit)
+        self._write_down(time.monotonic())
+        return over(
+            watched.limits, watched.ledger.task(watched.task_id), self._recorder.counts.unit
+        )
+
+    def _write_down(self, now: float) -> None:
+        watched = self._watched
+        unit = self._recorder.counts.unit
+        watched.ledger.put(watched.task_id, watched.run_id, self._spent(now), unit)
+
+    def _job_passed(self) -> Verdict | None:
+        return self._watched.ledger.passed if self._recorder.counts.in_turn else None
 
     def _reading(self, now: float, output_bytes: int) -> Reading:
         watched, counts = self._watched, self._recorder.counts
@@ -130,9 +151,9 @@ class Watch:
         return self._priced[1]
 
 
-def limit_event(passed: Verdict) -> Stall | Limit:
+def limit_event(passed: Verdict, action: str = "stop") -> Stall | Limit:
     """What is put on record of a limit that was passed."""
     value = round(passed.value, 3)
     if passed.stop == "stalled":
-        return Stall(budget=passed.limit, seconds=value, action="stop", last=passed.last)
-    return Limit(limit=passed.limit, value=value, action="stop", enforced=passed.enforced)
+        return Stall(budget=passed.limit, seconds=value, action=action, last=passed.last)
+    return Limit(limit=passed.limit, value=value, action=action, enforced=passed.enforced)

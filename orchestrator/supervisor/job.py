@@ -60,8 +60,8 @@ async def run_job(
     """Do the tasks of a file, which was checked; those `apart` are in nobody's way. Cancelling it
     ends them all; what is known then is still put on record.
 
-    A limit that holds over all of them (`ledger`) ends those that run, by `stop`, and skips the
-    rest.
+    When a limit that holds over all of them (`ledger`) is passed, the rest is skipped; `stop` ends
+    those that run when their time is up.
     """
     folder = make_folder(jobs, job_id)
     record = JobRecord(job_id=job_id, started=now(), tasks=file.tasks, name=file.name)
@@ -107,7 +107,7 @@ class _Job:
         self._claims = {id_: claim for id_, claim in self._claims.items() if id_ not in tasks}
 
     def hold_to(self, ledger: Ledger, stop: Callable[[Verdict], None]) -> None:
-        """When a limit of the ledger is passed, `stop` is told."""
+        """What all tasks spend is written down there; `stop` ends those that run."""
         self._ledger, self._stop = ledger, stop
 
     async def run(self) -> None:
@@ -131,7 +131,10 @@ class _Job:
         if passed is not None and not self._stopped:
             self._stopped = True
             self._say(None, limit_event(passed))
-            self._stop(passed)
+            if passed.stop == "timed_out":
+                # Who has spent too much together is stopped by its own watch: whose agent has ended
+                # its turn spends no more, and may still be checked.
+                self._stop(passed)
         return passed
 
     def _go_on(self, group: anyio.abc.TaskGroup) -> None:

@@ -21,6 +21,7 @@ from tests.supervisor.test_job import PerTask
 
 pytestmark = pytest.mark.anyio
 
+spent, *done = (str(step["print"]) for step in (said(type="usage", cost=0.4), say("x"), DONE))
 SPENDS: Step = said(type="usage", cost=0.4)  # and two tokens
 CALL: Step = said(type="tool", id="a", status="completed")
 
@@ -80,13 +81,23 @@ async def test_tasks_side_by_side_spend_from_one_purse(place: Path) -> None:
 
 
 async def test_what_a_task_spent_counts_when_it_is_over(place: Path) -> None:
-    spends = [SPENDS, SPENDS, say("x"), DONE]
-    outcome, events = await play(place, Limits(tokens=3), 1, a=spends, b=spends)
-    statuses = [one.status for one in outcome.tasks.values()]
-    # The agent ends by itself before, or is stopped after, the look that finds it out.
-    assert statuses in (["succeeded", "skipped"], ["budget_exceeded", "skipped"])
+    at_its_end: list[Step] = [{"raw": "\n".join([*[spent] * 9, *done]) + "\n"}]
+    outcome, events = await play(place, Limits(tokens=3), 1, a=at_its_end, b=at_its_end)
+    # What it spent was told when it was done, as codex does: it is not failed for that.
+    assert [one.status for one in outcome.tasks.values()] == ["succeeded", "skipped"]
     assert outcome.status == "budget_exceeded"
-    assert len(jobs_own(events)) == 1
+    assert [limit.value for limit in jobs_own(events)] == [18]
+
+
+async def test_a_run_that_told_too_late_what_it_spent_has_it_on_record(place: Path) -> None:
+    at_its_end: list[Step] = [{"raw": "\n".join([*[spent] * 9, *done]) + "\n"}]
+    config = scripted_config(place / "state", *at_its_end, limits=Limits(tokens=3))
+    events: list[Event] = []
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(Task(prompt="p", workspace=place / "work"), events.append)
+    assert outcome.status == "succeeded"
+    limits = [event.update for event in events if isinstance(event.update, Limit)]
+    assert [(one.limit, one.value, one.action) for one in limits] == [("tokens", 18, "none")]
 
 
 async def test_steps_of_all_tasks_add_up(place: Path) -> None:
