@@ -135,7 +135,7 @@ class Watch:
         digest, counts = self._recorder.digest, self._recorder.counts
         return Spent(
             ran_s=now - self._began,
-            steps=len(digest.calls) or counts.model_calls,
+            steps=digest.steps or counts.model_calls,
             tokens=tokens(self._recorder.usage),
             cost_usd=self._cost_usd(),
         )
