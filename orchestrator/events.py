@@ -183,7 +183,8 @@ class Failure(_Plain):
     """Why a run did not succeed: kind, cause in one line, remedy in one line.
 
     `retryable`: whether the agent or the provider says that the same may work later; `resets_at`:
-    from when on (RFC 3339, UTC), where one of them told.
+    from when on (RFC 3339, UTC), where one of them told. `limit`: the key under `limits:` that was
+    passed.
     """
 
     kind: ErrorKind
@@ -191,6 +192,7 @@ class Failure(_Plain):
     hint: str | None = None
     retryable: bool | None = None
     resets_at: str | None = None
+    limit: str | None = None
 
 
 # --- updates: an agent's own words ---------------------------------------------------------------
@@ -586,17 +588,24 @@ class ProcessReaped(_Plain):
 
 @_plain
 class Stall(_Plain):
-    """No progress for `seconds`; `budget` says which wait it was."""
+    """No progress for `seconds`; `budget` says which wait it was, `last` what the last sign of life
+    was: `start`, `output`, `bytes` or `cpu`.
+    """
 
     type: Literal["stall"] = "stall"
     budget: str
     seconds: float
     action: str
+    last: str | None = None
 
 
 @_plain
 class Limit(_Plain):
-    """A limit was reached. `value` is what was measured, in the limit's own unit."""
+    """A limit was reached. `value` is what was measured, in the limit's own unit.
+
+    `enforced`: after what it could be noticed, a call or the end of a turn; `run` is at any moment.
+    `action`: `stop`, or `none` where the agent had already ended its turn.
+    """
 
     type: Literal["limit"] = "limit"
     limit: str

@@ -206,7 +206,7 @@ class Facts:
     """All that is known of a run that is over.
 
     `exit` is None if nothing was ever started. `stopped` and `stopped_why`: the supervisor ended
-    it.
+    it, for the limit `stopped_limit` if for one.
     `changes` is None if nobody looked at the work tree, `unseen` if nobody could. `usage` is the
     run's, summed.
     """
@@ -216,6 +216,7 @@ class Facts:
     exit: Exit | None
     stopped: Stopped | None = None
     stopped_why: str | None = None
+    stopped_limit: str | None = None
     changes: Changes | None = None
     check: Check | None = None
     usage: Usage | None = None
@@ -284,7 +285,8 @@ def _stopped(facts: Facts) -> Failure | None:
         case None:
             return None
         case kind:
-            return Failure(kind=kind, text=facts.stopped_why or f"stopped: {kind}")
+            text = facts.stopped_why or f"stopped: {kind}"
+            return Failure(kind=kind, text=text, limit=facts.stopped_limit)
 
 
 def _signalled(facts: Facts) -> Failure | None:
@@ -491,7 +493,8 @@ def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str:
         case "context_overflow":
             return "Give the task less to read (`files:`), or a model with a larger context."
         case "budget_exceeded" | "max_turns" | "timed_out" | "stalled" | "output_limit":
-            return "Raise the limit under `limits:`, or split the task."
+            limit = f"`limits.{failure.limit}`" if failure.limit else "the limit under `limits:`"
+            return f"Raise {limit}, or split the task."
         case "disk_full":
             return "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
         case "denied":

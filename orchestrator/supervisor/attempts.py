@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.adapter import Agent
 from orchestrator.answer import asked
+from orchestrator.budget import Ledger
 from orchestrator.config import Config, agents_for
 from orchestrator.discovery import auth_of, look, with_model
 from orchestrator.errors import InputError, ReaperLostError
@@ -53,7 +54,8 @@ class Means:
     """What the attempts of a job are made with. `control` opens one for each attempt.
 
     `grounds` are what the tasks stand on that work in work trees of their own, `commits` what they
-    came to, `leaves` the tasks that nobody needs.
+    came to, `leaves` the tasks that nobody needs. `ledger` is where all runs write down
+    what they spend.
     """
 
     config: Config
@@ -66,6 +68,7 @@ class Means:
     commits: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     leaves: frozenset[str] = frozenset()
     delivery: Delivery = field(default_factory=Delivery)
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 async def attempts(task: Task, means: Means) -> Outcome:
@@ -136,8 +139,9 @@ async def _attempt(task: Task, route: Route, routes: tuple[Route, ...], means: M
             failure = Failure(kind="crashed", text=f"no work tree: {error}", hint=error.hint)
             return Outcome(status="failed", error=failure, evidence=[failure.text])
         if placed is None or agent is None:
-            failure = Failure(kind="interrupted", text=control.why or "interrupted")
-            return Outcome(status="interrupted", error=failure)
+            kind = control.stopped or "interrupted"
+            failure = Failure(kind=kind, text=control.why or kind, limit=control.limit)
+            return Outcome(status=STATUS[kind], error=failure)
         route = replace(route, agent=agent)
         plan = await _plan(placed[0], route, routes, run_id, means, stack)
         return await perform(
@@ -295,6 +299,7 @@ async def _plan(
         resumed=continued.run_id if continued else None,
         auth=auth_of(agent, command, config),
         notes=notes,
+        ledger=means.ledger,
     )
 
 
