@@ -303,7 +303,7 @@ def _wish(task: Task, candidates: Sequence[Agent], state: State) -> _Wish:
             return _Wish(why="strategy: cloud", tier="cloud")
         case None if _goes_first(state.default_agent, candidates) and not _told(task, state):
             return _Wish(why="the default agent", agent=state.default_agent)
-        case "auto" | "cascade" | None:
+        case _:  # auto, which is the default, and cascade
             return _by_kind(task, candidates, state)
 
 
