@@ -42,6 +42,7 @@ class Agent:
     None: the provider's own. `api_key_env` names the variable with the key, None: no key.
     `tier` says where the model runs. `login`: the CLI's own, although a key may be there.
     `options` are the adapter's own.
+    `explicit`: its user wrote down where its model runs, with what key or which model.
     `program` and `home` are set by the core before `Adapter.command`: the program as an absolute
     path, and the private folder for the agent's settings and sessions (None: the user's own).
     """
@@ -56,6 +57,7 @@ class Agent:
     profile: Literal["user", "clean"] = "clean"
     login: bool = False
     options: Mapping[str, object] = field(default_factory=_no_options)
+    explicit: bool = False
     program: str | None = None
     home: str | None = None
 

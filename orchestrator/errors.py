@@ -8,7 +8,9 @@ other.
     │   ├── TaskFileError    a task file, with every problem's line and column
     │   └── ConfigError      a configuration file, variable or flag
     ├── SpawnError           a program could not be started
-    ├── SupervisionError     the reaper is gone; what it supervised has been killed
+    ├── SupervisionError     the reaper cannot be started
+    │   └── ReaperLostError  it ended; what it supervised has been killed, and the next has another
+    ├── AskError             a model server could not be asked; `why` says in one word
     ├── JournalError         the record of a run could not be written or read
     └── OutcomeError         raised by `Outcome.check()`: the run did not succeed
 """
@@ -18,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -57,7 +59,24 @@ class SpawnError(OrchestrateError):
 
 
 class SupervisionError(OrchestrateError):
-    """The reaper ended or did not answer. Whatever it supervised has been killed."""
+    """The reaper cannot be started, or ends again and again. What it supervised has been killed."""
+
+
+class ReaperLostError(SupervisionError):
+    """The reaper ended or did not answer. What it supervised has been killed; it is replaced."""
+
+
+Why: TypeAlias = Literal[
+    "refused", "unknown_host", "timed_out", "closed", "not_http", "too_large", "insecure", "no_way"
+]
+
+
+class AskError(OrchestrateError):
+    """A model server could not be asked: nobody listens, no such host, no answer in time, ..."""
+
+    def __init__(self, message: str, *, why: Why, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.why: Why = why
 
 
 class JournalError(OrchestrateError):

@@ -546,11 +546,30 @@ class ProcessExited(_Plain):
 
 
 @_plain
+class Survivor(_Plain):
+    """A process that outlived its agent, and what became of it.
+
+    `command`: its arguments, those beyond 1 KiB left out. `found`, how it was known to be the
+    agent's: `descent` (seen below it), `session`, `environment` (which names the run), or `alone`
+    (at its birth no other agent was there).
+    """
+
+    pid: int
+    command: str
+    found: str
+    fate: Literal["killed", "kept"] = "killed"
+
+
+@_plain
 class ProcessReaped(_Plain):
-    """Nothing of the agent's tree is left; `survivors` had outlived it and were killed."""
+    """What outlived the agent: `survivors` were killed, `kept` were left alone because the task
+    said so. `processes` names the first 20.
+    """
 
     type: Literal["process.reaped"] = "process.reaped"
     survivors: int
+    kept: int = 0
+    processes: list[Survivor] = field(default_factory=list[Survivor])
 
 
 @_plain

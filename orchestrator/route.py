@@ -7,15 +7,15 @@ unless the user wrote it (`strategy: cascade`, `fallback: cloud`): not at the ch
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from orchestrator.adapter import Agent
-from orchestrator.config import port_of, tier_of
+from orchestrator.config import port_of, tier_of, tier_of_place
 from orchestrator.events import Considered, Tier
+from orchestrator.server import Place, is_remote
 from orchestrator.task import Kind, Task
 
 Class: TypeAlias = Literal["cheap", "reasoning"]
@@ -34,6 +34,10 @@ _BYTES_A_TOKEN = 3
 
 
 def _no_problems() -> Mapping[str, str]:
+    return MappingProxyType({})
+
+
+def _no_places() -> Mapping[str, Place]:
     return MappingProxyType({})
 
 
@@ -78,35 +82,37 @@ class State:
     """What is known of the world.
 
     `problems`: agents by name that cannot run now, and why. `kinds`: the kind of model server that
-    is taken to answer at a port. `standing`: agents by name. `classes`: the user's own word on
-    which class or agent does work of a kind. `default_agent` goes first where no strategy is
-    stated. `configured`: the agents that the user wrote down. `left_usd`: what may still be spent.
+    is taken to answer at a port. `places`: the model servers by name. `notes`: agents by name, and
+    what was changed for them before they came here. `standing`: agents by name. `classes`: the
+    user's own word on which class or agent does work of a kind. `default_agent` goes first where no
+    strategy is stated. `configured`: the agents that the user wrote down. `local_mode`: the user's
+    switch that keeps work at home. `left_usd`: what may still be spent.
     """
 
     problems: Mapping[str, str] = field(default_factory=_no_problems)
     kinds: Mapping[int, str] = field(default_factory=_no_kinds)
+    places: Mapping[str, Place] = field(default_factory=_no_places)
+    notes: Mapping[str, str] = field(default_factory=_no_problems)
     standing: Mapping[str, Standing] = field(default_factory=_no_standing)
     classes: Mapping[Kind, str] = field(default_factory=_no_classes)
     default_agent: str | None = None
     configured: frozenset[str] = frozenset()
+    local_mode: bool = False
     left_usd: float | None = None
-
-
-_REMOTE = re.compile(r"[:-]cloud$")
-# Ollama forwards such models (`gpt-oss:120b-cloud`) to its own cloud: a local address is not
-# enough, and their tokens are not free.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
     """One agent with the task's pins applied. `rank` 0 goes first; None: ruled out, by `reason`.
 
-    `remedy` is what the user may write to have it. `cost_usd`: expected; None is unknown.
+    `note` is what was changed for it, such as by local mode. `remedy` is what the user may write to
+    have it. `cost_usd`: expected; None is unknown.
     """
 
     agent: Agent
     rank: int | None
     reason: str
+    note: str | None = None
     remedy: str | None = None
     cost_usd: float | None = None
 
@@ -118,21 +124,27 @@ def choose(task: Task, agents: Sequence[Agent], state: State) -> tuple[Route, ..
     candidates = [agent for agent in placed if agent.name not in barred]
     wish = _wish(task, candidates, state)
     ordered = _ordered(candidates, wish, state)
-    unfit = {agent.name: why for agent in ordered if (why := _unfit(task, agent, state))}
     at_home = _stays_home(task, ordered, wish)
     usable: list[Route] = []
     refused: list[Route] = []
-    for agent in (*ordered, *(agent for agent in placed if agent.name in barred)):
-        kept = at_home if agent.tier == "cloud" and agent.name not in barred else None
-        why = barred.get(agent.name) or kept or unfit.get(agent.name)
-        cost = _expected(agent, state)
+    for agent in ordered:
+        kept = at_home if agent.tier == "cloud" else None
+        why = kept or _unfit(task, agent, state)
         if why is None:
             reason = _reason(task, agent, usable, wish, state)
-            usable.append(Route(agent=agent, rank=len(usable), reason=reason, cost_usd=cost))
+            usable.append(_route(agent, len(usable), reason, state))
         else:
-            remedy = REMEDY if kept and why == kept else None
-            refused.append(Route(agent=agent, rank=None, reason=why, remedy=remedy, cost_usd=cost))
-    return (*usable, *refused)
+            remedy = REMEDY if kept else None
+            refused.append(replace(_route(agent, None, why, state), remedy=remedy))
+    out = (
+        _route(agent, None, barred[agent.name], state) for agent in placed if agent.name in barred
+    )
+    return (*usable, *refused, *out)
+
+
+def _route(agent: Agent, rank: int | None, reason: str, state: State) -> Route:
+    note, cost = state.notes.get(agent.name), _expected(agent, state)
+    return Route(agent=agent, rank=rank, reason=reason, note=note, cost_usd=cost)
 
 
 REMEDY = "Set `fallback: cloud`, and what fails at home may go on in the cloud."
@@ -187,7 +199,7 @@ def estimated_tokens(task: Task) -> int:
 def pinned(task: Task, agent: Agent, state: State) -> Agent:
     """The agent with the task's model, base_url and key. A URL brings its own key or none."""
     if task.model is not None:
-        agent = replace(agent, model=task.model)
+        agent = _with_model(task.model, agent, state, at_place=task.base_url is None)
     if task.base_url is not None:
         agent = replace(
             agent,
@@ -202,8 +214,27 @@ def pinned(task: Task, agent: Agent, state: State) -> Agent:
     return replace(agent, tier="cloud") if _forwarded(agent) else agent
 
 
+def _with_model(model: str, agent: Agent, state: State, *, at_place: bool) -> Agent:
+    """The agent with a model of that name: SERVER/MODEL where there is such a server."""
+    first, slash, rest = model.partition("/")
+    place = state.places.get(first) if at_place and slash and rest else None
+    if place is None:
+        return replace(agent, model=model)
+    return replace(
+        agent,
+        model=rest,
+        server=place.kind,
+        base_url=place.base_url,
+        api_key_env=place.api_key_env,
+        tier=tier_of_place(place),
+        profile="clean",
+    )
+
+
 def _forwarded(agent: Agent) -> bool:
-    return agent.model is not None and _REMOTE.search(agent.model) is not None
+    # Ollama forwards such models (`gpt-oss:120b-cloud`) to its own cloud: a local address is not
+    # enough, and their tokens are not free.
+    return agent.model is not None and is_remote(agent.model)
 
 
 def _kind_at(base_url: str, agent: Agent, state: State) -> str | None:
@@ -297,6 +328,8 @@ def _wish(task: Task, candidates: Sequence[Agent], state: State) -> _Wish:
         what = "address" if task.base_url is not None else "model"
         return _Wish(why=f"the first that takes the {what} that the task names")
     match task.strategy:
+        case None | "auto" if state.local_mode:
+            return _Wish(why="local mode is on", tier="local")
         case "local":
             return _Wish(why="strategy: local", tier="local")
         case "cloud":

@@ -375,3 +375,12 @@ def test_a_local_model_that_is_lost_sends_nothing_to_a_cloud_without_the_users_w
         assert not [
             route for route in routes if route.rank is not None and route.agent.tier == "cloud"
         ]
+
+
+def test_local_mode_keeps_at_home_what_no_strategy_and_no_pin_sends_away():
+    mode = State(local_mode=True)
+    task = replace(TASK, kind="fix")
+    routes = choose(task, BOTH, mode)
+    assert (names(routes), routes[0].reason) == (["home"], "local mode is on (local)")
+    assert names(choose(replace(task, strategy="cloud"), BOTH, mode)) == ["paid"]
+    assert names(choose(replace(task, agent="paid"), BOTH, mode)) == ["paid"]

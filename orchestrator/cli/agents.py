@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli.completing import adapters_there, agents_there
 from orchestrator.cli.frame import ConfigOption, ListForm, ListOption, configured, errors, say
 
 if TYPE_CHECKING:
@@ -66,7 +67,10 @@ def _agents_told(survey: Survey) -> str:
 
 @app.command("install")
 def install_(
-    name: Annotated[str, typer.Argument(help="The adapter's name, such as codex.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="The adapter's name, such as codex.", autocompletion=adapters_there),
+    ],
     force: Annotated[
         bool, typer.Option("--force", help="Install although the tested version is there.")
     ] = False,
@@ -98,7 +102,12 @@ def install_(
 
 @app.command("use")
 def use_(
-    name: Annotated[str, typer.Argument(help="The agent's name, as `orchestrate agents` has it.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="The agent's name, as `orchestrate agents` has it.", autocompletion=agents_there
+        ),
+    ],
     config: ConfigOption = None,
 ) -> None:
     """Make an agent the default one, in your configuration file (or the one named by --config).

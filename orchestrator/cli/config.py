@@ -157,7 +157,11 @@ def _ask(*, yes: bool) -> None:
 
 @app.command("untrust")
 def untrust_(folder: FolderArgument = None) -> None:
-    """Take back the trust in a project's orchestrate.toml."""
+    """Take back the trust in a project's orchestrate.toml.
+
+    \b
+    orchestrate config untrust
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.config import trust
     from orchestrator.config.file import FILE
     from orchestrator.config.load import state_folder

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from orchestrator.cli.completing import runs_there
+
 if TYPE_CHECKING:
     from orchestrator.config import Config
     from orchestrator.events import Outcome
@@ -55,7 +57,11 @@ ListOption = Annotated[
 ]
 RunArgument = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="Run id, a unique part of its end or beginning, or `last`."),
+    typer.Argument(
+        metavar="RUN",
+        help="Run id, a unique part of its end or beginning, or `last`.",
+        autocompletion=runs_there,
+    ),
 ]
 
 

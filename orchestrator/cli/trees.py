@@ -27,7 +27,12 @@ Found = TypeVar("Found")
 
 
 def diff(run_: RunArgument, config: ConfigOption = None) -> None:
-    """Print what a run changed, as a patch: `orchestrate runs diff last | git apply --stat`."""
+    """Print what a run changed, as a patch.
+
+    \b
+    orchestrate runs diff last | git apply --stat
+    orchestrate runs diff 4f0c2a1b | less
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.console import safe
     from orchestrator.workspace import remains
 
@@ -44,7 +49,10 @@ def apply(run_: RunArgument, config: ConfigOption = None) -> None:
     """Write what a run changed into your files, uncommitted. All of it, or nothing.
 
     Your files must be as committed. Your index and branches are left alone.
-    """
+
+    \b
+    orchestrate runs apply last
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.workspace import remains
     from orchestrator.workspace.deliver import NotAppliedError
     from orchestrator.workspace.worktree import ConflictError
@@ -71,7 +79,12 @@ def discard(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Delete a run's branch, and its claim to it in the record. The diff stays on record."""
+    """Delete a run's branch, and its claim to it in the record. The diff stays on record.
+
+    \b
+    orchestrate runs discard 4f0c2a1b
+    orchestrate runs discard last --yes
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from dataclasses import replace
 
     from orchestrator.journal import read_outcome, write_outcome
@@ -102,7 +115,11 @@ def prune(
     are removed.
 
     Also removes branches of runs without a record, if their work is in HEAD.
-    """
+
+    \b
+    orchestrate runs prune --dry-run
+    orchestrate runs prune
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.errors import shown
     from orchestrator.workspace import remains
 

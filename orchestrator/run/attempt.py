@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio
-import anyio.lowlevel
 
 from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send, about_of
 from orchestrator.config import Config
 from orchestrator.discovery import preflight, version
-from orchestrator.errors import SpawnError, SupervisionError, lone_error
+from orchestrator.errors import ReaperLostError, SpawnError, lone_error
 from orchestrator.events import (
     Auth,
     Check,
@@ -87,8 +86,8 @@ __all__ = [
 ]
 # Reaper and open_reaper are not ours: the supervisor holds one open, but
 
-POLL_S = 0.02
-# inotify was worse under load; 20 ms costs 1.65 s CPU for 1,000 agents x 5 lines/s x 60 s.
+LIMITS_S = 0.5
+# How often a silent run is held to its limits. Its files are looked at by `Reaper.ticks`.
 GRACE_S = 5.0
 CHECK_TAIL = 64 * 1024
 STDERR_TAIL = 64 * 1024
@@ -153,9 +152,20 @@ class _Live:
     tails: Tails
     sends: list[Send] = field(default_factory=list[Send])
     ended: Ended | None = None
-    lost: SupervisionError | None = None
+    lost: ReaperLostError | None = None
     wake: anyio.Event = field(default_factory=anyio.Event)
+    due: float = 0.0
     tail_bytes: bytes = b""
+
+    def look(self) -> None:
+        """Wake who follows the agent's files if there is something to read, or limits to hold."""
+        if not self.wake.is_set() and (
+            self.stdout.changed()
+            or self.stderr.changed()
+            or self.tails.changed()
+            or time.monotonic() >= self.due
+        ):
+            self.wake.set()
 
 
 async def perform(
@@ -164,8 +174,8 @@ async def perform(
     """Run an agent on a task, from the first event to the last. The run's folder must not exist
     yet.
 
-    Raises JournalError if the record cannot be written, SupervisionError if the reaper is lost;
-    then the agent has been killed. Cancellation kills it at once, and the outcome is still written.
+    Raises JournalError if the record cannot be written, SupervisionError if there is no reaper to
+    be had. Cancellation kills the agent at once, and the outcome is still written.
     """
     folder = make_folder(config.state / "runs", plan.run_id)
     write_record(folder, _record(plan))
@@ -184,13 +194,11 @@ async def perform(
         )
         run = _Run(plan, config=config, reaper=reaper, control=control, recorder=recorder)
         started = time.monotonic()
-        lost: SupervisionError | None = None
         try:
             await run.attempt()
             await run.deliver()
-        except SupervisionError as error:
-            lost = error
-            recorder.say(Error(kind="crashed", text=str(error), hint=error.hint))
+        except ReaperLostError as error:
+            run.lost(error)
         except Exception as error:
             # A failure of our own, such as a full disk: what is known is still put on record.
             recorder.add(Error(kind="crashed", text=f"orchestrate failed: {error}"), "supervisor")
@@ -203,10 +211,7 @@ async def perform(
             run.finish(time.monotonic() - started, journal)
             raise
         await run.leave()
-        outcome = run.finish(time.monotonic() - started, journal)
-    if lost is not None:
-        raise lost
-    return outcome
+        return run.finish(time.monotonic() - started, journal)
 
 
 class _Run:
@@ -251,7 +256,7 @@ class _Run:
             *(Notice(text=note) for note in (*plan.notes, *self._untested(cli_version))),
         )
         asked = self.control.requested
-        error = await until(asked, preflight, agent, self.config.servers)
+        error = await until(asked, preflight, agent, self.config)
         if error is not None:
             self.recorder.say(error)
             return
@@ -268,12 +273,19 @@ class _Run:
                 hint = about_of(self.config.adapters[agent.adapter], agent).install_hint or None
             self.recorder.say(Error(kind="spawn", text=str(failure), hint=hint))
             return
+        except ReaperLostError as gone:
+            self.lost(gone)  # what the agent had changed until then, the next reaper can tell
         if plan.place is not None:
             await self._keep(plan.place)
         elif before is not None:
             await self._compare(before)
         if plan.task.check is not None and finished(self._facts()):
             await self._verify(plan.task.check)
+
+    def lost(self, error: ReaperLostError) -> None:
+        """The reaper is gone, and with it the agent: nobody's fault in this run."""
+        self.control.stop("interrupted", str(error))
+        self.recorder.say(Error(kind="interrupted", text=str(error)))
 
     async def deliver(self) -> None:
         """Bring work that succeeded to the user's files, if that is wanted."""
@@ -295,7 +307,11 @@ class _Run:
         place = self.plan.place
         if place is None:
             return
-        why = await place.end(self.folder / _PATCH)
+        try:
+            why = await place.end(self.folder / _PATCH)
+        except ReaperLostError as error:
+            self.lost(error)  # the tree stays where it is
+            return
         if self.changes is None and place.kept is not None:
             self._told(place.kept)
         if why is not None:
@@ -378,7 +394,7 @@ class _Run:
         """Read until the process has ended; stop it when that is asked for."""
         self._began = self._grown = anyio.current_time()
         self._take(live, live.conversation.start(), None)
-        with lone_error():
+        with lone_error(), self.reaper.ticks.calling(live.look):
             await self._follow_until_end(live)
         if live.lost is not None:
             raise live.lost
@@ -388,15 +404,14 @@ class _Run:
             group.start_soon(_watch, live)
             group.start_soon(self._stop_when_asked, live)
             while live.ended is None and live.lost is None:
-                grew = self._pump(live)
+                live.wake = anyio.Event()
+                self._pump(live)
                 sends, live.sends = live.sends, []
                 await _send(live, sends)
                 self._hold_to_limits(live)
-                if grew:
-                    await anyio.lowlevel.checkpoint()
-                else:
-                    with anyio.move_on_after(POLL_S):
-                        await live.wake.wait()
+                live.due = time.monotonic() + LIMITS_S
+                live.look()  # more than a quantum: go on at once
+                await live.wake.wait()
             group.cancel_scope.cancel()
 
     async def _stop_when_asked(self, live: _Live) -> None:
@@ -411,6 +426,7 @@ class _Run:
         """The process has ended: kill what it left, so that nothing writes any more."""
         ended = live.ended
         assert ended is not None  # noqa: S101 (by `_follow`)
+        kept = await live.process.keep() if self._may_stay(ended) else 0
         survivors = await live.process.reap()
         self.recorder.say(
             ProcessExited(
@@ -420,11 +436,16 @@ class _Run:
                 cpu_s=ended.cpu_s,
                 max_rss=ended.max_rss,
             ),
-            ProcessReaped(survivors=survivors),
+            ProcessReaped(survivors=survivors, kept=kept, processes=list(live.process.survivors)),
         )
         if left := live.process.left:
             text = f"{left} process(es) of the agent could not be ended: they are another user's"
             self.recorder.say(Notice(text=text))
+
+    def _may_stay(self, ended: Ended) -> bool:
+        """Whether the task lets what an agent started outlive it, and it ended by itself."""
+        by_itself = self.control.stopped is None and ended.status is not None
+        return self.plan.task.detached == "keep" and by_itself
 
     def _close(self, live: _Live) -> None:
         """Read what is left, and let the conversation have its last word."""
@@ -613,7 +634,7 @@ async def _send(live: _Live, sends: Iterable[Send]) -> bool:
 async def _watch(live: _Live) -> None:
     try:
         live.ended = await live.process.wait()
-    except SupervisionError as error:
+    except ReaperLostError as error:
         live.lost = error
     live.wake.set()
 

@@ -60,6 +60,10 @@ class Spool:
         """The last line, if it did not end."""
         return self._splitter.close()
 
+    def changed(self) -> bool:
+        """Whether the file is longer or shorter than what was read of it."""
+        return os.fstat(self._fd).st_size != self.size
+
     def shrunk(self) -> bool:
         """Whether the agent has cut its own output; if so, reading starts again at 0."""
         if os.fstat(self._fd).st_size >= self.size:
@@ -100,6 +104,10 @@ class Tails:
                 if not line.oversize and any(wanted in line.data for wanted in containing)
             ]
         return found, grew
+
+    def changed(self) -> bool:
+        """Whether a file that is followed has changed since it was read."""
+        return any(spool.changed() for _, spool in self._open.values())
 
     def _find(self) -> None:
         for tail, path, size in self._matches():

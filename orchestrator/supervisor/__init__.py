@@ -74,7 +74,8 @@ class Supervisor:
 
         The outcome is the task's own, or for a file a `JobOutcome` with those of its tasks. Raises
         InputError if a task cannot be meant (unknown agent, no workspace), JournalError and
-        SupervisionError if our own work failed. Cancelling it kills the agents at once.
+        SupervisionError if our own work failed. Cancelling it kills the agents at once. When the
+        reaper is lost, the runs that it had end as `interrupted`; the next ones have a new one.
         """
         reaper = self._running()
         file = file_with_defaults(_file(task), self._config)

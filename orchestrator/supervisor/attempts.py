@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from orchestrator.adapter import Agent
 from orchestrator.answer import asked
 from orchestrator.config import Config, agents_for
-from orchestrator.discovery import auth_of, look
-from orchestrator.errors import InputError
-from orchestrator.events import Failure, Outcome, Usage
+from orchestrator.discovery import auth_of, look, with_model
+from orchestrator.errors import InputError, ReaperLostError
+from orchestrator.events import Error, Failure, Outcome, Usage
 from orchestrator.journal import Tree, make_private, now
+from orchestrator.outcome import STATUS
 from orchestrator.route import Route, choose
 from orchestrator.run.attempt import Control, Plan, Reaper, new_run_id, perform, until
 from orchestrator.run.recorder import Publish
@@ -118,8 +119,14 @@ async def _attempt(task: Task, route: Route, routes: tuple[Route, ...], means: M
     run_id = new_run_id()
     async with AsyncExitStack() as stack:
         control = stack.enter_context(means.control())
+        placed = None
+        agent = await until(control.requested, with_model, route.agent, means.config)
+        if isinstance(agent, Error):
+            return _without_model(agent)
         try:
             placed = await until(control.requested, _placed, task, run_id, means, stack)
+        except ReaperLostError as error:
+            control.stop("interrupted", str(error))
         except ConflictError as error:
             text = f"what it needs cannot be merged: {error}"
             hint = "Let one of these tasks need the other, or let them change other files."
@@ -128,9 +135,10 @@ async def _attempt(task: Task, route: Route, routes: tuple[Route, ...], means: M
         except GitError as error:
             failure = Failure(kind="crashed", text=f"no work tree: {error}", hint=error.hint)
             return Outcome(status="failed", error=failure, evidence=[failure.text])
-        if placed is None:
+        if placed is None or agent is None:
             failure = Failure(kind="interrupted", text=control.why or "interrupted")
             return Outcome(status="interrupted", error=failure)
+        route = replace(route, agent=agent)
         plan = await _plan(placed[0], route, routes, run_id, means, stack)
         return await perform(
             _in_place(plan, placed[1], means),
@@ -162,6 +170,13 @@ def _unroutable(task: Task, routes: Sequence[Route]) -> Outcome:
         hint="Install an agent, or name one that fits with --agent.",
     )
     return Outcome(status="unroutable", error=failure, evidence=[failure.text])
+
+
+def _without_model(error: Error) -> Outcome:
+    """The chosen agent's server has no model that could be meant, or is not there to be asked."""
+    failure = Failure(kind=error.kind, text=error.text, hint=error.hint)
+    status = STATUS.get(error.kind, "failed")
+    return Outcome(status=status, error=failure, evidence=[failure.text])
 
 
 # --- place ---------------------------------------------------------------------------------------
@@ -258,9 +273,10 @@ async def _plan(
     config, continued = means.config, means.continued
     adapter = config.adapters[route.agent.adapter]
     agent = replace(route.agent, home=_home(task, route.agent, run_id, config))
-    notes: tuple[str, ...] = ()
+    notes = (route.note,) if route.note else ()
     if route.agent.base_url is not None and route.agent.base_url.startswith("scripted:"):
-        agent, notes = await _scripted(agent, stack)
+        agent, scripted = await _scripted(agent, stack)
+        notes = (*notes, *scripted)
     if task.expect is not None:
         task = replace(task, prompt=f"{task.prompt}\n\n{asked(task.expect)}")
     command = adapter.command(task, agent)
