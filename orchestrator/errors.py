@@ -12,6 +12,7 @@ other.
     │   └── ReaperLostError  it ended; what it supervised has been killed, and the next has another
     ├── AskError             a model server could not be asked; `why` says in one word
     ├── JournalError         the record of a run could not be written or read
+    │   └── DiskFullError    there is no room for it; what stands in it is whole
     └── OutcomeError         raised by `Outcome.check()`: the run did not succeed
 """
 
@@ -81,6 +82,10 @@ class AskError(OrchestrateError):
 
 class JournalError(OrchestrateError):
     """The record of a run cannot be written or read."""
+
+
+class DiskFullError(JournalError):
+    """There is no room for the record of a run. What was written before is whole."""
 
 
 class OutcomeError(OrchestrateError):

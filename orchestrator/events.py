@@ -16,6 +16,7 @@ from typing import (
     TYPE_CHECKING,
     Annotated,
     Literal,
+    NamedTuple,
     TypeAlias,
     TypeGuard,
     TypeVar,
@@ -94,6 +95,7 @@ ErrorKind: TypeAlias = Literal[
     "invalid_answer",
     "setup_failed",
     "output_limit",
+    "disk_full",
     "spawn",
     "unknown",
 ]
@@ -103,8 +105,7 @@ Auth: TypeAlias = Literal["key", "login", "none"]
 Source: TypeAlias = Literal["agent", "supervisor"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Raw:
+class Raw(NamedTuple):
     """Where a line stands in a run's spool file: stream, offset and length in bytes."""
 
     stream: str
@@ -614,6 +615,17 @@ class Limit(_Plain):
 
 
 @_plain
+class JournalFull(_Plain):
+    """The disk is full: from here on events are missing. The spool has what the agent wrote, as far
+    as the disk had room for that.
+    """
+
+    type: Literal["journal.full"] = "journal.full"
+    text: str
+    hint: str | None = None
+
+
+@_plain
 class WorkspaceChanged(_Plain):
     """What the run changed in the work tree."""
 
@@ -667,13 +679,14 @@ Update: TypeAlias = (
     | ProcessReaped
     | Stall
     | Limit
+    | JournalFull
     | WorkspaceChanged
     | Check
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Event:
+@_plain
+class Event(_Plain):
     """An update, stamped. `seq` is gapless from 1 in its run, or in its job where `run_id` is None;
     `time` is RFC 3339, UTC, microseconds. `job_id` is None only in old records.
     """
@@ -788,14 +801,23 @@ def encode(event: Event, head: bytes | None = None) -> bytes:
             parent_run_id=event.parent_run_id,
             agent=event.agent,
         )
-    raw = event.raw
-    where = b"null" if raw is None else orjson.dumps([raw.stream, raw.offset, raw.length])
-    stamp = b',"seq":%d,"time":"%s","source":"%s",' % (
+    return b'%b,"seq":%d,"time":"%b","source":"%b",%b,"raw":%b}' % (
+        head,
         event.seq,
         event.time.encode(),
         event.source.encode(),
+        orjson.dumps(event.update)[1:-1],
+        b"null" if event.raw is None else _where(event.raw),
     )
-    return b"".join((head, stamp, orjson.dumps(event.update)[1:-1], b',"raw":', where, b"}"))
+
+
+def _where(raw: Raw) -> bytes:
+    return b"[%b,%d,%d]" % (_quoted(raw.stream), raw.offset, raw.length)
+
+
+@cache
+def _quoted(stream: str) -> bytes:
+    return orjson.dumps(stream)
 
 
 @cache

@@ -25,11 +25,13 @@ from orchestrator.events import (
     Failure,
     JobOutcome,
     Message,
+    MessageDelta,
     Outcome,
     Permission,
     SessionStarted,
     Status,
     StopReason,
+    ThoughtDelta,
     ToolCall,
     ToolCallStatus,
     ToolKind,
@@ -42,7 +44,13 @@ from orchestrator.server import ModelServer
 from orchestrator.task import EDITING_KINDS, READING_KINDS, Task
 
 Stopped: TypeAlias = Literal[
-    "interrupted", "cancelled", "timed_out", "stalled", "budget_exceeded", "output_limit"
+    "interrupted",
+    "cancelled",
+    "timed_out",
+    "stalled",
+    "budget_exceeded",
+    "output_limit",
+    "disk_full",
 ]
 """Why the supervisor itself ended a run."""
 
@@ -69,6 +77,9 @@ STATUS: Mapping[ErrorKind, Status] = MappingProxyType(
 )
 """The status that a kind of error leads to; every other kind is `failed`."""
 
+MOST_CALLS = 10_000
+"""How many tool calls are held by their ids."""
+
 _LOOK = "See what it did with `orchestrate runs show last`."
 _READS: frozenset[ToolKind] = frozenset({"read", "search", "think", "fetch", "switch_mode"})
 _EDITS: frozenset[ToolKind] = frozenset({"edit", "delete", "move"})
@@ -87,11 +98,20 @@ class Digest:
     denied: list[Permission] = field(default_factory=list[Permission])
     calls: dict[str, ToolCallStatus] = field(default_factory=dict[str, ToolCallStatus])
     _kinds: dict[str, ToolKind] = field(default_factory=dict[str, ToolKind])
+    _open: dict[str, None] = field(default_factory=dict[str, None])
+    # Of calls that ended so long ago that they are not held any more.
+    _forgotten: int = 0
+    _wrote: bool = False
+    _edited: bool = False
     _asked: dict[str, Permission] = field(default_factory=dict[str, Permission])
 
     def add(self, update: Update) -> None:
         """Take one update into account."""
         match update:
+            case MessageDelta() | ThoughtDelta():
+                pass  # first, as they are by far the most
+            case ToolCall():
+                self._tool_call(update)
             case SessionStarted(session_id=session_id, model=model):
                 self.session_id = session_id
                 self.model = model or self.model
@@ -103,8 +123,6 @@ class Digest:
                 self.text = text
             case Error():
                 self.error = update
-            case ToolCall():
-                self._tool_call(update)
             case Permission():
                 self._permission(update)
             case _:
@@ -113,28 +131,50 @@ class Digest:
     @property
     def open_calls(self) -> list[str]:
         """Ids of the tool calls that began and did not end."""
-        return [id_ for id_, status in self.calls.items() if status in {"pending", "in_progress"}]
+        return list(self._open)
+
+    @property
+    def steps(self) -> int:
+        """How many tool calls there were. One that is told again after 10,000 others is two."""
+        return self._forgotten + len(self.calls)
 
     @property
     def wrote(self) -> bool:
         """Whether a tool call that may have changed something was completed."""
-        return any(
-            status == "completed" and self._kinds.get(id_, "other") not in _READS
-            for id_, status in self.calls.items()
-        )
+        return self._wrote or any(map(self._has_written, self.calls))
 
     @property
     def edited(self) -> bool:
         """Whether a call of a tool that edits was completed."""
-        return any(
-            status == "completed" and self._kinds.get(id_) in _EDITS
-            for id_, status in self.calls.items()
-        )
+        return self._edited or any(map(self._has_edited, self.calls))
+
+    def _has_written(self, id_: str) -> bool:
+        return self.calls[id_] == "completed" and self._kinds.get(id_, "other") not in _READS
+
+    def _has_edited(self, id_: str) -> bool:
+        return self.calls[id_] == "completed" and self._kinds.get(id_) in _EDITS
 
     def _tool_call(self, call: ToolCall) -> None:
-        self.calls[call.id] = call.status or self.calls.get(call.id, "pending")
+        status = self.calls[call.id] = call.status or self.calls.get(call.id, "pending")
+        if status in {"pending", "in_progress"}:
+            self._open[call.id] = None
+        else:
+            self._open.pop(call.id, None)
         if call.kind is not None:
             self._kinds[call.id] = call.kind
+        if len(self.calls) > MOST_CALLS:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Hold the oldest call that ended no longer: a run may make any number of them."""
+        for id_ in self.calls:
+            if id_ not in self._open:
+                self._forgotten += 1
+                self._wrote = self._wrote or self._has_written(id_)
+                self._edited = self._edited or self._has_edited(id_)
+                del self.calls[id_]
+                self._kinds.pop(id_, None)
+                return
 
     def _permission(self, permission: Permission) -> None:
         self._asked[permission.id] = permission
@@ -402,6 +442,8 @@ def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str:
             return "Give the task less to read (`files:`), or a model with a larger context."
         case "budget_exceeded" | "max_turns" | "timed_out" | "stalled" | "output_limit":
             return "Raise the limit under `limits:`, or split the task."
+        case "disk_full":
+            return "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
         case "denied":
             return "Allow more with `access: edit` or `access: full`, if the task needs it."
         case "bad_usage":

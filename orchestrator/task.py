@@ -237,6 +237,25 @@ def _seconds(value: object) -> float:
     raise ValueError("a duration above 0, such as 90s, 30m or 2h")
 
 
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as `30m` or `30d`. Raises InputError."""
+    number, unit = text[:-1], text[-1:]
+    if unit == "d" and number.isascii() and number.isdigit():
+        return int(number) * 86400.0
+    try:
+        return _seconds(text)
+    except ValueError as error:
+        raise InputError(f"{shown(text)}: {error}") from error
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as `20GiB`. Raises InputError."""
+    try:
+        return _bytes(text)
+    except ValueError as error:
+        raise InputError(f"{shown(text)}: {error}") from error
+
+
 def _bytes(value: object) -> int:
     size = 0
     match value:

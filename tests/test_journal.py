@@ -221,7 +221,7 @@ def test_a_full_disk_tears_no_line_at_any_byte(folder, room):
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    argv = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
     done = subprocess.run(argv, capture_output=True, text=True)
     if done.returncode != 0:
         pytest.skip(f"needs the right to mount: {done.stderr.strip()}")
@@ -234,7 +234,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_on_a_real_disk_that_is_full_the_journal_stays_whole_and_goes_on(small_disk):
     folder = make_folder(small_disk / "runs", "one")
     filler = small_disk / "filler"
-    filler.write_bytes(b"x" * 40_000)
+    filler.write_bytes(b"x" * 100_000)
     kept = 0
     with Journal(folder) as written:
         full = ""

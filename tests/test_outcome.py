@@ -31,6 +31,7 @@ from orchestrator.events import (
     Usage,
 )
 from orchestrator.outcome import (
+    MOST_CALLS,
     SEVERITY,
     STATUS,
     Digest,
@@ -671,6 +672,25 @@ def test_the_agents_own_hint_comes_first(kind):
 def test_a_remedy_names_what_to_do(kind, agent, server, words):
     text = remedy(Failure(kind=kind, text="why"), agent, server)
     assert [word for word in words if word not in text] == []
+
+
+def test_of_any_number_of_calls_only_the_latest_are_held_and_all_are_counted():
+    seen = Digest()
+    seen.add(ToolCall(id="open", status="in_progress"))
+    seen.add(ToolCall(id="edit", status="completed", kind="edit"))
+    for number in range(MOST_CALLS + 10):
+        seen.add(ToolCall(id=str(number), status="completed", kind="read"))
+    assert len(seen.calls) == MOST_CALLS
+    assert seen.steps == MOST_CALLS + 12
+    assert (seen.open_calls, seen.wrote, seen.edited) == (["open"], True, True)
+
+
+def test_calls_that_are_open_are_all_held():
+    seen = Digest()
+    for number in range(MOST_CALLS + 3):
+        seen.add(ToolCall(id=str(number), status="pending"))
+    assert len(seen.open_calls) == MOST_CALLS + 3
+    assert not seen.wrote
 
 
 # --- the answer that is expected ------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What every command shares: exit statuses, common options, saying, and errors as one clear text.
 
-0 succeeded (and verified where checked), 1 not, 2 wrong input, 3 our own failure, 130 interrupted.
+0 succeeded (and verified where checked), 1 not, 2 wrong input, 3 our own failure (also
+a full disk), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ def runs_folder(config: Path | None) -> Path:
 def status(outcome: Outcome) -> int:
     if outcome.status == "interrupted":
         return INTERRUPTED
+    if outcome.error is not None and outcome.error.kind == "disk_full":
+        return OUR_FAILURE
     return SUCCEEDED if outcome.ok else NOT_SUCCEEDED
 
 

@@ -19,7 +19,9 @@ from orchestrator.cli.frame import (
     configured,
     errors,
     runs_folder,
+    say,
 )
+from orchestrator.cli.keeping import gc, recover
 from orchestrator.cli.run import run_and_leave
 from orchestrator.cli.showing import line_printer, lively
 from orchestrator.cli.trees import apply, diff, discard, prune
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
     from orchestrator.events import Event
 
 app = typer.Typer(no_args_is_help=True, help="Look at recorded runs, and go on from them.")
+
+app.command()(recover)
+app.command()(gc)
+
+CUT_OFF = "cut off"
 
 
 @app.command("list")
@@ -59,7 +66,7 @@ def list_(
                 [
                     folder.name,
                     record.started,
-                    outcome.status if outcome else "running" if running(folder) else "cut off",
+                    outcome.status if outcome else "running" if running(folder) else CUT_OFF,
                     (record.job_id or "-")[-8:],
                     record.task.id,
                     one_line(record.agent.name, 20),
@@ -68,6 +75,8 @@ def list_(
                 ]
             )
         typer.echo(table(rows) if len(rows) > 1 else "no runs yet")
+        if any(row[2] == CUT_OFF for row in rows):
+            say("Records that were cut off are completed by `orchestrate runs recover --all`.")
 
 
 @app.command()
