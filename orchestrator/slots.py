@@ -29,7 +29,7 @@ def _silent(text: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Room:
     """Where slots are: the name of a server or provider, and how many agents it serves at a
     time.
     """
@@ -48,33 +48,37 @@ class Slots:
 
     @asynccontextmanager
     async def hold(
-        self, place: Place, waits: Callable[[str], None] = _silent
+        self, room: Room, waits: Callable[[str], None] = _silent
     ) -> AsyncGenerator[Held]:
         """A slot, as long as the block lasts. `waits` is told once if there is none free."""
-        held = Held(self, place, waits)
+        held = self.at(room)
         try:
-            await held.take()
+            await held.take(waits)
             yield held
         finally:
             held.give()
 
-    def taken(self, place: Place) -> int:
+    def at(self, room: Room) -> Held:
+        """Hands for a slot there, empty."""
+        return Held(self, room)
+
+    def taken(self, room: Room) -> int:
         """How many of the slots are in use now."""
-        with self._alone(place) as folder:
+        with self._alone(room) as folder:
             if folder is None:
                 return 0  # somebody is just looking: it is only asked to spread the load
-            free = _free(folder, place.slots, most=place.slots)
+            free = _free(folder, room.slots, most=room.slots)
             _close(*free)
-            return place.slots - len(free)
+            return room.slots - len(free)
 
-    async def _one(self, place: Place, since_ns: int, waits: Callable[[str], None]) -> int:
+    async def _one(self, room: Room, since_ns: int, waits: Callable[[str], None]) -> int:
         """A locked slot, in the order of the tickets. Cancelling it leaves nothing behind."""
         delay = FIRST_POLL_S
         ticket = _Ticket()
         try:
-            while (slot := self._try(place, ticket, since_ns)) is None:
+            while (slot := self._try(room, ticket, since_ns)) is None:
                 if delay == FIRST_POLL_S:
-                    waits(f"waits for a free slot at {place.name} ({place.slots} in use)")
+                    waits(f"waits for a free slot at {room.name} ({room.slots} in use)")
                 with anyio.move_on_after(delay):
                     await self._freed.wait()
                 delay = min(LAST_POLL_S, delay * 1.5)
@@ -82,16 +86,16 @@ class Slots:
         finally:
             ticket.end()
 
-    def _try(self, place: Place, ticket: _Ticket, since_ns: int) -> int | None:
-        with self._alone(place) as folder:
+    def _try(self, room: Room, ticket: _Ticket, since_ns: int) -> int | None:
+        with self._alone(room) as folder:
             if folder is None:
                 return None
             if ticket.path is None:
                 self._tickets += 1
                 name = f"{since_ns:020d}-{os.getpid()}-{id(self)}-{self._tickets}"
                 ticket.begin(folder / "queue" / name)
-            before = _waiting_before(ticket, place.slots)
-            free = _free(folder, place.slots, most=before + 1) if before < place.slots else []
+            before = _waiting_before(ticket, room.slots)
+            free = _free(folder, room.slots, most=before + 1) if before < room.slots else []
             if len(free) <= before:
                 _close(*free)
                 return None
@@ -105,9 +109,9 @@ class Slots:
         self._freed = anyio.Event()
 
     @contextmanager
-    def _alone(self, place: Place) -> Generator[Path | None]:
+    def _alone(self, room: Room) -> Generator[Path | None]:
         """The place's folder, with nobody else looking; None if somebody is."""
-        folder = self._folder / _file_name(place.name)
+        folder = self._folder / _file_name(room.name)
         for each in (self._folder.parent, self._folder, folder, folder / "queue"):
             each.mkdir(exist_ok=True, mode=0o700)
         guard = _open(folder / "guard")
@@ -120,16 +124,20 @@ class Slots:
 class Held:
     """A slot in somebody's hands."""
 
-    def __init__(self, slots: Slots, place: Place, waits: Callable[[str], None]) -> None:
+    def __init__(self, slots: Slots, room: Room) -> None:
         self._slots = slots
-        self._place = place
-        self._waits = waits
+        self._room = room
         self._since_ns = time.time_ns()
         self._slot: int | None = None
 
-    async def take(self) -> None:
+    @property
+    def full(self) -> bool:
+        """Whether there is a slot in them."""
+        return self._slot is not None
+
+    async def take(self, waits: Callable[[str], None] = _silent) -> None:
         """Wait for a slot. Whoever gave one up keeps its age, and so goes before newcomers."""
-        self._slot = await self._slots._one(self._place, self._since_ns, self._waits)  # noqa: SLF001
+        self._slot = await self._slots._one(self._room, self._since_ns, waits)  # noqa: SLF001
 
     def give(self) -> None:
         """Let others have it."""

@@ -9,21 +9,21 @@ from pathlib import Path
 import anyio
 import pytest
 
-from orchestrator.slots import Place, Slots
+from orchestrator.slots import Room, Slots
 
 pytestmark = pytest.mark.anyio
 
-ONE = Place(name="http://127.0.0.1:11434", slots=1)
-TWO = Place(name="claude", slots=2)
+ONE = Room(name="http://127.0.0.1:11434", slots=1)
+TWO = Room(name="claude", slots=2)
 
 HOLDER = """
 import sys, anyio
 from pathlib import Path
-from orchestrator.slots import Place, Slots
+from orchestrator.slots import Room, Slots
 
 async def main():
-    place = Place(name=sys.argv[2], slots=1)
-    async with Slots(Path(sys.argv[1])).hold(place, lambda text: print("waits", flush=True)):
+    room = Room(name=sys.argv[2], slots=1)
+    async with Slots(Path(sys.argv[1])).hold(room, lambda text: print("waits", flush=True)):
         print("has it", flush=True)
         await anyio.sleep_forever()
 
@@ -99,7 +99,7 @@ async def test_who_is_cancelled_while_waiting_is_in_nobodys_way(folder: Path) ->
 async def test_places_do_not_wait_for_each_other(folder: Path) -> None:
     slots = Slots(folder)
     with anyio.fail_after(5):
-        async with slots.hold(ONE), slots.hold(Place(name="http://127.0.0.1/11434", slots=1)):
+        async with slots.hold(ONE), slots.hold(Room(name="http://127.0.0.1/11434", slots=1)):
             assert len(list(folder.iterdir())) == 2
 
 

@@ -10,6 +10,7 @@ from orchestrator.discovery.servers import (
     server_hint,
     with_model,
 )
+from orchestrator.discovery.standing import room_of, stand
 from orchestrator.discovery.survey import FoundAdapter, FoundAgent, Survey, survey
 
 __all__ = [
@@ -24,8 +25,10 @@ __all__ = [
     "look",
     "preflight",
     "problem_of",
+    "room_of",
     "see",
     "server_hint",
+    "stand",
     "survey",
     "version",
     "with_model",
