@@ -150,10 +150,14 @@ def _route(agent: Agent, rank: int | None, reason: str, state: State) -> Route:
 REMEDY = "Set `fallback: cloud`, and what fails at home may go on in the cloud."
 
 
-def considered(routes: Sequence[Route]) -> list[Considered]:
-    """The routes as the event shows them."""
+def considered(routes: Sequence[Route], chosen: str | None = None) -> list[Considered]:
+    """The routes as the event shows them; `chosen` is the agent that was taken, None: the first."""
     return [
-        Considered(agent=route.agent.name, chosen=route.rank == 0, reason=route.reason)
+        Considered(
+            agent=route.agent.name,
+            chosen=route.rank == 0 if chosen is None else route.agent.name == chosen,
+            reason=route.reason,
+        )
         for route in routes
     ]
 

@@ -75,6 +75,7 @@ from orchestrator.route import Route, considered
 from orchestrator.run.intake import Intake
 from orchestrator.run.recorder import Publish, Recorder, new_run_id, secret_values
 from orchestrator.run.spool import Spool, Tails
+from orchestrator.slots import Held
 from orchestrator.task import Limits, Task
 from orchestrator.telemetry import warn
 from orchestrator.usage import priced
@@ -117,6 +118,8 @@ class Plan:
     the record names it (a scripted model server has another address each time). `notes` become
     notices. `auth` is what the agent comes to its model with. `place` is the work tree made for the
     run, if one was; `deliver` brings its commit to the user's files, and gives what is to be said.
+    `attempt` counts from 1 in the task. `held` are hands for a slot of the model's server, None: it
+    has any number. `failures`: how many tool calls in a row may fail.
     """
 
     job_id: str
@@ -135,6 +138,10 @@ class Plan:
     notes: tuple[str, ...] = ()
     place: Place | None = None
     deliver: Callable[[str], Awaitable[str]] | None = None
+    route: Route | None = None
+    attempt: int = 1
+    held: Held | None = None
+    failures: int | None = None
 
 
 class Control:
@@ -263,11 +270,13 @@ class _Run:
         self.recorder.say(
             RouteSelected(
                 model=agent.model,
-                reason=plan.routes[0].reason if plan.routes else "named",
-                considered=considered(plan.routes),
+                reason=plan.route.reason if plan.route else "named",
+                considered=considered(plan.routes, plan.agent.name),
+                enforced="routing" if plan.task.privacy == "local" else None,
             ),
             RunStarted(
                 adapter=agent.adapter,
+                attempt=plan.attempt,
                 cli_version=cli_version,
                 model=agent.model,
                 server=plan.recorded.base_url or agent.server,
@@ -289,7 +298,7 @@ class _Run:
         if asked.is_set():
             return
         try:
-            await self._agent()
+            await self._in_turn()
         except SpawnError as failure:
             hint = failure.hint
             if failure.errno == errno.ENOEXEC:  # half installed, such as npm's stub of a binary
@@ -405,6 +414,26 @@ class _Run:
         )
 
     # --- the agent's process
+
+    async def _in_turn(self) -> None:
+        """The agent, as soon as its model's server has a slot for it."""
+        held, limit_s = self.plan.held, self.plan.limits.wall_s
+        if held is None:
+            await self._agent()
+            return
+        try:
+            with anyio.move_on_after(limit_s):
+                await until(self.control.requested, held.take, self._waits)
+            if held.full:
+                await self._agent()
+            elif self.control.stopped is None:
+                why = f"no slot was free within the time limit of {limit_s:g} s"
+                self._limit("wall", limit_s or 0.0, "timed_out", why)
+        finally:
+            held.give()
+
+    def _waits(self, text: str) -> None:
+        self.recorder.say(Notice(text=text))
 
     async def _agent(self) -> None:
         plan, command = self.plan, self.plan.command
@@ -541,6 +570,9 @@ class _Run:
             self._limit("output", size, "output_limit", why)
         elif (free := self._free(now)) is not None:
             self._limit("disk", free, "disk_full", f"only {free} bytes are free at {self.folder}")
+        elif self.plan.failures is not None and digest.failures >= self.plan.failures:
+            why = f"{digest.failures} tool calls in a row failed"
+            self._limit("failures", digest.failures, "stalled", why)
         elif limits.steps is not None and steps > limits.steps:
             self._limit("steps", steps, "budget_exceeded", f"more than {limits.steps} steps")
         elif limits.cost_usd is not None and cost > limits.cost_usd:

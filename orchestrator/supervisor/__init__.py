@@ -28,6 +28,7 @@ from orchestrator.errors import InputError, SupervisionError, lone_error
 from orchestrator.events import Outcome
 from orchestrator.journal import Record, read_outcome, read_record
 from orchestrator.run.attempt import Control, Reaper, new_run_id, open_reaper
+from orchestrator.slots import Slots
 from orchestrator.supervisor.attempts import Continued, Means, attempts, check_task, grounds
 from orchestrator.supervisor.job import Sink, fan_out, run_job
 from orchestrator.supervisor.stream import EventStream
@@ -51,6 +52,7 @@ class Supervisor:
         self._stack = AsyncExitStack()
         self._reaper: Reaper | None = None
         self._controls: set[Control] = set()
+        self._slots = Slots(config.state / "slots")
         self._interrupted: str | None = None
 
     async def __aenter__(self) -> Self:
@@ -90,6 +92,7 @@ class Supervisor:
             control=self._control,
             publish=publish,
             job_id=job_id,
+            slots=self._slots,
             continued=continued,
             grounds=await grounds(file.tasks, self._config, reaper),
             leaves=file.leaves,
@@ -98,7 +101,7 @@ class Supervisor:
             file,
             job_id=job_id,
             jobs=self._config.state / "jobs",
-            work=lambda each, told: attempts(each, replace(means, publish=told)),
+            work=lambda each, told, say: attempts(each, replace(means, publish=told, say=say)),
             publish=publish,
             apart=frozenset(means.grounds),
         )

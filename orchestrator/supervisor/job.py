@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -38,7 +39,9 @@ from orchestrator.template import Reference, rendered
 from orchestrator.usage import add
 
 Sink: TypeAlias = Callable[[Event], None]
-Work: TypeAlias = Callable[[Task, Publish], Awaitable[Outcome]]
+Say: TypeAlias = Callable[[Update], None]
+Work: TypeAlias = Callable[[Task, Publish, Say], Awaitable[Outcome]]
+"""Does a task: gets where its runs' events go, and what says something of the task itself."""
 
 CONCURRENCY = 4
 """How many tasks run side by side where the file does not say."""
@@ -120,7 +123,7 @@ class _Job:
         if not self._file.single:
             task = replace(task, prompt=rendered(task.prompt, self._value))
         try:
-            outcome = await self._work(task, self._told)
+            outcome = await self._work(task, self._told, partial(self._say, task.id))
         except InputError as error:
             if self._file.single:
                 raise  # whoever asked for this task alone is told at once
