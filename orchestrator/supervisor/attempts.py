@@ -111,7 +111,7 @@ async def attempts(task: Task, means: Means) -> Outcome:
         done.append(await _attempt(task, step, routes, done, means))
     if not done:
         return _unroutable(task, routes)
-    outcome = summed(task, routes, done, anyio.current_time() - began)
+    outcome = summed(routes, done, anyio.current_time() - began)
     means.commits[task.id] = _ended_as(task, outcome, means)
     return outcome
 

@@ -186,7 +186,7 @@ def _onward(plan: Sequence[Route], done: Sequence[Done]) -> Route | None:
 # --- what they amount to -------------------------------------------------------------------------
 
 
-def summed(task: Task, routes: Sequence[Route], done: Sequence[Done], duration_s: float) -> Outcome:
+def summed(routes: Sequence[Route], done: Sequence[Done], duration_s: float) -> Outcome:
     """The outcome of a task: its last attempt's, with what all of them used and the way to it."""
     last = done[-1].outcome
     error = last.error
