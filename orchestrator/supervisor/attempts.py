@@ -107,7 +107,9 @@ async def attempts(task: Task, means: Means) -> Outcome:
     while (step := following(task, routes, done, limits, _clock(began))) is not None:
         if done:
             means.say(_announced(step, done, task))
-            await _pause(step.delay_s, means)
+            if (why := await _pause(step.delay_s, means)) is not None:
+                done.append(Done(route=step.route, outcome=_interrupted(why)))
+                break
         done.append(await _attempt(task, step, routes, done, means))
     if not done:
         return _unroutable(task, routes)
@@ -136,10 +138,17 @@ def _announced(step: Next, done: Sequence[Done], task: Task) -> Update:
     )
 
 
-async def _pause(delay_s: float, means: Means) -> None:
-    """Wait, unless a stop is asked for: then the attempt that follows is told of it, too."""
+async def _pause(delay_s: float, means: Means) -> str | None:
+    """Wait; or why a stop was asked for."""
     with means.control() as control, anyio.move_on_after(delay_s):
         await control.requested.wait()
+        return control.why
+    return None
+
+
+def _interrupted(why: str | None) -> Outcome:
+    failure = Failure(kind="interrupted", text=why or "interrupted")
+    return Outcome(status="interrupted", error=failure)
 
 
 def _ended_as(task: Task, outcome: Outcome, means: Means) -> tuple[str, ...]:
@@ -171,7 +180,7 @@ async def _attempt(
 ) -> Done:
     """One run, in its place, from spawn to outcome; or how it came to none."""
     run_id = new_run_id()
-    over = Done(route=step.route, outcome=Outcome(status="interrupted"))
+    over = Done(route=step.route, outcome=_interrupted(None))
     async with AsyncExitStack() as stack:
         control = stack.enter_context(means.control())
         placed = None
@@ -194,8 +203,7 @@ async def _attempt(
             outcome = Outcome(status="failed", error=failure, evidence=[failure.text])
             return replace(over, outcome=outcome)
         if placed is None or agent is None:
-            failure = Failure(kind="interrupted", text=control.why or "interrupted")
-            return replace(over, outcome=Outcome(status="interrupted", error=failure))
+            return replace(over, outcome=_interrupted(control.why))
         route = replace(step.route, agent=agent)
         plan = await _plan(placed[0], route, routes, run_id, means, stack)
         plan = _in_order(plan, step, done, made=placed[1] is not None or task.template is not None)

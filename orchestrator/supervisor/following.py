@@ -89,7 +89,8 @@ def following(
     """What is next after the attempts that are done; None is the end."""
     plan = stages(task, routes)
     if not done:
-        return _next(plan[0], limits, clock, last=len(plan) == 1) if plan else None
+        start = replace(clock, elapsed_s=0.0)
+        return _next(plan[0], limits, start, last=len(plan) == 1) if plan else None
     outcome, failure = done[-1].outcome, done[-1].outcome.error
     if outcome.ok or failure is None or failure.kind in FINAL:
         return None
@@ -124,6 +125,7 @@ def share(limits: Limits, elapsed_s: float, *, last: bool) -> Limits:
     so that there is something left for it; else all that is left.
     """
     left_s = left(limits, elapsed_s)
+    left_s = None if left_s is None else max(0.1, round(left_s, 1))
     if last:
         return replace(limits, wall_s=left_s)
     steps = EARLY_STEPS if limits.steps is None else min(limits.steps, EARLY_STEPS)
