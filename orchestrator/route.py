@@ -430,10 +430,11 @@ def _reason(task: Task, agent: Agent, before: Sequence[Route], wish: _Wish, stat
     if before:
         why = f"usable ({agent.tier}), but a later choice"
     elif wish.tier in {None, agent.tier} and wish.agent in {None, agent.name}:
-        why = wish.why if task.agent is not None else f"{wish.why} ({agent.tier})"
+        told = task.agent is not None or wish.tier is not None
+        why = wish.why if told else f"{wish.why} ({agent.tier})"
     else:
         why = f"{wish.why}; the best that is usable ({agent.tier})"
-    if now.slots is not None:
+    if now.slots is not None and now.taken:
         why = f"{why}; {now.taken} of {now.slots} slots taken"
     if agent.tier == "cloud" and now.credentials is False:
         why = f"{why}; neither a key nor a login was seen"

@@ -63,7 +63,9 @@ class Slots:
         return Held(self, room)
 
     def taken(self, room: Room) -> int:
-        """How many of the slots are in use now."""
+        """How many of the slots are in use now. Whoever only asks leaves nothing behind."""
+        if not (self._folder / _file_name(room.name)).is_dir():
+            return 0
         with self._alone(room) as folder:
             if folder is None:
                 return 0  # somebody is just looking: it is only asked to spread the load
@@ -112,7 +114,8 @@ class Slots:
     def _alone(self, room: Room) -> Generator[Path | None]:
         """The place's folder, with nobody else looking; None if somebody is."""
         folder = self._folder / _file_name(room.name)
-        for each in (self._folder.parent, self._folder, folder, folder / "queue"):
+        self._folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for each in (self._folder, folder, folder / "queue"):
             each.mkdir(exist_ok=True, mode=0o700)
         guard = _open(folder / "guard")
         try:

@@ -43,7 +43,7 @@ def chosen(task: Task, *agents: Agent, state: State = NOTHING) -> list[tuple[str
 
 def test_the_first_that_can_goes_first():
     assert chosen(TASK, CLOUD, LOCAL) == [
-        ("claude", 0, "work of no stated kind is reasoning: cloud first (cloud)"),
+        ("claude", 0, "work of no stated kind is reasoning: cloud first"),
         ("codex-ollama", 1, "usable (local), but a later choice"),
     ]
 

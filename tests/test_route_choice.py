@@ -381,6 +381,6 @@ def test_local_mode_keeps_at_home_what_no_strategy_and_no_pin_sends_away():
     mode = State(local_mode=True)
     task = replace(TASK, kind="fix")
     routes = choose(task, BOTH, mode)
-    assert (names(routes), routes[0].reason) == (["home"], "local mode is on (local)")
+    assert (names(routes), routes[0].reason) == (["home"], "local mode is on")
     assert names(choose(replace(task, strategy="cloud"), BOTH, mode)) == ["paid"]
     assert names(choose(replace(task, agent="paid"), BOTH, mode)) == ["paid"]

@@ -63,6 +63,8 @@ async def test_never_more_hold_a_slot_than_there_are_and_all_get_one(folder: Pat
         for _ in range(12):
             group.start_soon(work)
     assert (most, done) == (2, 12)
+    assert Slots(folder / "other").taken(TWO) == 0
+    assert not (folder / "other").exists()
     assert slots.taken(TWO) == 0
 
 

@@ -10,7 +10,7 @@ from orchestrator.discovery.servers import (
     server_hint,
     with_model,
 )
-from orchestrator.discovery.standing import room_of, stand
+from orchestrator.discovery.standing import room_of, routes_of
 from orchestrator.discovery.survey import FoundAdapter, FoundAgent, Survey, survey
 
 __all__ = [
@@ -26,9 +26,9 @@ __all__ = [
     "preflight",
     "problem_of",
     "room_of",
+    "routes_of",
     "see",
     "server_hint",
-    "stand",
     "survey",
     "version",
     "with_model",

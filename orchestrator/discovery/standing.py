@@ -11,12 +11,12 @@ from dataclasses import replace
 import anyio
 
 from orchestrator.adapter import About, Agent, about_of
-from orchestrator.config import Config
-from orchestrator.discovery.programs import is_logged_in
+from orchestrator.config import Config, agents_for
+from orchestrator.discovery.programs import is_logged_in, look
 from orchestrator.discovery.servers import FoundServer, model_at, place_of, seen
 from orchestrator.errors import ConfigError, lone_error
 from orchestrator.events import Error
-from orchestrator.route import Standing, State, choose
+from orchestrator.route import Route, Standing, State, choose
 from orchestrator.server import address_of
 from orchestrator.slots import Room, Slots
 from orchestrator.task import Task
@@ -25,6 +25,18 @@ LOCAL_SLOTS, CLOUD_SLOTS = 1, 20
 """How many agents a server, or a provider, serves at a time where nobody says: a model at home has
 one GPU, and agents that share it only wait for each other inside of it.
 """
+
+
+async def routes_of(
+    task: Task, config: Config, slots: Slots, *, agents: Sequence[Agent] | None = None
+) -> tuple[Route, ...]:
+    """A route for every agent that may do the task, or for each of those that are given. Raises
+    ConfigError for an agent that is named and is none, or is configured wrongly.
+    """
+    named = task.agent is not None or agents is not None
+    given = agents_for(task.agent, config) if agents is None else agents
+    placed, state = look(given, config, named=named)
+    return choose(task, placed, await stand(task, placed, state, config, slots))
 
 
 async def stand(

@@ -20,7 +20,7 @@ import anyio
 from orchestrator.adapter import Agent, about_of
 from orchestrator.answer import asked
 from orchestrator.config import Config, agents_for
-from orchestrator.discovery import auth_of, look, room_of, stand, with_model
+from orchestrator.discovery import auth_of, room_of, routes_of, with_model
 from orchestrator.errors import InputError, ReaperLostError
 from orchestrator.events import (
     Error,
@@ -33,7 +33,7 @@ from orchestrator.events import (
 )
 from orchestrator.journal import Tree, make_private, now
 from orchestrator.outcome import STATUS
-from orchestrator.route import Route, choose
+from orchestrator.route import Route
 from orchestrator.run.attempt import Control, Plan, Reaper, new_run_id, perform, until
 from orchestrator.run.recorder import Publish
 from orchestrator.slots import Slots
@@ -255,12 +255,8 @@ def _in_order(plan: Plan, step: Next, done: Sequence[Done], *, made: bool) -> Pl
 
 
 async def _routes(task: Task, means: Means) -> tuple[Route, ...]:
-    continued, config = means.continued, means.config
-    agents = (continued.agent,) if continued else agents_for(task.agent, config)
-    named = task.agent is not None or continued is not None
-    placed, state = look(agents, config, named=named)
-    state = await stand(task, placed, state, config, means.slots)
-    return choose(task, placed, state)
+    agents = None if means.continued is None else (means.continued.agent,)
+    return await routes_of(task, means.config, means.slots, agents=agents)
 
 
 def _unroutable(task: Task, routes: Sequence[Route]) -> Outcome:
