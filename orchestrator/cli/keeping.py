@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.frame import OUR_FAILURE, ConfigOption, configured, errors, fail, say
+from orchestrator.cli.frame import OUR_FAILURE, ConfigOption, configured, errors, fail, put, say
 
 if TYPE_CHECKING:
     from orchestrator.config import Config
@@ -59,7 +59,7 @@ def _recovered(folder: Path, config: Config, *, named: bool) -> bool:
     if done is None:
         say(f"{folder.name}: it is running")
     else:
-        typer.echo(f"{folder.name}: {done.outcome.status}, {done.added} event(s) added")
+        put(f"{folder.name}: {done.outcome.status}, {done.added} event(s) added")
     return True
 
 
@@ -77,21 +77,22 @@ def _tell_trees(folders: list[Path], config: Config) -> None:
         return [one for folder in left if (one := await remains.look_into(desk, folder))]
 
     for one in at_desk(config, found) if left and any(trees.iterdir()) else ():
-        typer.echo(f"work tree {shown(one.what)}: {shown(one.holds)}")
+        put(f"work tree {shown(one.what)}: {shown(one.holds)}")
         say("`orchestrate runs prune` saves what it holds in its branch, and removes it")
 
 
 def _jobs_recovered(config: Config) -> bool:
     """Complete the jobs whose runs are complete now; False if that failed for one."""
     from orchestrator.errors import JournalError
-    from orchestrator.journal import JOB, OUTCOME
+    from orchestrator.journal import JOB, OUTCOME, runs_by_job
     from orchestrator.supervisor.recovery import recover_job
 
-    kept = True
+    kept, runs = True, config.state / "runs"
+    made = runs_by_job(runs)
     for folder in sorted(path.parent for path in (config.state / "jobs").glob(f"*/{JOB}")):
         try:
             if not (folder / OUTCOME).exists():
-                recover_job(folder, config.state / "runs")
+                recover_job(folder, runs, made.get(folder.name, ()))
         except JournalError as error:
             say(f"orchestrate: {error}")
             kept = False
@@ -128,9 +129,9 @@ def gc(
         for one in found:
             if dry_run or remove(one):
                 freed += one.size
-                typer.echo(f"{one.name}: {_size(one.size)}, {one.why}")
+                put(f"{one.name}: {_size(one.size)}, {one.why}")
         verb = "would be freed" if dry_run else "freed"
-        typer.echo(f"{_size(freed)} {verb}" if found else "nothing to remove")
+        put(f"{_size(freed)} {verb}" if found else "nothing to remove")
 
 
 def _size(size: float) -> str:

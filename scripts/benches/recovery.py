@@ -25,7 +25,7 @@ from adapters.jsonl import adapter
 from orchestrator.adapter import Agent
 from orchestrator.config import Config
 from orchestrator.events import Event, Message, Output, ProcessSpawned, RunFinished
-from orchestrator.journal import STDERR, STDOUT, list_runs, read_events, read_outcome
+from orchestrator.journal import STDERR, STDOUT, list_runs, read_events, read_outcome, runs_by_job
 from orchestrator.run.recovery import recover
 from orchestrator.supervisor import Supervisor
 from orchestrator.supervisor.recovery import recover_job
@@ -116,11 +116,13 @@ def with_our_modules() -> dict[str, str]:
 
 def recovered(config: Config) -> None:
     """As `orchestrate runs recover --all` does."""
-    for folder in list_runs(config.state / "runs"):
+    runs = config.state / "runs"
+    for folder in list_runs(runs):
         recover(folder, config)
+    made = runs_by_job(runs)
     for job in (config.state / "jobs").iterdir():
         if (job / "job.json").exists():
-            recover_job(job, config.state / "runs")
+            recover_job(job, runs, made.get(job.name, ()))
 
 
 def wrong(place: Path, folder: Path) -> list[str]:
