@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.completing import adapters_there, agents_there
-from orchestrator.cli.frame import ConfigOption, ListForm, ListOption, configured, errors, say
+from orchestrator.cli.frame import (
+    ConfigOption,
+    ListForm,
+    ListOption,
+    configured,
+    errors,
+    looked_at,
+    say,
+)
 
 if TYPE_CHECKING:
     from orchestrator.discovery import Survey
@@ -36,7 +44,7 @@ def agents_(
     from orchestrator.discovery import survey
 
     with errors():
-        found = anyio.run(survey, configured(config))
+        found = anyio.run(survey, looked_at(config))
         if output is ListForm.JSON:
             import orjson
 

@@ -14,9 +14,9 @@ from orchestrator.cli.frame import (
     ConfigOption,
     ListForm,
     ListOption,
-    configured,
     errors,
     fail,
+    looked_at,
     say,
 )
 
@@ -52,7 +52,7 @@ def config_(
     if context.invoked_subcommand is not None:
         return
     with errors():
-        settings = configured(config).settings
+        settings = looked_at(config).settings
         if output is ListForm.JSON:
             import orjson
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from orchestrator.cli.frame import ConfigOption, ListForm, ListOption, configured, errors
+from orchestrator.cli.frame import ConfigOption, ListForm, ListOption, errors, looked_at
 
 if TYPE_CHECKING:
     from orchestrator.discovery.diagnosis import Diagnosis
@@ -27,7 +27,7 @@ def doctor(output: ListOption = ListForm.TEXT, config: ConfigOption = None) -> N
     from orchestrator.discovery.diagnosis import diagnose
 
     with errors():
-        found = anyio.run(diagnose, configured(config))
+        found = anyio.run(diagnose, looked_at(config))
         if output is ListForm.JSON:
             import orjson
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.frame import OUR_FAILURE, ConfigOption, configured, errors, fail, say
+from orchestrator.cli.frame import (
+    OUR_FAILURE,
+    ConfigOption,
+    errors,
+    fail,
+    looked_at,
+    records,
+    say,
+)
 
 if TYPE_CHECKING:
     from orchestrator.config import Config
@@ -32,7 +40,7 @@ def recover(
     with errors():
         if (run_ is None) != every:
             fail("name a RUN, or say --all")
-        loaded = configured(config)
+        loaded = looked_at(config)
         runs = loaded.state / "runs"
         folders = list_runs(runs) if run_ is None else [find_run(runs, run_)]
         failed = [folder for folder in folders if not _recovered(folder, loaded, named=not every)]
@@ -103,7 +111,7 @@ def gc(
 
     with errors():
         found = old(
-            configured(config).state,
+            records(config),
             older_s=parse_duration(older),
             keep_bytes=parse_size(keep_bytes),
             now=time.time(),

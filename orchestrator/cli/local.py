@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.frame import ConfigOption, ListForm, ListOption, configured, errors, fail, say
+from orchestrator.cli.frame import (
+    ConfigOption,
+    ListForm,
+    ListOption,
+    configured,
+    errors,
+    fail,
+    looked_at,
+    say,
+)
 
 if TYPE_CHECKING:
     from orchestrator.config import Config, LocalMode
@@ -46,7 +55,7 @@ def local_(
             return
         typer.echo(_told(mode))
         if mode.on:
-            _tell_who_stays(configured(config))
+            _tell_who_stays(looked_at(config))
 
 
 def _told(mode: LocalMode) -> str:
@@ -187,7 +196,7 @@ def list_(config: ConfigOption = None) -> None:
     from orchestrator.discovery import find_servers
 
     with errors():
-        found = anyio.run(find_servers, configured(config))
+        found = anyio.run(find_servers, looked_at(config))
         typer.echo(models_told([one for one in found if one.tier == "local"]))
 
 

@@ -16,6 +16,7 @@ from orchestrator.cli.frame import (
     configured,
     errors,
     fail,
+    looked_at,
     say,
 )
 
@@ -45,7 +46,7 @@ def list_(
     orchestrate models list ollama --output json
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     with errors():
-        found = _found(configured(config))
+        found = _found(looked_at(config))
         chosen = [one for one in found if server in {None, one.name}]
         if server is not None and not chosen:
             fail(f"no server {server!r} (known: {', '.join(one.name for one in found) or 'none'})")

@@ -122,12 +122,12 @@ def print_outcome(outcome: Outcome, output: OutputForm, config: Config, board: B
     match output:
         case OutputForm.TEXT if len(board.rows) > 1:
             say("")
-            typer.echo(job_summary(board, width=_width(), colour=colour), color=colour)
+            typer.echo(job_summary(board, width=width(), colour=colour), color=colour)
         case OutputForm.TEXT:
             say("")
             workspace = _workspace(outcome, config)
             typer.echo(
-                summary(outcome, workspace=workspace, width=_width(), colour=colour), color=colour
+                summary(outcome, workspace=workspace, width=width(), colour=colour), color=colour
             )
         case OutputForm.JSON:
             typer.echo(orjson.dumps(outcome))
@@ -140,7 +140,7 @@ def print_outcome(outcome: Outcome, output: OutputForm, config: Config, board: B
                     say(f"remedy: {one_line(outcome.error.hint, 400)}")
 
 
-def _width() -> int | None:
+def width() -> int | None:
     """The columns of the terminal that stdout is, None where it is none."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or None

@@ -321,9 +321,7 @@ async def _content(
     return await git.word("write-tree"), (*notes, *said), all_there and not unread
 
 
-async def _flatten(
-    git: Git, known: frozenset[str], depth: int = 0
-) -> tuple[list[str], list[str]]:
+async def _flatten(git: Git, known: frozenset[str], depth: int = 0) -> tuple[list[str], list[str]]:
     """Fill the index from the work tree, with repositories that the agent made inside as plain
     files: their objects go when the work tree goes. Which these are, and what could not be read.
     """
