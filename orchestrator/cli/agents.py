@@ -14,6 +14,8 @@ from orchestrator.cli.frame import (
     configured,
     errors,
     looked_at,
+    put,
+    put_json,
     say,
 )
 
@@ -46,11 +48,9 @@ def agents_(
     with errors():
         found = anyio.run(survey, looked_at(config))
         if output is ListForm.JSON:
-            import orjson
-
-            typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+            put_json(found, indented=True)
         else:
-            typer.echo(_agents_told(found))
+            put(_agents_told(found))
 
 
 def _agents_told(survey: Survey) -> str:
@@ -105,7 +105,7 @@ def install_(
             what = "is installed" if done.fresh else "was installed already"
             return f"{name} {done.version} {what}: {done.path}"
 
-        typer.echo(anyio.run(do))
+        put(anyio.run(do))
 
 
 @app.command("use")
@@ -127,7 +127,7 @@ def use_(
 
     with errors():
         path = set_default(name, configured(config), config)
-        typer.echo(f"{name} is the default agent ({path})")
+        put(f"{name} is the default agent ({path})")
         winner = configured(config).default_agent
         if winner != name:
             say(f"but in this folder it is {winner}: its orchestrate.toml says so")

@@ -37,7 +37,7 @@ def job_told(folder: Path, runs: Path, *, width: int | None, colour: bool) -> It
     yield ""
     for record in made:
         yield f"run        {record.run_id}  {shown(record.task.id)}"
-    yield f"record     {folder}"
+    yield f"record     {shown(str(folder))}"
 
 
 def _board(job: JobRecord, folder: Path, made: list[Record]) -> Board:

@@ -13,6 +13,7 @@ from orchestrator.cli.frame import (
     errors,
     fail,
     looked_at,
+    put,
     records,
     say,
 )
@@ -34,7 +35,11 @@ def recover(
     """Complete the record of a run whose supervisor was killed: each event once, and an outcome.
 
     It may be done at any time, and twice; what is running is left alone.
-    """
+
+    \b
+    orchestrate runs recover --all
+    orchestrate runs recover 4f0c2a1b
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.journal import find_run, list_runs
 
     with errors():
@@ -66,10 +71,10 @@ def _recovered(folder: Path, config: Config, *, named: bool) -> bool:
     if done is None:
         say(f"{folder.name}: it is running")
     else:
-        typer.echo(f"{folder.name}: {done.outcome.status}, {done.added} event(s) added")
+        put(f"{folder.name}: {done.outcome.status}, {done.added} event(s) added")
         tree = config.state / "trees" / folder.name
         if tree.exists():
-            typer.echo(f"  its work tree is kept: {tree}")
+            put(f"  its work tree is kept: {tree}")
     return True
 
 
@@ -103,7 +108,11 @@ def gc(
     """Remove old runs with their private homes and scratch workspaces.
 
     What is going on, was cut off, or has a work tree or a session that is still needed stays.
-    """
+
+    \b
+    orchestrate runs gc --dry-run
+    orchestrate runs gc --older 7d --keep-bytes 5GiB
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     import time
 
     from orchestrator.cleaning import old, remove
@@ -120,9 +129,9 @@ def gc(
         for one in found:
             if dry_run or remove(one):
                 freed += one.size
-                typer.echo(f"{one.name}: {_size(one.size)}, {one.why}")
+                put(f"{one.name}: {_size(one.size)}, {one.why}")
         verb = "would be freed" if dry_run else "freed"
-        typer.echo(f"{_size(freed)} {verb}" if found else "nothing to remove")
+        put(f"{_size(freed)} {verb}" if found else "nothing to remove")
 
 
 def _size(size: float) -> str:
