@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
-from typing import Literal, Protocol, TypeGuard, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import orjson
 
@@ -307,18 +307,20 @@ def json_line(line: bytes) -> dict[str, object] | None:
         if not text.startswith(b"{"):
             return None
     try:
-        value = orjson.loads(text)
+        value: dict[str, object] = orjson.loads(text)  # of a text that begins with a brace
         if len(text) > _DEEP and text.count(b"{") + text.count(b"[") > _DEEP:
             orjson.dumps([[value]])
     except (orjson.JSONDecodeError, TypeError):
         return None
-    if _TWENTY in text.translate(_DIGITS) and _holds_huge(value):
+    # A fifth of the text shows whether to look at all of it for 20 digits in a row.
+    may_be_huge = _FOUR in text[::5].translate(_DIGITS)
+    if may_be_huge and _TWENTY in text.translate(_DIGITS) and _holds_huge(value):
         return None
-    return value if _is_object(value) else None
+    return value
 
 
 _DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else byte for byte in range(256))
-_TWENTY = b"0" * 20
+_FOUR, _TWENTY = b"0" * 4, b"0" * 20
 
 
 def _holds_huge(value: object) -> bool:
@@ -340,10 +342,6 @@ def _holds_huge(value: object) -> bool:
 def _bare(line: bytes) -> bytes:
     blanks = b"\x00 \t\r\n"
     return line.strip(blanks).removeprefix(b"\xef\xbb\xbf").lstrip(blanks)
-
-
-def _is_object(value: object) -> TypeGuard[dict[str, object]]:
-    return isinstance(value, dict)
 
 
 def unparsed(line: bytes, reason: str = "no rule of the adapter matches") -> Update:

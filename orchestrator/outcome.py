@@ -25,13 +25,11 @@ from orchestrator.events import (
     Failure,
     JobOutcome,
     Message,
-    MessageDelta,
     Outcome,
     Permission,
     SessionStarted,
     Status,
     StopReason,
-    ThoughtDelta,
     ToolCall,
     ToolCallStatus,
     ToolKind,
@@ -80,6 +78,21 @@ STATUS: Mapping[ErrorKind, Status] = MappingProxyType(
 MOST_CALLS = 10_000
 """How many tool calls are held by their ids."""
 
+_DECIDE_NOTHING = frozenset(
+    {
+        "context",
+        "message.delta",
+        "notice",
+        "output",
+        "plan",
+        "rate_limit",
+        "retry",
+        "thought",
+        "thought.delta",
+        "unparsed",
+        "usage",
+    }
+)
 _LOOK = "See what it did with `orchestrate runs show last`."
 _READS: frozenset[ToolKind] = frozenset({"read", "search", "think", "fetch", "switch_mode"})
 _EDITS: frozenset[ToolKind] = frozenset({"edit", "delete", "move"})
@@ -107,9 +120,9 @@ class Digest:
 
     def add(self, update: Update) -> None:
         """Take one update into account."""
+        if update.type in _DECIDE_NOTHING:
+            return  # most updates: to try all patterns on them took longer than to write them
         match update:
-            case MessageDelta() | ThoughtDelta():
-                pass  # first, as they are by far the most
             case ToolCall():
                 self._tool_call(update)
             case SessionStarted(session_id=session_id, model=model):

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 from orchestrator.adapter import TEXT_LIMIT
 from orchestrator.events import Usage
+
+Value = TypeVar("Value")
+
+MOST = 1000
+"""How many things of a kind are remembered by their ids: a session may have any number of them."""
+
+
+def hold(known: dict[str, Value], id_: str, value: Value) -> None:
+    """Remember it, and forget the oldest one if there are too many."""
+    known[id_] = value
+    if len(known) > MOST:
+        del known[next(iter(known))]
 
 
 def is_object(value: object) -> TypeGuard[dict[str, object]]:

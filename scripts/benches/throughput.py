@@ -27,7 +27,7 @@ from orchestrator.task import Task
 
 BAR = 0.20
 PAIRS = 7
-SIZE = 8 * 1024 * 1024
+SIZE = 2 * 1024 * 1024
 RECORDINGS = Path(__file__).parents[2] / "tests/recordings"
 EVERYDAY = frozenset(
     {
