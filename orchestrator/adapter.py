@@ -308,7 +308,7 @@ def json_line(line: bytes) -> dict[str, object] | None:
             return None
     try:
         value: dict[str, object] = orjson.loads(text)  # of a text that begins with a brace
-        if len(text) > _DEEP and text.count(b"{") + text.count(b"[") > _DEEP:
+        if len(text) > 2 * _DEEP and len(text) - len(text.translate(None, b"{[")) > _DEEP:
             orjson.dumps([[value]])
     except (orjson.JSONDecodeError, TypeError):
         return None
@@ -347,7 +347,7 @@ def _bare(line: bytes) -> bytes:
 def unparsed(line: bytes, reason: str = "no rule of the adapter matches") -> Update:
     """A line kept as it is: plain text becomes `Output`, JSON that nobody knows `Unparsed`."""
     text = line[:TEXT_LIMIT].decode("utf-8", "backslashreplace")
-    if _bare(line).startswith(b"{"):
+    if line.startswith(b"{") or _bare(line).startswith(b"{"):
         return Unparsed(stream="stdout", text=text, reason=reason)
     return Output(stream="stdout", text=text)
 
@@ -360,21 +360,22 @@ def usage_since(now: Usage, before: Usage | None) -> Usage:
     if before is None:
         return now
 
-    def less(one: int | None, other: int | None) -> int | None:
-        return None if one is None else max(0, one - (other or 0))
-
     return Usage(
-        input_tokens=less(now.input_tokens, before.input_tokens),
-        output_tokens=less(now.output_tokens, before.output_tokens),
-        cache_read_tokens=less(now.cache_read_tokens, before.cache_read_tokens),
-        cache_write_tokens=less(now.cache_write_tokens, before.cache_write_tokens),
-        reasoning_tokens=less(now.reasoning_tokens, before.reasoning_tokens),
+        input_tokens=_less(now.input_tokens, before.input_tokens),
+        output_tokens=_less(now.output_tokens, before.output_tokens),
+        cache_read_tokens=_less(now.cache_read_tokens, before.cache_read_tokens),
+        cache_write_tokens=_less(now.cache_write_tokens, before.cache_write_tokens),
+        reasoning_tokens=_less(now.reasoning_tokens, before.reasoning_tokens),
         cost_usd=None
         if now.cost_usd is None
         else max(0.0, now.cost_usd - (before.cost_usd or 0.0)),
         cost_source=now.cost_source,
         scope=now.scope,
     )
+
+
+def _less(one: int | None, other: int | None) -> int | None:
+    return None if one is None else max(0, one - (other or 0))
 
 
 _STATUS_KINDS: Mapping[int, ErrorKind] = MappingProxyType(

@@ -180,14 +180,16 @@ class CodexConversation:
         if not is_object(item):
             return (unparsed(line),)
         id_ = str(item.get("id"))
-        match item:
-            case {"type": "agent_message", "text": str(text)}:
+        match item.get("type"):
+            case "agent_message" if isinstance(text := item.get("text"), str):
                 self._answered = self._acted or self._answered or bool(text.strip())
                 return (Message(id=id_, text=text),)
+            case "reasoning" | "todo_list" | "error":
+                return (_word(id_, item, line),)
             case _:
                 over = event.get("type") == "item.completed"
                 call = tool_call(id_, item, over=over)
-                return (_word(id_, item, line),) if call is None else self._call(call, item, over)
+                return (unparsed(line),) if call is None else self._call(call, item, over)
 
     def _call(self, call: ToolCall, item: Mapping[str, object], over: bool) -> Iterable[Update]:
         if call.id not in self._running:

@@ -31,35 +31,29 @@ _RETRYABLE: frozenset[ErrorKind] = frozenset({"unavailable", "server_error", "ra
 
 def tool_call(id_: str, item: Mapping[str, object], *, over: bool) -> ToolCall | None:
     """The call that an item is, `over` or begun; None if it is none."""
-    kind = item.get("type")
-    status = _status(item.get("status"), over=over)
+    kind, stated = item.get("type"), item.get("status")
+    status = _status(stated, over=over)
     read = _CALLS.get(kind) if isinstance(kind, str) else None
     call = None if read is None else read(id_, status, item)
-    match item:
-        case _ if call is not None:
-            return call
-        case {"type": "reasoning" | "todo_list" | "error"}:
-            return None
-        case {"status": str()}:  # of a kind that is not known here; if left open, that counts
-            title = text(kind) or "item"
-            return ToolCall(id=id_, status=status, kind="other", title=title, input=dict(item))
-        case _:
-            return None
+    if call is None and isinstance(stated, str):
+        # Of a kind that is not known here; if left open, that counts.
+        title = text(kind) or "item"
+        return ToolCall(id=id_, status=status, kind="other", title=title, input=dict(item))
+    return call
 
 
 def _command_call(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -> ToolCall | None:
-    match item:
-        case {"command": str(command)}:
-            return ToolCall(
-                id=id_,
-                status=status,
-                kind="execute",
-                title=_command(command),
-                output=text(item.get("aggregated_output")),
-                exit_code=whole(item.get("exit_code")),
-            )
-        case _:
-            return None
+    command = item.get("command")
+    if not isinstance(command, str):
+        return None
+    return ToolCall(
+        id=id_,
+        status=status,
+        kind="execute",
+        title=_command(command),
+        output=text(item.get("aggregated_output")),
+        exit_code=whole(item.get("exit_code")),
+    )
 
 
 def _file_change(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -> ToolCall:

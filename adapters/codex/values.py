@@ -47,7 +47,7 @@ def text(value: object) -> str | None:
 
 
 def whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if type(value) is int else None  # no bool
 
 
 def instant(seconds: object) -> str | None:
