@@ -63,6 +63,7 @@ ABOUT = About(
     ),
     dialects=("chat", "ollama"),
     prompt_tokens=2_500,
+    tools=False,
     resumes=True,
     keys=KEYS,
 )
@@ -317,6 +318,7 @@ class AiderConversation:
             text=text,
             retryable=retryable if isinstance(retryable, bool) else None,
             hint=hint,
+            resets_at=text_of(said, "resets_at"),
         )
 
     def _result(self, status: str, said: Mapping[str, object]) -> Iterator[Update]:
