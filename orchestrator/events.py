@@ -85,6 +85,7 @@ ErrorKind: TypeAlias = Literal[
     # the model server answered with a failure of its own (5xx): `unavailable`
     "server_error",
     # all others: `failed`
+    "route_mismatch",
     "invalid_request",
     "bad_usage",
     "max_turns",
@@ -183,7 +184,8 @@ class Failure(_Plain):
     """Why a run did not succeed: kind, cause in one line, remedy in one line.
 
     `retryable`: whether the agent or the provider says that the same may work later; `resets_at`:
-    from when on (RFC 3339, UTC), where one of them told.
+    from when on (RFC 3339, UTC), where one of them told. `limit`: the key under `limits:` that was
+    passed.
     """
 
     kind: ErrorKind
@@ -191,6 +193,7 @@ class Failure(_Plain):
     hint: str | None = None
     retryable: bool | None = None
     resets_at: str | None = None
+    limit: str | None = None
 
 
 # --- updates: an agent's own words ---------------------------------------------------------------
@@ -352,7 +355,9 @@ class RateLimit(_Plain):
 
 @_plain
 class Retry(_Plain):
-    """A request is tried again by the agent itself; `delay_s` in seconds."""
+    """A request is tried again by the agent itself, or by the supervisor the whole task, in a run
+    of its own; `delay_s` in seconds.
+    """
 
     type: Literal["retry"] = "retry"
     reason: str
@@ -483,10 +488,13 @@ class JobFinished(_Plain):
 
 @_plain
 class RunStarted(_Plain):
-    """One attempt began, by the envelope's agent. `argv` is redacted; `server` is the base URL."""
+    """One attempt began, by the envelope's agent; `attempt` counts from 1 in its task. `argv` is
+    redacted; `server` is the base URL.
+    """
 
     type: Literal["run.started"] = "run.started"
     adapter: str
+    attempt: int | None = None
     adapter_version: str | None = None
     cli_version: str | None = None
     model: str | None = None
@@ -507,12 +515,17 @@ class RunFinished(_Plain):
 
 @_plain
 class RouteSelected(_Plain):
-    """The envelope's agent was chosen, and why, with every agent that was considered."""
+    """The envelope's agent was chosen, and why, with every agent that was considered.
+
+    `enforced` is what holds the task to `privacy: local`: the choice alone, no sandbox. None: it is
+    not private.
+    """
 
     type: Literal["route.selected"] = "route.selected"
     model: str | None
     reason: str
     considered: list[Considered]
+    enforced: Literal["routing"] | None = None
 
 
 @_plain
@@ -527,12 +540,15 @@ class RouteVerified(_Plain):
 
 @_plain
 class RouteEscalated(_Plain):
-    """The task moved on to another agent."""
+    """The task moves on to another agent. `cost_usd`: what that is expected to cost; None is
+    unknown.
+    """
 
     type: Literal["route.escalated"] = "route.escalated"
     from_agent: str
     to_agent: str
     why: str
+    cost_usd: float | None = None
 
 
 @_plain
@@ -586,17 +602,24 @@ class ProcessReaped(_Plain):
 
 @_plain
 class Stall(_Plain):
-    """No progress for `seconds`; `budget` says which wait it was."""
+    """No progress for `seconds`; `budget` says which wait it was, `last` what the last sign of life
+    was: `start`, `output`, `bytes` or `cpu`.
+    """
 
     type: Literal["stall"] = "stall"
     budget: str
     seconds: float
     action: str
+    last: str | None = None
 
 
 @_plain
 class Limit(_Plain):
-    """A limit was reached. `value` is what was measured, in the limit's own unit."""
+    """A limit was reached. `value` is what was measured, in the limit's own unit.
+
+    `enforced`: after what it could be noticed, a call or the end of a turn; `run` is at any moment.
+    `action`: `stop`, or `none` where the agent had already ended its turn.
+    """
 
     type: Literal["limit"] = "limit"
     limit: str

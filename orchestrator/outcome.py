@@ -103,6 +103,8 @@ class Digest:
     subagents: dict[str, str] = field(default_factory=dict[str, str])
     calls: dict[str, ToolCallStatus] = field(default_factory=dict[str, ToolCallStatus])
     _kinds: dict[str, ToolKind] = field(default_factory=dict[str, ToolKind])
+    failures: int = 0
+    # Tool calls that failed since the last one that did not.
     _open: dict[str, None] = field(default_factory=dict[str, None])
     # Of calls that ended so long ago that they are not held any more.
     _forgotten: int = 0
@@ -180,6 +182,8 @@ class Digest:
             self._open[call.id] = None
         else:
             self._open.pop(call.id, None)
+        if call.status in {"completed", "failed"}:
+            self.failures = self.failures + 1 if call.status == "failed" else 0
         if call.kind is not None:
             self._kinds[call.id] = call.kind
         if len(self.calls) > MOST_CALLS:
@@ -206,7 +210,7 @@ class Facts:
     """All that is known of a run that is over.
 
     `exit` is None if nothing was ever started. `stopped` and `stopped_why`: the supervisor ended
-    it.
+    it, for the limit `stopped_limit` if for one.
     `changes` is None if nobody looked at the work tree, `unseen` if nobody could. `usage` is the
     run's, summed.
     """
@@ -216,6 +220,7 @@ class Facts:
     exit: Exit | None
     stopped: Stopped | None = None
     stopped_why: str | None = None
+    stopped_limit: str | None = None
     changes: Changes | None = None
     check: Check | None = None
     usage: Usage | None = None
@@ -284,7 +289,8 @@ def _stopped(facts: Facts) -> Failure | None:
         case None:
             return None
         case kind:
-            return Failure(kind=kind, text=facts.stopped_why or f"stopped: {kind}")
+            text = facts.stopped_why or f"stopped: {kind}"
+            return Failure(kind=kind, text=text, limit=facts.stopped_limit)
 
 
 def _signalled(facts: Facts) -> Failure | None:
@@ -451,9 +457,15 @@ def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
         evidence.append("answer: as expected")
     if facts.check is not None:
         evidence.append(f"check: {'passed' if facts.check.passed else 'failed'}")
+    if facts.task.privacy == "local":
+        evidence.append(ROUTING_ONLY)
     if failure is not None:
         evidence.append(f"{failure.kind}: {failure.text}")
     return evidence
+
+
+ROUTING_ONLY = "privacy: routing only (a local model was chosen; no sandbox holds the agent)"
+"""What `privacy: local` amounts to, until a sandbox enforces it."""
 
 
 def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str:
@@ -491,7 +503,8 @@ def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str:
         case "context_overflow":
             return "Give the task less to read (`files:`), or a model with a larger context."
         case "budget_exceeded" | "max_turns" | "timed_out" | "stalled" | "output_limit":
-            return "Raise the limit under `limits:`, or split the task."
+            limit = f"`limits.{failure.limit}`" if failure.limit else "the limit under `limits:`"
+            return f"Raise {limit}, or split the task."
         case "disk_full":
             return "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
         case "denied":

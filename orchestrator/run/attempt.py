@@ -20,6 +20,7 @@ import anyio
 
 from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Command, Exit, Send, about_of
+from orchestrator.budget import Ledger
 from orchestrator.config import Config
 from orchestrator.discovery import preflight, version
 from orchestrator.errors import (
@@ -44,7 +45,6 @@ from orchestrator.events import (
     ProcessSpawned,
     RouteSelected,
     RunStarted,
-    Stall,
     Usage,
     WorkspaceChanged,
 )
@@ -76,6 +76,8 @@ from orchestrator.route import Route, considered
 from orchestrator.run.intake import Intake
 from orchestrator.run.recorder import Publish, Recorder, new_run_id
 from orchestrator.run.spool import Spool, Tails
+from orchestrator.run.watch import Watch, Watched, limit_event
+from orchestrator.slots import Held
 from orchestrator.task import Limits, Task
 from orchestrator.telemetry import warn
 from orchestrator.usage import priced
@@ -118,6 +120,9 @@ class Plan:
     the record names it (a scripted model server has another address each time). `notes` become
     notices. `auth` is what the agent comes to its model with. `place` is the work tree made for the
     run, if one was; `deliver` brings its commit to the user's files, and gives what is to be said.
+    `attempt` counts from 1 in the task. `held` are hands for a slot of the model's server, None: it
+    has any number. `failures`: how many tool calls in a row may fail.
+    `ledger` is where what it spends is written down, with the other runs of its task and job.
     """
 
     job_id: str
@@ -136,6 +141,11 @@ class Plan:
     notes: tuple[str, ...] = ()
     place: Place | None = None
     deliver: Callable[[str], Awaitable[str]] | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    route: Route | None = None
+    attempt: int = 1
+    held: Held | None = None
+    failures: int | None = None
 
 
 class Control:
@@ -145,11 +155,12 @@ class Control:
         self.requested = anyio.Event()
         self.stopped: Stopped | None = None
         self.why: str | None = None
+        self.limit: str | None = None
 
-    def stop(self, stopped: Stopped, why: str) -> None:
-        """Ask for a clean stop. Returns at once."""
+    def stop(self, stopped: Stopped, why: str, limit: str | None = None) -> None:
+        """Ask for a clean stop; `limit` names the limit that was passed. Returns at once."""
         if self.stopped is None:
-            self.stopped, self.why = stopped, why
+            self.stopped, self.why, self.limit = stopped, why, limit
             self.requested.set()
 
 
@@ -159,6 +170,7 @@ class _Live:
 
     process: Process
     intake: Intake
+    watch: Watch
     ended: Ended | None = None
     lost: ReaperLostError | None = None
     wake: anyio.Event = field(default_factory=anyio.Event)
@@ -251,8 +263,7 @@ class _Run:
         self.exit: Exit | None = None
         self.changes: events.Changes | None = None
         self.check: Check | None = None
-        self._grown = 0.0
-        self._began = 0.0
+        self._blind = False
         self._looked = 0.0
         self._full = False
 
@@ -264,11 +275,13 @@ class _Run:
         self.recorder.say(
             RouteSelected(
                 model=agent.model,
-                reason=plan.routes[0].reason if plan.routes else "named",
-                considered=considered(plan.routes),
+                reason=plan.route.reason if plan.route else "named",
+                considered=considered(plan.routes, plan.agent.name),
+                enforced="routing" if plan.task.privacy == "local" else None,
             ),
             RunStarted(
                 adapter=agent.adapter,
+                attempt=plan.attempt,
                 cli_version=cli_version,
                 model=agent.model,
                 server=plan.recorded.base_url or agent.server,
@@ -287,10 +300,12 @@ class _Run:
         if not await self._set_up():
             return
         before = await until(asked, self._look) if plan.place is None else None
+        if (passed := plan.ledger.passed) is not None:
+            self.control.stop(passed.stop, passed.text, passed.limit)
         if asked.is_set():
             return
         try:
-            await self._agent()
+            await self._in_turn()
         except SpawnError as failure:
             hint = failure.hint
             if failure.errno == errno.ENOEXEC:  # half installed, such as npm's stub of a binary
@@ -399,6 +414,7 @@ class _Run:
             exit=self.exit,
             stopped=self.control.stopped,
             stopped_why=self.control.why,
+            stopped_limit=self.control.limit,
             changes=self.changes,
             unseen=self.changes is None,
             check=self.check,
@@ -406,6 +422,26 @@ class _Run:
         )
 
     # --- the agent's process
+
+    async def _in_turn(self) -> None:
+        """The agent, as soon as its model's server has a slot for it."""
+        held, limit_s = self.plan.held, self.plan.limits.wall_s
+        if held is None:
+            await self._agent()
+            return
+        try:
+            with anyio.move_on_after(limit_s):
+                await until(self.control.requested, held.take, self._waits)
+            if held.full:
+                await self._agent()
+            elif self.control.stopped is None:
+                why = f"no slot was free within the time limit of {limit_s:g} s"
+                self._limit("wall", limit_s or 0.0, "timed_out", why)
+        finally:
+            held.give()
+
+    def _waits(self, text: str) -> None:
+        self.recorder.say(Notice(text=text))
 
     async def _agent(self) -> None:
         plan, command = self.plan, self.plan.command
@@ -428,7 +464,8 @@ class _Run:
                     stderr=_opened(stderr, stack),
                     tails=tails,
                 )
-                live = _Live(process=process, intake=intake)
+                watch = Watch(self._watched(), self.recorder, process.pid)
+                live = _Live(process=process, intake=intake, watch=watch)
                 try:
                     await self._follow(live)
                     await self._bury(live)
@@ -440,7 +477,6 @@ class _Run:
 
     async def _follow(self, live: _Live) -> None:
         """Read until the process has ended; stop it when that is asked for."""
-        self._began = self._grown = anyio.current_time()
         live.intake.start()
         with lone_error(), self.reaper.ticks.calling(live.look):
             await self._follow_until_end(live)
@@ -454,7 +490,7 @@ class _Run:
             while not live.over:
                 live.wake = anyio.Event()
                 if live.intake.pump():
-                    self._grown = anyio.current_time()
+                    live.watch.grew()
                 await _send(live, live.intake.taken())
                 self._hold_to_limits(live)
                 live.due = time.monotonic() + IDLE_S
@@ -519,34 +555,40 @@ class _Run:
             status=ended.status if ended else None, signal=ended.signal if ended else None
         )
         self.exit = live.intake.close(self.exit)
+        passed = live.watch.settle()
+        if passed is not None and self.control.stopped is None:
+            self.recorder.say(limit_event(passed, "none"))  # it had already done what it was to do
 
     # --- limits
+
+    def _watched(self) -> Watched:
+        plan = self.plan
+        return Watched(
+            task_id=plan.task.id,
+            run_id=plan.run_id,
+            limits=plan.limits,
+            tier=plan.agent.tier,
+            auth=plan.auth,
+            ledger=plan.ledger,
+        )
 
     def _hold_to_limits(self, live: _Live) -> None:
         if self.control.stopped is not None:
             return
-        limits, now = self.plan.limits, anyio.current_time()
-        digest, cost = self.recorder.digest, self.recorder.cost_usd
-        open_calls, steps = digest.open_calls, digest.steps
-        wall, quiet = now - self._began, now - self._grown
-        size = live.intake.size
-        if limits.wall_s is not None and wall > limits.wall_s:
-            self._limit("wall", wall, "timed_out", f"time limit of {limits.wall_s:g} s reached")
-        elif limits.stall_s is not None and quiet > limits.stall_s and not open_calls:
-            # A tool may be silent for long and still work: while one is open, `wall` is the bound.
-            self.recorder.say(Stall(budget="stall", seconds=round(quiet, 1), action="stop"))
-            why = f"no sign of life for {limits.stall_s:g} s"
-            self.control.stop("stalled", why)
-        elif limits.output_bytes is not None and size > limits.output_bytes:
-            why = f"more than {limits.output_bytes} bytes of output"
-            self._limit("output", size, "output_limit", why)
-        elif (free := self._free(now)) is not None:
+        passed = live.watch.hold(live.intake.size)
+        if live.watch.unseen is not None and not self._blind:
+            self._blind = True
+            text = f"what the agent receives is not seen, only what it writes: {live.watch.unseen}"
+            self.recorder.say(Notice(text=text))
+        if passed is not None:
+            self.recorder.say(limit_event(passed))
+            self.control.stop(passed.stop, passed.text, passed.limit)
+        elif (free := self._free(time.monotonic())) is not None:
             self._limit("disk", free, "disk_full", f"only {free} bytes are free at {self.folder}")
-        elif limits.steps is not None and steps > limits.steps:
-            self._limit("steps", steps, "budget_exceeded", f"more than {limits.steps} steps")
-        elif limits.cost_usd is not None and cost > limits.cost_usd:
-            why = f"more than ${limits.cost_usd:g} spent"
-            self._limit("cost_usd", cost, "budget_exceeded", why)
+        elif self.plan.failures is not None and self.recorder.digest.failures >= self.plan.failures:
+            failures = self.recorder.digest.failures
+            why = f"{failures} tool calls in a row failed"
+            self._limit("failures", failures, "stalled", why)
 
     def _see_to_room(self) -> None:
         """An agent that failed on a full disk failed for that reason, whatever it says."""

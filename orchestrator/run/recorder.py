@@ -12,6 +12,7 @@ from uuid import UUID
 
 from orchestrator import events
 from orchestrator.adapter import Conversation, Exit, Send, unparsed
+from orchestrator.budget import Counts
 from orchestrator.events import (
     Error,
     Event,
@@ -60,6 +61,7 @@ class Recorder:
     ) -> None:
         # How many events there are, and what they say.
         self.digest = Digest()
+        self.counts = Counts()
         self.usage: Usage | None = None
         self.cost_usd = 0.0
         # A lower bound, where some costs are unknown: what a budget is held against.
@@ -147,6 +149,7 @@ class Recorder:
 
     def _fold(self, update: Update) -> None:
         self.digest.add(update)
+        self.counts.add(update)
         if isinstance(update, Usage):
             self.usage = add(self.usage, update)
             self.cost_usd += update.cost_usd or 0.0
