@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.pulse import blind
+
 FILES_EACH = 4
 """Descriptors that the supervisor holds for each running agent: its files and the journal."""
 FILES_OWN = 64
@@ -24,7 +26,7 @@ class Guarantee:
 
 
 def guarantees() -> tuple[Guarantee, ...]:
-    """What holds on this machine, for this user. Starts nothing; takes well under a millisecond."""
+    """What holds on this machine, for this user. Starts nothing; takes some milliseconds."""
     if sys.platform != "linux":
         return (
             Guarantee(
@@ -35,7 +37,15 @@ def guarantees() -> tuple[Guarantee, ...]:
                 remedy="run orchestrate on Linux: a virtual machine, WSL 2 or a container",
             ),
         )
-    return (_proc(), _pidfd(), _many(), _other_users(), _unknown_orphans(), _daemons())
+    return (
+        _proc(),
+        _pidfd(),
+        _progress(),
+        _many(),
+        _other_users(),
+        _unknown_orphans(),
+        _daemons(),
+    )
 
 
 def _proc() -> Guarantee:
@@ -64,6 +74,18 @@ def _pidfd() -> Guarantee:
         name="pidfd",
         holds=True,
         text="no other process is signalled, also when pids are reused",
+    )
+
+
+def _progress() -> Guarantee:
+    why = blind()
+    return Guarantee(
+        name="progress",
+        holds=why is None,
+        text="a slow model is told from one that hangs by the bytes that its agent receives"
+        if why is None
+        else f"only an agent's output is a sign of life, not what it receives: {why}",
+        remedy=None if why is None else "give slow models more time: limits.first, limits.stall",
     )
 
 
