@@ -29,6 +29,7 @@ from typing import (
 import orjson
 
 from orchestrator.errors import JournalError, OutcomeError, first_problem
+from orchestrator.redaction import REDACTED
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -181,12 +182,16 @@ class Changes(_Plain):
 class Failure(_Plain):
     """Why a run did not succeed: kind, cause in one line, remedy in one line.
 
-    `limit`: the key under `limits:` that was passed.
+    `retryable`: whether the agent or the provider says that the same may work later; `resets_at`:
+    from when on (RFC 3339, UTC), where one of them told. `limit`: the key under `limits:` that was
+    passed.
     """
 
     kind: ErrorKind
     text: str
     hint: str | None = None
+    retryable: bool | None = None
+    resets_at: str | None = None
     limit: str | None = None
 
 
@@ -337,11 +342,14 @@ class Context(_Plain):
 
 @_plain
 class RateLimit(_Plain):
-    """The provider's word on its limits; `resets_at` is RFC 3339."""
+    """The provider's word on its limits; `resets_at` is RFC 3339. No failure: mostly it only tells
+    how much is used. `exhausted`: whether nothing is left.
+    """
 
     type: Literal["rate_limit"] = "rate_limit"
     status: str
     resets_at: str | None = None
+    exhausted: bool | None = None
 
 
 @_plain
@@ -366,7 +374,7 @@ class Notice(_Plain):
 @_plain
 class Error(_Plain):
     """Something failed. The last one before an unsuccessful end is the cause; `hint` is the
-    remedy.
+    remedy, `resets_at` (RFC 3339, UTC) the time from when on it may work again.
     """
 
     type: Literal["error"] = "error"
@@ -374,6 +382,7 @@ class Error(_Plain):
     text: str
     retryable: bool | None = None
     hint: str | None = None
+    resets_at: str | None = None
 
 
 @_plain
@@ -700,8 +709,6 @@ class Event(_Plain):
 
 
 # --- secrets -------------------------------------------------------------------------------------
-
-REDACTED = "[redacted]"
 
 
 def redacted(update: Update, secret: re.Pattern[str]) -> Update:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -71,9 +71,10 @@ from orchestrator.process import (
     open_reaper,
     run_to_end,
 )
+from orchestrator.redaction import known
 from orchestrator.route import Route, considered
 from orchestrator.run.intake import Intake
-from orchestrator.run.recorder import Publish, Recorder, new_run_id, secret_values
+from orchestrator.run.recorder import Publish, Recorder, new_run_id
 from orchestrator.run.spool import Spool, Tails
 from orchestrator.run.watch import Watch, Watched, limit_event
 from orchestrator.task import Limits, Task
@@ -189,7 +190,7 @@ async def perform(
     be had. Cancellation kills the agent at once, and the outcome is still written.
     """
     folder = make_folder(config.state / "runs", plan.run_id)
-    with _journal(folder, _record(plan)) as journal:
+    with _journal(folder, _record(plan), _secrets(plan, config)) as journal:
         recorder = Recorder(
             head={
                 "job_id": plan.job_id,
@@ -228,11 +229,11 @@ async def perform(
 
 
 @contextmanager
-def _journal(folder: Path, record: Record) -> Generator[Journal]:
+def _journal(folder: Path, record: Record, secrets: Sequence[str]) -> Generator[Journal]:
     """The journal of a run, which is a run as soon as its record stands beside it, not before."""
     try:
         journal = Journal(folder)
-        write_record(folder, record)
+        write_record(folder, record, secrets)
     except JournalError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -614,7 +615,7 @@ class _Run:
             self.recorder.say(Error(kind="setup_failed", text=text, hint=hint))
             return False
         await place.prepared()
-        write_record(self.folder, _record(self.plan))
+        write_record(self.folder, _record(self.plan), _secrets(self.plan, self.config))
         return True
 
     async def _keep(self, place: Place) -> None:
@@ -764,5 +765,6 @@ def _secret_names(plan: Plan) -> tuple[str, ...]:
     return tuple(sorted(keys.union(plan.task.env_from)))
 
 
-def _secrets(plan: Plan, config: Config) -> list[str]:
-    return secret_values(_secret_names(plan), config.environ)
+def _secrets(plan: Plan, config: Config) -> tuple[str, ...]:
+    """Their values, and whatever else in the environment is called a key."""
+    return known(_secret_names(plan), config.environ)

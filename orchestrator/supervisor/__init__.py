@@ -29,6 +29,7 @@ from orchestrator.config import Config, file_with_defaults
 from orchestrator.errors import InputError, SupervisionError, lone_error
 from orchestrator.events import Outcome
 from orchestrator.journal import Record, read_outcome, read_record
+from orchestrator.redaction import known
 from orchestrator.run.attempt import Control, Reaper, new_run_id, open_reaper
 from orchestrator.supervisor.attempts import Continued, Means, attempts, check_task, grounds
 from orchestrator.supervisor.job import Sink, fan_out, run_job
@@ -105,6 +106,7 @@ class Supervisor:
             work=lambda each, told: attempts(each, replace(means, publish=told)),
             publish=publish,
             apart=frozenset(means.grounds),
+            secrets=known((), self._config.environ),
             ledger=ledger,
             stop=lambda passed: _stop(controls, passed),
         )

@@ -54,20 +54,22 @@ async def run_job(
     work: Work,
     publish: Publish,
     apart: Collection[str] = (),
+    secrets: Sequence[str] = (),
     ledger: Ledger,
     stop: Callable[[Verdict], None],
 ) -> JobOutcome:
     """Do the tasks of a file, which was checked; those `apart` are in nobody's way. Cancelling it
-    ends them all; what is known then is still put on record.
+    ends them all; what is known then is still put on record, without the `secrets`.
 
     When a limit that holds over all of them (`ledger`) is passed, the rest is skipped; `stop` ends
     those that run when their time is up.
     """
     folder = make_folder(jobs, job_id)
     record = JobRecord(job_id=job_id, started=now(), tasks=file.tasks, name=file.name)
-    write_job(folder, record)
+    write_job(folder, record, secrets)
     with Journal(folder) as journal:
         job = _Job(file, job_id=job_id, journal=journal, work=work, publish=publish)
+        job.secrets = secrets
         job.hold_to(ledger, stop)
         job.stand_apart(apart)
         try:
@@ -96,6 +98,7 @@ class _Job:
         self._running: set[str] = set()
         self._outcomes: dict[str, Outcome] = {}
         self._of_runs: dict[str, Outcome] = {}
+        self.secrets: Sequence[str] = ()
         self._ledger = Ledger()
         self._stop: Callable[[Verdict], None] = lambda _: None
         self._stopped = False
@@ -214,7 +217,11 @@ class _Job:
             "agent": None,
         }
         recorder = Recorder(
-            head=head, write=self._journal.append, publish=self._publish, seq=self._seq
+            head=head,
+            write=self._journal.append,
+            publish=self._publish,
+            seq=self._seq,
+            secret_values=self.secrets,
         )
         recorder.say(update)
         self._seq += 1
