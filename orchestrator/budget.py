@@ -77,7 +77,7 @@ class Counts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Used:
+class Spent:
     """What one or several runs have used. `cost_usd` is what is known of the cost."""
 
     ran_s: float = 0.0
@@ -86,10 +86,10 @@ class Used:
     cost_usd: float = 0.0
 
 
-def total(parts: Iterable[Used]) -> Used:
+def total(parts: Iterable[Spent]) -> Spent:
     """All of it together."""
     all_ = list(parts)
-    return Used(
+    return Spent(
         ran_s=sum(part.ran_s for part in all_),
         steps=sum(part.steps for part in all_),
         tokens=sum(part.tokens for part in all_),
@@ -124,7 +124,7 @@ class Reading:
     in_tool: bool = False
     local: bool = False
     output_bytes: int = 0
-    spent: Used = Used()
+    spent: Spent = Spent()
     unit: Unit = "run"
 
 
@@ -165,7 +165,7 @@ def verdict(limits: Limits, reading: Reading) -> Verdict | None:
     return passed
 
 
-def over(limits: Limits, spent: Used, unit: Unit, whose: str = "") -> Verdict | None:
+def over(limits: Limits, spent: Spent, unit: Unit, whose: str = "") -> Verdict | None:
     """The limit that was passed of those that add up over runs. `whose` names them in the text."""
     if limits.steps is not None and spent.steps > limits.steps:
         text = f"more than {limits.steps} steps{whose}"
@@ -222,12 +222,12 @@ class Ledger:
     def __init__(self, limits: Limits = Limits()) -> None:
         self.limits = limits
         self.passed: Verdict | None = None
-        self._spent: dict[str, dict[str, Used]] = {}
+        self._spent: dict[str, dict[str, Spent]] = {}
 
-    def put(self, task_id: str, run_id: str, spent: Used, unit: Unit) -> None:
+    def put(self, task_id: str, run_id: str, spent: Spent, unit: Unit) -> None:
         """Take what a run has used so far. The first limit that is `passed` remains so."""
         runs = self._spent.setdefault(task_id, {})
-        before, runs[run_id] = runs.get(run_id, Used()), spent
+        before, runs[run_id] = runs.get(run_id, Spent()), spent
         # Most often only time has passed, and to add up a thousand runs takes a millisecond.
         if self.passed is None and replace(before, ran_s=spent.ran_s) != spent:
             self.passed = over(self.limits, self.job, unit, " by the tasks together")
@@ -238,12 +238,12 @@ class Ledger:
             text = f"time limit of {self.limits.wall_s:g} s for the tasks together reached"
             self.passed = _late("wall", seconds, text)
 
-    def task(self, task_id: str) -> Used:
+    def task(self, task_id: str) -> Spent:
         """What all runs of a task have used."""
         return total(self._spent.get(task_id, {}).values())
 
     @property
-    def job(self) -> Used:
+    def job(self) -> Spent:
         """What all runs have used."""
         return total(spent for runs in self._spent.values() for spent in runs.values())
 

@@ -11,7 +11,7 @@ from orchestrator.budget import (
     Counts,
     Ledger,
     Reading,
-    Used,
+    Spent,
     patience,
     tokens,
     total,
@@ -39,18 +39,18 @@ SPEAKS = Reading(spoken=True, turn_s=1)
 @pytest.mark.parametrize(
     ("limits", "reading", "told"),
     [
-        (Limits(wall_s=9), Reading(spent=Used(ran_s=9.1)), ("wall", "timed_out")),
+        (Limits(wall_s=9), Reading(spent=Spent(ran_s=9.1)), ("wall", "timed_out")),
         (Limits(turn_s=9), replace(SPEAKS, turn_s=9.1), ("turn", "timed_out")),
         (Limits(first_s=9), Reading(quiet_s=9.1), ("first", "stalled")),
         (Limits(stall_s=9), Reading(quiet_s=9.1), ("first", "stalled")),
         (Limits(stall_s=9), replace(SPEAKS, quiet_s=9.1), ("stall", "stalled")),
         (Limits(tool_s=9), replace(BUSY, quiet_s=9.1), ("tool", "stalled")),
         (Limits(output_bytes=9), Reading(output_bytes=10), ("output", "output_limit")),
-        (Limits(steps=1), replace(SPEAKS, spent=Used(steps=2)), ("steps", "budget_exceeded")),
-        (Limits(tokens=9), replace(SPEAKS, spent=Used(tokens=10)), ("tokens", "budget_exceeded")),
+        (Limits(steps=1), replace(SPEAKS, spent=Spent(steps=2)), ("steps", "budget_exceeded")),
+        (Limits(tokens=9), replace(SPEAKS, spent=Spent(tokens=10)), ("tokens", "budget_exceeded")),
         (
             Limits(cost_usd=1),
-            replace(SPEAKS, spent=Used(cost_usd=1.1)),
+            replace(SPEAKS, spent=Spent(cost_usd=1.1)),
             ("cost_usd", "budget_exceeded"),
         ),
     ],
@@ -64,7 +64,7 @@ def test_a_limit_that_was_passed_is_named(limits, reading, told):
 @pytest.mark.parametrize(
     ("limits", "reading"),
     [
-        (Limits(), Reading(quiet_s=1e9, spent=Used(ran_s=1e9, steps=9, tokens=9, cost_usd=9))),
+        (Limits(), Reading(quiet_s=1e9, spent=Spent(ran_s=1e9, steps=9, tokens=9, cost_usd=9))),
         (Limits(), replace(SPEAKS, quiet_s=1e9, turn_s=1e9)),
         (Limits(), replace(BUSY, quiet_s=1e9)),
         (Limits(stall_s=9), replace(BUSY, quiet_s=1e9)),  # a tool is not the model
@@ -72,7 +72,7 @@ def test_a_limit_that_was_passed_is_named(limits, reading, told):
         (Limits(turn_s=9), replace(SPEAKS, turn_s=None)),  # between two turns
         (
             Limits(steps=2, tokens=9, cost_usd=1),
-            Reading(spent=Used(steps=2, tokens=9, cost_usd=1)),
+            Reading(spent=Spent(steps=2, tokens=9, cost_usd=1)),
         ),
         (Limits(stall_s=9), Reading(quiet_s=9 + LOAD_S, local=True)),  # a model that is loaded
     ],
@@ -101,7 +101,7 @@ def test_a_stall_says_which_budget_how_long_and_the_last_sign_of_life():
 
 @pytest.mark.parametrize("unit", ["call", "turn", "run"])
 def test_a_budget_says_after_what_it_could_be_noticed(unit):
-    reading = replace(SPEAKS, spent=Used(tokens=10, cost_usd=2, steps=3), unit=unit)
+    reading = replace(SPEAKS, spent=Spent(tokens=10, cost_usd=2, steps=3), unit=unit)
     for limits, enforced in (
         (Limits(tokens=1), unit),
         (Limits(cost_usd=1), unit),
@@ -174,11 +174,11 @@ def test_cached_tokens_count_and_reasoning_not_twice():
 
 def test_what_a_running_task_spends_counts_at_once_against_all():
     ledger = Ledger(Limits(tokens=100))
-    ledger.put("a", "1", Used(tokens=60), "call")
-    ledger.put("b", "2", Used(tokens=40), "call")
+    ledger.put("a", "1", Spent(tokens=60), "call")
+    ledger.put("b", "2", Spent(tokens=40), "call")
     found = [ledger.passed]
     for used in (41, 400):
-        ledger.put("b", "2", Used(tokens=used), "call")
+        ledger.put("b", "2", Spent(tokens=used), "call")
         found.append(ledger.passed)
     ledger.late(9)
     assert found[0] is None
@@ -200,22 +200,22 @@ def test_the_time_of_all_is_up_whatever_each_has_left():
 
 def test_the_attempts_of_a_task_add_up():
     ledger = Ledger()
-    ledger.put("a", "1", Used(ran_s=3, steps=2, tokens=5, cost_usd=0.5), "call")
-    ledger.put("a", "2", Used(ran_s=4, steps=1, tokens=6, cost_usd=0.25), "call")
-    ledger.put("b", "3", Used(steps=9), "call")
-    assert ledger.task("a") == Used(ran_s=7, steps=3, tokens=11, cost_usd=0.75)
-    assert ledger.task("none") == Used()
+    ledger.put("a", "1", Spent(ran_s=3, steps=2, tokens=5, cost_usd=0.5), "call")
+    ledger.put("a", "2", Spent(ran_s=4, steps=1, tokens=6, cost_usd=0.25), "call")
+    ledger.put("b", "3", Spent(steps=9), "call")
+    assert ledger.task("a") == Spent(ran_s=7, steps=3, tokens=11, cost_usd=0.75)
+    assert ledger.task("none") == Spent()
     assert ledger.job.steps == 12
 
 
-useds = st.builds(Used, steps=st.integers(0, 50), tokens=st.integers(0, 10**6))
+spents = st.builds(Spent, steps=st.integers(0, 50), tokens=st.integers(0, 10**6))
 
 
-@given(st.dictionaries(st.tuples(st.sampled_from("abc"), st.sampled_from("12345")), useds))
+@given(st.dictionaries(st.tuples(st.sampled_from("abc"), st.sampled_from("12345")), spents))
 def test_a_job_has_used_what_its_tasks_have(entries):
     ledger = Ledger()
     for (task, run), used in entries.items():
-        ledger.put(task, run, Used(), "call")
+        ledger.put(task, run, Spent(), "call")
         ledger.put(task, run, used, "call")
     assert ledger.job == total(ledger.task(task) for task in "abc")
     assert ledger.job.tokens == sum(used.tokens for used in entries.values())

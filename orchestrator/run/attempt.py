@@ -284,12 +284,7 @@ class _Run:
             *(Notice(text=note) for note in (*plan.notes, *self._untested(cli_version))),
         )
         if (unbounded := self._unbounded()) is not None:
-            hint = (
-                "Set `limits.tokens` or `limits.steps`, too, or take an agent whose cost is told."
-            )
-            self.recorder.say(
-                Error(kind="unroutable", text=f"{agent.name}: {unbounded}", hint=hint)
-            )
+            self.recorder.say(unbounded)
             return
         asked = self.control.requested
         error = await until(asked, preflight, agent, self.config)
@@ -554,12 +549,16 @@ class _Run:
     def _priced(self, usage: Usage | None) -> Usage | None:
         return priced(usage, self.plan.agent.tier, self.plan.auth)
 
-    def _unbounded(self) -> str | None:
-        """Why the run would be without the limit of its cost that the user wrote."""
+    def _unbounded(self) -> Error | None:
+        """That the run would be without the limit of its cost that the user wrote, if it would."""
         plan, agent = self.plan, self.plan.agent
         tells = about_of(self.config.adapters[agent.adapter], agent).tells_cost
         known = agent.tier == "local" or (tells and plan.auth != "login")
-        return uncounted(plan.task.limits.meet(self.config.limits), cost_known=known)
+        why = uncounted(plan.task.limits.meet(self.config.limits), cost_known=known)
+        if why is None:
+            return None
+        hint = "Set `limits.tokens` or `limits.steps`, too, or name an agent that tells its cost."
+        return Error(kind="unroutable", text=f"{agent.name}: {why}", hint=hint)
 
     def _hold_to_limits(self, live: _Live) -> None:
         if self.control.stopped is not None:

@@ -13,7 +13,7 @@ from orchestrator.budget import (
     Ledger,
     Reading,
     Sign,
-    Used,
+    Spent,
     Verdict,
     over,
     patience,
@@ -131,9 +131,9 @@ class Watch:
 
     # --- what was spent
 
-    def _spent(self, now: float) -> Used:
+    def _spent(self, now: float) -> Spent:
         digest, counts = self._recorder.digest, self._recorder.counts
-        return Used(
+        return Spent(
             ran_s=now - self._began,
             steps=digest.steps or counts.model_calls,
             tokens=tokens(self._recorder.usage),

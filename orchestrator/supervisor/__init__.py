@@ -32,7 +32,7 @@ from orchestrator.journal import Record, read_outcome, read_record
 from orchestrator.redaction import known
 from orchestrator.run.attempt import Control, Reaper, new_run_id, open_reaper
 from orchestrator.supervisor.attempts import Continued, Means, attempts, check_task, grounds
-from orchestrator.supervisor.job import Sink, fan_out, run_job
+from orchestrator.supervisor.job import Shared, Sink, fan_out, run_job
 from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Task, TaskFile, check_tasks
 from orchestrator.usage import add
@@ -107,8 +107,7 @@ class Supervisor:
             publish=publish,
             apart=frozenset(means.grounds),
             secrets=known((), self._config.environ),
-            ledger=ledger,
-            stop=lambda passed: _stop(controls, passed),
+            shared=Shared(ledger=ledger, stop=lambda passed: _stop(controls, passed)),
         )
         return outcome.tasks[task.id] if isinstance(task, Task) else outcome
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -46,6 +46,14 @@ CONCURRENCY = 4
 """How many tasks run side by side where the file does not say."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What holds over all tasks: the ledger of what they spend; `stop` ends those that run."""
+
+    ledger: Ledger = field(default_factory=Ledger)
+    stop: Callable[[Verdict], None] = lambda _: None
+
+
 async def run_job(
     file: TaskFile,
     *,
@@ -55,14 +63,12 @@ async def run_job(
     publish: Publish,
     apart: Collection[str] = (),
     secrets: Sequence[str] = (),
-    ledger: Ledger,
-    stop: Callable[[Verdict], None],
+    shared: Shared,
 ) -> JobOutcome:
     """Do the tasks of a file, which was checked; those `apart` are in nobody's way. Cancelling it
     ends them all; what is known then is still put on record, without the `secrets`.
 
-    When a limit that holds over all of them (`ledger`) is passed, the rest is skipped; `stop` ends
-    those that run when their time is up.
+    When a limit that holds over all of them (`shared`) is passed, the rest is skipped.
     """
     folder = make_folder(jobs, job_id)
     record = JobRecord(job_id=job_id, started=now(), tasks=file.tasks, name=file.name)
@@ -70,7 +76,7 @@ async def run_job(
     with Journal(folder) as journal:
         job = _Job(file, job_id=job_id, journal=journal, work=work, publish=publish)
         job.secrets = secrets
-        job.hold_to(ledger, stop)
+        job.hold_to(shared)
         job.stand_apart(apart)
         try:
             with lone_error():
@@ -99,8 +105,7 @@ class _Job:
         self._outcomes: dict[str, Outcome] = {}
         self._of_runs: dict[str, Outcome] = {}
         self.secrets: Sequence[str] = ()
-        self._ledger = Ledger()
-        self._stop: Callable[[Verdict], None] = lambda _: None
+        self._shared = Shared()
         self._stopped = False
         self._seq = 0
         self._began = time.monotonic()
@@ -109,9 +114,9 @@ class _Job:
         """These work where nobody else does."""
         self._claims = {id_: claim for id_, claim in self._claims.items() if id_ not in tasks}
 
-    def hold_to(self, ledger: Ledger, stop: Callable[[Verdict], None]) -> None:
-        """What all tasks spend is written down there; `stop` ends those that run."""
-        self._ledger, self._stop = ledger, stop
+    def hold_to(self, shared: Shared) -> None:
+        """Do no more than that allows."""
+        self._shared = shared
 
     async def run(self) -> None:
         """Until no task is left."""
@@ -122,22 +127,22 @@ class _Job:
             clock.cancel_scope.cancel()
 
     async def _deadline(self) -> None:
-        wall_s = self._ledger.limits.wall_s
+        wall_s = self._shared.ledger.limits.wall_s
         if wall_s is not None:
             await anyio.sleep(wall_s)
-            self._ledger.late(time.monotonic() - self._began)
+            self._shared.ledger.late(time.monotonic() - self._began)
             self._hold()
 
     def _hold(self) -> Verdict | None:
         """The limit of all that was passed, if one was; then nothing goes on."""
-        passed = self._ledger.passed
+        passed = self._shared.ledger.passed
         if passed is not None and not self._stopped:
             self._stopped = True
             self._say(None, limit_event(passed))
             if passed.stop == "timed_out":
                 # Who has spent too much together is stopped by its own watch: whose agent has ended
                 # its turn spends no more, and may still be checked.
-                self._stop(passed)
+                self._shared.stop(passed)
         return passed
 
     def _go_on(self, group: anyio.abc.TaskGroup) -> None:
@@ -188,8 +193,8 @@ class _Job:
     def finish(self) -> JobOutcome:
         """Put the outcome on record. Raises JournalError."""
         outcome = together({id_: self._outcomes[id_] for id_ in self._tasks})
-        if self._ledger.passed is not None:
-            outcome = _cut_short(outcome, self._ledger.passed)
+        if self._shared.ledger.passed is not None:
+            outcome = _cut_short(outcome, self._shared.ledger.passed)
         outcome.usage = _usage(list(outcome.tasks.values()))
         outcome.duration_s = round(time.monotonic() - self._began, 3)
         short = replace(outcome, tasks={id_: _short(one) for id_, one in outcome.tasks.items()})
