@@ -5,7 +5,7 @@ The agents are lines of Python; the model is a socket that this file drips into.
 
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,7 @@ class Played:
 
 
 @asynccontextmanager
-async def dripping(every_s: float | None) -> AsyncIterator[int]:
+async def dripping(every_s: float | None) -> AsyncGenerator[int]:
     """A server that sends a byte every so often, or nothing at all. Its port."""
 
     async def drip(stream: anyio.abc.SocketStream) -> None:
