@@ -18,6 +18,7 @@ def test_on_linux_trees_are_found_and_what_cannot_be_held_is_said_with_a_remedy(
     assert found() == {
         "trees": True,
         "numbers": True,
+        "progress": True,
         "many": True,
         "other users": os.geteuid() == 0,
         "unknown orphans": False,

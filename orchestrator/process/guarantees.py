@@ -7,6 +7,7 @@ import resource
 from dataclasses import dataclass
 
 from orchestrator.process.means import lacking, ps, remedy
+from orchestrator.pulse import blind
 
 FILES_EACH = 4
 """Descriptors that the supervisor holds for each running agent: its files and the journal."""
@@ -24,10 +25,10 @@ class Guarantee:
 
 
 def guarantees() -> tuple[Guarantee, ...]:
-    """What holds on this machine, for this user. Starts nothing; takes well under a millisecond."""
+    """What holds on this machine, for this user. Starts nothing; takes some milliseconds."""
     why = lacking()
     if why is not None:
-        return (*_by_group(why), _many(), _other_users(), _daemons())
+        return (*_by_group(why), _progress(), _many(), _other_users(), _daemons())
     trees = Guarantee(
         name="trees",
         holds=True,
@@ -38,7 +39,7 @@ def guarantees() -> tuple[Guarantee, ...]:
         holds=True,
         text="no other process is signalled, also when pids are reused",
     )
-    return (trees, numbers, _many(), _other_users(), _unknown_orphans(), _daemons())
+    return (trees, numbers, _progress(), _many(), _other_users(), _unknown_orphans(), _daemons())
 
 
 def _by_group(why: str) -> tuple[Guarantee, ...]:
@@ -67,6 +68,18 @@ def _by_group(why: str) -> tuple[Guarantee, ...]:
             text="if supervisor, guard and reaper are killed in the same instant, agents live on",
             remedy="let nothing kill processes by name (pkill python)",
         ),
+    )
+
+
+def _progress() -> Guarantee:
+    why = blind()
+    return Guarantee(
+        name="progress",
+        holds=why is None,
+        text="a slow model is told from one that hangs by the bytes that its agent receives"
+        if why is None
+        else f"only an agent's output is a sign of life, not what it receives: {why}",
+        remedy=None if why is None else "give slow models more time: limits.first, limits.stall",
     )
 
 

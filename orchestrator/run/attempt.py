@@ -20,7 +20,7 @@ import anyio
 
 from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Command, Exit, Send, about_of
-from orchestrator.budget import Ledger
+from orchestrator.budget import Ledger, uncounted
 from orchestrator.config import Config
 from orchestrator.discovery import preflight, version
 from orchestrator.errors import (
@@ -292,6 +292,9 @@ class _Run:
             ),
             *(Notice(text=note) for note in (*plan.notes, *self._untested(cli_version))),
         )
+        if (unbounded := self._unbounded()) is not None:
+            self.recorder.say(unbounded)
+            return
         asked = self.control.requested
         error = await until(asked, preflight, agent, self.config)
         if error is not None:
@@ -418,7 +421,7 @@ class _Run:
             changes=self.changes,
             unseen=self.changes is None,
             check=self.check,
-            usage=priced(self.recorder.usage, self.plan.agent.tier, self.plan.auth),
+            usage=self._priced(self.recorder.usage),
         )
 
     # --- the agent's process
@@ -567,10 +570,24 @@ class _Run:
             task_id=plan.task.id,
             run_id=plan.run_id,
             limits=plan.limits,
-            tier=plan.agent.tier,
-            auth=plan.auth,
+            local=plan.agent.tier == "local",
+            priced=self._priced,
             ledger=plan.ledger,
         )
+
+    def _priced(self, usage: Usage | None) -> Usage | None:
+        return priced(usage, self.plan.agent.tier, self.plan.auth)
+
+    def _unbounded(self) -> Error | None:
+        """That the run would be without the limit of its cost that the user wrote, if it would."""
+        plan, agent = self.plan, self.plan.agent
+        tells = about_of(self.config.adapters[agent.adapter], agent).tells_cost
+        known = agent.tier == "local" or (tells and plan.auth != "login")
+        why = uncounted(plan.task.limits.meet(self.config.limits), cost_known=known)
+        if why is None:
+            return None
+        hint = "Set `limits.tokens` or `limits.steps`, too, or name an agent that tells its cost."
+        return Error(kind="unroutable", text=f"{agent.name}: {why}", hint=hint)
 
     def _hold_to_limits(self, live: _Live) -> None:
         if self.control.stopped is not None:
