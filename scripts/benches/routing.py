@@ -1,10 +1,9 @@
-"""scripts/bench routing: what routing would have cost and brought: outcomes of agents, item by item, replayed through the
-real `choose` and `following`, beside always-cloud, always-local, random, prompt length and an
-oracle, each with a bootstrap interval. And how long a decision takes.
+"""scripts/bench routing: what routing would have cost and brought.
 
-A table is JSON lines: {"task", "agent", "ok", "cost", "calls", "prompt"}, an agent named in
-`--local` and one in `--cloud`; without a path a small table is made. `prompt` is a text or its
-length.
+Outcomes of agents, item by item, are replayed through the real `choose` and `following`, beside
+always-cloud, always-local, random, prompt length and an oracle, each with a bootstrap interval. And
+how long a decision takes. A table is JSON lines: {"task", "agent", "ok", "cost", "calls",
+"prompt"}, an agent named in `--local` and one in `--cloud`; `prompt` is a text or its length.
 """
 
 from __future__ import annotations
