@@ -29,6 +29,7 @@ from typing import (
 import orjson
 
 from orchestrator.errors import JournalError, OutcomeError, first_problem
+from orchestrator.redaction import REDACTED
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -183,7 +184,8 @@ class Failure(_Plain):
     """Why a run did not succeed: kind, cause in one line, remedy in one line.
 
     `retryable`: whether the agent or the provider says that the same may work later; `resets_at`:
-    from when on (RFC 3339, UTC), where one of them told.
+    from when on (RFC 3339, UTC), where one of them told. `limit`: the key under `limits:` that was
+    passed.
     """
 
     kind: ErrorKind
@@ -191,6 +193,7 @@ class Failure(_Plain):
     hint: str | None = None
     retryable: bool | None = None
     resets_at: str | None = None
+    limit: str | None = None
 
 
 # --- updates: an agent's own words ---------------------------------------------------------------
@@ -340,11 +343,14 @@ class Context(_Plain):
 
 @_plain
 class RateLimit(_Plain):
-    """The provider's word on its limits; `resets_at` is RFC 3339."""
+    """The provider's word on its limits; `resets_at` is RFC 3339. No failure: mostly it only tells
+    how much is used. `exhausted`: whether nothing is left.
+    """
 
     type: Literal["rate_limit"] = "rate_limit"
     status: str
     resets_at: str | None = None
+    exhausted: bool | None = None
 
 
 @_plain
@@ -371,7 +377,7 @@ class Notice(_Plain):
 @_plain
 class Error(_Plain):
     """Something failed. The last one before an unsuccessful end is the cause; `hint` is the
-    remedy.
+    remedy, `resets_at` (RFC 3339, UTC) the time from when on it may work again.
     """
 
     type: Literal["error"] = "error"
@@ -379,6 +385,7 @@ class Error(_Plain):
     text: str
     retryable: bool | None = None
     hint: str | None = None
+    resets_at: str | None = None
 
 
 @_plain
@@ -595,17 +602,24 @@ class ProcessReaped(_Plain):
 
 @_plain
 class Stall(_Plain):
-    """No progress for `seconds`; `budget` says which wait it was."""
+    """No progress for `seconds`; `budget` says which wait it was, `last` what the last sign of life
+    was: `start`, `output`, `bytes` or `cpu`.
+    """
 
     type: Literal["stall"] = "stall"
     budget: str
     seconds: float
     action: str
+    last: str | None = None
 
 
 @_plain
 class Limit(_Plain):
-    """A limit was reached. `value` is what was measured, in the limit's own unit."""
+    """A limit was reached. `value` is what was measured, in the limit's own unit.
+
+    `enforced`: after what it could be noticed, a call or the end of a turn; `run` is at any moment.
+    `action`: `stop`, or `none` where the agent had already ended its turn.
+    """
 
     type: Literal["limit"] = "limit"
     limit: str
@@ -709,8 +723,6 @@ class Event(_Plain):
 
 
 # --- secrets -------------------------------------------------------------------------------------
-
-REDACTED = "[redacted]"
 
 
 def redacted(update: Update, secret: re.Pattern[str]) -> Update:

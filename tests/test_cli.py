@@ -364,6 +364,17 @@ def test_an_unwritable_state_folder_is_our_failure_with_a_remedy(place: Path) ->
     assert "Traceback" not in done.stderr
 
 
+def test_a_replayed_recording_shows_no_key_of_the_user(place: Path) -> None:
+    key = "ghp_PLANTED0123456789"
+    (place / "out").write_text(json.dumps({"type": "error", "message": key}) + f"\n{key}\n")
+    (place / "err").write_text(f"Error: {key}\n")
+    for form in ("jsonl", "json", "text"):
+        words = ("replay", "codex", "out", "--stderr", "err", "--exit=1", "-o", form)
+        done = call(place, *words, env={"GITHUB_TOKEN": key})
+        assert "[redacted]" in done.stdout + done.stderr
+        assert "PLANTED" not in done.stdout + done.stderr
+
+
 def test_a_recording_is_replayed_to_events_with_the_outcome_last(place: Path) -> None:
     (place / "out").write_text('{"type":"thread.started","thread_id":"t"}\nrubbish')
     (place / "err").write_text("error: unexpected argument '--bad'\n")

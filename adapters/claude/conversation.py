@@ -404,7 +404,9 @@ def _limited(status: str, limit: Mapping[str, object]) -> RateLimit:
         if (share := number(fields(window_).get("utilization"))) is not None
     ]
     stated = ", ".join((status, *used))
-    return RateLimit(status=stated, resets_at=instant(limit.get("resetsAt")))
+    return RateLimit(
+        status=stated, resets_at=instant(limit.get("resetsAt")), exhausted=status == "rejected"
+    )
 
 
 def _retry(event: Mapping[str, object]) -> Retry:

@@ -45,6 +45,7 @@ _SANDBOX_SAYS = re.compile(r"read-only file system|operation not permitted", re.
 _NOT_ITEMS = frozenset({"thread.started", "turn.started", "turn.completed", "turn.failed", "error"})
 # How the answers of these tools begin when they ran; any other answer is an error of codex.
 _RAN = ("Chunk ID:", "Wall time:", "Exit code:")
+_ALL = 100
 _RUNNERS = frozenset({"exec_command", "write_stdin", "apply_patch"})
 
 
@@ -257,7 +258,8 @@ class CodexConversation:
         match primary:
             case {"used_percent": int() | float() as used}:
                 at = instant(primary.get("resets_at"))
-                limit = RateLimit(status=f"{used:g}% used", resets_at=at)
+                all_used = used >= _ALL
+                limit = RateLimit(status=f"{used:g}% used", resets_at=at, exhausted=all_used)
                 if limit != self._limit:
                     self._limit = limit
                     yield limit

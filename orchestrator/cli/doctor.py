@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import typer
-
-from orchestrator.cli.frame import ConfigOption, ListForm, ListOption, configured, errors
+from orchestrator.cli.frame import (
+    ConfigOption,
+    ListForm,
+    ListOption,
+    configured,
+    errors,
+    put,
+    put_json,
+)
 
 if TYPE_CHECKING:
     from orchestrator.discovery.diagnosis import Diagnosis
@@ -29,11 +35,9 @@ def doctor(output: ListOption = ListForm.TEXT, config: ConfigOption = None) -> N
     with errors():
         found = anyio.run(diagnose, configured(config))
         if output is ListForm.JSON:
-            import orjson
-
-            typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+            put_json(found, indented=True)
         else:
-            typer.echo("\n\n".join(_sections(found)))
+            put("\n\n".join(_sections(found)))
 
 
 def _sections(found: Diagnosis) -> Iterator[str]:

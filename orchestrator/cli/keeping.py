@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.frame import OUR_FAILURE, ConfigOption, configured, errors, fail, say
+from orchestrator.cli.frame import OUR_FAILURE, ConfigOption, configured, errors, fail, put, say
 
 if TYPE_CHECKING:
     from orchestrator.config import Config
@@ -58,10 +58,10 @@ def _recovered(folder: Path, config: Config, *, named: bool) -> bool:
     if done is None:
         say(f"{folder.name}: it is running")
     else:
-        typer.echo(f"{folder.name}: {done.outcome.status}, {done.added} event(s) added")
+        put(f"{folder.name}: {done.outcome.status}, {done.added} event(s) added")
         tree = config.state / "trees" / folder.name
         if tree.exists():
-            typer.echo(f"  its work tree is kept: {tree}")
+            put(f"  its work tree is kept: {tree}")
     return True
 
 
@@ -112,9 +112,9 @@ def gc(
         for one in found:
             if dry_run or remove(one):
                 freed += one.size
-                typer.echo(f"{one.name}: {_size(one.size)}, {one.why}")
+                put(f"{one.name}: {_size(one.size)}, {one.why}")
         verb = "would be freed" if dry_run else "freed"
-        typer.echo(f"{_size(freed)} {verb}" if found else "nothing to remove")
+        put(f"{_size(freed)} {verb}" if found else "nothing to remove")
 
 
 def _size(size: float) -> str:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.frame import ConfigOption, ListForm, ListOption, configured, errors, fail, say
+from orchestrator.cli.frame import (
+    ConfigOption,
+    ListForm,
+    ListOption,
+    configured,
+    errors,
+    fail,
+    put,
+    put_json,
+    say,
+)
 
 if TYPE_CHECKING:
     from orchestrator.config import Config, LocalMode
@@ -40,11 +50,9 @@ def local_(
     with errors():
         mode = read_local()
         if output is ListForm.JSON:
-            import orjson
-
-            typer.echo(orjson.dumps(mode))
+            put_json(mode)
             return
-        typer.echo(_told(mode))
+        put(_told(mode))
         if mode.on:
             _tell_who_stays(configured(config))
 
@@ -90,7 +98,7 @@ def on(
         if before == mode:
             say("it was on already")
         write_local(replace(mode, on=True))
-        typer.echo(_told(mode))
+        put(_told(mode))
         _warn(server, mode, loaded)
 
 
@@ -175,7 +183,7 @@ def off() -> None:
             write_local(replace(before, on=False))
         else:
             say("it was off already")
-        typer.echo("local mode is off")
+        put("local mode is off")
 
 
 @app.command("list")
@@ -188,7 +196,7 @@ def list_(config: ConfigOption = None) -> None:
 
     with errors():
         found = anyio.run(find_servers, configured(config))
-        typer.echo(models_told([one for one in found if one.tier == "local"]))
+        put(models_told([one for one in found if one.tier == "local"]))
 
 
 @app.command()
@@ -206,5 +214,5 @@ def model(
             fail(f"{name} is served by a cloud, whatever the address")
         mode = replace(read_local(), model=None if name == "clear" else name)
         write_local(mode)
-        typer.echo(f"the model of local mode is {mode.model or 'what the server has loaded'}")
-        typer.echo(_told(mode))
+        put(f"the model of local mode is {mode.model or 'what the server has loaded'}")
+        put(_told(mode))

@@ -16,6 +16,8 @@ from orchestrator.cli.frame import (
     configured,
     errors,
     fail,
+    put,
+    put_json,
     say,
 )
 
@@ -50,11 +52,9 @@ def list_(
         if server is not None and not chosen:
             fail(f"no server {server!r} (known: {', '.join(one.name for one in found) or 'none'})")
         if output is ListForm.JSON:
-            import orjson
-
-            typer.echo(orjson.dumps(chosen, option=orjson.OPT_INDENT_2))
+            put_json(chosen, indented=True)
             return
-        typer.echo(models_told(chosen))
+        put(models_told(chosen))
 
 
 def _found(config: Config) -> tuple[FoundServer, ...]:
@@ -114,9 +114,7 @@ def show(
         if known is None:
             fail(_not_there(server, name))
         if output is ListForm.JSON:
-            import orjson
-
-            typer.echo(orjson.dumps({"server": server, "model": known}))
+            put_json({"server": server, "model": known})
             return
         possible = _count(known.context_possible)
         window = f"{_count(known.context)} tokens configured, {possible} possible"
@@ -132,7 +130,7 @@ def show(
             ("form", known.quantization or "?"),
             ("dialects", ", ".join(server.dialects)),
         ]
-        typer.echo("\n".join(f"{key:<9} {shown(text)}" for key, text in rows))
+        put("\n".join(f"{key:<9} {shown(text)}" for key, text in rows))
         more = loaded.servers[server.kind].more_context
         if more and (known.context or 0) < (known.context_possible or 0):
             say(f"more window: {more.format(model=known.name)}")
@@ -255,12 +253,10 @@ def try_(
                 if output is ListForm.TEXT:
                     sign = {True: "ok", False: "FAILED", None: "not tried"}[trial.ok]
                     took = f"({trial.seconds:.1f} s)"
-                    typer.echo(f"{trial.what:<12} {sign:<10} {shown(trial.text)} {took}")
+                    put(f"{trial.what:<12} {sign:<10} {shown(trial.text)} {took}")
 
         anyio.run(do)
         if output is ListForm.JSON:
-            import orjson
-
-            typer.echo(orjson.dumps(results))
+            put_json(results)
         if any(trial.ok is False for trial in results):
             raise typer.Exit(NOT_SUCCEEDED)

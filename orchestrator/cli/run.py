@@ -19,6 +19,8 @@ from orchestrator.cli.frame import (
     configured,
     errors,
     fail,
+    put,
+    put_json,
     status,
 )
 from orchestrator.cli.showing import print_outcome, showing
@@ -136,7 +138,7 @@ def validate(file: Annotated[Path, typer.Argument(metavar="TASK.yaml")]) -> None
                 fail(f"{where}workspace: no folder {task.workspace}")
             if task.template is not None and not task.template.is_dir():
                 fail(f"{where}workspace.scratch: no folder {task.template}")
-        typer.echo(f"{file}: valid\n{planned(tasks)}")
+        put(f"{file}: valid\n{planned(tasks)}")
 
 
 def schema(name: Annotated[SchemaName, typer.Argument(help="Which one.")]) -> None:
@@ -147,9 +149,7 @@ def schema(name: Annotated[SchemaName, typer.Argument(help="Which one.")]) -> No
     orchestrate schema config
     orchestrate schema events
     """  # noqa: D301 (click takes \b for: leave these lines alone)
-    import orjson
-
-    typer.echo(orjson.dumps(_schema(name), option=orjson.OPT_INDENT_2))
+    put_json(_schema(name), indented=True)
 
 
 def _schema(name: SchemaName) -> dict[str, object]:

@@ -16,6 +16,7 @@ from orchestrator.cli.frame import (
     configured,
     errors,
     fail,
+    put,
     say,
 )
 
@@ -33,14 +34,13 @@ def diff(run_: RunArgument, config: ConfigOption = None) -> None:
     orchestrate runs diff last | git apply --stat
     orchestrate runs diff 4f0c2a1b | less
     """  # noqa: D301 (click takes \b for: leave these lines alone)
-    from orchestrator.console import safe
     from orchestrator.workspace import remains
 
     with errors():
         loaded, folder = _found(config, run_)
         patch = _at_desk(loaded, lambda desk: remains.diff(desk, folder))
         if sys.stdout.isatty():
-            typer.echo(safe(patch.decode("utf-8", "backslashreplace")), nl=False)
+            put(patch.decode("utf-8", "backslashreplace"), end=False)
         else:
             sys.stdout.buffer.write(patch)
 
@@ -70,7 +70,7 @@ def apply(run_: RunArgument, config: ConfigOption = None) -> None:
             say("Merge its branch (`orchestrate runs show` names it) and resolve the conflict.")
             raise typer.Exit(NOT_SUCCEEDED) from None
         for file in files:
-            typer.echo(file)
+            put(file)
         say(f"applied to {top}: {len(files)} file(s), not committed")
 
 
@@ -101,7 +101,7 @@ def discard(
         if outcome is not None and outcome.changes is not None:
             changes = replace(outcome.changes, branch=None, commit=None)
             write_outcome(folder, replace(outcome, changes=changes))
-        typer.echo(f"deleted {branch}")
+        put(f"deleted {branch}")
 
 
 def prune(
@@ -131,10 +131,10 @@ def prune(
         )
         for remain in found:
             done = "removed" if remain.removed else "kept"
-            typer.echo(f"{done:<8} {shown(remain.what)}: {shown(remain.holds)}")
+            put(f"{done:<8} {shown(remain.what)}: {shown(remain.holds)}")
         kept = sum(not remain.removed for remain in found)
         if not found:
-            typer.echo("nothing is left over")
+            put("nothing is left over")
         elif kept and not dry_run:
             say(f"{kept} kept; --force removes them, with what they hold")
 

@@ -18,12 +18,12 @@ import anyio
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from orchestrator import private
 from orchestrator.adapter import Agent
 from orchestrator.client import ask, connect
 from orchestrator.config import Config, places_of, tier_of, tier_of_place
 from orchestrator.errors import AskError, ConfigError, lone_error, shown
 from orchestrator.events import Error, Tier
-from orchestrator.journal import make_private
 from orchestrator.server import (
     ANY,
     Ask,
@@ -275,18 +275,16 @@ def _kept_in(config: Config, base_url: str, kind: str) -> Path:
 
 def _keep(found: FoundServer, config: Config) -> None:
     path = _kept_in(config, found.base_url, found.kind)
-    fresh = path.with_name(f".{path.stem}.{time.monotonic_ns()}")
     with suppress(OSError):  # it is asked again, that is all
-        make_private(path.parent)
-        fresh.write_bytes(orjson.dumps(found))
-        fresh.replace(path)
+        private.folder(path.parent)
+        private.replace(path, orjson.dumps(found))
 
 
 def _kept(place: Place, config: Config) -> FoundServer | None:
     """What was seen of the place less than FRESH_S ago, if it was up."""
     try:
         address = address_of(place.base_url, config.servers[place.kind].port)
-        found = _FOUND.validate_json(_kept_in(config, address, place.kind).read_bytes())
+        found = _FOUND.validate_json(private.read(_kept_in(config, address, place.kind)))
     except (OSError, ValidationError, ConfigError):
         return None
     current = found.up and found.problem is None and found.age_s < FRESH_S

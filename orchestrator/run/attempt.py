@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ import anyio
 
 from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Command, Exit, Send, about_of
+from orchestrator.budget import Ledger
 from orchestrator.config import Config
 from orchestrator.discovery import preflight, version
 from orchestrator.errors import (
@@ -44,7 +45,6 @@ from orchestrator.events import (
     ProcessSpawned,
     RouteSelected,
     RunStarted,
-    Stall,
     Usage,
     WorkspaceChanged,
 )
@@ -71,10 +71,12 @@ from orchestrator.process import (
     open_reaper,
     run_to_end,
 )
+from orchestrator.redaction import known
 from orchestrator.route import Route, considered
 from orchestrator.run.intake import Intake
-from orchestrator.run.recorder import Publish, Recorder, new_run_id, secret_values
+from orchestrator.run.recorder import Publish, Recorder, new_run_id
 from orchestrator.run.spool import Spool, Tails
+from orchestrator.run.watch import Watch, Watched, limit_event
 from orchestrator.slots import Held
 from orchestrator.task import Limits, Task
 from orchestrator.telemetry import warn
@@ -120,6 +122,7 @@ class Plan:
     run, if one was; `deliver` brings its commit to the user's files, and gives what is to be said.
     `attempt` counts from 1 in the task. `held` are hands for a slot of the model's server, None: it
     has any number. `failures`: how many tool calls in a row may fail.
+    `ledger` is where what it spends is written down, with the other runs of its task and job.
     """
 
     job_id: str
@@ -142,6 +145,7 @@ class Plan:
     attempt: int = 1
     held: Held | None = None
     failures: int | None = None
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 class Control:
@@ -151,11 +155,12 @@ class Control:
         self.requested = anyio.Event()
         self.stopped: Stopped | None = None
         self.why: str | None = None
+        self.limit: str | None = None
 
-    def stop(self, stopped: Stopped, why: str) -> None:
-        """Ask for a clean stop. Returns at once."""
+    def stop(self, stopped: Stopped, why: str, limit: str | None = None) -> None:
+        """Ask for a clean stop; `limit` names the limit that was passed. Returns at once."""
         if self.stopped is None:
-            self.stopped, self.why = stopped, why
+            self.stopped, self.why, self.limit = stopped, why, limit
             self.requested.set()
 
 
@@ -165,6 +170,7 @@ class _Live:
 
     process: Process
     intake: Intake
+    watch: Watch
     ended: Ended | None = None
     lost: ReaperLostError | None = None
     wake: anyio.Event = field(default_factory=anyio.Event)
@@ -191,7 +197,7 @@ async def perform(
     be had. Cancellation kills the agent at once, and the outcome is still written.
     """
     folder = make_folder(config.state / "runs", plan.run_id)
-    with _journal(folder, _record(plan)) as journal:
+    with _journal(folder, _record(plan), _secrets(plan, config)) as journal:
         recorder = Recorder(
             head={
                 "job_id": plan.job_id,
@@ -230,11 +236,11 @@ async def perform(
 
 
 @contextmanager
-def _journal(folder: Path, record: Record) -> Generator[Journal]:
+def _journal(folder: Path, record: Record, secrets: Sequence[str]) -> Generator[Journal]:
     """The journal of a run, which is a run as soon as its record stands beside it, not before."""
     try:
         journal = Journal(folder)
-        write_record(folder, record)
+        write_record(folder, record, secrets)
     except JournalError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -257,8 +263,7 @@ class _Run:
         self.exit: Exit | None = None
         self.changes: events.Changes | None = None
         self.check: Check | None = None
-        self._grown = 0.0
-        self._began = 0.0
+        self._blind = False
         self._looked = 0.0
         self._full = False
 
@@ -295,6 +300,8 @@ class _Run:
         if not await self._set_up():
             return
         before = await until(asked, self._look) if plan.place is None else None
+        if (passed := plan.ledger.passed) is not None:
+            self.control.stop(passed.stop, passed.text, passed.limit)
         if asked.is_set():
             return
         try:
@@ -407,6 +414,7 @@ class _Run:
             exit=self.exit,
             stopped=self.control.stopped,
             stopped_why=self.control.why,
+            stopped_limit=self.control.limit,
             changes=self.changes,
             unseen=self.changes is None,
             check=self.check,
@@ -456,7 +464,8 @@ class _Run:
                     stderr=_opened(stderr, stack),
                     tails=tails,
                 )
-                live = _Live(process=process, intake=intake)
+                watch = Watch(self._watched(), self.recorder, process.pid)
+                live = _Live(process=process, intake=intake, watch=watch)
                 try:
                     await self._follow(live)
                     await self._bury(live)
@@ -468,7 +477,6 @@ class _Run:
 
     async def _follow(self, live: _Live) -> None:
         """Read until the process has ended; stop it when that is asked for."""
-        self._began = self._grown = anyio.current_time()
         live.intake.start()
         with lone_error(), self.reaper.ticks.calling(live.look):
             await self._follow_until_end(live)
@@ -482,7 +490,7 @@ class _Run:
             while not live.over:
                 live.wake = anyio.Event()
                 if live.intake.pump():
-                    self._grown = anyio.current_time()
+                    live.watch.grew()
                 await _send(live, live.intake.taken())
                 self._hold_to_limits(live)
                 live.due = time.monotonic() + IDLE_S
@@ -547,37 +555,40 @@ class _Run:
             status=ended.status if ended else None, signal=ended.signal if ended else None
         )
         self.exit = live.intake.close(self.exit)
+        passed = live.watch.settle()
+        if passed is not None and self.control.stopped is None:
+            self.recorder.say(limit_event(passed, "none"))  # it had already done what it was to do
 
     # --- limits
+
+    def _watched(self) -> Watched:
+        plan = self.plan
+        return Watched(
+            task_id=plan.task.id,
+            run_id=plan.run_id,
+            limits=plan.limits,
+            tier=plan.agent.tier,
+            auth=plan.auth,
+            ledger=plan.ledger,
+        )
 
     def _hold_to_limits(self, live: _Live) -> None:
         if self.control.stopped is not None:
             return
-        limits, now = self.plan.limits, anyio.current_time()
-        digest, cost = self.recorder.digest, self.recorder.cost_usd
-        open_calls, steps = digest.open_calls, digest.steps
-        wall, quiet = now - self._began, now - self._grown
-        size = live.intake.size
-        if limits.wall_s is not None and wall > limits.wall_s:
-            self._limit("wall", wall, "timed_out", f"time limit of {limits.wall_s:g} s reached")
-        elif limits.stall_s is not None and quiet > limits.stall_s and not open_calls:
-            # A tool may be silent for long and still work: while one is open, `wall` is the bound.
-            self.recorder.say(Stall(budget="stall", seconds=round(quiet, 1), action="stop"))
-            why = f"no sign of life for {limits.stall_s:g} s"
-            self.control.stop("stalled", why)
-        elif limits.output_bytes is not None and size > limits.output_bytes:
-            why = f"more than {limits.output_bytes} bytes of output"
-            self._limit("output", size, "output_limit", why)
-        elif (free := self._free(now)) is not None:
+        passed = live.watch.hold(live.intake.size)
+        failures = self.recorder.digest.failures
+        if live.watch.unseen is not None and not self._blind:
+            self._blind = True
+            text = f"what the agent receives is not seen, only what it writes: {live.watch.unseen}"
+            self.recorder.say(Notice(text=text))
+        if passed is not None:
+            self.recorder.say(limit_event(passed))
+            self.control.stop(passed.stop, passed.text, passed.limit)
+        elif (free := self._free(time.monotonic())) is not None:
             self._limit("disk", free, "disk_full", f"only {free} bytes are free at {self.folder}")
-        elif self.plan.failures is not None and digest.failures >= self.plan.failures:
-            why = f"{digest.failures} tool calls in a row failed"
-            self._limit("failures", digest.failures, "stalled", why)
-        elif limits.steps is not None and steps > limits.steps:
-            self._limit("steps", steps, "budget_exceeded", f"more than {limits.steps} steps")
-        elif limits.cost_usd is not None and cost > limits.cost_usd:
-            why = f"more than ${limits.cost_usd:g} spent"
-            self._limit("cost_usd", cost, "budget_exceeded", why)
+        elif self.plan.failures is not None and failures >= self.plan.failures:
+            why = f"{failures} tool calls in a row failed"
+            self._limit("failures", failures, "stalled", why)
 
     def _see_to_room(self) -> None:
         """An agent that failed on a full disk failed for that reason, whatever it says."""
@@ -619,7 +630,7 @@ class _Run:
             self.recorder.say(Error(kind="setup_failed", text=text, hint=hint))
             return False
         await place.prepared()
-        write_record(self.folder, _record(self.plan))
+        write_record(self.folder, _record(self.plan), _secrets(self.plan, self.config))
         return True
 
     async def _keep(self, place: Place) -> None:
@@ -769,5 +780,6 @@ def _secret_names(plan: Plan) -> tuple[str, ...]:
     return tuple(sorted(keys.union(plan.task.env_from)))
 
 
-def _secrets(plan: Plan, config: Config) -> list[str]:
-    return secret_values(_secret_names(plan), config.environ)
+def _secrets(plan: Plan, config: Config) -> tuple[str, ...]:
+    """Their values, and whatever else in the environment is called a key."""
+    return known(_secret_names(plan), config.environ)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -13,30 +12,31 @@ from uuid import UUID
 
 from orchestrator import events
 from orchestrator.adapter import Conversation, Exit, Send, unparsed
+from orchestrator.budget import Counts
 from orchestrator.events import (
     Error,
     Event,
+    Message,
+    MessageDelta,
     Outcome,
     Raw,
     RunFinished,
     Source,
+    Thought,
+    ThoughtDelta,
     Unparsed,
     Update,
     Usage,
 )
-from orchestrator.journal import (
-    STDOUT,
-    spellings,
-)
+from orchestrator.journal import STDOUT
 from orchestrator.lines import Line
 from orchestrator.outcome import Digest
+from orchestrator.redaction import Pieces, pattern, spellings
 from orchestrator.telemetry import warn
 from orchestrator.usage import add
 
 Publish = Callable[[Event], None]
 _Waiting: TypeAlias = tuple[Update, Source, Raw | None]
-SECRET_LENGTH = 8
-# A shorter value is no key, and blanking it would tear holes into ordinary text.
 
 
 def new_run_id() -> str:
@@ -61,6 +61,7 @@ class Recorder:
     ) -> None:
         # How many events there are, and what they say.
         self.digest = Digest()
+        self.counts = Counts()
         self.usage: Usage | None = None
         self.cost_usd = 0.0
         # A lower bound, where some costs are unknown: what a budget is held against.
@@ -77,13 +78,28 @@ class Recorder:
         self._write = write
         self._publish = publish
         self._forms = sorted({form for value in secret_values for form in spellings(value)})
-        self._secret = _pattern(self._forms)
+        self._secret = pattern(secret_values)
+        self._pieces = Pieces(secret_values)
         self.seq = seq
         self._waiting: list[_Waiting] = []
 
     def add(self, update: Update, source: Source, raw: Raw | None = None) -> None:
         """Take an update; it is stamped, recorded and seen by `flush`."""
+        if self._secret is not None:
+            update = self._whole(update)
         self._waiting.append((update, source, raw))
+
+    def _whole(self, update: Update) -> Update:
+        """No piece of a text that ends in the middle of a secret."""
+        match update:
+            case MessageDelta(id=id_, text=text) | ThoughtDelta(id=id_, text=text):
+                cut = self._pieces.cut(id_ or "", text)
+                return update if cut == text else replace(update, text=cut)
+            case Message(id=id_) | Thought(id=id_):
+                self._pieces.end(id_ or "")
+            case _:
+                pass
+        return update
 
     def say(self, *updates: Update) -> None:
         """Put the supervisor's own updates on record."""
@@ -133,6 +149,7 @@ class Recorder:
 
     def _fold(self, update: Update) -> None:
         self.digest.add(update)
+        self.counts.add(update)
         if isinstance(update, Usage):
             self.usage = add(self.usage, update)
             self.cost_usd += update.cost_usd or 0.0
@@ -180,17 +197,6 @@ class Recorder:
         )
 
 
-def secret_values(names: Iterable[str], environ: Mapping[str, str]) -> list[str]:
-    """The values of variables that no record may hold."""
-    values = {environ[name] for name in names if name in environ}
-    return sorted(value for value in values if len(value) >= SECRET_LENGTH)
-
-
-def _pattern(forms: Sequence[bytes]) -> re.Pattern[str] | None:
-    texts = sorted((form.decode() for form in forms), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, texts))) if texts else None
-
-
 def translate(conversation: Conversation, line: Line) -> list[Update | Send]:
     """What one line of stdout means; at least one update, whatever the line and the adapter do."""
     if line.oversize:
@@ -204,7 +210,8 @@ def fed(conversation: Conversation, line: Line) -> list[Update | Send]:
         return list(conversation.feed(line.data))
     except Exception as error:  # noqa: BLE001
         # An adapter is anybody's code: its mistake must cost neither the line nor the run.
-        warn("adapter failed on a line", error=repr(error), offset=line.offset)
+        # Only its name for the log: the words may hold what the agent said, keys and all.
+        warn("adapter failed on a line", error=type(error).__name__, offset=line.offset)
         return [_kept(line, f"the adapter failed: {error!r}")]
 
 

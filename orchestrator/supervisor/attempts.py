@@ -19,6 +19,7 @@ import anyio
 
 from orchestrator.adapter import Agent, about_of
 from orchestrator.answer import asked
+from orchestrator.budget import Ledger
 from orchestrator.config import Config, agents_for
 from orchestrator.discovery import auth_of, room_of, routes_of, with_model
 from orchestrator.errors import InputError, ReaperLostError
@@ -79,7 +80,8 @@ class Means:
     """What the attempts of a job are made with. `control` opens one for each attempt.
 
     `say` tells what is not of one attempt. `grounds` are what the tasks stand on that work in work
-    trees of their own, `commits` what they came to, `leaves` the tasks that nobody needs.
+    trees of their own, `commits` what they came to, `leaves` the tasks that nobody needs. `ledger`
+    is where all runs write down what they spend.
     """
 
     config: Config
@@ -94,21 +96,25 @@ class Means:
     commits: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     leaves: frozenset[str] = frozenset()
     delivery: Delivery = field(default_factory=Delivery)
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 async def attempts(task: Task, means: Means) -> Outcome:
     """Do a task. A failed agent is an outcome; raises as `Supervisor.run` does."""
     if means.continued is not None:
         task = replace(task, retries=0)  # a session that went on once is not the same any more
-    began = anyio.current_time()
+    began, paused_s = anyio.current_time(), 0.0
     routes = await _routes(task, means)
     limits = task.limits.meet(means.config.limits).else_(DEFAULT_LIMITS)
     done: list[Done] = []
-    while (step := following(task, routes, done, limits, _clock(began))) is not None:
+    while (
+        step := following(task, routes, done, limits, _clock(task, paused_s, means))
+    ) is not None:
         if done:
             means.say(_announced(step, done, task))
-            if (why := await _pause(step.delay_s, means)) is not None:
-                done.append(Done(route=step.route, outcome=_interrupted(why)))
+            paused_s += step.delay_s
+            if (stopped := await _pause(step.delay_s, means)) is not None:
+                done.append(Done(route=step.route, outcome=stopped))
                 break
         done.append(await _attempt(task, step, routes, done, means))
     if not done:
@@ -118,10 +124,14 @@ async def attempts(task: Task, means: Means) -> Outcome:
     return outcome
 
 
-def _clock(began: float) -> Clock:
-    now = datetime.now(UTC)
-    elapsed_s = anyio.current_time() - began
-    return Clock(elapsed_s=elapsed_s, now=now, chance=random.random())  # noqa: S311 (jitter)
+def _clock(task: Task, paused_s: float, means: Means) -> Clock:
+    return Clock(
+        spent=means.ledger.task(task.id),
+        over=means.ledger.passed is not None,
+        paused_s=paused_s,
+        now=datetime.now(UTC),
+        chance=random.random(),  # noqa: S311 (jitter)
+    )
 
 
 def _announced(step: Next, done: Sequence[Done], task: Task) -> Update:
@@ -138,17 +148,18 @@ def _announced(step: Next, done: Sequence[Done], task: Task) -> Update:
     )
 
 
-async def _pause(delay_s: float, means: Means) -> str | None:
-    """Wait; or why a stop was asked for."""
+async def _pause(delay_s: float, means: Means) -> Outcome | None:
+    """Wait; or what became of the task, because a stop was asked for."""
     with means.control() as control, anyio.move_on_after(delay_s):
         await control.requested.wait()
-        return control.why
+        return _stopped(control)
     return None
 
 
-def _interrupted(why: str | None) -> Outcome:
-    failure = Failure(kind="interrupted", text=why or "interrupted")
-    return Outcome(status="interrupted", error=failure)
+def _stopped(control: Control) -> Outcome:
+    kind = control.stopped or "interrupted"
+    failure = Failure(kind=kind, text=control.why or kind, limit=control.limit)
+    return Outcome(status=STATUS[kind], error=failure)
 
 
 def _ended_as(task: Task, outcome: Outcome, means: Means) -> tuple[str, ...]:
@@ -180,7 +191,7 @@ async def _attempt(
 ) -> Done:
     """One run, in its place, from spawn to outcome; or how it came to none."""
     run_id = new_run_id()
-    over = Done(route=step.route, outcome=_interrupted(None))
+    over = Done(route=step.route, outcome=Outcome(status="interrupted"))
     async with AsyncExitStack() as stack:
         control = stack.enter_context(means.control())
         placed = None
@@ -203,7 +214,7 @@ async def _attempt(
             outcome = Outcome(status="failed", error=failure, evidence=[failure.text])
             return replace(over, outcome=outcome)
         if placed is None or agent is None:
-            return replace(over, outcome=_interrupted(control.why))
+            return replace(over, outcome=_stopped(control))
         route = replace(step.route, agent=agent)
         plan = await _plan(placed[0], route, routes, run_id, means, stack)
         plan = _in_order(plan, step, done, made=placed[1] is not None or task.template is not None)
@@ -402,6 +413,7 @@ async def _plan(
         resumed=continued.run_id if continued else None,
         auth=auth_of(agent, command, config),
         notes=notes,
+        ledger=means.ledger,
     )
 
 

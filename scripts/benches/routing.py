@@ -30,7 +30,7 @@ DECISION_BAR_MS = 1.0
 HOME = Agent(name="home", adapter="home", tier="local")
 PAID = Agent(name="paid", adapter="paid", tier="cloud")
 CASCADE = Task(prompt="-", strategy="cascade", check="the verifier")
-CLOCK = Clock(elapsed_s=0.0, now=datetime(2026, 1, 1, tzinfo=UTC), chance=0.5)
+CLOCK = Clock(now=datetime(2026, 1, 1, tzinfo=UTC), chance=0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
