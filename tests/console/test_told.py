@@ -83,7 +83,10 @@ def test_no_event_steers_the_terminal(one):
         ),
         (Check(command="pytest -q", passed=True), "  check passed: pytest -q"),
         (Check(command="pytest -q", passed=False), "  check FAILED: pytest -q"),
-        (RouteEscalated(from_agent="a", to_agent="b", why="w"), "  moves on from a to b: w"),
+        (
+            RouteEscalated(from_agent="a", to_agent="b", why="w"),
+            "  moves on from a to b (expected cost: unknown): w",
+        ),
         (TurnStarted(), None),
         (Usage(input_tokens=1), None),
     ],
