@@ -180,6 +180,7 @@ async def perform(
             },
             write=journal.append,
             publish=publish,
+            price=lambda usage, served: priced(usage, plan.agent, plan.auth, served),
             secret_values=_secrets(plan, config),
         )
         run = _Run(plan, config=config, reaper=reaper, control=control, recorder=recorder)
@@ -342,7 +343,7 @@ class _Run:
             changes=self.changes,
             unseen=self.changes is None,
             check=self.check,
-            usage=priced(self.recorder.usage, self.plan.agent.tier, self.plan.auth),
+            usage=self.recorder.usage,
         )
 
     # --- the agent's process

@@ -41,6 +41,11 @@ def new_run_id() -> str:
     return str(UUID(int=value))
 
 
+def _as_stated(usage: Usage, served: str | None) -> Usage:
+    del served
+    return usage
+
+
 class Recorder:
     """Stamps updates and hands them on: journal first, then whoever listens."""
 
@@ -50,6 +55,7 @@ class Recorder:
         head: Mapping[str, str | None],
         write: Callable[[Sequence[bytes]], None] | None,
         publish: Publish,
+        price: Callable[[Usage, str | None], Usage] = _as_stated,
         secret_values: Sequence[str] = (),
         seq: int = 0,
     ) -> None:
@@ -67,12 +73,17 @@ class Recorder:
         )
         self._write = write
         self._publish = publish
+        self._price = price
         self._secret = _secret_pattern(secret_values)
         self._seq = seq
         self._waiting: list[tuple[Event, bytes]] = []
 
     def add(self, update: Update, source: Source, raw: Raw | None = None) -> Update:
-        """Stamp an update, without secrets; it is seen after `flush`. Returns what will be seen."""
+        """Stamp an update, without secrets, usage with its cost; it is seen after `flush`. Returns
+        what will be seen.
+        """
+        if isinstance(update, Usage):
+            update = self._price(update, self.digest.model)
         event, line = self._stamp(update, source, raw)
         if self._secret is not None and self._secret.search(line.decode()):
             event = replace(event, update=events.redacted(event.update, self._secret))

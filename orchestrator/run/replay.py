@@ -41,7 +41,12 @@ def replay(
     """
     run_id = new_run_id()
     head = {"run_id": run_id, "task_id": task.id, "parent_run_id": None, "agent": agent.name}
-    recorder = Recorder(head=head, write=None, publish=publish)
+    recorder = Recorder(
+        head=head,
+        write=None,
+        publish=publish,
+        price=lambda usage, served: priced(usage, agent, served=served),
+    )
     recorder.say(RunStarted(adapter=agent.adapter, model=agent.model))
     conversation = adapter.conversation(task, agent, None)
     splitter = LineSplitter()
@@ -59,7 +64,7 @@ def replay(
         digest=recorder.digest,
         exit=exit_,
         changes=changes,
-        usage=priced(recorder.usage, agent.tier),
+        usage=recorder.usage,
     )
     outcome = decide(facts)
     outcome.agent, outcome.run_id = agent.name, run_id
