@@ -100,8 +100,8 @@ Tier: TypeAlias = Literal["local", "cloud"]
 Auth: TypeAlias = Literal["key", "login", "none"]
 """With what an agent comes to its model: a key, the CLI's own login, or neither."""
 CostSource: TypeAlias = Literal["agent", "prices", "local", "subscription", "mixed"]
-"""Who says what was paid: the CLI, a list of prices, the place (a local model costs nothing), nobody
-(a login, not paid by the token). `mixed`: a sum of several.
+"""Who says what was paid: the CLI, a list of prices, the place (a local model costs nothing), or
+nobody (a login is not paid by the token). `mixed`: a sum of several.
 """
 Source: TypeAlias = Literal["agent", "supervisor"]
 

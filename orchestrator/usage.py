@@ -60,10 +60,11 @@ def _cost(parts: list[Usage]) -> float | None:
 
 
 def _source(parts: list[Usage]) -> CostSource | None:
-    sources = {part.cost_source for part in parts}
-    if None in sources:
+    sources: list[CostSource | None] = [part.cost_source for part in parts]
+    first, *others = sources
+    if first is None or None in others:
         return None
-    return sources.pop() if len(sources) == 1 else "mixed"
+    return first if all(other == first for other in others) else "mixed"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCC
 from orchestrator.cli.fronts import Commands
 from orchestrator.cli.replay import replay
 from orchestrator.cli.run import run, schema, validate
+from orchestrator.cli.stats import stats
 
 app = typer.Typer(
     cls=Commands,
@@ -25,7 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Run coding agents as supervised processes: one event stream, one truthful outcome.",
 )
-for command in (run, validate, schema, replay):
+for command in (run, validate, schema, replay, stats):
     app.command()(command)
 app.add_typer(runs.app, name="runs")
 app.add_typer(agents.app, name="agents")
