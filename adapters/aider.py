@@ -317,6 +317,7 @@ class AiderConversation:
             text=text,
             retryable=retryable if isinstance(retryable, bool) else None,
             hint=hint,
+            resets_at=text_of(said, "resets_at"),
         )
 
     def _result(self, status: str, said: Mapping[str, object]) -> Iterator[Update]:

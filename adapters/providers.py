@@ -22,6 +22,7 @@ _OF_SERVER = MappingProxyType(
         "vllm": "hosted_vllm",
         "llamacpp": "openai",
         "openai": "openai",
+        "openai-compatible": "openai",
     }
 )
 """LiteLLM's provider for each kind of model server."""

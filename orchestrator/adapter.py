@@ -42,6 +42,7 @@ class Agent:
     None: the provider's own. `api_key_env` names the variable with the key, None: no key.
     `tier` says where the model runs. `login`: the CLI's own, although a key may be there.
     `options` are the adapter's own.
+    `explicit`: its user wrote down where its model runs, with what key or which model.
     `program` and `home` are set by the core before `Adapter.command`: the program as an absolute
     path, and the private folder for the agent's settings and sessions (None: the user's own).
     """
@@ -56,6 +57,7 @@ class Agent:
     profile: Literal["user", "clean"] = "clean"
     login: bool = False
     options: Mapping[str, object] = field(default_factory=_no_options)
+    explicit: bool = False
     program: str | None = None
     home: str | None = None
 
@@ -287,6 +289,8 @@ class OneShot:
 
 # --- what every parser needs ---------------------------------------------------------------------
 
+_HUGE = 2.0**63
+# From 2^64 on orjson reads integers as floats: they would not be what the agent said.
 _DEEP = 200
 # orjson reads 1,024 levels and writes 254: what it cannot write again must stay raw.
 
@@ -295,18 +299,42 @@ def json_line(line: bytes) -> dict[str, object] | None:
     """The JSON object on a line, or None if the line is anything else.
 
     NUL bytes, a byte order mark and blanks around it are forgiven. What could not be written again
-    inside an update (254 levels are the most) is None too.
+    inside an update (254 levels are the most), or not exactly (integers from 2^64 on), is None too.
     """
-    text = _bare(line)
+    text = line
     if not text.startswith(b"{"):
-        return None
+        text = _bare(line)
+        if not text.startswith(b"{"):
+            return None
     try:
         value = orjson.loads(text)
-        if text.count(b"{") + text.count(b"[") > _DEEP:
+        if len(text) > _DEEP and text.count(b"{") + text.count(b"[") > _DEEP:
             orjson.dumps([[value]])
     except (orjson.JSONDecodeError, TypeError):
         return None
+    if _TWENTY in text.translate(_DIGITS) and _holds_huge(value):
+        return None
     return value if _is_object(value) else None
+
+
+_DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else byte for byte in range(256))
+_TWENTY = b"0" * 20
+
+
+def _holds_huge(value: object) -> bool:
+    """Whether there is a number that orjson made a float of though it may have been an integer."""
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case float() as number if abs(number) >= _HUGE:
+                return True
+            case list() as items:
+                waiting += items
+            case dict() as fields:
+                waiting += fields.values()
+            case _:
+                pass
+    return False
 
 
 def _bare(line: bytes) -> bytes:

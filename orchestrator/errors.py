@@ -8,8 +8,11 @@ other.
     │   ├── TaskFileError    a task file, with every problem's line and column
     │   └── ConfigError      a configuration file, variable or flag
     ├── SpawnError           a program could not be started
-    ├── SupervisionError     the reaper is gone; what it supervised has been killed
+    ├── SupervisionError     the reaper cannot be started
+    │   └── ReaperLostError  it ended; what it supervised has been killed, and the next has another
+    ├── AskError             a model server could not be asked; `why` says in one word
     ├── JournalError         the record of a run could not be written or read
+    │   └── DiskFullError    there is no room for it; what stands in it is whole
     └── OutcomeError         raised by `Outcome.check()`: the run did not succeed
 """
 
@@ -18,7 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -57,11 +60,32 @@ class SpawnError(OrchestrateError):
 
 
 class SupervisionError(OrchestrateError):
-    """The reaper ended or did not answer. Whatever it supervised has been killed."""
+    """The reaper cannot be started, or ends again and again. What it supervised has been killed."""
+
+
+class ReaperLostError(SupervisionError):
+    """The reaper ended or did not answer. What it supervised has been killed; it is replaced."""
+
+
+Why: TypeAlias = Literal[
+    "refused", "unknown_host", "timed_out", "closed", "not_http", "too_large", "insecure", "no_way"
+]
+
+
+class AskError(OrchestrateError):
+    """A model server could not be asked: nobody listens, no such host, no answer in time, ..."""
+
+    def __init__(self, message: str, *, why: Why, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.why: Why = why
 
 
 class JournalError(OrchestrateError):
     """The record of a run cannot be written or read."""
+
+
+class DiskFullError(JournalError):
+    """There is no room for the record of a run. What was written before is whole."""
 
 
 class OutcomeError(OrchestrateError):
@@ -89,6 +113,16 @@ def shown(text: str) -> str:
     `\x1b`.
     """
     return re.sub(rf"[\t\n{HOSTILE}]", _escaped, text)
+
+
+def escaped_in_json(text: str) -> str:
+    """JSON that says the same, with nothing in it that steers a terminal. Raises nothing."""
+    return re.sub(rf"(?!\n)[{HOSTILE}]", _json_escaped, text)
+
+
+def _json_escaped(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def _escaped(found: re.Match[str]) -> str:

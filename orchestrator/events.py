@@ -16,6 +16,7 @@ from typing import (
     TYPE_CHECKING,
     Annotated,
     Literal,
+    NamedTuple,
     TypeAlias,
     TypeGuard,
     TypeVar,
@@ -28,6 +29,7 @@ from typing import (
 import orjson
 
 from orchestrator.errors import JournalError, OutcomeError, first_problem
+from orchestrator.redaction import REDACTED
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -93,6 +95,7 @@ ErrorKind: TypeAlias = Literal[
     "invalid_answer",
     "setup_failed",
     "output_limit",
+    "disk_full",
     "spawn",
     "unknown",
 ]
@@ -106,8 +109,7 @@ nobody (a login is not paid by the token). `mixed`: a sum of several.
 Source: TypeAlias = Literal["agent", "supervisor"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Raw:
+class Raw(NamedTuple):
     """Where a line stands in a run's spool file: stream, offset and length in bytes."""
 
     stream: str
@@ -182,11 +184,19 @@ class Changes(_Plain):
 
 @_plain
 class Failure(_Plain):
-    """Why a run did not succeed: kind, cause in one line, remedy in one line."""
+    """Why a run did not succeed: kind, cause in one line, remedy in one line.
+
+    `retryable`: whether the agent or the provider says that the same may work later; `resets_at`:
+    from when on (RFC 3339, UTC), where one of them told. `limit`: the key under `limits:` that was
+    passed.
+    """
 
     kind: ErrorKind
     text: str
     hint: str | None = None
+    retryable: bool | None = None
+    resets_at: str | None = None
+    limit: str | None = None
 
 
 # --- updates: an agent's own words ---------------------------------------------------------------
@@ -336,11 +346,14 @@ class Context(_Plain):
 
 @_plain
 class RateLimit(_Plain):
-    """The provider's word on its limits; `resets_at` is RFC 3339."""
+    """The provider's word on its limits; `resets_at` is RFC 3339. No failure: mostly it only tells
+    how much is used. `exhausted`: whether nothing is left.
+    """
 
     type: Literal["rate_limit"] = "rate_limit"
     status: str
     resets_at: str | None = None
+    exhausted: bool | None = None
 
 
 @_plain
@@ -365,7 +378,7 @@ class Notice(_Plain):
 @_plain
 class Error(_Plain):
     """Something failed. The last one before an unsuccessful end is the cause; `hint` is the
-    remedy.
+    remedy, `resets_at` (RFC 3339, UTC) the time from when on it may work again.
     """
 
     type: Literal["error"] = "error"
@@ -373,6 +386,7 @@ class Error(_Plain):
     text: str
     retryable: bool | None = None
     hint: str | None = None
+    resets_at: str | None = None
 
 
 @_plain
@@ -550,32 +564,69 @@ class ProcessExited(_Plain):
 
 
 @_plain
+class Survivor(_Plain):
+    """A process that outlived its agent, and what became of it.
+
+    `command`: its arguments, those beyond 1 KiB left out. `found`, how it was known to be the
+    agent's: `descent` (seen below it), `session`, `environment` (which names the run), or `alone`
+    (at its birth no other agent was there).
+    """
+
+    pid: int
+    command: str
+    found: str
+    fate: Literal["killed", "kept"] = "killed"
+
+
+@_plain
 class ProcessReaped(_Plain):
-    """Nothing of the agent's tree is left; `survivors` had outlived it and were killed."""
+    """What outlived the agent: `survivors` were killed, `kept` were left alone because the task
+    said so. `processes` names the first 20.
+    """
 
     type: Literal["process.reaped"] = "process.reaped"
     survivors: int
+    kept: int = 0
+    processes: list[Survivor] = field(default_factory=list[Survivor])
 
 
 @_plain
 class Stall(_Plain):
-    """No progress for `seconds`; `budget` says which wait it was."""
+    """No progress for `seconds`; `budget` says which wait it was, `last` what the last sign of life
+    was: `start`, `output`, `bytes` or `cpu`.
+    """
 
     type: Literal["stall"] = "stall"
     budget: str
     seconds: float
     action: str
+    last: str | None = None
 
 
 @_plain
 class Limit(_Plain):
-    """A limit was reached. `value` is what was measured, in the limit's own unit."""
+    """A limit was reached. `value` is what was measured, in the limit's own unit.
+
+    `enforced`: after what it could be noticed, a call or the end of a turn; `run` is at any moment.
+    `action`: `stop`, or `none` where the agent had already ended its turn.
+    """
 
     type: Literal["limit"] = "limit"
     limit: str
     value: float
     action: str
     enforced: Literal["call", "turn", "run"] = "run"
+
+
+@_plain
+class JournalFull(_Plain):
+    """The disk is full: from here on events are missing. The spool has what the agent wrote, as far
+    as the disk had room for that.
+    """
+
+    type: Literal["journal.full"] = "journal.full"
+    text: str
+    hint: str | None = None
 
 
 @_plain
@@ -632,13 +683,14 @@ Update: TypeAlias = (
     | ProcessReaped
     | Stall
     | Limit
+    | JournalFull
     | WorkspaceChanged
     | Check
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Event:
+@_plain
+class Event(_Plain):
     """An update, stamped. `seq` is gapless from 1 in its run, or in its job where `run_id` is None;
     `time` is RFC 3339, UTC, microseconds. `job_id` is None only in old records.
     """
@@ -661,8 +713,6 @@ class Event:
 
 
 # --- secrets -------------------------------------------------------------------------------------
-
-REDACTED = "[redacted]"
 
 
 def redacted(update: Update, secret: re.Pattern[str]) -> Update:
@@ -753,14 +803,23 @@ def encode(event: Event, head: bytes | None = None) -> bytes:
             parent_run_id=event.parent_run_id,
             agent=event.agent,
         )
-    raw = event.raw
-    where = b"null" if raw is None else orjson.dumps([raw.stream, raw.offset, raw.length])
-    stamp = b',"seq":%d,"time":"%s","source":"%s",' % (
+    return b'%b,"seq":%d,"time":"%b","source":"%b",%b,"raw":%b}' % (
+        head,
         event.seq,
         event.time.encode(),
         event.source.encode(),
+        orjson.dumps(event.update)[1:-1],
+        b"null" if event.raw is None else _where(event.raw),
     )
-    return b"".join((head, stamp, orjson.dumps(event.update)[1:-1], b',"raw":', where, b"}"))
+
+
+def _where(raw: Raw) -> bytes:
+    return b"[%b,%d,%d]" % (_quoted(raw.stream), raw.offset, raw.length)
+
+
+@cache
+def _quoted(stream: str) -> bytes:
+    return orjson.dumps(stream)
 
 
 @cache

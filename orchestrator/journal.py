@@ -2,6 +2,7 @@ r"""The append-only record of a run and of a job: a folder with the events, what
 outcome.
 
     runs/RUN_ID/  stdout stderr    raw, written by the agent itself
+                  tails            lines of its own logs, as they were read
                   events.jsonl     one event a line
                   task.json        what was asked, of which agent
                   outcome.json     how it ended
@@ -14,11 +15,12 @@ Files are 0600 in folders 0700. An event is in the journal before anyone sees it
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,25 +30,35 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import orjson
 
+from orchestrator import private
 from orchestrator.adapter import Agent
-from orchestrator.errors import InputError, JournalError, first_problem
-from orchestrator.events import Event, Outcome, Usage, decode
+from orchestrator.errors import DiskFullError, InputError, JournalError, first_problem
+from orchestrator.events import Event, Outcome, RunFinished, Usage, decode
+from orchestrator.redaction import may_escape, pattern, raw_pattern, spellings, without
 from orchestrator.task import Task
 
 if TYPE_CHECKING:
     import tarfile
     from types import TracebackType
 
-EVENTS, TASK, JOB, OUTCOME, STDOUT, STDERR = (
+EVENTS, TASK, JOB, OUTCOME, STDOUT, STDERR, TAILS = (
     "events.jsonl",
     "task.json",
     "job.json",
     "outcome.json",
     "stdout",
     "stderr",
+    "tails",
 )
+RESERVE, _STEP = 32 * 1024, 64 * 1024
+# Room on the disk that a journal holds for its last words, and in what steps it takes more.
+FREE = 512 * 1024 * 1024
+# Less than this, and than 1 % of the disk, must not be left: others need it, too.
+_PROBES, _PROBE_S = 20, 0.01
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MIN_PREFIX = 4
 _BLOCK = 1024 * 1024
+_LAST = (64 * 1024, 2 * 1024 * 1024, 32 * 1024 * 1024)
 _FOLLOW_S = 0.1
 
 Found = TypeVar("Found", "Record", "JobRecord")
@@ -92,6 +104,7 @@ class Record:
     agent: Agent
     before: Usage | None = None
     resumed: str | None = None
+    secrets: tuple[str, ...] = ()
     job_id: str | None = None
     tree: Tree | None = None
 
@@ -109,12 +122,35 @@ class JobRecord:
 class Journal:
     """Writes the events of one run or job. Use as a context manager. Raises JournalError."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, descriptor: int | None = None, size: int = 0) -> None:
         self.folder = folder
-        self._fd = _create(folder / EVENTS)
+        self._fd = _created(folder / EVENTS) if descriptor is None else descriptor
         # Held while the run lasts, and freed by the kernel if we die: so others can tell.
         fcntl.flock(self._fd, fcntl.LOCK_EX)
-        self._good = 0
+        self._good = self._allocated = size
+        try:
+            self._reserve(0)
+        except DiskFullError:
+            os.close(self._fd)
+            raise
+
+    @classmethod
+    def reopen(cls, folder: Path) -> Journal | None:
+        """The journal of a run that was cut off, to go on with; None: somebody writes it now.
+
+        A line that is not whole is cut off. Raises JournalError.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            descriptor = os.open(folder / EVENTS, flags, 0o600)
+        except OSError as error:
+            raise JournalError(f"cannot open {folder / EVENTS}: {error.strerror}") from error
+        if not _locked(descriptor):
+            os.close(descriptor)
+            return None
+        size = _whole_lines(descriptor)
+        os.ftruncate(descriptor, size)
+        return cls(folder, descriptor=descriptor, size=size)
 
     def __enter__(self) -> Self:
         return self
@@ -125,13 +161,37 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        with suppress(OSError):
+            os.ftruncate(self._fd, self._good)  # gives back what was reserved
         os.close(self._fd)
 
     def append(self, lines: Sequence[bytes]) -> None:
-        r"""Write events (without `\n`) in one go. Raises JournalError; what stood before stays
-        whole.
+        r"""Write events (without `\n`) in one go. Raises JournalError, DiskFullError if there is no
+        room, also none for the last words; what stood before stays whole.
         """
-        block = b"".join(line + b"\n" for line in lines)
+        block = b"\n".join((*lines, b""))
+        self._reserve(len(block))
+        self._write(block)
+
+    def append_last(self, lines: Sequence[bytes]) -> None:
+        """The same, on a full disk: with the room that was reserved for it."""
+        self._write(b"\n".join((*lines, b"")))
+
+    def _reserve(self, size: int) -> None:
+        needed = self._good + size + RESERVE - self._allocated
+        if needed <= 0:
+            return
+        length = max(needed, _STEP)
+        failed = _allocate(self._fd, self._allocated, length)
+        if failed and length > needed:
+            length = needed
+            failed = _allocate(self._fd, self._allocated, length)
+        if failed in {errno.ENOSPC, errno.EDQUOT}:
+            raise self._full(OSError(failed, os.strerror(failed)))
+        if not failed:  # any other failure: it cannot be done here, and there is no reserve
+            self._allocated += length
+
+    def _write(self, block: bytes) -> None:
         written = 0
         try:
             while written < len(block):
@@ -152,7 +212,42 @@ class Journal:
     def _full(self, error: OSError) -> JournalError:
         text = f"cannot write {self.folder / EVENTS}: {error.strerror}"
         hint = "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
-        return JournalError(text, hint=hint)
+        return (DiskFullError if error.errno in _NO_ROOM else JournalError)(text, hint=hint)
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether we hold the lock now. A look whether a run is running holds it for a moment, too."""
+    for _ in range(_PROBES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_PROBE_S)
+        else:
+            return True
+    return False
+
+
+def _whole_lines(descriptor: int) -> int:
+    """The size of a file up to the end of its last whole line."""
+    end = os.fstat(descriptor).st_size
+    while end > 0:
+        begin = max(0, end - _BLOCK)
+        found = os.pread(descriptor, end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return 0
+
+
+def _allocate(descriptor: int, offset: int, length: int) -> int:
+    """Take room on the disk beyond the end of a file, which keeps its size. The error number."""
+    import ctypes  # posix_fallocate, which Python has, would make readers see zeros
+
+    allocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
+    if allocate is None:
+        return errno.ENOSYS
+    done = allocate(descriptor, 1, ctypes.c_longlong(offset), ctypes.c_longlong(length))
+    return ctypes.get_errno() if done else 0
 
 
 def make_folder(runs: Path, run_id: str) -> Path:
@@ -164,12 +259,11 @@ def make_folder(runs: Path, run_id: str) -> Path:
 def make_private(folder: Path, *, fresh: bool = False) -> Path:
     """The folder, 0700, with its parents; a `fresh` one must not be there. Raises JournalError."""
     try:
-        folder.mkdir(parents=True, exist_ok=not fresh, mode=0o700)
+        return private.folder(folder, fresh=fresh)
     except OSError as error:
         text = f"cannot make {folder}: {error.strerror}"
         hint = "Set ORCHESTRATE_STATE_DIR to a folder that you can write to."
         raise JournalError(text, hint=hint) from error
-    return folder
 
 
 def now() -> str:
@@ -177,14 +271,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def write_record(folder: Path, record: Record) -> None:
-    """Write task.json. Raises JournalError."""
-    _write(folder / TASK, record)
+def write_record(folder: Path, record: Record, secrets: Sequence[str] = ()) -> None:
+    """Write task.json, without the secrets. Raises JournalError."""
+    _write(folder / TASK, record, secrets)
 
 
-def write_job(folder: Path, record: JobRecord) -> None:
-    """Write job.json. Raises JournalError."""
-    _write(folder / JOB, record)
+def write_job(folder: Path, record: JobRecord, secrets: Sequence[str] = ()) -> None:
+    """Write job.json, without the secrets. Raises JournalError."""
+    _write(folder / JOB, record, secrets)
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
@@ -206,7 +300,7 @@ def _read(path: Path, kind: type[Found]) -> Found:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes())
+        return TypeAdapter(kind).validate_json(private.read(path))
     except OSError as error:
         raise JournalError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
@@ -227,7 +321,7 @@ def read_events(folder: Path) -> Iterator[Event]:
 def read_lines(folder: Path) -> Iterator[bytes]:
     r"""The whole lines of a journal, without `\n`."""
     try:
-        with (folder / EVENTS).open("rb") as file:
+        with os.fdopen(private.opened(folder / EVENTS), "rb") as file:
             for line in file:
                 if line.endswith(b"\n"):
                     yield line[:-1]
@@ -239,7 +333,7 @@ def follow_lines(folder: Path) -> Iterator[bytes]:
     r"""The lines of a journal as they are written, without `\n`, until its run is over. Blocks."""
     path = folder / EVENTS
     try:
-        with path.open("rb") as file:
+        with os.fdopen(private.opened(path), "rb") as file:
             torn = b""
             while True:
                 # Asked before reading: what was written until then is read below.
@@ -259,7 +353,7 @@ def follow_lines(folder: Path) -> Iterator[bytes]:
 def running(folder: Path) -> bool:
     """Whether somebody is writing this run's journal now."""
     try:
-        with (folder / EVENTS).open("rb") as file:
+        with os.fdopen(private.opened(folder / EVENTS), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -276,7 +370,7 @@ def export_run(folder: Path, target: Path) -> None:
 
     try:
         with (
-            os.fdopen(_create(target), "wb") as file,
+            os.fdopen(_created(target), "wb") as file,
             tarfile.open(fileobj=file, mode="w:gz") as archive,
         ):
             for path in sorted(folder.iterdir()):
@@ -295,24 +389,55 @@ def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """How the run ended, or None while it goes on (or if it was cut off by a crash)."""
+    """How the run ended, or None while it goes on (or if it was cut off by a crash).
+
+    Where outcome.json could not be written, the journal's last event says it.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     path = folder / OUTCOME
     try:
-        return TypeAdapter(Outcome).validate_json(path.read_bytes())
+        return TypeAdapter(Outcome).validate_json(private.read(path))
     except FileNotFoundError:
-        return None
+        return _last_outcome(folder)
     except OSError as error:
         raise JournalError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
         raise JournalError(f"{path}: not an outcome: {first_problem(error)}") from error
 
 
+def _last_outcome(folder: Path) -> Outcome | None:
+    line = _last_line(folder)
+    if b'"type":"run.finished"' not in line:
+        return None
+    match decode(line).update:
+        case RunFinished(outcome=outcome):
+            return outcome
+        case _:
+            return None
+
+
+def _last_line(folder: Path) -> bytes:
+    """The last whole line of a journal; nothing if that is longer than the end of any run."""
+    try:
+        with (folder / EVENTS).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            for length in _LAST:
+                file.seek(max(0, size - length))
+                *before, line, _ = b"", *file.read().split(b"\n")
+                if len(before) > 1 or length >= size:
+                    return line
+    except OSError:
+        pass
+    return b""
+
+
 def list_runs(runs: Path) -> list[Path]:
     """The folders of all runs, oldest first (run ids sort by time). Raises JournalError."""
     try:
-        return sorted(path for path in runs.iterdir() if (path / TASK).exists())
+        private.checked(runs)
+        found = (path for path in runs.iterdir() if not path.is_symlink())
+        return sorted(path for path in found if (path / TASK).exists())
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -366,62 +491,138 @@ def runs_of(runs: Path, job_id: str) -> list[Record]:
     return [record for record in found if record.job_id == job_id]
 
 
-def spellings(secret: str) -> tuple[bytes, ...]:
-    """How a secret may stand in a record: as it is, in JSON, and in JSON inside JSON."""
-    plain = os.fsencode(secret)
-    try:
-        once = orjson.dumps(secret)[1:-1]
-    except TypeError:  # not UTF-8, so no JSON holds it
-        return (plain,)
-    return plain, once, orjson.dumps(once.decode())[1:-1]
-
-
 def scrub(path: Path, secrets: Sequence[str]) -> None:
     """Overwrite every secret in a raw file with as many `*`, so that offsets still hold."""
-    forms = {form for secret in secrets for form in spellings(secret) if form}
-    needles = sorted(forms, key=len, reverse=True)
-    if not needles or not path.exists():
+    forms = sorted({form for secret in secrets for form in spellings(secret) if form})
+    if not forms:
         return
-    pattern = re.compile(b"|".join(re.escape(needle) for needle in needles))
-    overlap = max(len(needle) for needle in needles) - 1
-    path.chmod(0o600)
-    with path.open("r+b") as file:
+    find = _finder(forms, secrets)
+    overlap = max(*map(len, forms), *(8 * len(secret) for secret in secrets)) - 1
+    try:
+        descriptor = _open_spool(path)
+    except OSError:  # it is not there, or the agent put something else in its place
+        return
+    with os.fdopen(descriptor, "r+b") as file:
         position = 0
         while chunk := file.read(overlap + _BLOCK):
-            for found in pattern.finditer(chunk):
+            for found in find(chunk):
                 if found.start() >= _BLOCK:
-                    break  # the next block has it whole: it may be the beginning of a longer one
+                    continue  # the next block has it whole: it may be the beginning of a longer one
                 file.seek(position + found.start())
                 file.write(b"*" * len(found[0]))
             position += _BLOCK
             file.seek(position)
-    path.chmod(0o400)
+        os.fchmod(file.fileno(), 0o400)
+
+
+def _finder(
+    forms: Sequence[bytes], secrets: Sequence[str]
+) -> Callable[[bytes], Iterator[re.Match[bytes]]]:
+    """Finds secrets in a block. Plain searches first: they take a tenth of a pattern's time."""
+    plain = re.compile(b"|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
+    escaped = raw_pattern(secrets)
+
+    def find(block: bytes) -> Iterator[re.Match[bytes]]:
+        if any(form in block for form in forms):
+            yield from plain.finditer(block)
+        if may_escape(block):
+            yield from escaped.finditer(block)
+
+    return find
+
+
+def _open_spool(path: Path) -> int:
+    """A plain file of ours, to write to; never what a link leads to. Raises OSError."""
+    reading = private.opened(path)
+    try:
+        os.fchmod(reading, 0o600)
+        return os.open(f"/proc/self/fd/{reading}", os.O_RDWR | os.O_CLOEXEC)
+    finally:
+        os.close(reading)
 
 
 # --- files and JSON ------------------------------------------------------------------------------
 
 
-def _create(path: Path) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+def _created(path: Path) -> int:
     try:
-        return os.open(path, flags, 0o600)
+        return private.created(path)
     except OSError as error:
-        raise JournalError(f"cannot make {path}: {error.strerror}") from error
+        raise _refused(f"cannot make {path}", error) from error
 
 
-def _write(path: Path, value: Record | JobRecord | Outcome) -> None:
-    """As JSON, whole or not at all: written beside it, then renamed."""
-    draft = path.with_suffix(".new")
+def written_to(path: Path) -> bool:
+    """Whether a process has the file open for writing. False where the system cannot tell."""
+    try:
+        with path.open("rb") as file:
+            # A lease on reading is given only where nobody writes.
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def scarce(folder: Path) -> int | None:
+    """The bytes that are free where a folder is, if that is too little; None if it is not known."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return None
+    free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    return free if free < min(FREE, size // 100) else None
+
+
+def append_private(path: Path, block: bytes, size: int) -> None:
+    """Add to a file of ours that is `size` bytes long: a torn end is cut off. Raises
+    JournalError.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            os.ftruncate(descriptor, size)
+            while block:
+                block = block[os.write(descriptor, block) :]
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _refused(f"cannot write {path}", error) from error
+
+
+def no_room(error: Exception) -> DiskFullError | None:
+    """The error as one of a full disk, if it is one, whichever of our files it was."""
+    match error:
+        case DiskFullError():
+            return error
+        case OSError(errno=number, filename=name) if number in {errno.ENOSPC, errno.EDQUOT}:
+            refused = _refused(f"cannot write {name or 'a file'}", error)
+            return refused if isinstance(refused, DiskFullError) else None
+        case _:
+            return None
+
+
+def _refused(text: str, error: OSError) -> JournalError:
+    if error.errno in _NO_ROOM:
+        hint = "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
+        return DiskFullError(f"{text}: {error.strerror}", hint=hint)
+    return JournalError(f"{text}: {error.strerror}")
+
+
+def _write(path: Path, value: Record | JobRecord | Outcome, secrets: Sequence[str] = ()) -> None:
+    """As JSON, whole or not at all."""
     try:
         content = orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2)
-        draft.unlink(missing_ok=True)
-        with os.fdopen(_create(draft), "wb") as file:
-            file.write(content + b"\n")
-        draft.rename(path)
+        if (secret := pattern(secrets)) is not None and secret.search(content.decode()):
+            clean = without(orjson.loads(content), secret)
+            content = orjson.dumps(clean, option=orjson.OPT_INDENT_2)
+        private.replace(path, content + b"\n")
     except TypeError as error:
         raise JournalError(f"cannot write {path}: {error}") from error
     except OSError as error:
-        raise JournalError(f"cannot write {path}: {error.strerror}") from error
+        raise _refused(f"cannot write {path}", error) from error
 
 
 def _plain(value: object) -> object:

@@ -3,7 +3,7 @@ r"""Bytes to lines: split at `\n` alone, bounded in memory, nothing dropped. No 
 `str.splitlines` also cuts at U+2028 and U+0085, which occur raw inside JSON strings.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LINE_LIMIT = 4 * 1024 * 1024
 """Longest line that is handed on whole, in bytes. Parsing more blocks the event loop too long."""
@@ -12,8 +12,7 @@ HEAD = 64 * 1024
 """How much of an oversize line is kept, in bytes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Line:
+class Line(NamedTuple):
     r"""One line of a stream, without its `\n`.
 
     `offset` and `length` are bytes in the stream; `length` counts the line's `\n` if it had one.
@@ -39,16 +38,29 @@ class LineSplitter:
         self._length = 0
         self._start = offset
 
+    @property
+    def start(self) -> int:
+        """Where the next line begins, in bytes of the stream."""
+        return self._start
+
     def feed(self, chunk: bytes) -> list[Line]:
         """The lines that `chunk` completes, in order."""
-        lines: list[Line] = []
-        begin = 0
-        while (end := chunk.find(b"\n", begin)) >= 0:
-            self._hold(chunk[begin:end])
-            lines.append(self._take(newline=1))
-            begin = end + 1
-        if begin < len(chunk):
-            self._hold(chunk[begin:])
+        *whole, rest = chunk.split(b"\n")
+        if not whole:
+            self._hold(rest)
+            return []
+        self._hold(whole[0])
+        lines = [self._take(newline=1)]
+        for part in whole[1:]:
+            # Most lines stand in one chunk: they need not be held first.
+            length = len(part)
+            if length > self._limit:
+                self._hold(part)
+                lines.append(self._take(newline=1))
+                continue
+            lines.append(Line(part, self._start, length + 1))
+            self._start += length + 1
+        self._hold(rest)
         return lines
 
     def close(self) -> list[Line]:
@@ -56,6 +68,8 @@ class LineSplitter:
         return [self._take(newline=0)] if self._length else []
 
     def _hold(self, part: bytes) -> None:
+        if not part:
+            return
         self._length += len(part)
         if self._length > self._limit:
             # Oversize: from here on only the head is of use, whatever else arrives.

@@ -1,9 +1,10 @@
 """How a run ended, decided from all the evidence. Pure; the exit status alone decides nothing.
 
 Success needs all of: the agent's own terminal word, no error in its last turn, a clean exit, no
-denial and no tool call left open (both forgiven if the check passed), for editing kinds a changed
-tree, for reading kinds an answer, for all others at least an answer, a change, a tool that did more
-than read or a check that passed, the answer that was expected, and no check that failed.
+denial, no tool call left open and not only dead sub-agents (all forgiven if the check passed), for
+editing kinds a changed tree, for reading kinds an answer, for all others at least an answer, a
+change, a tool that did more than read or a check that passed, the answer that was expected, and no
+check that failed.
 """
 
 from __future__ import annotations
@@ -25,11 +26,15 @@ from orchestrator.events import (
     Failure,
     JobOutcome,
     Message,
+    MessageDelta,
     Outcome,
     Permission,
+    RateLimit,
     SessionStarted,
     Status,
     StopReason,
+    Subagent,
+    ThoughtDelta,
     ToolCall,
     ToolCallStatus,
     ToolKind,
@@ -42,7 +47,13 @@ from orchestrator.server import ModelServer
 from orchestrator.task import EDITING_KINDS, READING_KINDS, Task
 
 Stopped: TypeAlias = Literal[
-    "interrupted", "cancelled", "timed_out", "stalled", "budget_exceeded", "output_limit"
+    "interrupted",
+    "cancelled",
+    "timed_out",
+    "stalled",
+    "budget_exceeded",
+    "output_limit",
+    "disk_full",
 ]
 """Why the supervisor itself ended a run."""
 
@@ -69,6 +80,9 @@ STATUS: Mapping[ErrorKind, Status] = MappingProxyType(
 )
 """The status that a kind of error leads to; every other kind is `failed`."""
 
+MOST_CALLS = 10_000
+"""How many tool calls are held by their ids."""
+
 _LOOK = "See what it did with `orchestrate runs show last`."
 _READS: frozenset[ToolKind] = frozenset({"read", "search", "think", "fetch", "switch_mode"})
 _EDITS: frozenset[ToolKind] = frozenset({"edit", "delete", "move"})
@@ -84,14 +98,25 @@ class Digest:
     text: str | None = None
     terminal: StopReason | None = None
     error: Error | None = None
+    limit: RateLimit | None = None
     denied: list[Permission] = field(default_factory=list[Permission])
+    subagents: dict[str, str] = field(default_factory=dict[str, str])
     calls: dict[str, ToolCallStatus] = field(default_factory=dict[str, ToolCallStatus])
     _kinds: dict[str, ToolKind] = field(default_factory=dict[str, ToolKind])
+    _open: dict[str, None] = field(default_factory=dict[str, None])
+    # Of calls that ended so long ago that they are not held any more.
+    _forgotten: int = 0
+    _wrote: bool = False
+    _edited: bool = False
     _asked: dict[str, Permission] = field(default_factory=dict[str, Permission])
 
     def add(self, update: Update) -> None:
         """Take one update into account."""
         match update:
+            case MessageDelta() | ThoughtDelta():
+                pass  # first, as they are by far the most
+            case ToolCall():
+                self._tool_call(update)
             case SessionStarted(session_id=session_id, model=model):
                 self.session_id = session_id
                 self.model = model or self.model
@@ -103,8 +128,10 @@ class Digest:
                 self.text = text
             case Error():
                 self.error = update
-            case ToolCall():
-                self._tool_call(update)
+            case RateLimit():
+                self.limit = update
+            case Subagent(id=id_, status=status):
+                self.subagents[id_] = status
             case Permission():
                 self._permission(update)
             case _:
@@ -113,28 +140,61 @@ class Digest:
     @property
     def open_calls(self) -> list[str]:
         """Ids of the tool calls that began and did not end."""
-        return [id_ for id_, status in self.calls.items() if status in {"pending", "in_progress"}]
+        return list(self._open)
+
+    @property
+    def steps(self) -> int:
+        """How many tool calls there were. One that is told again after 10,000 others is two."""
+        return self._forgotten + len(self.calls)
+
+    @property
+    def acted(self) -> bool:
+        """Whether any tool call was completed."""
+        return "completed" in self.calls.values()
+
+    @property
+    def dead_subagents(self) -> int:
+        """How many sub-agents failed, if not one of them came to an end."""
+        failed = sum(status == "failed" for status in self.subagents.values())
+        return 0 if "completed" in self.subagents.values() else failed
 
     @property
     def wrote(self) -> bool:
         """Whether a tool call that may have changed something was completed."""
-        return any(
-            status == "completed" and self._kinds.get(id_, "other") not in _READS
-            for id_, status in self.calls.items()
-        )
+        return self._wrote or any(map(self._has_written, self.calls))
 
     @property
     def edited(self) -> bool:
         """Whether a call of a tool that edits was completed."""
-        return any(
-            status == "completed" and self._kinds.get(id_) in _EDITS
-            for id_, status in self.calls.items()
-        )
+        return self._edited or any(map(self._has_edited, self.calls))
+
+    def _has_written(self, id_: str) -> bool:
+        return self.calls[id_] == "completed" and self._kinds.get(id_, "other") not in _READS
+
+    def _has_edited(self, id_: str) -> bool:
+        return self.calls[id_] == "completed" and self._kinds.get(id_) in _EDITS
 
     def _tool_call(self, call: ToolCall) -> None:
-        self.calls[call.id] = call.status or self.calls.get(call.id, "pending")
+        status = self.calls[call.id] = call.status or self.calls.get(call.id, "pending")
+        if status in {"pending", "in_progress"}:
+            self._open[call.id] = None
+        else:
+            self._open.pop(call.id, None)
         if call.kind is not None:
             self._kinds[call.id] = call.kind
+        if len(self.calls) > MOST_CALLS:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Hold the oldest call that ended no longer: a run may make any number of them."""
+        for id_ in self.calls:
+            if id_ not in self._open:
+                self._forgotten += 1
+                self._wrote = self._wrote or self._has_written(id_)
+                self._edited = self._edited or self._has_edited(id_)
+                del self.calls[id_]
+                self._kinds.pop(id_, None)
+                return
 
     def _permission(self, permission: Permission) -> None:
         self._asked[permission.id] = permission
@@ -146,7 +206,7 @@ class Facts:
     """All that is known of a run that is over.
 
     `exit` is None if nothing was ever started. `stopped` and `stopped_why`: the supervisor ended
-    it.
+    it, for the limit `stopped_limit` if for one.
     `changes` is None if nobody looked at the work tree, `unseen` if nobody could. `usage` is the
     run's, summed.
     """
@@ -156,6 +216,7 @@ class Facts:
     exit: Exit | None
     stopped: Stopped | None = None
     stopped_why: str | None = None
+    stopped_limit: str | None = None
     changes: Changes | None = None
     check: Check | None = None
     usage: Usage | None = None
@@ -209,6 +270,7 @@ def _failure(facts: Facts) -> Failure | None:
         _exit,
         _denied,
         _left_open,
+        _abandoned,
         _work,
         _answer,
         _check,
@@ -223,7 +285,8 @@ def _stopped(facts: Facts) -> Failure | None:
         case None:
             return None
         case kind:
-            return Failure(kind=kind, text=facts.stopped_why or f"stopped: {kind}")
+            text = facts.stopped_why or f"stopped: {kind}"
+            return Failure(kind=kind, text=text, limit=facts.stopped_limit)
 
 
 def _signalled(facts: Facts) -> Failure | None:
@@ -240,7 +303,21 @@ def _error(facts: Facts) -> Failure | None:
     error = facts.digest.error
     if error is None:
         return None
-    return Failure(kind=error.kind, text=error.text, hint=error.hint)
+    return Failure(
+        kind=error.kind,
+        text=error.text,
+        hint=error.hint,
+        retryable=error.retryable,
+        resets_at=error.resets_at or _reset(facts.digest, error.kind),
+    )
+
+
+def _reset(digest: Digest, kind: ErrorKind) -> str | None:
+    """When the limit that was hit is lifted: the provider's last word on a limit used up."""
+    limit = digest.limit
+    if kind != "rate_limited" or limit is None or not limit.exhausted:
+        return None
+    return limit.resets_at
 
 
 def _terminal(facts: Facts) -> Failure | None:
@@ -291,6 +368,15 @@ def _left_open(facts: Facts) -> Failure | None:
     if not calls or _passed(facts):
         return None
     text = f"the agent ended with {len(calls)} tool call(s) still running"
+    return Failure(kind="incomplete", text=text)
+
+
+def _abandoned(facts: Facts) -> Failure | None:
+    """An answer that stands on nothing: all sub-agents failed, and the agent did nothing itself."""
+    dead = facts.digest.dead_subagents
+    if not dead or facts.digest.acted or _passed(facts):
+        return None
+    text = f"all {dead} sub-agent(s) failed, and the agent did nothing itself"
     return Failure(kind="incomplete", text=text)
 
 
@@ -352,6 +438,11 @@ def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
         evidence.append(f"tool calls left open: {len(digest.open_calls)}")
     if digest.denied:
         evidence.append(f"denied: {len(digest.denied)}")
+    if digest.dead_subagents:
+        evidence.append(f"sub-agents: all {digest.dead_subagents} failed")
+    if digest.limit is not None and digest.limit.exhausted:
+        resets = digest.limit.resets_at or "it is not told when"
+        evidence.append(f"limit: used up, resets: {resets}")
     match facts.changes:
         case None:
             evidence.append("changes: not looked at")
@@ -397,11 +488,15 @@ def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str:
                 return f"Name a model that is there{models} with --model."
             return f"Is the model {agent.model} there{models}? Name another with --model."
         case "rate_limited":
-            return "Wait for the limit to reset, or use another agent or model."
+            until = f"until {failure.resets_at}" if failure.resets_at else "for the limit to reset"
+            return f"Wait {until}, or use another agent or model."
         case "context_overflow":
             return "Give the task less to read (`files:`), or a model with a larger context."
         case "budget_exceeded" | "max_turns" | "timed_out" | "stalled" | "output_limit":
-            return "Raise the limit under `limits:`, or split the task."
+            limit = f"`limits.{failure.limit}`" if failure.limit else "the limit under `limits:`"
+            return f"Raise {limit}, or split the task."
+        case "disk_full":
+            return "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
         case "denied":
             return "Allow more with `access: edit` or `access: full`, if the task needs it."
         case "bad_usage":

@@ -51,6 +51,8 @@ _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 4, 15, 36
 _MESSAGE, _RIGHTS = 4096, 4
 _DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
 _TOMBSTONES = 4096
+_LISTED, _SHOWN = 20, 1024
+# So many of a run's survivors are told one by one, with so many bytes of their command line.
 
 
 # --- what /proc says -----------------------------------------------------------------------------
@@ -95,6 +97,13 @@ def token_of(pid: int) -> bytes | None:
         if item.startswith(prefix):
             return item[len(prefix) :]
     return None
+
+
+def command_of(pid: int) -> bytes:
+    """Its arguments, each ended by NUL: whole ones only, for half a key could not be redacted."""
+    text = _read(f"/proc/{pid}/cmdline", 1 << 16)
+    shown = text[: text.rfind(b"\0", 0, _SHOWN) + 1]
+    return shown or b"[" + _read(f"/proc/{pid}/comm", 64).strip() + b"]"
 
 
 def _is_dying(pid: int) -> bool:
@@ -290,8 +299,10 @@ def _wait_readable(descriptors: list[int], seconds: float | None) -> list[int]:
     return [found for found, _ in poll.poll(None if seconds is None else max(0.0, seconds * 1000))]
 
 
-def _kill_all(alarm: int, spared: frozenset[int]) -> None:
-    """Kill every descendant of this process; return when there is none, or only unkillable ones."""
+def _kill_all(alarm: int, spared: frozenset[int], kept: _Kept) -> None:
+    """Kill every descendant of this process that is not kept; return when there is none, or only
+    unkillable ones.
+    """
     me, wait_s = os.getpid(), 0.001
     before: set[tuple[int, int]] = set()
     since = time.monotonic()
@@ -301,12 +312,12 @@ def _kill_all(alarm: int, spared: frozenset[int]) -> None:
             return
         children = _families(look())
         members = [seen for top in children.get(me, ()) for seen in _tree(top, children)]
-        living = [seen for seen in members if seen.alive]
+        living = [seen for seen in kept.others(members, children) if seen.alive]
         _signal_groups(living, signal.SIGKILL, spared)
         left = {(seen.pid, seen.start) for seen in living}
         if left != before:
             before, since, wait_s = left, time.monotonic(), 0.001
-        elif time.monotonic() - since > STUCK_S:
+        elif time.monotonic() - since > (STUCK_S if living else _CATCH_S):
             return
         _wait_readable([alarm], wait_s)
         wait_s = min(wait_s * 2, 0.05)
@@ -322,6 +333,51 @@ def _reap_any() -> bool:
     return True
 
 
+class _Kept:
+    """Processes that may outlive everything, in a file that guard and reaper share: the guard must
+    know them when the reaper was killed.
+    """
+
+    def __init__(self) -> None:
+        self._file = os.memfd_create("kept", os.MFD_CLOEXEC)
+        self._runs: dict[bytes, set[tuple[int, int, int]]] = {}
+
+    def note(self, token: bytes, members: list[Seen]) -> None:
+        """These are left of the run's tree now; none: it is forgotten."""
+        self._runs[token] = {(seen.pid, seen.start, seen.session) for seen in members}
+        if not members:
+            del self._runs[token]
+        lines = [
+            b"%d %d %d %s" % (*one, token) for token, some in self._runs.items() for one in some
+        ]
+        text = b"\n".join(lines)
+        os.pwrite(self._file, b"%-16d" % len(text) + text, 0)  # in one go: never half of it
+
+    def others(self, members: list[Seen], children: dict[int, list[Seen]]) -> list[Seen]:
+        """Those of the members that are not kept: neither noted, nor below such a one, nor in its
+        session, nor of its run by their environment.
+        """
+        noted = [line.split(b" ", 3) for line in self._lines()]
+        if not noted:
+            return members
+        known = {(int(pid), int(start)) for pid, start, _, _ in noted}
+        sessions = {int(session) for _, _, session, _ in noted}
+        tokens = {token for _, _, _, token in noted}
+        roots = [
+            seen
+            for seen in members
+            if (seen.pid, seen.start) in known
+            or seen.session in sessions
+            or token_of(seen.pid) in tokens
+        ]
+        spared = {seen.pid for root in roots for seen in _tree(root, children)}
+        return [seen for seen in members if seen.pid not in spared]
+
+    def _lines(self) -> list[bytes]:
+        size = int(os.pread(self._file, 16, 0) or b"0")
+        return os.pread(self._file, size, 16).split(b"\n") if size else []
+
+
 # --- the reaper ----------------------------------------------------------------------------------
 
 
@@ -330,6 +386,7 @@ class _Run:
 
     __slots__ = (
         "handle",
+        "kept",
         "kill_at",
         "killed",
         "pid",
@@ -348,6 +405,7 @@ class _Run:
         self.pipe = pipe  # reports what failed before exec; -1 when that is settled
         self.running = True
         self.swept = False
+        self.kept = False  # what is left of it may stay
         self.kill_at = math.inf
         self.killed: set[tuple[int, int]] = set()
 
@@ -357,8 +415,9 @@ class _SupervisorGone(Exception):  # noqa: N818 (an event, not an error)
 
 
 class _Reaper:
-    def __init__(self, control: socket.socket, supervisor: int, guard: int) -> None:
+    def __init__(self, control: socket.socket, supervisor: int, guard: int, kept: _Kept) -> None:
         self._control = control
+        self._kept = kept
         self._alarm = _child_alarm()
         self._ends = {supervisor, guard}
         self._outbox: list[bytes] = []
@@ -367,7 +426,9 @@ class _Reaper:
         self._leaders: dict[int, _Run] = {}  # not reaped yet, by pid
         self._pipes: dict[int, _Run] = {}  # not known to have started yet
         self._tokens: dict[bytes, _Run] = {}  # with those swept lately
-        self._owners: dict[int, tuple[int, _Run]] = {}  # start and run of each process last seen
+        self._keepers: set[_Run] = set()  # of which something was kept and lives
+        self._owners: dict[int, tuple[int, _Run, str]] = {}
+        # start and run of each process last seen, and how it was found
         self._sessions: dict[int, _Run] = {}
         self._trees: dict[_Run, list[Seen]] = {}  # as last seen
         self._orphaned = 0  # how many orphans are children of ours
@@ -398,13 +459,14 @@ class _Reaper:
             pass
         # The socket stays open until then: its end tells the supervisor that nothing is left.
         signal.set_wakeup_fd(-1)
-        _kill_all(_child_alarm(), self._spared)
+        _kill_all(_child_alarm(), self._spared, self._kept)
 
     def _turn(self) -> None:
         wait_ms = None if self._due is None else max(0.0, (self._due - time.monotonic()) * 1000)
-        for descriptor, event in self._poll.poll(wait_ms):
-            if descriptor in self._ends:
-                raise _SupervisorGone
+        found = self._poll.poll(wait_ms)
+        if any(descriptor in self._ends for descriptor, _ in found):
+            raise _SupervisorGone  # before a request is taken that came at the same time
+        for descriptor, event in found:
             if descriptor == self._alarm:
                 _drain(self._alarm)
             elif descriptor in self._pipes:
@@ -437,6 +499,7 @@ class _Reaper:
     def _request(self, words: list[bytes], descriptors: list[int]) -> None:
         if words[0] == b"spawn":
             handle = int(words[1])
+            self._tell(f"taken {handle}")  # before the fork: without it, nothing was started
             if len(descriptors) != 4:  # the rest did not fit into our table
                 self._tell(f"failed {handle} reaper {errno.EMFILE}")
             else:
@@ -448,7 +511,9 @@ class _Reaper:
             self._signal(run, words[2], [int(word) for word in words[3].split(b",")])
         elif words[0] == b"sweep" and run is not None:
             self._sweep(run, int(words[2]) / 1000)
-        elif words[0] == b"sweep":
+        elif words[0] == b"keep" and run is not None and not run.running:
+            self._keep(run)
+        elif words[0] in {b"sweep", b"keep"}:
             self._tell(f"swept {handle} 0 0")
 
     def _spawn(self, handle: int, descriptors: list[int]) -> None:
@@ -524,6 +589,23 @@ class _Reaper:
         self._due = now
         self._pause = 0.0
 
+    def _keep(self, run: _Run) -> None:
+        """Let what is left of the run live on, and its supervisor know who that is."""
+        self._trees = self._look()
+        members = self._trees.get(run, [])
+        if members:
+            run.kept = True
+            self._keepers.add(run)
+            self._kept.note(run.token, members)
+        for seen in members[:_LISTED]:
+            self._list("kept", run, seen)
+        self._tell(f"keeps {run.handle} {len(members)}")
+        self._answer(run, 0)
+
+    def _list(self, fate: str, run: _Run, seen: Seen) -> None:
+        _, _, how = self._owners.get(seen.pid, (0, None, "descent"))
+        self._tell(f"{fate} {run.handle} {seen.pid} {how} {command_of(seen.pid).hex()}")
+
     # What is seen ----------------------------------------------------------------------------
 
     def _reap(self) -> None:
@@ -555,42 +637,49 @@ class _Reaper:
         began = time.monotonic()
         children = _families(look())
         trees: dict[_Run, list[Seen]] = {}
-        owners: dict[int, tuple[int, _Run]] = {}
+        owners: dict[int, tuple[int, _Run, str]] = {}
         sessions = dict(self._leaders)
         own_session = os.getsid(0)  # where a new process is until its setsid
         for top in children.get(os.getpid(), ()):
-            run = self._leaders.get(top.pid) or self._owner(top)
+            leads = self._leaders.get(top.pid)
+            run, how = (leads, "descent") if leads is not None else self._owner(top)
             if run is None:
                 continue
             members = [seen for seen in _tree(top, children) if seen.alive]
             trees.setdefault(run, []).extend(members)
             for seen in members:
-                owners[seen.pid] = (seen.start, run)
+                owners[seen.pid] = (seen.start, run, how)
                 if seen.session != own_session:
                     sessions[seen.session] = run
         self._owners, self._sessions = owners, sessions
         self._looked = time.monotonic()
         self._look_took = self._looked - began
+        for run in list(self._keepers):
+            self._kept.note(run.token, trees.get(run, []))
+            if run not in trees:
+                self._keepers.discard(run)
         return trees
 
-    def _owner(self, orphan: Seen) -> _Run | None:
-        """The run of an orphan: it was seen before, or by session, token, or span of life.
+    def _owner(self, orphan: Seen) -> tuple[_Run | None, str]:
+        """The run of an orphan, and how that is known: it was seen before, or by session, token,
+        or span of life.
 
         None: several may be. _NOBODY: none that still runs can be.
         """
-        start, run = self._owners.get(orphan.pid, (0, None))
+        start, run, how = self._owners.get(orphan.pid, (0, None, ""))
         if run is not None and start == orphan.start:
-            return run
+            return run, how
         found = self._sessions.get(orphan.session)
-        if found is None:
-            token = token_of(orphan.pid)
-            found = None if token is None else self._tokens.get(token)
         if found is not None:
-            return found
+            return found, "session"
+        token = token_of(orphan.pid)
+        found = None if token is None else self._tokens.get(token)
+        if found is not None:
+            return found, "environment"
         possible = [run for run in self._runs.values() if run.start <= orphan.start]
         if len(possible) > 1:
-            return None
-        return possible[0] if possible else _NOBODY
+            return None, ""
+        return (possible[0] if possible else _NOBODY), "alone"
 
     def _round(self) -> None:
         """Kill what is to be killed, say which trees are gone, and plan the next round."""
@@ -637,19 +726,26 @@ class _Reaper:
     def _settle_orphan(self, pid: int, holders: set[_Run]) -> bool:
         """False: it is gone, or killed just now, so that there may be a next one."""
         seen = look_at(pid)
-        run = self._owner(seen) if seen is not None and seen.alive else None
+        run, how = self._owner(seen) if seen is not None and seen.alive else (None, "")
         if seen is None or run is None:
             return not _is_dying(pid)
+        if run.kept:
+            return True
         holders.add(run)
         due = run.swept or (run.handle in self._sweeping and time.monotonic() >= run.kill_at)
         if not due or (pid, seen.start) in run.killed:
             return True
+        self._owners[pid] = (seen.start, run, how)
         self._kill(run, [seen])
         _signalled(os.kill, pid, signal.SIGKILL)  # should it have left that group just now
         return False
 
     def _kill(self, run: _Run, members: list[Seen]) -> None:
-        run.killed |= {(seen.pid, seen.start) for seen in members if seen.pid != run.pid}
+        for seen in members:
+            if seen.pid != run.pid and (seen.pid, seen.start) not in run.killed:
+                if len(run.killed) < _LISTED and not run.swept:
+                    self._list("killed", run, seen)
+                run.killed.add((seen.pid, seen.start))
         _signal_groups(members, signal.SIGKILL, self._spared)
 
     def _child_pids(self) -> list[int]:
@@ -674,7 +770,8 @@ class _Reaper:
             self._due = now + self._pause
         else:
             self._pause = 0.0
-            self._due = max(now, self._looked + self._census()) if self._runs else None
+            watched = self._runs or self._keepers
+            self._due = max(now, self._looked + self._census()) if watched else None
 
     def _answer(self, run: _Run, left: int) -> None:
         self._tell(f"swept {run.handle} {len(run.killed)} {left}")
@@ -686,7 +783,7 @@ class _Reaper:
         self._runs.pop(run.handle, None)
         self._sweeping.pop(run.handle, None)
         if len(self._tokens) > len(self._runs) + _TOMBSTONES:
-            swept = [token for token, old in self._tokens.items() if old.swept]
+            swept = [token for token, old in self._tokens.items() if old.swept and not old.kept]
             for token in swept[: _TOMBSTONES // 2]:  # the oldest
                 del self._tokens[token]
 
@@ -768,6 +865,7 @@ def _guard(control: socket.socket, supervisor: int) -> None:
     _prepare(b"orch-guard")
     _ignore_signals()
     alarm = _child_alarm()  # before there is a child: a host may have had SIGCHLD ignored
+    kept = _Kept()
     me = os.pidfd_open(os.getpid())
     child = os.fork()
     if child == 0:
@@ -776,7 +874,7 @@ def _guard(control: socket.socket, supervisor: int) -> None:
             os.close(alarm)
             os.setsid()
             _prepare(b"orch-reaper")
-            _Reaper(control, supervisor, me).serve()
+            _Reaper(control, supervisor, me, kept).serve()
             status = 0
         except BaseException as error:  # noqa: BLE001 (into the log that the supervisor reads)
             sys.excepthook(type(error), error, error.__traceback__)
@@ -788,7 +886,7 @@ def _guard(control: socket.socket, supervisor: int) -> None:
     ended = _watch(child, reaper, supervisor, alarm)
     if not ended:
         signal.pidfd_send_signal(reaper, signal.SIGKILL)
-    _kill_all(alarm, frozenset({os.getpgrp()}))
+    _kill_all(alarm, frozenset({os.getpgrp()}), kept)
 
 
 def _watch(child: int, reaper: int, supervisor: int, alarm: int) -> bool:

@@ -4,18 +4,22 @@ none.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from orchestrator.adapter import Agent
-from orchestrator.config import port_of, tier_of
+from orchestrator.config import port_of, tier_of, tier_of_place
 from orchestrator.events import Considered
+from orchestrator.server import Place, is_remote
 from orchestrator.task import Task
 
 
 def _no_problems() -> Mapping[str, str]:
+    return MappingProxyType({})
+
+
+def _no_places() -> Mapping[str, Place]:
     return MappingProxyType({})
 
 
@@ -28,25 +32,27 @@ class State:
     """What is known of the world.
 
     `problems`: agents by name that cannot run now, and why. `kinds`: the kind of model server that
-    is taken to answer at a port.
+    is taken to answer at a port. `places`: the model servers by name. `notes`: agents by name, and
+    what was changed for them before they came here.
     """
 
     problems: Mapping[str, str] = field(default_factory=_no_problems)
     kinds: Mapping[int, str] = field(default_factory=_no_kinds)
-
-
-_REMOTE = re.compile(r"[:-]cloud$")
-# Ollama forwards such models (`gpt-oss:120b-cloud`) to its own cloud: a local address is not
-# enough, and their tokens are not free.
+    places: Mapping[str, Place] = field(default_factory=_no_places)
+    notes: Mapping[str, str] = field(default_factory=_no_problems)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """One agent with the task's pins applied. `rank` 0 goes first; None: ruled out, by `reason`."""
+    """One agent with the task's pins applied. `rank` 0 goes first; None: ruled out, by `reason`.
+
+    `note` is what was changed for it, such as by local mode.
+    """
 
     agent: Agent
     rank: int | None
     reason: str
+    note: str | None = None
 
 
 def choose(task: Task, agents: Sequence[Agent], state: State) -> tuple[Route, ...]:
@@ -59,13 +65,14 @@ def choose(task: Task, agents: Sequence[Agent], state: State) -> tuple[Route, ..
     refused: list[Route] = []
     for agent in agents:
         placed = pinned(task, agent, state)
+        note = state.notes.get(agent.name)
         reason = _against(task, placed, state)
         if reason is not None:
-            refused.append(Route(agent=placed, rank=None, reason=reason))
+            refused.append(Route(agent=placed, rank=None, reason=reason, note=note))
         else:
             why = "pinned by the task" if task.agent else f"first usable ({placed.tier})"
             why = why if not usable else f"usable ({placed.tier}), but a later choice"
-            usable.append(Route(agent=placed, rank=len(usable), reason=why))
+            usable.append(Route(agent=placed, rank=len(usable), reason=why, note=note))
     return (*usable, *refused)
 
 
@@ -80,7 +87,7 @@ def considered(routes: Sequence[Route]) -> list[Considered]:
 def pinned(task: Task, agent: Agent, state: State) -> Agent:
     """The agent with the task's model, base_url and key. A URL brings its own key or none."""
     if task.model is not None:
-        agent = replace(agent, model=task.model)
+        agent = _with_model(task.model, agent, state, at_place=task.base_url is None)
     if task.base_url is not None:
         agent = replace(
             agent,
@@ -93,6 +100,23 @@ def pinned(task: Task, agent: Agent, state: State) -> Agent:
     elif task.api_key_env is not None:
         agent = replace(agent, api_key_env=task.api_key_env)
     return replace(agent, tier="cloud") if _forwarded(agent) else agent
+
+
+def _with_model(model: str, agent: Agent, state: State, *, at_place: bool) -> Agent:
+    """The agent with a model of that name: SERVER/MODEL where there is such a server."""
+    first, slash, rest = model.partition("/")
+    place = state.places.get(first) if at_place and slash and rest else None
+    if place is None:
+        return replace(agent, model=model)
+    return replace(
+        agent,
+        model=rest,
+        server=place.kind,
+        base_url=place.base_url,
+        api_key_env=place.api_key_env,
+        tier=tier_of_place(place),
+        profile="clean",
+    )
 
 
 def _against(task: Task, agent: Agent, state: State) -> str | None:
@@ -114,7 +138,9 @@ def _stray_key(task: Task, agent: Agent) -> str | None:
 
 
 def _forwarded(agent: Agent) -> bool:
-    return agent.model is not None and _REMOTE.search(agent.model) is not None
+    # Ollama forwards such models (`gpt-oss:120b-cloud`) to its own cloud: a local address is not
+    # enough, and their tokens are not free.
+    return agent.model is not None and is_remote(agent.model)
 
 
 def _kind_at(base_url: str, agent: Agent, state: State) -> str | None:

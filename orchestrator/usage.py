@@ -4,13 +4,13 @@ never 0.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from orchestrator.adapter import Agent
 from orchestrator.events import Auth, CostSource, Usage
 from orchestrator.prices import cost, price_of
+from orchestrator.server import is_remote
 
 # --- sums ----------------------------------------------------------------------------------------
 
@@ -68,7 +68,7 @@ def _source(parts: list[Usage]) -> CostSource | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spent:
+class Bill:
     """What several runs used together, a job's or a task's.
 
     `usage` is their sum, its cost None unless each run's is known. `at_least_usd` is the part of
@@ -89,13 +89,13 @@ class Spent:
         return self.at_least_usd if whole else None
 
 
-def spent(usages: Iterable[Usage | None]) -> Spent:
+def bill_of(usages: Iterable[Usage | None]) -> Bill:
     """The sum of runs; None is one that told no usage."""
-    total = Spent()
+    total = Bill()
     for usage in usages:
         known = usage.cost_usd if usage is not None else None
         subscribed = known is None and usage is not None and usage.cost_source == "subscription"
-        total = Spent(
+        total = Bill(
             usage=add(total.usage, usage),
             at_least_usd=total.at_least_usd + (known or 0.0),
             runs=total.runs + 1,
@@ -107,7 +107,7 @@ def spent(usages: Iterable[Usage | None]) -> Spent:
     return replace(total, usage=replace(total.usage, cost_usd=None))
 
 
-def cost_told(total: Spent) -> str:
+def cost_told(total: Bill) -> str:
     """The cost in words: `at least $0.12, 2 runs of unknown cost`."""
     gaps = [
         f"{count} {'run' if count == 1 else 'runs'} {what}"
@@ -133,9 +133,6 @@ def dollars(amount: float) -> str:
 
 # --- prices --------------------------------------------------------------------------------------
 
-_REMOTE = re.compile(r"[:-]cloud$")
-# Ollama forwards such models to its own cloud, and LiteLLM's list says that they cost nothing.
-
 
 def priced(usage: Usage, agent: Agent, auth: Auth = "none", served: str | None = None) -> Usage:
     """The usage with its cost and where that is from, as far as it can be known.
@@ -159,7 +156,8 @@ def priced(usage: Usage, agent: Agent, auth: Auth = "none", served: str | None =
 
 
 def _remote(model: str | None) -> bool:
-    return model is not None and _REMOTE.search(model) is not None
+    # Ollama forwards such models to its own cloud, and LiteLLM's list says that they cost nothing.
+    return model is not None and is_remote(model)
 
 
 # --- what it may cost ----------------------------------------------------------------------------

@@ -238,7 +238,7 @@ def test_runs_are_listed_shown_tailed_and_exported(place: Path) -> None:
     run_id = listed.stdout.splitlines()[1].split()[0]
     assert "succeeded" in listed.stdout
     shown = call(place, "runs", "show", run_id[-8:])
-    for text in ("asked: do it", "  hello", "changed: a.txt", "terminal event: end_turn"):
+    for text in ("asked      do it", "says      hello", "a.txt  +1 -1", "terminal event: end_turn"):
         assert text in shown.stdout
     tailed = call(place, "runs", "tail", "last", "-o", "jsonl")
     assert json.loads(tailed.stdout.splitlines()[-1])["type"] == "run.finished"
@@ -364,6 +364,17 @@ def test_an_unwritable_state_folder_is_our_failure_with_a_remedy(place: Path) ->
     assert "Traceback" not in done.stderr
 
 
+def test_a_replayed_recording_shows_no_key_of_the_user(place: Path) -> None:
+    key = "ghp_PLANTED0123456789"
+    (place / "out").write_text(json.dumps({"type": "error", "message": key}) + f"\n{key}\n")
+    (place / "err").write_text(f"Error: {key}\n")
+    for form in ("jsonl", "json", "text"):
+        words = ("replay", "codex", "out", "--stderr", "err", "--exit=1", "-o", form)
+        done = call(place, *words, env={"GITHUB_TOKEN": key})
+        assert "[redacted]" in done.stdout + done.stderr
+        assert "PLANTED" not in done.stdout + done.stderr
+
+
 def test_a_recording_is_replayed_to_events_with_the_outcome_last(place: Path) -> None:
     (place / "out").write_text('{"type":"thread.started","thread_id":"t"}\nrubbish')
     (place / "err").write_text("error: unexpected argument '--bad'\n")
@@ -399,9 +410,9 @@ def test_several_tasks_are_told_by_name_and_the_worst_decides_the_exit_status(pl
     for line in ("locate: started", "locate: here", "locate: succeeded", "fix: check FAILED"):
         assert line in done.stderr
     assert "review: skipped: it needs 'fix', which did not succeed (failed)" in done.stderr
-    assert "outcome    failed" in done.stdout
+    assert "2 of 4 tasks succeeded, 1 failed, 1 skipped" in done.stdout
     assert re.search(r"^review +skipped ", done.stdout, re.MULTILINE)
-    assert "fix: the check `test -e gone` exited 1" in done.stdout
+    assert "fix: failed\n  cause    the check `test -e gone` exited 1" in done.stdout
     listed = call(place, "runs", "list").stdout
     job = re.search(r" failed +(\S{8}) +fix ", listed)
     assert job is not None

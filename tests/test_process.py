@@ -16,13 +16,14 @@ from typing import Literal
 import anyio
 import pytest
 
-from orchestrator import process as module
 from orchestrator.adapter import Command
 from orchestrator.errors import SpawnError, SupervisionError
 from orchestrator.process import (
     Process,
     Reaper,
     base_environment,
+    child,
+    command,
     environment,
     open_reaper,
     run_to_end,
@@ -298,7 +299,7 @@ async def test_a_closed_stdin_is_told(desk):
 
 
 async def test_more_than_the_limit_is_not_kept_for_a_process_that_does_not_read(desk, monkeypatch):
-    monkeypatch.setattr(module, "UNREAD", 200_000)
+    monkeypatch.setattr(child, "UNREAD", 200_000)
     async with desk.spawn("sleep", "100", stdin="open") as process:
         sent = [await process.send(bytes(100_000)) for _ in range(5)]
     assert sent == [True, True, True, False, False]  # the pipe itself holds 65,536
@@ -557,7 +558,7 @@ async def test_at_the_time_limit_a_command_may_clean_up_and_is_then_killed(desk,
 
 
 async def test_a_flood_is_ended(desk, monkeypatch):
-    monkeypatch.setattr(module, "FLOOD", 1 << 20)
+    monkeypatch.setattr(command, "FLOOD", 1 << 20)
     done = await run(desk, "yes")
     assert done.flooded
     assert not done.timed_out

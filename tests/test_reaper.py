@@ -12,8 +12,9 @@ import anyio
 import pytest
 
 from orchestrator.adapter import Command
-from orchestrator.errors import SupervisionError
+from orchestrator.errors import ReaperLostError, SupervisionError
 from orchestrator.process import Process, Reaper, base_environment, open_reaper
+from orchestrator.process.parent import YOUNG_DEATHS
 from orchestrator.reaper import kill_one, look_at
 from tests.hostile import children, hostile, living, new_mark, read, state, until
 
@@ -341,7 +342,7 @@ def test_nothing_survives_a_supervisor_that_is_killed(tmp_path, mark, more):
             os.kill(worker, signal.SIGKILL)
 
 
-async def test_when_the_reaper_is_killed_the_guard_kills_all_and_the_supervisor_learns_of_it(
+async def test_when_the_reaper_is_killed_the_guard_kills_all_and_the_next_agent_has_a_new_one(
     tmp_path, mark
 ):
     async with open_reaper() as reaper:
@@ -356,12 +357,12 @@ async def test_when_the_reaper_is_killed_the_guard_kills_all_and_the_supervisor_
                 await process.reap()
             with pytest.raises(SupervisionError):
                 await process.stop(interrupt=None, grace_s=1)
-        with pytest.raises(SupervisionError):
-            async with agent(reaper, tmp_path, "tree", mark, "next"):
-                pass
+        async with agent(reaper, tmp_path, "tree", mark, "next") as process:
+            assert guard_and_reaper()[0] != guard
+            assert await process.stop(interrupt=None, grace_s=0) == 4
 
 
-async def test_when_the_guard_is_killed_the_reaper_kills_all_and_the_supervisor_learns_of_it(
+async def test_when_the_guard_is_killed_the_reaper_kills_all_and_the_next_agent_has_a_new_one(
     tmp_path, mark
 ):
     async with open_reaper() as reaper:
@@ -374,6 +375,53 @@ async def test_when_the_guard_is_killed_the_reaper_kills_all_and_the_supervisor_
             with anyio.fail_after(5):  # it has told all and is about to end
                 while state(pid) not in {None, "Z"}:
                     await anyio.sleep(0.005)
+        async with agent(reaper, tmp_path, "tree", mark, "next") as process:
+            assert await process.stop(interrupt=None, grace_s=0) == 4
+
+
+@pytest.mark.parametrize("victims", [[0], [1], [0, 1]], ids=["guard", "reaper", "both"])
+async def test_a_reaper_that_dies_while_nobody_needs_it_is_replaced_without_a_trace(
+    tmp_path, mark, victims
+):
+    before = 0
+    async with open_reaper() as reaper:
+        for number in range(3):
+            async with agent(reaper, tmp_path, "signals", mark, f"{number}"):
+                pass
+            pair = guard_and_reaper()
+            if number == 0:
+                before = files_open()
+            for victim in victims:
+                os.kill(pair[victim], signal.SIGKILL)
+                await dead(pair[victim])
+        async with agent(reaper, tmp_path, "signals", mark, "last"):
+            assert files_open() <= before + 3, "only the agent's own"
+    assert not living(mark)
+
+
+async def dead(pid: int) -> None:
+    with anyio.fail_after(5):
+        while state(pid) not in {None, "Z"}:
+            await anyio.sleep(0.005)
+
+
+def files_open() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_reaper_that_always_dies_at_once_is_not_replaced_for_ever(tmp_path, mark):
+    async with open_reaper() as reaper:
+        for number in range(YOUNG_DEATHS - 1):
+            os.kill(guard_and_reaper()[1], signal.SIGKILL)
+            async with agent(reaper, tmp_path, "signals", mark, f"{number}"):
+                pass
+        os.kill(guard_and_reaper()[1], signal.SIGKILL)
+        for _ in range(2):
+            with pytest.raises(SupervisionError, match="5 times in a row") as caught:
+                async with agent(reaper, tmp_path, "signals", mark, "last"):
+                    pytest.fail("it was started")
+            assert not isinstance(caught.value, ReaperLostError)
+            assert caught.value.hint is not None
 
 
 async def test_when_both_are_killed_at_once_the_supervisor_kills_what_it_can_tell(tmp_path, mark):

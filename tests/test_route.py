@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from orchestrator.adapter import Agent
 from orchestrator.events import Considered
 from orchestrator.route import Route, State, choose, considered, pinned
+from orchestrator.server import Place
 from orchestrator.task import Task
 
 CLOUD = Agent(
@@ -245,3 +246,33 @@ def test_the_event_shows_every_agent_with_its_reason():
         Considered(agent="claude", chosen=False, reason=IN_THE_CLOUD),
     ]
     assert considered([Route(agent=CLOUD, rank=1, reason="later")])[0].chosen is False
+
+
+# --- SERVER/MODEL ---------------------------------------------------------------------------------
+
+DESK = Place(
+    name="desk", kind="ollama", base_url="http://desk.example:1", api_key_env="DESK", local=True
+)
+AT_DESK = State(places={"desk": DESK})
+
+
+@pytest.mark.parametrize("model", ["lmstudio-community/Meta-Llama-3-8B", "mistral:7b", "desk/"])
+def test_a_model_with_a_slash_is_a_name_where_no_server_is_called_so(model):
+    agent = pinned(replace(TASK, model=model), LOCAL, AT_DESK)
+    assert agent == replace(LOCAL, model=model)
+
+
+def test_a_model_that_names_its_server_goes_there_with_the_servers_key():
+    agent = pinned(replace(TASK, model="desk/qwen:14b"), CLOUD, AT_DESK)
+    assert (agent.model, agent.server, agent.base_url) == (
+        "qwen:14b",
+        "ollama",
+        "http://desk.example:1",
+    )
+    assert (agent.api_key_env, agent.tier, agent.profile) == ("DESK", "local", "clean")
+
+
+def test_an_address_of_the_task_wins_over_the_name_of_a_server():
+    task = replace(TASK, model="desk/qwen", base_url="http://127.0.0.1:9")
+    agent = pinned(task, CLOUD, AT_DESK)
+    assert (agent.model, agent.base_url) == ("desk/qwen", "http://127.0.0.1:9")

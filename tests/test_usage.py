@@ -12,13 +12,13 @@ from orchestrator.prices import find_price, snapshot
 from orchestrator.usage import (
     ANSWER_TOKENS,
     READ_TOKENS,
-    Spent,
+    Bill,
     add,
+    bill_of,
     cost_told,
     dollars,
     expected,
     priced,
-    spent,
 )
 
 TOKENS = (
@@ -118,7 +118,7 @@ def test_a_subscription_keeps_its_unknown_cost():
 
 
 @given(USAGES, USAGES)
-def test_a_known_cost_is_the_sum_of_what_was_spent(one, other):
+def test_a_known_cost_is_the_sum_of_what_was_bill_of(one, other):
     total = add(one, other)
     assert total is not None
     if total.cost_usd is not None:
@@ -151,12 +151,12 @@ FREE = Usage(input_tokens=1, cost_usd=0.0, cost_source="local")
     ],
 )
 def test_the_cost_of_several_runs_is_told_as_far_as_it_is_known(usages, text):
-    assert cost_told(spent(usages)) == text
+    assert cost_told(bill_of(usages)) == text
 
 
 @given(st.lists(MAYBE))
 def test_the_cost_of_several_runs_is_whole_or_none(usages):
-    total = spent(usages)
+    total = bill_of(usages)
     known = [usage.cost_usd for usage in usages if usage and usage.cost_usd is not None]
     assert (total.runs, total.at_least_usd) == (len(usages), sum(known))
     assert total.cost_usd == (sum(known) if usages and len(known) == len(usages) else None)
@@ -165,7 +165,7 @@ def test_the_cost_of_several_runs_is_whole_or_none(usages):
 
 
 def test_no_runs_cost_nothing_that_is_known():
-    assert (spent([]), spent([]).cost_usd) == (Spent(), None)
+    assert (bill_of([]), bill_of([]).cost_usd) == (Bill(), None)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from adapters.codex.values import fields, items, text, whole
 from orchestrator.adapter import Exit, error_kind, json_line
@@ -30,39 +29,43 @@ _RETRYABLE: frozenset[ErrorKind] = frozenset({"unavailable", "server_error", "ra
 
 def tool_call(id_: str, item: Mapping[str, object], *, over: bool) -> ToolCall | None:
     """The call that an item is, `over` or begun; None if it is none."""
-    call = ToolCall(id=id_, status=_status(item.get("status"), over=over))
-    match item:
-        case {"type": "command_execution", "command": str(command)}:
-            return replace(
-                call,
+    status = _status(item.get("status"), over=over)
+    match item.get("type"), item:
+        case "command_execution", {"command": str(command)}:
+            return ToolCall(
+                id=id_,
+                status=status,
                 kind="execute",
                 title=_command(command),
                 output=text(item.get("aggregated_output")),
                 exit_code=whole(item.get("exit_code")),
             )
-        case {"type": "file_change"}:
+        case "file_change", _:
             done = list(_changes(item.get("changes")))
-            return replace(
-                call,
+            return ToolCall(
+                id=id_,
+                status=status,
                 kind="delete" if {what for what, _ in done} == {"delete"} else "edit",
                 title=", ".join(f"{what} {path}" for what, path in done),
                 locations=[Location(path=path) for _, path in done],
             )
-        case {"type": "mcp_tool_call", "server": str(server), "tool": str(tool)}:
-            return replace(
-                call,
+        case "mcp_tool_call", {"server": str(server), "tool": str(tool)}:
+            return ToolCall(
+                id=id_,
+                status=status,
                 kind="other",
                 title=f"{server}.{tool}",
                 input=item.get("arguments"),
                 output=_result(item),
             )
-        case {"type": "web_search"}:
-            return replace(call, kind="fetch", title=text(item.get("query")) or "web search")
-        case {"type": "collab_tool_call", "tool": str(tool)}:
-            return replace(call, kind="other", title=tool)
-        case {"status": str()}:  # of a kind that is not known here; if left open, that counts
+        case "web_search", _:
+            title = text(item.get("query")) or "web search"
+            return ToolCall(id=id_, status=status, kind="fetch", title=title)
+        case "collab_tool_call", {"tool": str(tool)}:
+            return ToolCall(id=id_, status=status, kind="other", title=tool)
+        case _, {"status": str()}:  # of a kind that is not known here; if left open, that counts
             title = text(item.get("type")) or "item"
-            return replace(call, kind="other", title=title, input=dict(item))
+            return ToolCall(id=id_, status=status, kind="other", title=title, input=dict(item))
         case _:
             return None
 

@@ -1,6 +1,13 @@
 """OpenAI, or any place that speaks its API: a cloud, unless the address is one's own."""
 
-from orchestrator.server import ModelServer
+from orchestrator.server import Ask, Look, ModelServer, Seen, openai_models
+
+
+def _look() -> Look:
+    (listed,) = yield (Ask(path="/v1/models"),)
+    models = openai_models(listed)
+    return None if models is None else Seen(sure=False, dialects=("chat",), models=models)
+
 
 server = ModelServer(
     name="openai",
@@ -13,4 +20,15 @@ server = ModelServer(
     list_models='curl -H "Authorization: Bearer $OPENAI_API_KEY" https://api.openai.com/v1/models',
     dialects=("chat", "responses"),
     local=False,
+    look=_look,
 )
+
+compatible = ModelServer(
+    name="openai-compatible",
+    title="the OpenAI-compatible server",
+    port=None,
+    list_models="curl BASE_URL/v1/models",
+    dialects=("chat",),
+    look=_look,
+)
+"""LocalAI, SGLang, KoboldCpp, a gateway of one's own, ...: all that is known is `/v1/models`."""

@@ -1,6 +1,50 @@
-"""vLLM, on one's own machine."""
+"""vLLM, on one's own machine: it serves the model that it was started with.
 
-from orchestrator.server import ModelServer
+Whether it calls tools depends on how it was started (`--enable-auto-tool-choice
+--tool-call-parser ...`) and is not told. `/v1/responses` came with 0.10, `/v1/messages` with
+0.11.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.server import (
+    Ask,
+    Look,
+    ModelServer,
+    Seen,
+    at_least,
+    inner,
+    items,
+    openai_models,
+    text_of,
+)
+from orchestrator.task import Dialect
+
+
+def _look() -> Look:
+    listed, version = yield (Ask(path="/v1/models"), Ask(path="/version"))
+    models = openai_models(listed)
+    if models is None:
+        return None
+    owners = {each.get("owned_by") for each in items(inner(listed.body, "data"))}
+    stated = text_of(inner(version.body, "version"))
+    return Seen(
+        sure="vllm" in owners,
+        version=stated,
+        dialects=_dialects(stated),
+        models=tuple(
+            replace(model, loaded=True, context_possible=model.context) for model in models
+        ),
+    )
+
+
+def _dialects(version: str | None) -> tuple[Dialect, ...]:
+    responses: tuple[Dialect, ...] = ("responses",) if at_least(version, 0, 10) else ()
+    messages: tuple[Dialect, ...] = ("messages",) if at_least(version, 0, 11, 1) else ()
+    return ("chat", *responses, *messages)
+
 
 server = ModelServer(
     name="vllm",
@@ -11,5 +55,10 @@ server = ModelServer(
     key_env="VLLM_API_KEY",
     start="vllm serve MODEL",
     list_models="curl http://127.0.0.1:8000/v1/models",
+    get_model="vllm serve {model}",
+    more_context="vllm serve {model} --max-model-len 32768",
     dialects=("chat", "responses", "messages"),
+    lists_all=True,
+    prefixes=("hosted_vllm", "vllm"),
+    look=_look,
 )

@@ -12,9 +12,11 @@ from typing import NoReturn
 
 import typer
 
-from orchestrator.cli import agents, config, runs
+from orchestrator.cli import agents, config, local, models, runs
+from orchestrator.cli.doctor import doctor
 from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCCEEDED, say
 from orchestrator.cli.fronts import Commands
+from orchestrator.cli.init import init
 from orchestrator.cli.replay import replay
 from orchestrator.cli.run import run, schema, validate
 from orchestrator.cli.stats import stats
@@ -26,16 +28,22 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Run coding agents as supervised processes: one event stream, one truthful outcome.",
 )
-for command in (run, validate, schema, replay, stats):
+for command in (run, validate, schema, replay, stats, doctor, init):
     app.command()(command)
 app.add_typer(runs.app, name="runs")
 app.add_typer(agents.app, name="agents")
+app.add_typer(models.app, name="models")
+app.add_typer(local.app, name="local")
 app.add_typer(config.app, name="config")
 
 
 @app.command()
 def version() -> None:
-    """Print the version."""
+    """Print the version.
+
+    \b
+    orchestrate version
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator import __version__
 
     typer.echo(__version__)

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.frame import ConfigOption, ListForm, ListOption, configured, errors, say
+from orchestrator.cli.completing import adapters_there, agents_there
+from orchestrator.cli.frame import (
+    ConfigOption,
+    ListForm,
+    ListOption,
+    configured,
+    errors,
+    put,
+    put_json,
+    say,
+)
 
 if TYPE_CHECKING:
     from orchestrator.discovery import Survey
@@ -37,11 +47,9 @@ def agents_(
     with errors():
         found = anyio.run(survey, configured(config))
         if output is ListForm.JSON:
-            import orjson
-
-            typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+            put_json(found, indented=True)
         else:
-            typer.echo(_agents_told(found))
+            put(_agents_told(found))
 
 
 def _agents_told(survey: Survey) -> str:
@@ -66,7 +74,10 @@ def _agents_told(survey: Survey) -> str:
 
 @app.command("install")
 def install_(
-    name: Annotated[str, typer.Argument(help="The adapter's name, such as codex.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="The adapter's name, such as codex.", autocompletion=adapters_there),
+    ],
     force: Annotated[
         bool, typer.Option("--force", help="Install although the tested version is there.")
     ] = False,
@@ -93,12 +104,17 @@ def install_(
             what = "is installed" if done.fresh else "was installed already"
             return f"{name} {done.version} {what}: {done.path}"
 
-        typer.echo(anyio.run(do))
+        put(anyio.run(do))
 
 
 @app.command("use")
 def use_(
-    name: Annotated[str, typer.Argument(help="The agent's name, as `orchestrate agents` has it.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="The agent's name, as `orchestrate agents` has it.", autocompletion=agents_there
+        ),
+    ],
     config: ConfigOption = None,
 ) -> None:
     """Make an agent the default one, in your configuration file (or the one named by --config).
@@ -110,7 +126,7 @@ def use_(
 
     with errors():
         path = set_default(name, configured(config), config)
-        typer.echo(f"{name} is the default agent ({path})")
+        put(f"{name} is the default agent ({path})")
         winner = configured(config).default_agent
         if winner != name:
             say(f"but in this folder it is {winner}: its orchestrate.toml says so")

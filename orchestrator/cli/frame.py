@@ -1,6 +1,7 @@
 """What every command shares: exit statuses, common options, saying, and errors as one clear text.
 
-0 succeeded (and verified where checked), 1 not, 2 wrong input, 3 our own failure, 130 interrupted.
+0 succeeded (and verified where checked), 1 not, 2 wrong input, 3 our own failure (also
+a full disk), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+from orchestrator.cli.completing import runs_there
 
 if TYPE_CHECKING:
     from orchestrator.config import Config
@@ -55,7 +58,11 @@ ListOption = Annotated[
 ]
 RunArgument = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="Run id, a unique part of its end or beginning, or `last`."),
+    typer.Argument(
+        metavar="RUN",
+        help="Run id, a unique part of its end or beginning, or `last`.",
+        autocompletion=runs_there,
+    ),
 ]
 
 
@@ -72,12 +79,49 @@ def runs_folder(config: Path | None) -> Path:
 def status(outcome: Outcome) -> int:
     if outcome.status == "interrupted":
         return INTERRUPTED
+    if outcome.error is not None and outcome.error.kind == "disk_full":
+        return OUR_FAILURE
     return SUCCEEDED if outcome.ok else NOT_SUCCEEDED
+
+
+# Everything that a command prints goes through one of these: nothing from outside steers the
+# terminal, whoever forgot to escape it.
 
 
 def say(text: str) -> None:
     """To stderr, where everything goes that is not the result."""
-    typer.echo(text, err=True)
+    from orchestrator.console import safe
+
+    typer.echo(safe(text), err=True)
+
+
+def put(text: str, *, end: bool = True) -> None:
+    """A result for a person, to stdout."""
+    from orchestrator.console import safe
+
+    typer.echo(safe(text), nl=end)
+
+
+def put_painted(text: str, *, colour: bool) -> None:
+    """The same, made by `console.paint`, which has escaped what it painted."""
+    typer.echo(text, color=colour)
+
+
+def put_json(value: object, *, indented: bool = False) -> None:
+    """A result for programs, to stdout."""
+    import orjson
+
+    put_line(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indented else None))
+
+
+def put_line(line: bytes) -> None:
+    r"""JSON as it is; on a terminal with `\u009b` for what could steer it, which says the same."""
+    if sys.stdout.isatty():
+        from orchestrator.errors import escaped_in_json
+
+        line = escaped_in_json(line.decode()).encode()
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def fail(text: str) -> NoReturn:
@@ -111,7 +155,16 @@ def errors() -> Generator[None]:
         say(f"orchestrate: cannot write the output: {error.strerror or error}")
         raise typer.Exit(OUR_FAILURE) from None
     except Exception:  # noqa: BLE001 (the last resort: our own mistake has its exit status, too)
-        import traceback
-
-        say(f"{traceback.format_exc()}orchestrate: this is a mistake of ours, please report it")
+        say(f"{_traceback()}orchestrate: this is a mistake of ours, please report it")
         raise typer.Exit(OUR_FAILURE) from None
+
+
+def _traceback() -> str:
+    """Where it happened, to be put into a report: without the user's keys."""
+    import traceback
+
+    from orchestrator.redaction import REDACTED, known, pattern
+
+    secret = pattern(known((), os.environ))
+    told = traceback.format_exc()
+    return told if secret is None else secret.sub(REDACTED, told)

@@ -15,6 +15,8 @@ from orchestrator.cli.frame import (
     configured,
     errors,
     fail,
+    put,
+    put_json,
     status,
 )
 from orchestrator.cli.run import read_task
@@ -61,6 +63,7 @@ def _replay(
 ) -> Outcome:
     from orchestrator.adapter import Agent
     from orchestrator.config import check_adapter
+    from orchestrator.redaction import known
     from orchestrator.run.replay import replay as replayed
     from orchestrator.task import Task
 
@@ -76,16 +79,15 @@ def _replay(
         stdout=_chunks(stdout_file),
         exit_=exit_,
         publish=printer(output),
+        secrets=known((), config.environ),
     )
     if output is not OutputForm.JSONL:
-        import orjson
-
         from orchestrator.console import summary
 
         if output is OutputForm.TEXT:
-            typer.echo(summary(outcome))
+            put(summary(outcome))
         elif output is OutputForm.JSON:
-            typer.echo(orjson.dumps(outcome))
+            put_json(outcome)
     return outcome
 
 

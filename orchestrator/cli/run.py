@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from orchestrator.cli.completing import agents_there
 from orchestrator.cli.frame import (
     ConfigOption,
     OutputForm,
@@ -17,16 +19,18 @@ from orchestrator.cli.frame import (
     configured,
     errors,
     fail,
-    say,
+    put,
+    put_json,
     status,
 )
-from orchestrator.cli.showing import print_outcome, printer
+from orchestrator.cli.showing import print_outcome, showing
 
 if TYPE_CHECKING:
     from anyio import CancelScope
     from anyio.abc import TaskStatus
 
     from orchestrator.config import Config
+    from orchestrator.console.state import Board
     from orchestrator.events import Event, Outcome
     from orchestrator.supervisor import Continued, Supervisor
     from orchestrator.task import Task, TaskFile
@@ -49,7 +53,9 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     file: TaskFileArgument = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to do.")] = None,
     check: Annotated[str | None, typer.Option(help="Command that verifies the work.")] = None,
-    agent: Annotated[str | None, typer.Option(help="The agent, by name.")] = None,
+    agent: Annotated[
+        str | None, typer.Option(help="The agent, by name.", autocompletion=agents_there)
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The model, as the agent names it.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Where the model is served.")] = None,
     api_key_env: Annotated[
@@ -85,7 +91,7 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     \b
     orchestrate run task.yaml
     orchestrate run -p "fix the failing test" --check "pytest -q" --agent codex
-    orchestrate run -p "explain this" --agent litellm --model ollama_chat/qwen2.5-coder:32b
+    orchestrate run -p "explain this" --agent litellm --model ollama_chat/qwen3
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     flags = {
         "prompt": prompt,
@@ -110,7 +116,10 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
 def validate(file: Annotated[Path, typer.Argument(metavar="TASK.yaml")]) -> None:
     """Check a task file without running it: every problem with its line and column, else the order
     of its tasks and what each would do.
-    """
+
+    \b
+    orchestrate validate task.yaml
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.cli.planning import planned
 
     with errors():
@@ -121,14 +130,18 @@ def validate(file: Annotated[Path, typer.Argument(metavar="TASK.yaml")]) -> None
                 fail(f"{where}workspace: no folder {task.workspace}")
             if task.template is not None and not task.template.is_dir():
                 fail(f"{where}workspace.scratch: no folder {task.template}")
-        typer.echo(f"{file}: valid\n{planned(tasks)}")
+        put(f"{file}: valid\n{planned(tasks)}")
 
 
 def schema(name: Annotated[SchemaName, typer.Argument(help="Which one.")]) -> None:
-    """Print the JSON Schema of a task file, of a configuration file or of an event."""
-    import orjson
+    """Print the JSON Schema of a task file, of a configuration file or of an event.
 
-    typer.echo(orjson.dumps(_schema(name), option=orjson.OPT_INDENT_2))
+    \b
+    orchestrate schema task > task.schema.json
+    orchestrate schema config
+    orchestrate schema events
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
+    put_json(_schema(name), indented=True)
 
 
 def _schema(name: SchemaName) -> dict[str, object]:
@@ -154,14 +167,14 @@ def run_and_leave(
     from orchestrator.telemetry import log_to_stderr
 
     log_to_stderr()
-    outcome = anyio.run(_supervise, config, task, continued, output)
-    print_outcome(outcome, output, config)
+    outcome, board = anyio.run(_supervise, config, task, continued, output)
+    print_outcome(outcome, output, config, board)
     raise typer.Exit(status(outcome))
 
 
 async def _supervise(
     config: Config, task: Task | TaskFile, continued: Continued | None, output: OutputForm
-) -> Outcome:
+) -> tuple[Outcome, Board]:
     import anyio
 
     from orchestrator.errors import lone_error
@@ -171,14 +184,21 @@ async def _supervise(
 
     gc.enable()
     outcome = Outcome(status="interrupted")  # stays so if the second Ctrl-C ends it all at once
-    with lone_error():
+    tasks = (task,) if isinstance(task, Task) else task.tasks
+    with lone_error(), showing(output, [one.id for one in tasks]) as show:
         async with anyio.create_task_group() as group, Supervisor(config) as supervisor:
-            await group.start(_interrupts, supervisor, group.cancel_scope)
-            many = not isinstance(task, Task) and len(task.tasks) > 1
-            show = _or_stop(printer(output, many=many), supervisor)
-            outcome = await supervisor.run(task, show, continued=continued)
+            await group.start(_interrupts, supervisor, group.cancel_scope, show.say)
+            group.start_soon(show.animate, partial(_gone, supervisor))
+            group.start_soon(show.suspend)
+            outcome = await supervisor.run(
+                task, _or_stop(show.event, supervisor), continued=continued
+            )
             group.cancel_scope.cancel()
-    return outcome
+    return outcome, show.board
+
+
+def _gone(supervisor: Supervisor, error: OSError) -> None:
+    supervisor.interrupt(f"the output cannot be written: {error.strerror}")
 
 
 def _or_stop(show: Callable[[Event], None], supervisor: Supervisor) -> Callable[[Event], None]:
@@ -194,13 +214,17 @@ def _or_stop(show: Callable[[Event], None], supervisor: Supervisor) -> Callable[
                 show(event)
         except OSError as error:
             failed = True
-            supervisor.interrupt(f"the output cannot be written: {error.strerror}")
+            _gone(supervisor, error)
 
     return show_or_stop
 
 
 async def _interrupts(
-    supervisor: Supervisor, scope: CancelScope, *, task_status: TaskStatus[None]
+    supervisor: Supervisor,
+    scope: CancelScope,
+    tell: Callable[[str], None],
+    *,
+    task_status: TaskStatus[None],
 ) -> None:
     """The first Ctrl-C (or SIGTERM) stops the agent cleanly, the second one at once."""
     import signal
@@ -210,7 +234,7 @@ async def _interrupts(
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
         task_status.started()
         async for _ in received:
-            say("stopping the agent; once more to stop at once")
+            tell("stopping the agent; once more to stop at once")
             supervisor.interrupt()
             break
         async for _ in received:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,20 +16,29 @@ from orchestrator.cli.frame import (
     ConfigOption,
     OutputForm,
     OutputOption,
+    RunArgument,
     configured,
     errors,
+    put,
+    put_painted,
     runs_folder,
+    say,
 )
+from orchestrator.cli.keeping import gc, recover
 from orchestrator.cli.run import run_and_leave
-from orchestrator.cli.showing import line_printer
+from orchestrator.cli.showing import line_printer, lively
 from orchestrator.cli.trees import apply, diff, discard, prune
+
+if TYPE_CHECKING:
+    from orchestrator.console.story import Asked
+    from orchestrator.events import Event
 
 app = typer.Typer(no_args_is_help=True, help="Look at recorded runs, and go on from them.")
 
-RunArgument = Annotated[
-    str,
-    typer.Argument(metavar="RUN", help="Run id, a unique part of its end or beginning, or `last`."),
-]
+app.command()(recover)
+app.command()(gc)
+
+CUT_OFF = "cut off"
 
 
 @app.command("list")
@@ -33,7 +46,12 @@ def list_(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest last.")] = 20,
     config: ConfigOption = None,
 ) -> None:
-    """List recorded runs: when, how it ended, of which job and task, by which agent, on what."""
+    """List recorded runs: when, how it ended, of which job and task, by which agent, on what.
+
+    \b
+    orchestrate runs list
+    orchestrate runs list -n 100 | grep failed
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.console import one_line, table
     from orchestrator.errors import JournalError
     from orchestrator.journal import list_runs, read_outcome, read_record, running
@@ -51,7 +69,7 @@ def list_(
                 [
                     folder.name,
                     record.started,
-                    outcome.status if outcome else "running" if running(folder) else "cut off",
+                    outcome.status if outcome else "running" if running(folder) else CUT_OFF,
                     (record.job_id or "-")[-8:],
                     record.task.id,
                     one_line(record.agent.name, 20),
@@ -59,40 +77,102 @@ def list_(
                     one_line(record.task.prompt, 40),
                 ]
             )
-        typer.echo(table(rows) if len(rows) > 1 else "no runs yet")
+        put(table(rows) if len(rows) > 1 else "no runs yet")
+        if any(row[2] == CUT_OFF for row in rows):
+            say("Records that were cut off are completed by `orchestrate runs recover --all`.")
 
 
 @app.command()
-def show(run_: RunArgument, config: ConfigOption = None) -> None:
-    """Tell the story of a run: what was asked, what was done, what changed, how it ended and
-    why. Of a job: its tasks, how each ended, and their runs.
-    """
+def show(
+    run_: RunArgument,
+    full: Annotated[
+        bool, typer.Option("--full", help="Shorten nothing and leave nothing out.")
+    ] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="What the agent printed, as it is, instead of the story.")
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Tell the story of a run: asked, done, changed, how it ended and why.
+
+    \b
+    orchestrate runs show last
+    orchestrate runs show 4f0c2a1b --full | less
+    orchestrate runs show 4f0c2a1b --raw | jq .
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.cli.jobs import job_told
-    from orchestrator.console import safe, step
-    from orchestrator.errors import JournalError
-    from orchestrator.events import decode
-    from orchestrator.journal import find_job, find_run, read_lines, read_record
+    from orchestrator.console.paint import painted
+    from orchestrator.console.story import story
+    from orchestrator.journal import find_job, find_run
 
     with errors():
         runs = runs_folder(config)
         if (job := find_job(runs.parent / "jobs", run_)) is not None:
-            typer.echo(job_told(job, runs))
+            put(job_told(job, runs))
             return
-        folder = find_run(runs_folder(config), run_)
-        record = read_record(folder)
-        typer.echo(f"run {record.run_id}, started {record.started}")
-        if record.resumed:
-            typer.echo(f"resumes {record.resumed}")
-        typer.echo(f"workspace: {safe(str(record.task.workspace))}")
-        typer.echo("asked: " + safe(record.task.prompt.strip()) + "\n")
-        for line in read_lines(folder):
-            try:
-                text = step(decode(line))
-            except JournalError as error:
-                text = f"  not readable: {safe(str(error))}"
-            if text is not None:
-                typer.echo(text)
-        typer.echo(f"\nrecord: {folder}")
+        folder = find_run(runs, run_)
+        if raw:
+            _print_raw(folder)
+            return
+        colour = lively(sys.stdout)
+        for line in story(_asked(folder), _events(folder), full=full):
+            put_painted(painted(line, colour=colour), colour=colour)
+        put(f"record     {folder}")
+
+
+def _asked(folder: Path) -> Asked:
+    from orchestrator.console.story import Asked
+    from orchestrator.journal import read_record, running
+
+    record = read_record(folder)
+    return Asked(
+        run_id=record.run_id,
+        started=record.started,
+        prompt=record.task.prompt,
+        workspace=str(record.task.workspace),
+        resumed=record.resumed,
+        running=running(folder),
+    )
+
+
+def _events(folder: Path) -> Iterator[Event]:
+    """The events of a run; for a line that is none, a notice that says so."""
+    from orchestrator.errors import JournalError
+    from orchestrator.events import Event, Notice, decode
+    from orchestrator.journal import read_lines
+
+    for number, line in enumerate(read_lines(folder), start=1):
+        try:
+            yield decode(line)
+        except JournalError as error:
+            yield Event(
+                seq=number,
+                time="",
+                run_id=folder.name,
+                task_id=None,
+                agent=None,
+                source="supervisor",
+                update=Notice(text=f"not readable: {error}"),
+            )
+
+
+def _print_raw(folder: Path) -> None:
+    """The agent's stdout: as it is for programs, escaped on a terminal."""
+    from orchestrator import private
+    from orchestrator.errors import JournalError
+    from orchestrator.journal import STDOUT
+
+    try:
+        with os.fdopen(private.opened(folder / STDOUT), "rb") as file:
+            if sys.stdout.isatty():
+                for line in file:
+                    put(line.decode("utf-8", "replace"), end=False)
+            else:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+    except FileNotFoundError as error:
+        raise JournalError(f"run {folder.name} has no raw output: no agent was started") from error
+    except OSError as error:
+        raise JournalError(f"cannot read {folder / STDOUT}: {error.strerror}") from error
 
 
 @app.command()
@@ -101,15 +181,20 @@ def tail(
     output: OutputOption = OutputForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
-    """Follow a run until it ends."""
+    """Follow a run until it ends.
+
+    \b
+    orchestrate runs tail
+    orchestrate runs tail 4f0c2a1b --output jsonl | jq .type
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.journal import find_run, follow_lines
 
     with errors():
         folder = find_run(runs_folder(config), run_)
-        show_line = line_printer(output)
+        put_line = line_printer(output)
         try:
             for line in follow_lines(folder):
-                show_line(line)
+                put_line(line)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 
@@ -122,14 +207,24 @@ def export(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Pack a run (raw output, events, task, outcome) into one archive: a bug report."""
-    from orchestrator.journal import export_run, find_run
+    """Pack a run into one archive: raw output, events, task, outcome; a bug report.
+
+    \b
+    orchestrate runs export last
+    orchestrate runs export 4f0c2a1b --to report.tar.gz
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
+    from orchestrator.errors import InputError
+    from orchestrator.journal import export_run, find_run, read_outcome
 
     with errors():
         folder = find_run(runs_folder(config), run_)
+        if read_outcome(folder) is None:
+            # Keys are taken out of the raw output when a run is over.
+            hint = "Wait for its end, or see `orchestrate runs recover`."
+            raise InputError(f"run {folder.name} is not over", hint=hint)
         target = to or Path(f"{folder.name}.tar.gz")
         export_run(folder, target)
-        typer.echo(str(target))
+        put(str(target))
 
 
 @app.command()
@@ -145,7 +240,11 @@ def resume(
     output: OutputOption = OutputForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
-    """Go on in the agent's own session, as a new run: same workspace, agent, access and limits."""
+    """Go on in the agent's own session, as a new run: same workspace, agent, access and limits.
+
+    \b
+    orchestrate runs resume last -p "Now the docs" --kind docs
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from dataclasses import replace
 
     from orchestrator.journal import find_run

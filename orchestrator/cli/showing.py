@@ -2,30 +2,91 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, TextIO
 
-import typer
-
-from orchestrator.cli.frame import OutputForm, say
+from orchestrator.cli.frame import OutputForm, put_json, put_line, put_painted, say
 
 if TYPE_CHECKING:
     from orchestrator.config import Config
-    from orchestrator.events import Event, JobOutcome, Outcome
+    from orchestrator.console.state import Board
+    from orchestrator.events import Event, Outcome
 
 
-def printer(output: OutputForm, *, many: bool = False) -> Callable[[Event], None]:
-    """What is done with each event; with `many` tasks a line names its own."""
-    from orchestrator.console import told
+class Showing(Protocol):
+    """How a run is shown while it lasts; `board` is where its tasks stand."""
+
+    @property
+    def board(self) -> Board: ...
+    def event(self, event: Event, /) -> None: ...
+    def say(self, text: str, /) -> None: ...
+    async def animate(self, gone: Callable[[OSError], None], /) -> None: ...
+    async def suspend(self) -> None: ...
+
+
+class _Lines:
+    """Line by line, with nothing that moves."""
+
+    def __init__(self, ids: Sequence[str], show: Callable[[Event, Board], None]) -> None:
+        from orchestrator.console.state import board
+
+        self.board = board(ids)
+        self._show = show
+
+    def event(self, event: Event) -> None:
+        from orchestrator.console.state import fold
+
+        before, self.board = self.board, fold(self.board, event)
+        self._show(event, before)
+
+    def say(self, text: str) -> None:
+        say(text)
+
+    async def animate(self, gone: Callable[[OSError], None]) -> None:
+        """Nothing moves."""
+
+    async def suspend(self) -> None:
+        """Nothing to take away."""
+
+
+@contextmanager
+def showing(output: OutputForm, ids: Sequence[str]) -> Generator[Showing]:
+    """Show a run of these tasks: drawn where a person looks at a terminal, else line by line."""
+    if output is OutputForm.TEXT and lively(sys.stderr):
+        from orchestrator.cli.terminal import terminal
+
+        with terminal(sys.stderr, ids) as shown:
+            yield shown
+    else:
+        yield _Lines(ids, _shower(output))
+
+
+def lively(stream: TextIO) -> bool:
+    from orchestrator.console.paint import lively
+
+    return lively(os.environ, terminal=stream.isatty())
+
+
+def printer(output: OutputForm) -> Callable[[Event], None]:
+    """What is done with each event, line by line."""
+    return _Lines((), _shower(output)).event
+
+
+def _shower(output: OutputForm) -> Callable[[Event, Board], None]:
+    """What is done with an event, and the board before it."""
+    from orchestrator.console.state import titled
+    from orchestrator.console.told import task_told, told
     from orchestrator.events import encode
 
-    def jsonl(event: Event) -> None:
-        sys.stdout.buffer.write(encode(event) + b"\n")
-        sys.stdout.buffer.flush()
+    def jsonl(event: Event, _: Board) -> None:
+        put_line(encode(event))
 
-    def text(event: Event) -> None:
-        line = _task_told(event) or told(event) if many else told(event)
+    def text(event: Event, before: Board) -> None:
+        many = len(before.rows) > 1
+        line = (many and task_told(event)) or told(titled(before, event))
         if line is not None:
             say(_named(line, event) if many else line)
 
@@ -39,42 +100,33 @@ def printer(output: OutputForm, *, many: bool = False) -> Callable[[Event], None
 
 
 def _named(text: str, event: Event) -> str:
-    return "\n".join(f"{event.task_id or 'job'}: {line.strip()}" for line in text.split("\n"))
+    from orchestrator.errors import shown
+
+    name = shown(event.task_id or "job")
+    return "\n".join(f"{name}: {line.strip()}" for line in text.split("\n"))
 
 
-def _task_told(event: Event) -> str | None:
-    from orchestrator.console import one_line
-    from orchestrator.events import TaskFinished, TaskStarted
-
-    match event.update:
-        case TaskStarted():
-            return "started"
-        case TaskFinished(outcome=outcome):
-            why = f": {one_line(outcome.error.text, 300)}" if outcome.error else ""
-            return f"{outcome.status}{why}"
-        case _:
-            return None
+def _silent(event: Event, before: Board) -> None:
+    del event, before
 
 
-def _silent(event: Event) -> None:
-    del event
+def print_outcome(outcome: Outcome, output: OutputForm, config: Config, board: Board) -> None:
 
+    from orchestrator.console.summary import job_summary, summary
 
-def print_outcome(outcome: Outcome, output: OutputForm, config: Config) -> None:
-    import orjson
-
-    from orchestrator.console import summary
-    from orchestrator.events import JobOutcome
-
+    colour = lively(sys.stdout)
     match output:
-        case OutputForm.TEXT if isinstance(outcome, JobOutcome):
+        case OutputForm.TEXT if len(board.rows) > 1:
             say("")
-            typer.echo(_job_told(outcome))
+            put_painted(job_summary(board, width=_width(), colour=colour), colour=colour)
         case OutputForm.TEXT:
             say("")
-            typer.echo(summary(outcome, workspace=_workspace(outcome, config)))
+            workspace = _workspace(outcome, config)
+            put_painted(
+                summary(outcome, workspace=workspace, width=_width(), colour=colour), colour=colour
+            )
         case OutputForm.JSON:
-            typer.echo(orjson.dumps(outcome))
+            put_json(outcome)
         case OutputForm.JSONL | OutputForm.QUIET:
             if outcome.error is not None:
                 from orchestrator.console import one_line
@@ -84,23 +136,12 @@ def print_outcome(outcome: Outcome, output: OutputForm, config: Config) -> None:
                     say(f"remedy: {one_line(outcome.error.hint, 400)}")
 
 
-def _job_told(outcome: JobOutcome) -> str:
-    """The tasks of a job in a table, then cause and remedy of each that did not succeed."""
-    from orchestrator.console import one_line, table
-
-    rows = [["TASK", "OUTCOME", "VERIFIED", "AGENT", "TIME", "FILES", "RUN"]]
-    lines: list[str] = []
-    for id_, one in outcome.tasks.items():
-        verified = {True: "yes", False: "no", None: "-"}[one.verified]
-        time = "-" if one.duration_s is None else f"{one.duration_s:.1f} s"
-        files = "-" if one.changes is None else str(len(one.changes.files))
-        rows.append(
-            [id_, one.status, verified, one.agent or "-", time, files, (one.run_id or "-")[-8:]]
-        )
-        if one.error is not None:
-            lines.append(f"{id_}: {one_line(one.error.text, 400)}")
-            lines += [f"  remedy: {one_line(one.error.hint, 400)}"] if one.error.hint else []
-    return "\n".join([f"outcome    {outcome.status}", table(rows), *lines])
+def _width() -> int | None:
+    """The columns of the terminal that stdout is, None where it is none."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except OSError:
+        return None
 
 
 def _workspace(outcome: Outcome, config: Config) -> str | None:
@@ -119,8 +160,7 @@ def line_printer(output: OutputForm) -> Callable[[bytes], None]:
 
     def print_line(line: bytes) -> None:
         if output is OutputForm.JSONL:
-            sys.stdout.buffer.write(line + b"\n")
-            sys.stdout.buffer.flush()
+            put_line(line)
         else:
             show_event(decode(line))
 

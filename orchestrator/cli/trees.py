@@ -16,6 +16,7 @@ from orchestrator.cli.frame import (
     configured,
     errors,
     fail,
+    put,
     say,
 )
 
@@ -27,15 +28,19 @@ Found = TypeVar("Found")
 
 
 def diff(run_: RunArgument, config: ConfigOption = None) -> None:
-    """Print what a run changed, as a patch: `orchestrate runs diff last | git apply --stat`."""
-    from orchestrator.console import safe
+    """Print what a run changed, as a patch.
+
+    \b
+    orchestrate runs diff last | git apply --stat
+    orchestrate runs diff 4f0c2a1b | less
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.workspace import remains
 
     with errors():
         loaded, folder = _found(config, run_)
         patch = _at_desk(loaded, lambda desk: remains.diff(desk, folder))
         if sys.stdout.isatty():
-            typer.echo(safe(patch.decode("utf-8", "backslashreplace")), nl=False)
+            put(patch.decode("utf-8", "backslashreplace"), end=False)
         else:
             sys.stdout.buffer.write(patch)
 
@@ -44,7 +49,10 @@ def apply(run_: RunArgument, config: ConfigOption = None) -> None:
     """Write what a run changed into your files, uncommitted. All of it, or nothing.
 
     Your files must be as committed. Your index and branches are left alone.
-    """
+
+    \b
+    orchestrate runs apply last
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.workspace import remains
     from orchestrator.workspace.deliver import NotAppliedError
     from orchestrator.workspace.worktree import ConflictError
@@ -62,7 +70,7 @@ def apply(run_: RunArgument, config: ConfigOption = None) -> None:
             say("Merge its branch (`orchestrate runs show` names it) and resolve the conflict.")
             raise typer.Exit(NOT_SUCCEEDED) from None
         for file in files:
-            typer.echo(file)
+            put(file)
         say(f"applied to {top}: {len(files)} file(s), not committed")
 
 
@@ -71,7 +79,12 @@ def discard(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Delete a run's branch, and its claim to it in the record. The diff stays on record."""
+    """Delete a run's branch, and its claim to it in the record. The diff stays on record.
+
+    \b
+    orchestrate runs discard 4f0c2a1b
+    orchestrate runs discard last --yes
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from dataclasses import replace
 
     from orchestrator.journal import read_outcome, write_outcome
@@ -88,7 +101,7 @@ def discard(
         if outcome is not None and outcome.changes is not None:
             changes = replace(outcome.changes, branch=None, commit=None)
             write_outcome(folder, replace(outcome, changes=changes))
-        typer.echo(f"deleted {branch}")
+        put(f"deleted {branch}")
 
 
 def prune(
@@ -102,7 +115,11 @@ def prune(
     are removed.
 
     Also removes branches of runs without a record, if their work is in HEAD.
-    """
+
+    \b
+    orchestrate runs prune --dry-run
+    orchestrate runs prune
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.errors import shown
     from orchestrator.workspace import remains
 
@@ -114,10 +131,10 @@ def prune(
         )
         for remain in found:
             done = "removed" if remain.removed else "kept"
-            typer.echo(f"{done:<8} {shown(remain.what)}: {shown(remain.holds)}")
+            put(f"{done:<8} {shown(remain.what)}: {shown(remain.holds)}")
         kept = sum(not remain.removed for remain in found)
         if not found:
-            typer.echo("nothing is left over")
+            put("nothing is left over")
         elif kept and not dry_run:
             say(f"{kept} kept; --force removes them, with what they hold")
 

@@ -18,28 +18,45 @@ from orchestrator.config.ladder import (
     with_defaults,
 )
 from orchestrator.config.load import load_config
+from orchestrator.config.local import (
+    AtHome,
+    LocalMode,
+    at_home,
+    local_file,
+    read_local,
+    write_local,
+)
+from orchestrator.config.places import places_of, tier_of_place
 from orchestrator.config.plugins import Adapters, check_adapter
 from orchestrator.config.value import Bounds, Config, Defaults, Setting
 
 __all__ = [
     "Adapters",
+    "AtHome",
     "Bounds",
     "Config",
     "Defaults",
+    "LocalMode",
     "Setting",
     "agents_for",
+    "at_home",
     "check_adapter",
     "config_schema",
     "default_url",
     "expanded",
     "file_with_defaults",
     "load_config",
+    "local_file",
     "meet",
     "not_allowed",
+    "places_of",
     "port_of",
     "prefer",
+    "read_local",
     "set_default",
     "strictest",
     "tier_of",
+    "tier_of_place",
     "with_defaults",
+    "write_local",
 ]

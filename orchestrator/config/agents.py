@@ -9,11 +9,15 @@ from types import MappingProxyType
 from orchestrator.adapter import Adapter, Agent
 from orchestrator.config.address import default_url, tier_of
 from orchestrator.config.file import AgentModel, ServerModel
+from orchestrator.config.places import variable
 from orchestrator.config.plugins import check_adapter
 from orchestrator.config.value import Config
 from orchestrator.errors import ConfigError
 from orchestrator.events import Tier
-from orchestrator.server import ModelServer
+from orchestrator.server import ModelServer, address_of
+
+_WHERE = frozenset({"model", "server", "base_url", "api_key_env", "tier", "login"})
+# Who writes one of these has said where the agent's model is; local mode leaves it alone.
 
 
 def configured_agent(
@@ -36,6 +40,7 @@ def configured_agent(
         api_key_env=entry.api_key_env,
         login=entry.login,
         options=MappingProxyType(dict(entry.model_extra or {})),
+        explicit=bool(entry.model_fields_set & _WHERE),
     )
     place_name, model = place_of(entry, places)
     local: bool | None = None
@@ -73,6 +78,8 @@ def _at(
         # What the server's owner says of its address, and its key, are not for another address.
         return agent, None
     base_url = place.base_url or default_url(kind)
+    if base_url is None:
+        raise ConfigError(f"{where}: {kind.name} has no usual address: give the server's base_url")
     key = agent.api_key_env or place.api_key_env
     return replace(agent, base_url=base_url, api_key_env=key), place.local
 
@@ -91,7 +98,7 @@ def with_variables(
     name, _ = place_of(entry, places)
     place = places.get(name or "") or ServerModel(kind=name or "-")
     kind = kinds.get(place.kind)
-    url = _variable(kind.url_env, environ) if kind is not None else None
+    url = _cleaned(variable(kind.url_env, environ), kind) if kind is not None else None
     written = (
         *(entry.base_url, entry.api_key_env, entry.tier),
         *(place.base_url, place.api_key_env, place.local),
@@ -164,10 +171,10 @@ def _agents_of(name: str, config: Config) -> Iterator[Agent]:
     key = _set(about.key_env, config.environ)
     yield Agent(name=name, adapter=name, api_key_env=key, profile="user")
     for kind in config.servers.values():
-        url = _variable(kind.url_env, config.environ)
-        model = _variable(kind.model_env, config.environ)
+        url = variable(kind.url_env, config.environ)
+        model = variable(kind.model_env, config.environ)
         if (url or model) and set(kind.dialects) & set(about.dialects):
-            base_url = url or default_url(kind)
+            base_url = _cleaned(url, kind) or default_url(kind)
             tier = tier_of(base_url) if base_url else "local" if kind.local else "cloud"
             # Address and key both from the environment; but no cloud's key for a local server.
             key = _set(kind.key_env, config.environ) if kind.local or tier == "cloud" else None
@@ -188,5 +195,13 @@ def _set(name: str | None, environ: Mapping[str, str]) -> str | None:
     return name if name is not None and environ.get(name) else None
 
 
-def _variable(names: tuple[str, ...], environ: Mapping[str, str]) -> str | None:
-    return next((environ[name] for name in names if environ.get(name)), None)
+def _cleaned(url: str | None, kind: ModelServer) -> str | None:
+    """The address in a variable as an agent can use it: OLLAMA_HOST may be `0.0.0.0`."""
+    if url is None or kind.port is None:
+        return url
+    try:
+        address = address_of(url, kind.port)
+    except ConfigError:
+        return url  # whoever goes there is told what is wrong with it
+    written = url.rstrip("/").removesuffix("/v1")
+    return url if "://" in url and address == written else address

@@ -23,11 +23,13 @@ from orchestrator.config.file import (
     read_found,
 )
 from orchestrator.config.ladder import Rung
+from orchestrator.config.local import read_local
+from orchestrator.config.places import configured_places
 from orchestrator.config.plugins import Adapters, installed_servers
 from orchestrator.config.value import Config, Level
 from orchestrator.config.variables import of_environment
 from orchestrator.errors import ConfigError, shown
-from orchestrator.server import ModelServer
+from orchestrator.server import ModelServer, Place
 
 
 def load_config(
@@ -161,6 +163,8 @@ def _config(rungs: Sequence[Rung], environ: Mapping[str, str], state: Path) -> C
         kinds=MappingProxyType(kinds),
         adapters=adapters,
         servers=MappingProxyType(servers),
+        places=tuple(_servers(rungs, servers)),
+        local=read_local,
         limits=ladder.limits(rungs),
         bounds=ladder.bounds(rungs),
         state=state,
@@ -170,6 +174,15 @@ def _config(rungs: Sequence[Rung], environ: Mapping[str, str], state: Path) -> C
     )
 
 
+def _servers(rungs: Sequence[Rung], kinds: Mapping[str, ModelServer]) -> Iterator[Place]:
+    for name, (entry, rung) in ladder.servers(rungs).items():
+        try:
+            yield from configured_places({name: entry}, kinds)
+        except ConfigError as error:
+            where = rung.where(("servers", name))
+            raise ConfigError(shown(f"{where}: {error}"), hint=error.hint) from None
+
+
 def _agents(
     rungs: Sequence[Rung],
     adapters: Adapters,
@@ -177,6 +190,7 @@ def _agents(
     environ: Mapping[str, str],
 ) -> Iterator[Agent]:
     servers = ladder.servers(rungs)
+    usual = {of: ServerModel(kind=of) for of, kind in kinds.items() if kind.port is not None}
     for name, (entry, rung) in ladder.agents(rungs).items():
         # Nor does a server of a file that was only found stand in the way of others' agents.
         seen = {
@@ -187,6 +201,8 @@ def _agents(
         places = {of: server for of, (server, _) in seen.items()}
         try:
             _same_origin(name, entry, rung, seen)
+            if entry.base_url is None:
+                places = {**usual, **places}  # a kind's name is that of its usual place, too
             filled = with_variables(entry, places, kinds, environ)
             yield configured_agent(name, entry, filled, kinds, adapters)
         except ConfigError as error:

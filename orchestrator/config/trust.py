@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 
 import orjson
 
+from orchestrator import private
 from orchestrator.config.file import FILE, Read, replace_file
 from orchestrator.config.positions import Key, value_at
 from orchestrator.errors import ConfigError, shown
@@ -144,7 +145,7 @@ def _record(path: Path, state: Path) -> Path:
 
 def _known(record: Path) -> Trusted | None:
     try:
-        value = orjson.loads(record.read_bytes())
+        value = orjson.loads(private.read(record))
     except FileNotFoundError:
         return None
     except (OSError, orjson.JSONDecodeError) as error:

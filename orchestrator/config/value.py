@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +11,8 @@ from typing import Literal, TypeAlias
 from platformdirs import user_data_path, user_state_path
 
 from orchestrator.adapter import Adapter, Agent
-from orchestrator.server import ModelServer
+from orchestrator.config.local import LocalMode
+from orchestrator.server import ModelServer, Place
 from orchestrator.task import (
     Access,
     Deliver,
@@ -85,7 +86,8 @@ class Config:
     says which class (`cheap`, `reasoning`) or which agent does work of a kind. `state` is the
     folder of records, `agents_folder` where programs of our own installing are. `environ` is what
     agents' environments are chosen from; it may hold keys and is not shown. `settings` tells where
-    each value comes from.
+    each value comes from. `servers` are the kinds of model server that there are, `places` the
+    configured ones. `local` tells how the switch of local mode stands; it is asked for each task.
     """
 
     agents: tuple[Agent, ...] = ()
@@ -94,6 +96,8 @@ class Config:
     kinds: Mapping[Kind, str] = field(default_factory=lambda: MappingProxyType({}))
     adapters: Mapping[str, Adapter] = field(default_factory=lambda: MappingProxyType({}))
     servers: Mapping[str, ModelServer] = field(default_factory=lambda: MappingProxyType({}))
+    places: tuple[Place, ...] = ()
+    local: Callable[[], LocalMode] = LocalMode
     limits: Limits = Limits()
     bounds: Bounds = Bounds()
     state: Path = field(default_factory=lambda: user_state_path("orchestrate"))

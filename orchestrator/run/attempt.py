@@ -10,24 +10,32 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 import anyio
-import anyio.lowlevel
 
 from orchestrator import events
-from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send, about_of
+from orchestrator.adapter import Adapter, Agent, Command, Exit, Send, about_of
+from orchestrator.budget import Ledger
 from orchestrator.config import Config
 from orchestrator.discovery import preflight, version
-from orchestrator.errors import SpawnError, SupervisionError, lone_error
+from orchestrator.errors import (
+    DiskFullError,
+    JournalError,
+    ReaperLostError,
+    SpawnError,
+    SupervisionError,
+    lone_error,
+)
 from orchestrator.events import (
     Auth,
     Check,
     Error,
+    JournalFull,
     Limit,
     Notice,
     Outcome,
@@ -35,26 +43,24 @@ from orchestrator.events import (
     ProcessExited,
     ProcessReaped,
     ProcessSpawned,
-    Raw,
     RouteSelected,
-    RunFinished,
     RunStarted,
-    Stall,
-    Update,
     Usage,
     WorkspaceChanged,
 )
 from orchestrator.journal import (
     STDERR,
     STDOUT,
+    TAILS,
     Journal,
     Record,
     make_folder,
+    no_room,
+    scarce,
     scrub,
     write_outcome,
     write_record,
 )
-from orchestrator.lines import Line
 from orchestrator.outcome import Facts, Stopped, decide, finished, remedy
 from orchestrator.process import (
     Ended,
@@ -65,10 +71,14 @@ from orchestrator.process import (
     open_reaper,
     run_to_end,
 )
+from orchestrator.redaction import known
 from orchestrator.route import Route, considered
-from orchestrator.run.recorder import Publish, Recorder, fed, last_words, new_run_id, translate
+from orchestrator.run.intake import Intake
+from orchestrator.run.recorder import Publish, Recorder, new_run_id
 from orchestrator.run.spool import Spool, Tails
+from orchestrator.run.watch import Watch, Watched, limit_event
 from orchestrator.task import Limits, Task
+from orchestrator.telemetry import warn
 from orchestrator.usage import priced
 from orchestrator.workspace.git import GitError
 from orchestrator.workspace.place import Place
@@ -87,14 +97,16 @@ __all__ = [
 ]
 # Reaper and open_reaper are not ours: the supervisor holds one open, but
 
-POLL_S = 0.02
-# inotify was worse under load; 20 ms costs 1.65 s CPU for 1,000 agents x 5 lines/s x 60 s.
+DRAIN_S = 5.0
+# How long a run that was stopped still reads what its agent had written until then.
+IDLE_S = 0.25
+# How often a run looks at its limits and at the agent's own logs while the agent says nothing. Its
+# output is looked at by `Reaper.ticks`.
 GRACE_S = 5.0
 CHECK_TAIL = 64 * 1024
-STDERR_TAIL = 64 * 1024
 _STORE, _PATCH = "tree.git", "diff.patch"
-SECRET_LENGTH = 8
-# A shorter value is no key, and blanking it would tear holes into ordinary text.
+_SHORT = 1000
+FREE_S = 1.0
 
 Found = TypeVar("Found")
 
@@ -107,6 +119,7 @@ class Plan:
     the record names it (a scripted model server has another address each time). `notes` become
     notices. `auth` is what the agent comes to its model with. `place` is the work tree made for the
     run, if one was; `deliver` brings its commit to the user's files, and gives what is to be said.
+    `ledger` is where what it spends is written down, with the other runs of its task and job.
     """
 
     job_id: str
@@ -125,6 +138,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     place: Place | None = None
     deliver: Callable[[str], Awaitable[str]] | None = None
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 class Control:
@@ -134,11 +148,12 @@ class Control:
         self.requested = anyio.Event()
         self.stopped: Stopped | None = None
         self.why: str | None = None
+        self.limit: str | None = None
 
-    def stop(self, stopped: Stopped, why: str) -> None:
-        """Ask for a clean stop. Returns at once."""
+    def stop(self, stopped: Stopped, why: str, limit: str | None = None) -> None:
+        """Ask for a clean stop; `limit` names the limit that was passed. Returns at once."""
         if self.stopped is None:
-            self.stopped, self.why = stopped, why
+            self.stopped, self.why, self.limit = stopped, why, limit
             self.requested.set()
 
 
@@ -147,15 +162,22 @@ class _Live:
     """What a running agent is made of."""
 
     process: Process
-    conversation: Conversation
-    stdout: Spool
-    stderr: Spool
-    tails: Tails
-    sends: list[Send] = field(default_factory=list[Send])
+    intake: Intake
+    watch: Watch
     ended: Ended | None = None
-    lost: SupervisionError | None = None
+    lost: ReaperLostError | None = None
     wake: anyio.Event = field(default_factory=anyio.Event)
-    tail_bytes: bytes = b""
+    due: float = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether its process has ended, or is nobody's any more."""
+        return self.ended is not None or self.lost is not None
+
+    def look(self) -> None:
+        """Wake who follows the agent's files if there is something to read, or limits to hold."""
+        if not self.wake.is_set() and (self.intake.grown() or time.monotonic() >= self.due):
+            self.wake.set()
 
 
 async def perform(
@@ -164,12 +186,11 @@ async def perform(
     """Run an agent on a task, from the first event to the last. The run's folder must not exist
     yet.
 
-    Raises JournalError if the record cannot be written, SupervisionError if the reaper is lost;
-    then the agent has been killed. Cancellation kills it at once, and the outcome is still written.
+    Raises JournalError if the record cannot be written, SupervisionError if there is no reaper to
+    be had. Cancellation kills the agent at once, and the outcome is still written.
     """
     folder = make_folder(config.state / "runs", plan.run_id)
-    write_record(folder, _record(plan))
-    with Journal(folder) as journal:
+    with _journal(folder, _record(plan), _secrets(plan, config)) as journal:
         recorder = Recorder(
             head={
                 "job_id": plan.job_id,
@@ -185,29 +206,40 @@ async def perform(
         )
         run = _Run(plan, config=config, reaper=reaper, control=control, recorder=recorder)
         started = time.monotonic()
-        lost: SupervisionError | None = None
         try:
             await run.attempt()
             await run.deliver()
-        except SupervisionError as error:
-            lost = error
-            recorder.say(Error(kind="crashed", text=str(error), hint=error.hint))
+        except ReaperLostError as error:
+            run.lost(error)
         except Exception as error:
-            # A failure of our own, such as a full disk: what is known is still put on record.
-            recorder.add(Error(kind="crashed", text=f"orchestrate failed: {error}"), "supervisor")
-            await run.leave()
-            run.finish(time.monotonic() - started, journal)
-            raise
+            if (full := no_room(error)) is None:
+                # A failure of our own: what is known is still put on record.
+                recorder.say(Error(kind="crashed", text=f"orchestrate failed: {error}"))
+                await run.leave()
+                run.finish(time.monotonic() - started, journal)
+                raise
+            control.stop("disk_full", str(full))
+            run.full(full, journal)
         except BaseException:
             control.stop("cancelled", "the run was cancelled")
             await run.leave()
             run.finish(time.monotonic() - started, journal)
             raise
         await run.leave()
-        outcome = run.finish(time.monotonic() - started, journal)
-    if lost is not None:
-        raise lost
-    return outcome
+        return run.finish(time.monotonic() - started, journal)
+
+
+@contextmanager
+def _journal(folder: Path, record: Record, secrets: Sequence[str]) -> Generator[Journal]:
+    """The journal of a run, which is a run as soon as its record stands beside it, not before."""
+    try:
+        journal = Journal(folder)
+        write_record(folder, record, secrets)
+    except JournalError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    with journal:
+        yield journal
 
 
 class _Run:
@@ -225,8 +257,9 @@ class _Run:
         self.exit: Exit | None = None
         self.changes: events.Changes | None = None
         self.check: Check | None = None
-        self._grown = 0.0
-        self._began = 0.0
+        self._blind = False
+        self._looked = 0.0
+        self._full = False
 
     async def attempt(self) -> None:
         """Everything up to the outcome."""
@@ -252,13 +285,15 @@ class _Run:
             *(Notice(text=note) for note in (*plan.notes, *self._untested(cli_version))),
         )
         asked = self.control.requested
-        error = await until(asked, preflight, agent, self.config.servers)
+        error = await until(asked, preflight, agent, self.config)
         if error is not None:
             self.recorder.say(error)
             return
         if not await self._set_up():
             return
         before = await until(asked, self._look) if plan.place is None else None
+        if (passed := plan.ledger.passed) is not None:
+            self.control.stop(passed.stop, passed.text, passed.limit)
         if asked.is_set():
             return
         try:
@@ -269,12 +304,20 @@ class _Run:
                 hint = about_of(self.config.adapters[agent.adapter], agent).install_hint or None
             self.recorder.say(Error(kind="spawn", text=str(failure), hint=hint))
             return
+        except ReaperLostError as gone:
+            self.lost(gone)  # what the agent had changed until then, the next reaper can tell
+        self._see_to_room()
         if plan.place is not None:
             await self._keep(plan.place)
         elif before is not None:
             await self._compare(before)
         if plan.task.check is not None and finished(self._facts()):
             await self._verify(plan.task.check)
+
+    def lost(self, error: ReaperLostError) -> None:
+        """The reaper is gone, and with it the agent: nobody's fault in this run."""
+        self.control.stop("interrupted", str(error))
+        self.recorder.say(Error(kind="interrupted", text=str(error)))
 
     async def deliver(self) -> None:
         """Bring work that succeeded to the user's files, if that is wanted."""
@@ -296,7 +339,11 @@ class _Run:
         place = self.plan.place
         if place is None:
             return
-        why = await place.end(self.folder / _PATCH)
+        try:
+            why = await place.end(self.folder / _PATCH)
+        except ReaperLostError as error:
+            self.lost(error)  # the tree stays where it is
+            return
         if self.changes is None and place.kept is not None:
             self._told(place.kept)
         if why is not None:
@@ -321,17 +368,36 @@ class _Run:
         outcome.run_id = self.plan.run_id
         outcome.duration_s = round(duration_s, 3)
         shutil.rmtree(self.folder / _STORE, ignore_errors=True)  # the diff is kept in diff.patch
-        for path in (self.folder / STDOUT, self.folder / STDERR, *self.folder.glob("*.patch")):
+        raw = (self.folder / name for name in (STDOUT, STDERR, TAILS))
+        for path in (*raw, *self.folder.glob("*.patch")):
             scrub(path, _secrets(self.plan, self.config))
-        match self.recorder.add(RunFinished(outcome=outcome), "supervisor"):
-            case RunFinished(outcome=clean):
-                outcome = clean
-            case _:
-                pass
-        self.recorder.flush()
+        return self._recorded(outcome, journal)
+
+    def _recorded(self, outcome: Outcome, journal: Journal) -> Outcome:
+        """The outcome, as the last event and in a file of its own."""
+        if self._full:
+            outcome = self.recorder.finish(_short(outcome))
+        else:
+            try:
+                outcome = self.recorder.finish(outcome)
+            except DiskFullError as error:
+                self.full(error, journal)
+                outcome = self.recorder.finish(_short(outcome))
         journal.sync()
-        write_outcome(self.folder, outcome)
+        try:
+            write_outcome(self.folder, outcome)
+        except DiskFullError as error:  # the journal's last event says it, too
+            warn("the outcome stands only in the journal", error=str(error))
         return outcome
+
+    def full(self, error: DiskFullError, journal: Journal) -> None:
+        """From here on only the last words are written, with the room that was kept for them.
+
+        Raises JournalError if there is none.
+        """
+        self._full = True
+        self.recorder.write_with(journal.append_last)
+        self.recorder.say(JournalFull(text=str(error), hint=error.hint))
 
     def _facts(self) -> Facts:
         return Facts(
@@ -340,6 +406,7 @@ class _Run:
             exit=self.exit,
             stopped=self.control.stopped,
             stopped_why=self.control.why,
+            stopped_limit=self.control.limit,
             changes=self.changes,
             unseen=self.changes is None,
             check=self.check,
@@ -357,29 +424,33 @@ class _Run:
             command, self.config.environ, env=plan.task.env, env_from=plan.task.env_from
         )
         with ExitStack() as stack:
-            tails = Tails(command.tails, env, stack)
+            tails = Tails(command.tails, env, self.folder / TAILS, stack)
             async with self.reaper.spawn(
                 command, env=env, stdout=stdout, stderr=stderr, token=plan.run_id
             ) as process:
                 self.recorder.say(ProcessSpawned(pid=process.pid))
-                live = _Live(
-                    process=process,
-                    conversation=plan.adapter.conversation(plan.task, plan.agent, plan.before),
-                    stdout=stack.enter_context(Spool(stdout, STDOUT)),
-                    stderr=stack.enter_context(Spool(stderr, STDERR)),
+                intake = Intake(
+                    plan.adapter.conversation(plan.task, plan.agent, plan.before),
+                    self.recorder,
+                    stdout=_opened(stdout, stack),
+                    stderr=_opened(stderr, stack),
                     tails=tails,
                 )
+                watch = Watch(self._watched(), self.recorder, process.pid)
+                live = _Live(process=process, intake=intake, watch=watch)
                 try:
                     await self._follow(live)
                     await self._bury(live)
                 finally:
+                    with anyio.CancelScope(shield=True):
+                        await self._silence(live)
+                        await self._drain(live)
                     self._close(live)
 
     async def _follow(self, live: _Live) -> None:
         """Read until the process has ended; stop it when that is asked for."""
-        self._began = self._grown = anyio.current_time()
-        self._take(live, live.conversation.start(), None)
-        with lone_error():
+        live.intake.start()
+        with lone_error(), self.reaper.ticks.calling(live.look):
             await self._follow_until_end(live)
         if live.lost is not None:
             raise live.lost
@@ -388,21 +459,20 @@ class _Run:
         async with anyio.create_task_group() as group:
             group.start_soon(_watch, live)
             group.start_soon(self._stop_when_asked, live)
-            while live.ended is None and live.lost is None:
-                grew = self._pump(live)
-                sends, live.sends = live.sends, []
-                await _send(live, sends)
+            while not live.over:
+                live.wake = anyio.Event()
+                if live.intake.pump():
+                    live.watch.grew()
+                await _send(live, live.intake.taken())
                 self._hold_to_limits(live)
-                if grew:
-                    await anyio.lowlevel.checkpoint()
-                else:
-                    with anyio.move_on_after(POLL_S):
-                        await live.wake.wait()
+                live.due = time.monotonic() + IDLE_S
+                live.look()  # more than a quantum: go on at once
+                await live.wake.wait()
             group.cancel_scope.cancel()
 
     async def _stop_when_asked(self, live: _Live) -> None:
         await self.control.requested.wait()
-        sends = list(live.conversation.interrupt())
+        sends = list(live.intake.conversation.interrupt())
         if sends and await _send(live, sends):
             with anyio.move_on_after(GRACE_S):
                 await live.process.wait()
@@ -412,6 +482,7 @@ class _Run:
         """The process has ended: kill what it left, so that nothing writes any more."""
         ended = live.ended
         assert ended is not None  # noqa: S101 (by `_follow`)
+        kept = await live.process.keep() if self._may_stay(ended) else 0
         survivors = await live.process.reap()
         self.recorder.say(
             ProcessExited(
@@ -421,11 +492,33 @@ class _Run:
                 cpu_s=ended.cpu_s,
                 max_rss=ended.max_rss,
             ),
-            ProcessReaped(survivors=survivors),
+            ProcessReaped(survivors=survivors, kept=kept, processes=list(live.process.survivors)),
         )
         if left := live.process.left:
             text = f"{left} process(es) of the agent could not be ended: they are another user's"
             self.recorder.say(Notice(text=text))
+
+    def _may_stay(self, ended: Ended) -> bool:
+        """Whether the task lets what an agent started outlive it, and it ended by itself."""
+        by_itself = self.control.stopped is None and ended.status is not None
+        return self.plan.task.detached == "keep" and by_itself
+
+    async def _silence(self, live: _Live) -> None:
+        """Whatever went wrong, the agent writes no more when the rest is read."""
+        if live.ended is None and live.lost is None:
+            with suppress(SupervisionError):  # then it was killed together with the reaper
+                await live.process.stop(interrupt=None, grace_s=0)
+
+    async def _drain(self, live: _Live) -> None:
+        """Read what the agent left, in turns with others. After a stop there is no time for all."""
+        end = anyio.current_time() + DRAIN_S
+        while live.intake.pump(last=True):
+            await anyio.lowlevel.checkpoint()
+            if self._stopping(live) and anyio.current_time() > end:
+                live.intake.leave()
+
+    def _stopping(self, live: _Live) -> bool:
+        return self.control.stopped is not None or live.ended is None
 
     def _close(self, live: _Live) -> None:
         """Read what is left, and let the conversation have its last word."""
@@ -433,81 +526,49 @@ class _Run:
         self.exit = Exit(
             status=ended.status if ended else None, signal=ended.signal if ended else None
         )
-        while self._pump(live, last=True):
-            pass
-        for line in live.stdout.rest():
-            self._take(live, translate(live.conversation, line), raw_of(live.stdout, line))
-        for line in live.stderr.rest():
-            self._stderr(live, line)
-        self.exit = replace(self.exit, stderr=live.tail_bytes.decode("utf-8", "replace"))
-        self._take(live, last_words(live.conversation, self.exit), None)
-        self.recorder.flush()
-
-    # --- lines
-
-    def _pump(self, live: _Live, *, last: bool = False) -> bool:
-        """Take in what the files have grown by; whether they have."""
-        grew = False
-        for spool in (live.stdout, live.stderr):
-            chunk = spool.read()
-            if not chunk:
-                if spool.shrunk():
-                    text = f"the agent cut its own {spool.stream} file; lines may be lost"
-                    self.recorder.say(Error(kind="crashed", text=text))
-                continue
-            grew = True
-            for line in spool.lines(chunk):
-                if spool is live.stdout:
-                    self._take(live, translate(live.conversation, line), raw_of(spool, line))
-                else:
-                    self._stderr(live, line)
-        lines, tails_grew = live.tails.read(last=last)
-        grew = grew or tails_grew
-        for line in lines:
-            self._take(live, fed(live.conversation, line), None)
-        if grew:
-            self._grown = anyio.current_time()
-            self.recorder.flush()
-        return grew
-
-    def _take(self, live: _Live, said: Iterable[Update | Send], raw: Raw | None) -> None:
-        for one in said:
-            match one:
-                case Send():
-                    live.sends.append(one)
-                case update:
-                    self.recorder.add(update, "agent", raw)
-
-    def _stderr(self, live: _Live, line: Line) -> None:
-        live.tail_bytes = (live.tail_bytes + line.data + b"\n")[-STDERR_TAIL:]
-        text = line.data.decode("utf-8", "backslashreplace")
-        self.recorder.add(Output(stream=STDERR, text=text), "agent", raw_of(live.stderr, line))
+        self.exit = live.intake.close(self.exit)
+        passed = live.watch.settle()
+        if passed is not None and self.control.stopped is None:
+            self.recorder.say(limit_event(passed, "none"))  # it had already done what it was to do
 
     # --- limits
+
+    def _watched(self) -> Watched:
+        plan = self.plan
+        return Watched(
+            task_id=plan.task.id,
+            run_id=plan.run_id,
+            limits=plan.limits,
+            tier=plan.agent.tier,
+            ledger=plan.ledger,
+        )
 
     def _hold_to_limits(self, live: _Live) -> None:
         if self.control.stopped is not None:
             return
-        limits, now = self.plan.limits, anyio.current_time()
-        digest, cost = self.recorder.digest, self.recorder.cost_usd
-        open_calls, steps = digest.open_calls, len(digest.calls)
-        wall, quiet = now - self._began, now - self._grown
-        size = live.stdout.size + live.stderr.size
-        if limits.wall_s is not None and wall > limits.wall_s:
-            self._limit("wall", wall, "timed_out", f"time limit of {limits.wall_s:g} s reached")
-        elif limits.stall_s is not None and quiet > limits.stall_s and not open_calls:
-            # A tool may be silent for long and still work: while one is open, `wall` is the bound.
-            self.recorder.say(Stall(budget="stall", seconds=round(quiet, 1), action="stop"))
-            why = f"no sign of life for {limits.stall_s:g} s"
-            self.control.stop("stalled", why)
-        elif limits.output_bytes is not None and size > limits.output_bytes:
-            why = f"more than {limits.output_bytes} bytes of output"
-            self._limit("output", size, "output_limit", why)
-        elif limits.steps is not None and steps > limits.steps:
-            self._limit("steps", steps, "budget_exceeded", f"more than {limits.steps} steps")
-        elif limits.cost_usd is not None and cost > limits.cost_usd:
-            why = f"more than ${limits.cost_usd:g} spent"
-            self._limit("cost_usd", cost, "budget_exceeded", why)
+        passed = live.watch.hold(live.intake.size)
+        if live.watch.unseen is not None and not self._blind:
+            self._blind = True
+            text = f"what the agent receives is not seen, only what it writes: {live.watch.unseen}"
+            self.recorder.say(Notice(text=text))
+        if passed is not None:
+            self.recorder.say(limit_event(passed))
+            self.control.stop(passed.stop, passed.text, passed.limit)
+        elif (free := self._free(time.monotonic())) is not None:
+            self._limit("disk", free, "disk_full", f"only {free} bytes are free at {self.folder}")
+
+    def _see_to_room(self) -> None:
+        """An agent that failed on a full disk failed for that reason, whatever it says."""
+        failed = self.control.stopped is None and not finished(self._facts())
+        if failed and (free := scarce(self.folder)) is not None:
+            self._limit("disk", free, "disk_full", f"only {free} bytes are free at {self.folder}")
+
+    def _free(self, now: float) -> int | None:
+        """What is free on the disk, if that is too little. Looked at once a second."""
+        if now - self._looked < FREE_S:
+            return None
+        self._looked = now
+        return scarce(self.folder)
 
     def _limit(self, limit: str, value: float, stopped: Stopped, why: str) -> None:
         self.recorder.say(Limit(limit=limit, value=round(value, 3), action="stop"))
@@ -536,7 +597,7 @@ class _Run:
             self.recorder.say(Error(kind="setup_failed", text=text, hint=hint))
             return False
         await place.prepared()
-        write_record(self.folder, _record(self.plan))
+        write_record(self.folder, _record(self.plan), _secrets(self.plan, self.config))
         return True
 
     async def _keep(self, place: Place) -> None:
@@ -614,7 +675,7 @@ async def _send(live: _Live, sends: Iterable[Send]) -> bool:
 async def _watch(live: _Live) -> None:
     try:
         live.ended = await live.process.wait()
-    except SupervisionError as error:
+    except ReaperLostError as error:
         live.lost = error
     live.wake.set()
 
@@ -637,8 +698,22 @@ async def _cancel_when(asked: anyio.Event, scope: anyio.CancelScope) -> None:
     scope.cancel()
 
 
-def raw_of(spool: Spool, line: Line) -> Raw:
-    return Raw(stream=spool.stream, offset=line.offset, length=line.length)
+def _opened(path: Path, stack: ExitStack) -> Spool:
+    """Raises SpawnError: an agent that takes its own output away cannot be supervised."""
+    try:
+        return stack.enter_context(Spool(path, path.name))
+    except OSError as error:
+        text = f"the agent put something else in the place of its own {path.name}: {error.strerror}"
+        raise SpawnError(text) from error
+
+
+def _short(outcome: Outcome) -> Outcome:
+    """The outcome, small enough for the room that a full disk has for it."""
+    text = outcome.text and outcome.text[:_SHORT]
+    changes = outcome.changes and replace(outcome.changes, diff=None, truncated=True)
+    if changes and sum(map(len, changes.files)) > _SHORT:
+        changes = None
+    return replace(outcome, text=text, changes=changes)
 
 
 def _record(plan: Plan) -> Record:
@@ -653,6 +728,7 @@ def _record(plan: Plan) -> Record:
         agent=plan.recorded,
         before=plan.before,
         resumed=plan.resumed,
+        secrets=_secret_names(plan),
     )
 
 
@@ -662,9 +738,15 @@ def _check_environment(task: Task, config: Config) -> dict[str, str]:
     return {**base_environment(config.environ), **named, **task.env}
 
 
-def _secrets(plan: Plan, config: Config) -> list[str]:
-    """Values that no record may hold: the agent's keys, and whatever came by `env_from`."""
-    sources = {plan.command.env_from.get(name, name) for name in plan.command.secrets}
-    sources.update(plan.task.env_from)
-    values = {config.environ[name] for name in sources if name in config.environ}
-    return sorted(value for value in values if len(value) >= SECRET_LENGTH)
+def _secret_names(plan: Plan) -> tuple[str, ...]:
+    """Variables whose values no record may hold: the agent's keys, and whatever came by
+    `env_from`.
+    """
+    command = plan.command
+    keys = {command.env_from.get(name, name) for name in command.secrets}
+    return tuple(sorted(keys.union(plan.task.env_from)))
+
+
+def _secrets(plan: Plan, config: Config) -> tuple[str, ...]:
+    """Their values, and whatever else in the environment is called a key."""
+    return known(_secret_names(plan), config.environ)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Conversation, Exit, Send
@@ -10,7 +10,6 @@ from orchestrator.events import (
     Outcome,
     Output,
     Raw,
-    RunFinished,
     RunStarted,
     Update,
 )
@@ -34,8 +33,11 @@ def replay(
     exit_: Exit,
     publish: Publish,
     changes: events.Changes | None = None,
+    secrets: Sequence[str] = (),
 ) -> Outcome:
     """Turn a raw recording (chunks of any size) into events, the last one `run.finished`. No I/O.
+
+    The `secrets` are in none of them.
 
     Without `changes` (nobody looked at the work tree) an editing task is judged by its tool calls.
     """
@@ -46,6 +48,7 @@ def replay(
         write=None,
         publish=publish,
         price=lambda usage, served: priced(usage, agent, served=served),
+        secret_values=secrets,
     )
     recorder.say(RunStarted(adapter=agent.adapter, model=agent.model))
     conversation = adapter.conversation(task, agent, None)
@@ -69,8 +72,7 @@ def replay(
     outcome = decide(facts)
     outcome.agent, outcome.run_id = agent.name, run_id
     outcome.model = outcome.model or agent.model
-    recorder.say(RunFinished(outcome=outcome))
-    return outcome
+    return recorder.finish(outcome)
 
 
 def _replay_line(recorder: Recorder, conversation: Conversation, line: Line) -> None:

@@ -10,30 +10,39 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
-from orchestrator.adapter import Tail
+import orjson
+
+from orchestrator.adapter import Tail as Followed
 from orchestrator.config import expanded
+from orchestrator.events import Raw
+from orchestrator.journal import TAILS, append_private
 from orchestrator.lines import Line, LineSplitter
 
 QUANTUM = 64 * 1024
 # Bytes read from one spool before the next one gets its turn: keeps quiet agents' p99 at 5 ms.
-FIND_S, TAILS = 1.0, 64
+MANY = 512
+# Lines that one quantum should hold at most: a flood of empty ones is 65,536 in 64 KiB.
+FIND_S, MOST_TAILS = 1.0, 64
 # How often further files are looked for, and how many of them are followed at most.
 
 
 class Spool:
-    """Follows one growing file by lines. `grew` tells whether the last `read` found anything."""
+    """Follows one growing file by lines. `size` is how far it was read. Raises OSError if it is not
+    a plain file.
+    """
 
-    def __init__(self, path: Path, stream: str) -> None:
+    def __init__(self, path: Path, stream: str, *, offset: int = 0) -> None:
         self.stream = stream
-        self.size = 0
+        self.size = offset
+        self._quantum = QUANTUM // 16
         # The agent could put anything there: a pipe would block us, /dev/zero never end.
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             os.close(self._fd)
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        self._splitter = LineSplitter()
+        self._splitter = LineSplitter(offset=offset)
 
     def __enter__(self) -> Self:
         return self
@@ -46,15 +55,39 @@ class Spool:
     ) -> None:
         os.close(self._fd)
 
+    @property
+    def start(self) -> int:
+        """Where the next line begins."""
+        return self._splitter.start
+
     def read(self) -> bytes:
         """The next bytes, at most a quantum."""
-        chunk = os.pread(self._fd, QUANTUM, self.size)
+        chunk = os.pread(self._fd, self._quantum, self.size)
         self.size += len(chunk)
         return chunk
 
     def lines(self, chunk: bytes) -> list[Line]:
-        """The lines that `chunk` completes."""
-        return self._splitter.feed(chunk)
+        """The lines that `chunk` completes. Many short ones make the next quantum smaller."""
+        lines = self._splitter.feed(chunk)
+        if len(lines) > MANY:
+            self._quantum = max(MANY, self._quantum // 2)
+        elif len(lines) < MANY // 4:
+            self._quantum = min(QUANTUM, self._quantum * 2)
+        return lines
+
+    def there(self) -> int:
+        """How large the file is, also of what was not read yet."""
+        return os.fstat(self._fd).st_size
+
+    def leave(self) -> Raw:
+        """Go to the end, and give up the line that was begun. What was not read."""
+        start, self.size = self._splitter.start, max(self.size, self.there())
+        self._splitter = LineSplitter(offset=self.size)
+        return Raw(self.stream, start, self.size - start)
+
+    def grown(self) -> bool:
+        """Whether there is something to read, or the file was cut."""
+        return os.fstat(self._fd).st_size != self.size
 
     def rest(self) -> list[Line]:
         """The last line, if it did not end."""
@@ -68,15 +101,32 @@ class Spool:
         return True
 
 
+class Tail(NamedTuple):
+    """A line of an agent's own log: where it stands in our copy, and in which file up to where it
+    was read. `after`: where the next line of stdout began when it was read.
+    """
+
+    raw: Raw
+    line: Line
+    after: int
+    path: str
+    end: int
+
+
 class Tails:
     """Follows the further files that a command names, as they appear. `env` is the agent's own.
 
-    Looking for them takes time where there are many, so it is done once in `FIND_S`. One that
-    cannot be read is left alone.
+    What reaches the conversation is copied to `copy` first: these files are not ours and may be
+    gone when the run is looked at again. Looking for them takes time where there are many, so it is
+    done once in `FIND_S`. One that cannot be read is left alone.
     """
 
-    def __init__(self, tails: Sequence[Tail], env: Mapping[str, str], stack: ExitStack) -> None:
+    def __init__(
+        self, tails: Sequence[Followed], env: Mapping[str, str], copy: Path, stack: ExitStack
+    ) -> None:
         self._tails = [(tail, folder) for tail in tails if (folder := expanded(tail.folder, env))]
+        self._copy = copy
+        self._copied = 0
         self._stack = stack
         self._open: dict[Path, tuple[set[bytes], Spool]] = {}
         self._unreadable: set[Path] = set()
@@ -84,39 +134,91 @@ class Tails:
         self._old = {path: size for _, path, size in self._matches()}
         self._next = 0.0
 
-    def read(self, *, last: bool = False) -> tuple[list[Line], bool]:
+    def read(self, after: int, *, last: bool = False) -> tuple[list[Tail], bool]:
         """New lines that contain what their tails ask for, and whether a file grew at all."""
         if last or time.monotonic() >= self._next:
             self._find()
             self._next = time.monotonic() + FIND_S
-        found: list[Line] = []
+        found: list[tuple[Path, Line]] = []
         grew = False
-        for containing, spool in self._open.values():
+        for path, (containing, spool) in self._open.items():
             chunk = spool.read()
             grew = grew or bool(chunk)
             found += [
-                line
+                (path, line)
                 for line in spool.lines(chunk)
                 if not line.oversize and any(wanted in line.data for wanted in containing)
             ]
-        return found, grew
+        return self._kept(found, after), grew
+
+    def go_on(self, tails: Sequence[Tail], home: Path | None) -> None:
+        """After a crash: on from where the copy ends, and with files in the agent's own home."""
+        self._copied = sum(tail.raw.length for tail in tails)
+        ends = {Path(tail.path): tail.end for tail in tails}
+        self._old = {
+            path: ends.get(path, 0 if home and path.is_relative_to(home) else size)
+            for path, size in self._old.items()
+        }
+
+    def _kept(self, found: Sequence[tuple[Path, Line]], after: int) -> list[Tail]:
+        """The lines, in our copy. Raises OSError."""
+        if not found:
+            return []
+        tails: list[Tail] = []
+        block = b""
+        for path, line in found:
+            end = line.offset + line.length
+            copied = b"%d\t%d\t%b\t%b\n" % (after, end, orjson.dumps(str(path)), line.data)
+            raw = Raw(TAILS, self._copied + len(block), len(copied))
+            block += copied
+            tails.append(Tail(raw, line, after, str(path), end))
+        append_private(self._copy, block, self._copied)
+        self._copied += len(block)
+        return tails
+
+    def grown(self) -> bool:
+        """Whether a file that is followed has changed since it was read."""
+        return any(spool.grown() for _, spool in self._open.values())
 
     def _find(self) -> None:
         for tail, path, size in self._matches():
             old = self._old.get(path, 0)
             if path in self._open:
                 self._open[path][0].add(tail.containing)
-            elif size > old and path not in self._unreadable and len(self._open) < TAILS:
+            elif size > old and path not in self._unreadable and len(self._open) < MOST_TAILS:
                 try:
-                    spool = self._stack.enter_context(Spool(path, tail.name))
+                    spool = self._stack.enter_context(Spool(path, tail.name, offset=old))
                 except OSError:
                     self._unreadable.add(path)
                     continue
-                spool.size = old
                 self._open[path] = ({tail.containing}, spool)
 
-    def _matches(self) -> Iterator[tuple[Tail, Path, int]]:
+    def _matches(self) -> Iterator[tuple[Followed, Path, int]]:
         for tail, folder in self._tails:
             for path in folder.glob(tail.pattern):
                 with suppress(OSError):  # it is gone again
                     yield tail, path, path.lstat().st_size
+
+
+def read_tails(copy: Path) -> list[Tail]:
+    """The lines of an agent's own logs that a run was told, in order. What is not whole is left
+    out.
+    """
+    try:
+        with Spool(copy, TAILS) as spool:
+            lines: list[Line] = []
+            while chunk := spool.read():
+                lines += spool.lines(chunk)
+    except OSError:
+        return []
+    return [tail for line in lines for tail in _tail(line)]
+
+
+def _tail(copied: Line) -> Iterator[Tail]:
+    parts = copied.data.split(b"\t", 3)
+    if len(parts) == 4 and parts[0].isdigit() and parts[1].isdigit():
+        path, data = orjson.loads(parts[2]), parts[3]
+        end = int(parts[1])
+        line = Line(data, end - len(data) - 1, len(data) + 1)
+        raw = Raw(TAILS, copied.offset, copied.length)
+        yield Tail(raw, line, int(parts[0]), str(path), end)

@@ -15,7 +15,7 @@ from orchestrator.console import one_line, table
 from orchestrator.events import Usage
 from orchestrator.stats.reading import Jobs
 from orchestrator.stats.sums import Axis, Ran, Sums
-from orchestrator.usage import Spent, dollars
+from orchestrator.usage import Bill, dollars
 
 _PROBLEMS = 5
 
@@ -74,7 +74,7 @@ def _cell(value: object) -> object:
 
 
 def _flat(by: Sequence[Axis], sums: Sums) -> dict[str, object]:
-    usage = sums.spent.usage or Usage()
+    usage = sums.bill.usage or Usage()
     return {
         **dict(zip(by, sums.key, strict=False)),
         "runs": sums.runs,
@@ -96,11 +96,11 @@ def _flat(by: Sequence[Axis], sums: Sums) -> dict[str, object]:
         "cache_write_tokens": usage.cache_write_tokens,
         "output_tokens": usage.output_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
-        "cost_usd": _rounded(sums.spent.cost_usd, 6),
-        "cost_at_least_usd": _rounded(sums.spent.at_least_usd, 6),
+        "cost_usd": _rounded(sums.bill.cost_usd, 6),
+        "cost_at_least_usd": _rounded(sums.bill.at_least_usd, 6),
         "cost_source": usage.cost_source,
-        "runs_of_unknown_cost": sums.spent.unknown,
-        "runs_under_subscription": sums.spent.subscribed,
+        "runs_of_unknown_cost": sums.bill.unknown,
+        "runs_under_subscription": sums.bill.subscribed,
         "saved_usd": _rounded(sums.saved_usd, 6),
         "duration_s": _rounded(sums.duration_s, 3),
         "first_token_s": _rounded(sums.first_token_s, 3),
@@ -133,7 +133,7 @@ def as_text(report: Report) -> str:
 
 
 def _row(sums: Sums) -> list[str]:
-    usage = sums.spent.usage or Usage()
+    usage = sums.bill.usage or Usage()
     return [
         str(sums.runs),
         f"{sums.ok}/{sums.counted}" if sums.counted else "-",
@@ -143,7 +143,7 @@ def _row(sums: Sums) -> list[str]:
         _short(usage.input_tokens),
         _short(usage.cache_read_tokens),
         _short(usage.output_tokens),
-        _cost(sums.spent),
+        _cost(sums.bill),
         "unknown" if sums.saved_usd is None else dollars(sums.saved_usd) if sums.saved_usd else "-",
         _seconds(sums.duration_s),
         _seconds(sums.first_token_s),
@@ -151,13 +151,13 @@ def _row(sums: Sums) -> list[str]:
     ]
 
 
-def _cost(spent: Spent) -> str:
+def _cost(bill: Bill) -> str:
     """The cost in a cell: the words for it are below the table."""
-    if spent.cost_usd is not None:
-        return dollars(spent.cost_usd)
-    if spent.at_least_usd:
-        return f">={dollars(spent.at_least_usd)}"
-    return "login" if spent.subscribed and not spent.unknown else "unknown" if spent.runs else "-"
+    if bill.cost_usd is not None:
+        return dollars(bill.cost_usd)
+    if bill.at_least_usd:
+        return f">={dollars(bill.at_least_usd)}"
+    return "login" if bill.subscribed and not bill.unknown else "unknown" if bill.runs else "-"
 
 
 def _short(count: int | None) -> str:
@@ -181,7 +181,7 @@ def _notes(report: Report) -> Iterator[str]:
     yield "OK: of the runs that nobody stopped; 95%: where the true rate is (Wilson's interval)."
     yield "TIME, FIRST: medians. FIRST: from the program's start to the model's first word."
     yield "TOK/S: output tokens by the time in which no tool was at work."
-    gaps = _counts({"of unknown cost": sums.spent.unknown, "by login": sums.spent.subscribed})
+    gaps = _counts({"of unknown cost": sums.bill.unknown, "by login": sums.bill.subscribed})
     if gaps:
         yield f"COST: the known part; runs {gaps} are not in it."
     yield _saving(report)

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias, get_args
 
 from orchestrator.events import Status, Tier, Usage
 from orchestrator.prices import Price, cost
-from orchestrator.usage import Spent, spent
+from orchestrator.usage import Bill, bill_of
 
 State: TypeAlias = Literal["ended", "running", "cut off", "unreadable"]
 """How far a record goes: to an outcome; its run goes on; it ends without an outcome, as after a
@@ -83,7 +83,7 @@ class Sums:
     verified: int
     left: int
     again: int
-    spent: Spent
+    bill: Bill
     saved_usd: float | None
     duration_s: float | None
     first_token_s: float | None
@@ -211,7 +211,7 @@ def _sums(
         verified=sum(verdicts),
         left=steps["left"],
         again=steps["again"],
-        spent=spent(run.usage for run in runs if run.state != "running"),
+        bill=bill_of(run.usage for run in runs if run.state != "running"),
         saved_usd=_saved([savings[run.run_id] for run in runs if run.run_id in savings]),
         duration_s=_middle(run.duration_s for run in counted),
         first_token_s=_middle(run.first_token_s for run in runs),

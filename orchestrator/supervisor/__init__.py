@@ -9,7 +9,7 @@ outcome.check()
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Iterable
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -17,16 +17,19 @@ from contextlib import (
     contextmanager,
 )
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import anyio
 
 from orchestrator.adapter import about_of
+from orchestrator.budget import Ledger, Verdict
 from orchestrator.config import Config, file_with_defaults
 from orchestrator.errors import InputError, SupervisionError, lone_error
 from orchestrator.events import Outcome
 from orchestrator.journal import Record, read_outcome, read_record
+from orchestrator.redaction import known
 from orchestrator.run.attempt import Control, Reaper, new_run_id, open_reaper
 from orchestrator.supervisor.attempts import Continued, Means, attempts, check_task, grounds
 from orchestrator.supervisor.job import Sink, fan_out, run_job
@@ -74,7 +77,8 @@ class Supervisor:
 
         The outcome is the task's own, or for a file a `JobOutcome` with those of its tasks. Raises
         InputError if a task cannot be meant (unknown agent, no workspace), JournalError and
-        SupervisionError if our own work failed. Cancelling it kills the agents at once.
+        SupervisionError if our own work failed. Cancelling it kills the agents at once. When the
+        reaper is lost, the runs that it had end as `interrupted`; the next ones have a new one.
         """
         reaper = self._running()
         file = file_with_defaults(_file(task), self._config)
@@ -83,15 +87,17 @@ class Supervisor:
             check_task(each, self._config, continued)
         job_id = new_run_id()
         publish = fan_out(sinks)
+        ledger, controls = Ledger(file.limits), set[Control]()
         means = Means(
             config=self._config,
             reaper=reaper,
-            control=self._control,
+            control=partial(self._control, controls),
             publish=publish,
             job_id=job_id,
             continued=continued,
             grounds=await grounds(file.tasks, self._config, reaper),
             leaves=file.leaves,
+            ledger=ledger,
         )
         outcome = await run_job(
             file,
@@ -100,6 +106,9 @@ class Supervisor:
             work=lambda each, told: attempts(each, replace(means, publish=told)),
             publish=publish,
             apart=frozenset(means.grounds),
+            secrets=known((), self._config.environ),
+            ledger=ledger,
+            stop=lambda passed: _stop(controls, passed),
         )
         return outcome.tasks[task.id] if isinstance(task, Task) else outcome
 
@@ -171,15 +180,17 @@ class Supervisor:
     # --- preparing
 
     @contextmanager
-    def _control(self) -> Generator[Control]:
+    def _control(self, of_the_job: set[Control]) -> Generator[Control]:
         control = Control()
         if self._interrupted is not None:
             control.stop("interrupted", self._interrupted)
         self._controls.add(control)
+        of_the_job.add(control)
         try:
             yield control
         finally:
             self._controls.discard(control)
+            of_the_job.discard(control)
 
     def _running(self) -> Reaper:
         if self._reaper is None:
@@ -193,6 +204,11 @@ def _ended_as(record: Record, outcome: Outcome) -> str | None:
     """The commit that a run's work tree ended as."""
     kept = outcome.changes.commit if outcome.changes else None
     return kept or (record.tree.start if record.tree else None)
+
+
+def _stop(controls: Iterable[Control], passed: Verdict) -> None:
+    for control in tuple(controls):
+        control.stop(passed.stop, passed.text, passed.limit)
 
 
 def _file(task: Task | TaskFile) -> TaskFile:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 
 from orchestrator.adapter import Agent
 from orchestrator.answer import asked
+from orchestrator.budget import Ledger
 from orchestrator.config import Config, agents_for
-from orchestrator.discovery import auth_of, look
-from orchestrator.errors import InputError
-from orchestrator.events import Failure, Outcome, Usage
+from orchestrator.discovery import auth_of, look, with_model
+from orchestrator.errors import InputError, ReaperLostError
+from orchestrator.events import Error, Failure, Outcome, Usage
 from orchestrator.journal import Tree, make_private, now
+from orchestrator.outcome import STATUS
 from orchestrator.route import Route, choose
 from orchestrator.run.attempt import Control, Plan, Reaper, new_run_id, perform, until
 from orchestrator.run.recorder import Publish
@@ -52,7 +54,8 @@ class Means:
     """What the attempts of a job are made with. `control` opens one for each attempt.
 
     `grounds` are what the tasks stand on that work in work trees of their own, `commits` what they
-    came to, `leaves` the tasks that nobody needs.
+    came to, `leaves` the tasks that nobody needs. `ledger` is where all runs write down
+    what they spend.
     """
 
     config: Config
@@ -65,6 +68,7 @@ class Means:
     commits: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     leaves: frozenset[str] = frozenset()
     delivery: Delivery = field(default_factory=Delivery)
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 async def attempts(task: Task, means: Means) -> Outcome:
@@ -118,8 +122,14 @@ async def _attempt(task: Task, route: Route, routes: tuple[Route, ...], means: M
     run_id = new_run_id()
     async with AsyncExitStack() as stack:
         control = stack.enter_context(means.control())
+        placed = None
+        agent = await until(control.requested, with_model, route.agent, means.config)
+        if isinstance(agent, Error):
+            return _without_model(agent)
         try:
             placed = await until(control.requested, _placed, task, run_id, means, stack)
+        except ReaperLostError as error:
+            control.stop("interrupted", str(error))
         except ConflictError as error:
             text = f"what it needs cannot be merged: {error}"
             hint = "Let one of these tasks need the other, or let them change other files."
@@ -128,9 +138,11 @@ async def _attempt(task: Task, route: Route, routes: tuple[Route, ...], means: M
         except GitError as error:
             failure = Failure(kind="crashed", text=f"no work tree: {error}", hint=error.hint)
             return Outcome(status="failed", error=failure, evidence=[failure.text])
-        if placed is None:
-            failure = Failure(kind="interrupted", text=control.why or "interrupted")
-            return Outcome(status="interrupted", error=failure)
+        if placed is None or agent is None:
+            kind = control.stopped or "interrupted"
+            failure = Failure(kind=kind, text=control.why or kind, limit=control.limit)
+            return Outcome(status=STATUS[kind], error=failure)
+        route = replace(route, agent=agent)
         plan = await _plan(placed[0], route, routes, run_id, means, stack)
         return await perform(
             _in_place(plan, placed[1], means),
@@ -162,6 +174,13 @@ def _unroutable(task: Task, routes: Sequence[Route]) -> Outcome:
         hint="Install an agent, or name one that fits with --agent.",
     )
     return Outcome(status="unroutable", error=failure, evidence=[failure.text])
+
+
+def _without_model(error: Error) -> Outcome:
+    """The chosen agent's server has no model that could be meant, or is not there to be asked."""
+    failure = Failure(kind=error.kind, text=error.text, hint=error.hint)
+    status = STATUS.get(error.kind, "failed")
+    return Outcome(status=status, error=failure, evidence=[failure.text])
 
 
 # --- place ---------------------------------------------------------------------------------------
@@ -258,9 +277,10 @@ async def _plan(
     config, continued = means.config, means.continued
     adapter = config.adapters[route.agent.adapter]
     agent = replace(route.agent, home=_home(task, route.agent, run_id, config))
-    notes: tuple[str, ...] = ()
+    notes = (route.note,) if route.note else ()
     if route.agent.base_url is not None and route.agent.base_url.startswith("scripted:"):
-        agent, notes = await _scripted(agent, stack)
+        agent, scripted = await _scripted(agent, stack)
+        notes = (*notes, *scripted)
     if task.expect is not None:
         task = replace(task, prompt=f"{task.prompt}\n\n{asked(task.expect)}")
     command = adapter.command(task, agent)
@@ -279,6 +299,7 @@ async def _plan(
         resumed=continued.run_id if continued else None,
         auth=auth_of(agent, command, config),
         notes=notes,
+        ledger=means.ledger,
     )
 
 

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import anyio
 import anyio.abc
 
+from orchestrator.budget import Ledger, Verdict
 from orchestrator.errors import InputError, OrchestrateError, lone_error
 from orchestrator.events import (
     Event,
@@ -30,8 +31,9 @@ from orchestrator.events import (
 )
 from orchestrator.graph import Claim, step
 from orchestrator.journal import JobRecord, Journal, make_folder, now, write_job, write_outcome
-from orchestrator.outcome import together
+from orchestrator.outcome import STATUS, together
 from orchestrator.run.recorder import Publish, Recorder
+from orchestrator.run.watch import limit_event
 from orchestrator.task import Task, TaskFile
 from orchestrator.telemetry import warn
 from orchestrator.template import Reference, rendered
@@ -52,15 +54,23 @@ async def run_job(
     work: Work,
     publish: Publish,
     apart: Collection[str] = (),
+    secrets: Sequence[str] = (),
+    ledger: Ledger,
+    stop: Callable[[Verdict], None],
 ) -> JobOutcome:
     """Do the tasks of a file, which was checked; those `apart` are in nobody's way. Cancelling it
-    ends them all; what is known then is still put on record.
+    ends them all; what is known then is still put on record, without the `secrets`.
+
+    When a limit that holds over all of them (`ledger`) is passed, the rest is skipped; `stop` ends
+    those that run when their time is up.
     """
     folder = make_folder(jobs, job_id)
     record = JobRecord(job_id=job_id, started=now(), tasks=file.tasks, name=file.name)
-    write_job(folder, record)
+    write_job(folder, record, secrets)
     with Journal(folder) as journal:
         job = _Job(file, job_id=job_id, journal=journal, work=work, publish=publish)
+        job.secrets = secrets
+        job.hold_to(ledger, stop)
         job.stand_apart(apart)
         try:
             with lone_error():
@@ -88,6 +98,10 @@ class _Job:
         self._running: set[str] = set()
         self._outcomes: dict[str, Outcome] = {}
         self._of_runs: dict[str, Outcome] = {}
+        self.secrets: Sequence[str] = ()
+        self._ledger = Ledger()
+        self._stop: Callable[[Verdict], None] = lambda _: None
+        self._stopped = False
         self._seq = 0
         self._began = time.monotonic()
 
@@ -95,13 +109,44 @@ class _Job:
         """These work where nobody else does."""
         self._claims = {id_: claim for id_, claim in self._claims.items() if id_ not in tasks}
 
+    def hold_to(self, ledger: Ledger, stop: Callable[[Verdict], None]) -> None:
+        """What all tasks spend is written down there; `stop` ends those that run."""
+        self._ledger, self._stop = ledger, stop
+
     async def run(self) -> None:
         """Until no task is left."""
-        async with anyio.create_task_group() as group:
-            self._go_on(group)
+        async with anyio.create_task_group() as clock:
+            clock.start_soon(self._deadline)
+            async with anyio.create_task_group() as group:
+                self._go_on(group)
+            clock.cancel_scope.cancel()
+
+    async def _deadline(self) -> None:
+        wall_s = self._ledger.limits.wall_s
+        if wall_s is not None:
+            await anyio.sleep(wall_s)
+            self._ledger.late(time.monotonic() - self._began)
+            self._hold()
+
+    def _hold(self) -> Verdict | None:
+        """The limit of all that was passed, if one was; then nothing goes on."""
+        passed = self._ledger.passed
+        if passed is not None and not self._stopped:
+            self._stopped = True
+            self._say(None, limit_event(passed))
+            if passed.stop == "timed_out":
+                # Who has spent too much together is stopped by its own watch: whose agent has ended
+                # its turn spends no more, and may still be checked.
+                self._stop(passed)
+        return passed
 
     def _go_on(self, group: anyio.abc.TaskGroup) -> None:
         """Start and skip what is to be started and skipped now."""
+        if (passed := self._hold()) is not None:
+            for id_ in self._tasks:
+                if id_ not in self._running and id_ not in self._outcomes:
+                    self._end(id_, _unaffordable(passed))
+            return
         following = step(
             self._file.needs,
             ended={id_: outcome.ok for id_, outcome in self._outcomes.items()},
@@ -143,6 +188,8 @@ class _Job:
     def finish(self) -> JobOutcome:
         """Put the outcome on record. Raises JournalError."""
         outcome = together({id_: self._outcomes[id_] for id_ in self._tasks})
+        if self._ledger.passed is not None:
+            outcome = _cut_short(outcome, self._ledger.passed)
         outcome.usage = _usage(list(outcome.tasks.values()))
         outcome.duration_s = round(time.monotonic() - self._began, 3)
         short = replace(outcome, tasks={id_: _short(one) for id_, one in outcome.tasks.items()})
@@ -159,6 +206,7 @@ class _Job:
         if isinstance(event.update, RunFinished) and event.task_id is not None:
             self._of_runs[event.task_id] = event.update.outcome
         self._publish(event)
+        self._hold()
 
     def _say(self, task_id: str | None, update: Update) -> None:
         head = {
@@ -169,7 +217,11 @@ class _Job:
             "agent": None,
         }
         recorder = Recorder(
-            head=head, write=self._journal.append, publish=self._publish, seq=self._seq
+            head=head,
+            write=self._journal.append,
+            publish=self._publish,
+            seq=self._seq,
+            secret_values=self.secrets,
         )
         recorder.say(update)
         self._seq += 1
@@ -204,6 +256,25 @@ def _skipped(need: str, outcome: Outcome) -> Outcome:
     else:
         text = f"it needs {need!r}, which did not succeed ({outcome.status})"
     return Outcome(status="skipped", error=Failure(kind="skipped", text=text), evidence=[text])
+
+
+def _unaffordable(passed: Verdict) -> Outcome:
+    text = f"not started: {passed.text}"
+    failure = Failure(kind="skipped", text=text, limit=passed.limit)
+    return Outcome(status="skipped", error=failure, evidence=[text])
+
+
+def _cut_short(outcome: JobOutcome, passed: Verdict) -> JobOutcome:
+    """A job that a limit of all ended says so, whatever became of each task."""
+    if outcome.ok:
+        return outcome
+    failure = Failure(
+        kind=passed.stop,
+        text=passed.text,
+        hint=f"Raise `limits.{passed.limit}` at the top of the file, or split it.",
+        limit=passed.limit,
+    )
+    return replace(outcome, status=STATUS[passed.stop], error=failure)
 
 
 def _failed(error: BaseException | None) -> Outcome:

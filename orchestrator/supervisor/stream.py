@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from typing import BinaryIO
 
 import anyio
 
+from orchestrator import private
 from orchestrator.events import Event, Outcome, RunFinished, decode
 from orchestrator.journal import EVENTS
 
@@ -79,7 +81,7 @@ class _Journals:
 
     def next(self, path: Path) -> Event:
         if path not in self._open:
-            self._open[path] = self._stack.enter_context(path.open("rb"))
+            self._open[path] = self._stack.enter_context(os.fdopen(private.opened(path), "rb"))
         event = decode(self._open[path].readline().removesuffix(b"\n"))
         if isinstance(event.update, RunFinished):
             self._open.pop(path).close()

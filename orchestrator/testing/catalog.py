@@ -18,6 +18,7 @@ from orchestrator.testing.script import Script
 # codex --oss refuses an Ollama older than 0.13.4.
 OLLAMA_VERSION = "0.30.0"
 CONTEXT_LENGTH = 131_072
+_LAYER = 4_000_000_000
 _EPOCH = "2026-01-01T00:00:00Z"
 _EPOCH_S = 1_767_225_600
 _DETAILS: Json = {
@@ -29,9 +30,8 @@ _DETAILS: Json = {
 }
 
 
-def models(script: Script) -> Json:
+def models(script: Script, served: list[Json]) -> Json:
     """`GET /v1/models`, with OpenAI's and Anthropic's keys."""
-    served = [_model(name) for name in script.models]
     return {
         "object": "list",
         "data": served,
@@ -68,13 +68,13 @@ def running(script: Script) -> Json:
     loaded = {
         "expires_at": "2126-01-01T00:00:00Z",
         "size_vram": 0,
-        "context_length": CONTEXT_LENGTH,
+        "context_length": script.context or CONTEXT_LENGTH,
     }
     return {"models": [{**_tag(name), **loaded} for name in script.models]}
 
 
 def _tag(name: str) -> Json:
-    full = name if ":" in name else f"{name}:latest"
+    full = name if ":" in name or name == "*" else f"{name}:latest"
     return {
         "name": full,
         "model": full,
@@ -85,7 +85,7 @@ def _tag(name: str) -> Json:
     }
 
 
-def show() -> Json:
+def show(script: Script) -> Json:
     """`POST /api/show`: what a model can do."""
     return {
         "details": _DETAILS,
@@ -93,7 +93,7 @@ def show() -> Json:
             "general.architecture": "scripted",
             "scripted.context_length": CONTEXT_LENGTH,
         },
-        "capabilities": ["completion", "tools", "thinking"],
+        "capabilities": ["completion", *(["tools"] if script.tools else []), "thinking"],
         "template": "{{ .Prompt }}",
         "modified_at": _EPOCH,
     }
@@ -106,4 +106,8 @@ def pull(script: Script, body: JsonValue) -> Iterator[Json]:
         case {"model": str(name)} | {"name": str(name)} if not script.serves(name):
             yield {"error": "pull model manifest: file does not exist"}
         case _:
+            for done in range(0, _LAYER + 1, _LAYER // 4):
+                layer = {"digest": "sha256:0", "total": _LAYER, "completed": done}
+                yield {"status": "pulling 000000000000", **layer}
+            yield {"status": "verifying sha256 digest"}
             yield {"status": "success"}

@@ -4,7 +4,7 @@ clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -116,7 +116,7 @@ def refuse(dialect: Dialect, ask: Ask, number: int, message: str, code: str) -> 
     return tell(dialect, Problem("status", ask.model, number, 400, said))
 
 
-def json_response(body: Json, status: int = 200) -> Response:
+def json_response(body: Json | Sequence[Json], status: int = 200) -> Response:
     """A JSON body with its length."""
     content = orjson.dumps(body)
     return Response(status, (content,), _type("application/json"), len(content))

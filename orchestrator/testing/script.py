@@ -208,21 +208,30 @@ def _contradiction(turn: Turn) -> str | None:
     return None
 
 
+Make = Literal["any", "ollama", "lmstudio", "vllm", "llamacpp", "openai-compatible"]
 _Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
 class Script(_Part):
     """`model`: the name or names served (`"*"` is any); `turns`: one for each generation request,
     in order.
+
+    `server`: the make whose paths and words the server has; `any` has those of all. `context` is
+    the window that it tells; where it is stated it is kept, too: a longer prompt is an error, or,
+    with Ollama, cut without a word. `tools`: whether the models are said to call tools.
     """
 
     model: str | _Names = "scripted"
+    server: Make = "any"
+    context: Annotated[int, Field(ge=1)] | None = None
+    tools: bool = True
     turns: tuple[Turn, ...] = Field(strict=False)
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The names that a list of models shows."""
-        return tuple(name for name in self._names if name != "*") or ("scripted",)
+        """The names that a list of models shows; `*` is the last, as gateways list it."""
+        named = tuple(name for name in self._names if name != "*") or ("scripted",)
+        return (*named, "*") if "*" in self._names else named
 
     def serves(self, model: str) -> bool:
         """Whether a request for `model` is answered. Ollama's `:latest` is understood."""

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 import anyio
 from pydantic import JsonValue
 
-from orchestrator.testing import catalog
+from orchestrator.testing import catalog, makes
 from orchestrator.testing.chat import CHAT
 from orchestrator.testing.cursor import Cursor, ExhaustedError, MismatchError
 from orchestrator.testing.dialect import Ask, BadRequestError, Dialect, Problem
@@ -38,11 +38,13 @@ _DIALECTS: Mapping[str, Dialect] = {
     "/messages": MESSAGES,
     "/api/chat": OLLAMA,
 }
+_CHARS_PER_TOKEN = 4
 _PATH = re.compile(
     r"(?P<session>(?:/[^/]+)*?)"
     r"(?:/v1)?"
     r"(?P<endpoint>/chat/completions|/responses|/messages(?:/count_tokens)?|/models(?:/.+)?"
-    r"|/api/(?:chat|tags|version|ps|show|pull|hello)|/health|/)"
+    r"|/api/v[01]/models(?:/.+)?|/api/(?:chat|tags|version|ps|show|pull|delete|hello)"
+    r"|/health|/version|/props|/slots|/)"
 )
 
 
@@ -61,6 +63,11 @@ class ModelServer:
     mismatches: list[str] = field(default_factory=list[str])
     on_request: Callable[[Request], None] | None = None
     _cursors: dict[str, Cursor] = field(default_factory=dict[str, Cursor])
+
+    @property
+    def played(self) -> list[Request]:
+        """The requests that a turn of the script answered: no look-ups, no probes."""
+        return [request for request in self.requests if request.turn is not None]
 
     def url(self, session: str = "") -> str:
         """The base URL of a session of its own (`a`, `team/b`), without `/v1`."""
@@ -96,6 +103,9 @@ class ModelServer:
         """The turn that was consumed, if any, and the response."""
         if request.problem is not None:
             return None, json_response({"error": {"message": request.problem}}, 415)
+        if not makes.has_path(self.script.server, endpoint):
+            said, status = makes.not_there(self.script.server, request.method, request.path)
+            return None, json_response(said, status)
         if dialect is None:
             return None, self._look_up(request, endpoint)
         try:
@@ -124,15 +134,24 @@ class ModelServer:
 
     def _play(self, request: Request, dialect: Dialect, ask: Ask, turn: Turn) -> Response:
         length = int(request.headers.get("content-length", "0"))
+        if self._is_too_long(length):
+            if self.script.server != "ollama":
+                return tell(dialect, Problem("context_overflow", ask.model, request.number))
+            length = _CHARS_PER_TOKEN * (self.script.context or 0)  # cut without a word
         answer = answer_of(turn, request.number, request.time, length)
         return play(dialect, ask, turn, answer)
+
+    def _is_too_long(self, length: int) -> bool:
+        limit = self.script.context
+        return limit is not None and length // _CHARS_PER_TOKEN > limit
 
     def _look_up(self, request: Request, endpoint: str) -> Response:
         """Everything that is not a generation request."""
         script = self.script
         match "GET" if request.method == "HEAD" else request.method, endpoint:
             case "GET", "/models":
-                return json_response(catalog.models(script))
+                served = [makes.listed(script, name) for name in script.models]
+                return json_response(catalog.models(script, served))
             case "GET", path if path.startswith("/models/"):
                 return _one_model(script, path.removeprefix("/models/"))
             case "GET", "/api/tags":
@@ -145,6 +164,18 @@ class ModelServer:
                 return _show(script, request.body)
             case "POST", "/api/pull":
                 return json_lines(catalog.pull(script, request.body))
+            case "DELETE", "/api/delete":
+                return _delete(script, request.body)
+            case _, path if path.startswith("/api/v"):
+                return _lm_studio(script, request, path)
+            case "GET", "/version":
+                return json_response({"version": makes.VLLM_VERSION})
+            case "GET", "/props":
+                return json_response(makes.properties(script))
+            case "GET", "/slots":
+                return json_response(makes.slots(script))
+            case "GET", "/health" if script.server == "vllm":
+                return Response(200, (), (), 0)
             case "POST", "/messages/count_tokens":
                 return json_response({"input_tokens": len(str(request.body)) // 4})
             case "GET", "/" | "/health" | "/api/hello":
@@ -153,8 +184,8 @@ class ModelServer:
                 # The real codex then falls back to POST.
                 return json_response({"error": {"message": "no websocket here"}}, 426)
             case _:
-                what = f"scripted model server: no {request.method} {request.path}"
-                return json_response({"error": {"message": what}}, 404)
+                said, status = makes.not_there(script.server, request.method, request.path)
+                return json_response(said, status)
 
 
 def _place(target: str) -> tuple[str, str]:
@@ -178,12 +209,35 @@ def _one_model(script: Script, name: str) -> Response:
     return json_response(catalog.model(name))
 
 
+def _delete(script: Script, body: JsonValue) -> Response:
+    match body:
+        case {"model": str(name)} if script.serves(name):
+            return Response(200, (), (), 0)
+        case _:
+            return json_response({"error": "model not found"}, 404)
+
+
+def _lm_studio(script: Script, request: Request, path: str) -> Response:
+    match request.method, path.split("/")[2:], request.body:
+        case "GET", ["v1", "models"], _:
+            return json_response(makes.lm_studio_models(script))
+        case "GET", ["v0", "models"], _:
+            return json_response(makes.older_lm_studio_models(script))
+        case "POST", ["v1", "models", "download"], {"model": str(name)}:
+            return json_response(makes.download(script, name), 200 if script.serves(name) else 404)
+        case "GET", ["v1", "models", "download", "status", *job], _:
+            return json_response(makes.download_status("/".join(job)))
+        case _:
+            said, status = makes.not_there("lmstudio", request.method, path)
+            return json_response(said, status)
+
+
 def _show(script: Script, body: JsonValue) -> Response:
     match body:
         case {"model": str(name)} | {"name": str(name)} if not script.serves(name):
             return tell(OLLAMA, Problem("model_not_found", name, 0))
         case _:
-            return json_response(catalog.show())
+            return json_response(catalog.show(script))
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from anyio import to_thread
 
+from orchestrator import private
 from orchestrator.errors import InputError, JournalError, OrchestrateError
 from orchestrator.journal import (
     Record,
@@ -80,7 +81,7 @@ async def diff(desk: Desk, folder: Path) -> bytes:
                 plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--submodule=short")
                 return await git("diff", *plain, record.tree.start, tip)
     try:
-        return (folder / "diff.patch").read_bytes()
+        return private.read(folder / "diff.patch")
     except FileNotFoundError:
         raise InputError(f"run {record.run_id} changed nothing that is on record") from None
 

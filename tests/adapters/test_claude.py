@@ -659,7 +659,7 @@ def test_a_cost_is_told_where_it_is_paid_and_the_price_is_known():
 def test_a_login_has_limits_and_no_cost():
     (limit,) = of(RateLimit, "subscription")
     assert limit == RateLimit(
-        status="allowed, five_hour 93% used", resets_at="2026-11-21T05:46:40Z"
+        status="allowed, five_hour 93% used", resets_at="2026-11-21T05:46:40Z", exhausted=False
     )
     (usage,) = of(Usage, "subscription")
     assert (usage.cost_usd, usage.cost_source) == (None, "subscription")
@@ -744,11 +744,11 @@ def test_what_is_not_known_is_kept(unknown):
                 type="rate_limit_event",
                 rate_limit_info={"status": "allowed", "resetsAt": 1795240000},
             ),
-            RateLimit(status="allowed", resets_at="2026-11-21T05:46:40Z"),
+            RateLimit(status="allowed", resets_at="2026-11-21T05:46:40Z", exhausted=False),
         ),
         (
             line(type="rate_limit_event", rate_limit_info={"status": "rejected"}),
-            RateLimit(status="rejected"),
+            RateLimit(status="rejected", exhausted=True),
         ),
         (
             line(type="control_response", response={"error": "no"}),

@@ -545,7 +545,7 @@ def test_the_log_tells_of_an_interrupt_and_stdout_alone_of_an_unfinished_turn():
 
 def test_limits_of_the_provider_are_told_once():
     (limit,) = of(RateLimit, played("rate_limits_shown"))
-    assert limit == RateLimit(status="93% used", resets_at="2026-11-21T05:46:40Z")
+    assert limit == RateLimit(status="93% used", resets_at="2026-11-21T05:46:40Z", exhausted=False)
 
 
 # --- what no recording shows ---------------------------------------------------------------------
@@ -753,7 +753,7 @@ def test_a_limit_that_is_not_understood_is_silent():
 
 def test_a_limit_without_a_time():
     limits = log("event_msg", rate_limits={"primary": {"used_percent": 5.5, "resets_at": -1}})
-    assert said(STARTED, limits, limits)[1:] == [RateLimit(status="5.5% used")]
+    assert said(STARTED, limits, limits)[1:] == [RateLimit(status="5.5% used", exhausted=False)]
 
 
 def test_turns_are_told_anew():

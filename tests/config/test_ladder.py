@@ -229,7 +229,7 @@ def test_a_server_of_a_found_file_is_not_seen_by_the_users_agents(home):
 @pytest.mark.parametrize(
     ("written", "environ", "base_url", "key", "tier"),
     [
-        ("", {"OLLAMA_HOST": "desk:1"}, "desk:1", None, "cloud"),
+        ("", {"OLLAMA_HOST": "desk:1"}, "http://desk:1", None, "cloud"),
         ("", {"OLLAMA_BASE_URL": "http://127.0.0.1:7/"}, "http://127.0.0.1:7/", None, "local"),
         ("", {}, "http://127.0.0.1:11434", None, "local"),
         ("", {"OLLAMA_HOST": ""}, "http://127.0.0.1:11434", None, "local"),

@@ -17,6 +17,7 @@ from orchestrator.config import (
     default_url,
     expanded,
     load_config,
+    places_of,
     plugins,
     port_of,
     tier_of,
@@ -439,7 +440,9 @@ adapter = "mine"
         ('model = "lmstudio-community/Meta-Llama-3-8B"', None, None,
          "lmstudio-community/Meta-Llama-3-8B", "cloud"),
         ('model = "mistral:7b"', None, None, "mistral:7b", "cloud"),
-        ('model = "ollama/x"', None, None, "ollama/x", "cloud"),
+        ('model = "ollama/x"', "ollama", "http://127.0.0.1:11434", "x", "local"),
+        ('model = "ollama/x"\nbase_url = "http://127.0.0.1:1"', None, "http://127.0.0.1:1",
+         "ollama/x", "local"),
         ('model = "desk"', None, None, "desk", "cloud"),
         ('server = "ollama"\nmodel = "x"', "ollama", "http://127.0.0.1:11434", "x", "local"),
         ('server = "cloudy"', "cloudy", "https://api.cloudy.example/v1", None, "cloud"),
@@ -613,8 +616,10 @@ def test_a_key_is_used_where_it_is_set(home, value, key):
     [
         ({"OLLAMA_BASE_URL": "http://127.0.0.1:1"}, "ollama", "http://127.0.0.1:1", None, "local",
          None),
-        ({"OLLAMA_HOST": "desk:11434"}, "ollama", "desk:11434", None, "cloud", None),
-        ({"OLLAMA_HOST": "[::]:1"}, "ollama", "[::]:1", None, "local", None),
+        ({"OLLAMA_HOST": "desk:11434"}, "ollama", "http://desk:11434", None, "cloud", None),
+        ({"OLLAMA_HOST": "0.0.0.0"}, "ollama", "http://127.0.0.1:11434", None, "local", None),
+        ({"OLLAMA_HOST": ":1234"}, "ollama", "http://127.0.0.1:1234", None, "local", None),
+        ({"OLLAMA_HOST": "[::]:1"}, "ollama", "http://[::1]:1", None, "local", None),
         ({"OLLAMA_BASE_URL": "http://a:1", "OLLAMA_HOST": "b:2"}, "ollama", "http://a:1", None,
          "cloud", None),
         ({"OLLAMA_MODEL": "qwen"}, "ollama", "http://127.0.0.1:11434", "qwen", "local", None),
@@ -766,3 +771,60 @@ def test_a_server_is_usually_on_loopback_or_at_its_providers_address():
     assert default_url(ModelServer(name="x", title="X", port=7)) == "http://127.0.0.1:7"
     assert default_url(ModelServer(name="x", title="X", port=None, base_url="u")) == "u"
     assert default_url(ModelServer(name="x", title="X", port=None)) is None
+
+
+# --- model servers --------------------------------------------------------------------------------
+
+
+def test_the_servers_of_a_file_are_places_by_name(home):
+    loaded = named(home, DESK + 'model = "desk/x"')
+    [place] = loaded.places
+    assert (place.name, place.kind, place.base_url) == (
+        "desk",
+        "ollama",
+        "http://desk.example:11434",
+    )
+    assert (place.local, place.stated) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[servers.s]\nkind = "x"', r"server 's': no kind of server 'x' \(known: "),
+        (
+            '[servers.s]\nkind = "openai-compatible"',
+            "server 's': openai-compatible has no usual address: give its base_url",
+        ),
+        (
+            '[agents.a]\nadapter = "mine"\nserver = "openai-compatible"',
+            "agent 'a': openai-compatible has no usual address: give the server's base_url",
+        ),
+    ],
+)
+def test_a_server_that_cannot_be_meant_is_refused(home, text, message):
+    """Without an address of its own a local kind would end at somebody's cloud."""
+    with pytest.raises(ConfigError, match=message):
+        named(home, text)
+
+
+def test_places_are_the_configured_then_those_of_variables_then_the_usual_ports(home):
+    environ = {"VLLM_BASE_URL": "http://gpu.example:8000/v1", "OLLAMA_HOST": "127.0.0.1"}
+    path = write(home / "c.toml", '[servers.mine]\nkind = "lmstudio"\nbase_url = "127.0.0.1:5"')
+    found = [
+        (one.name, one.base_url, one.stated)
+        for one in places_of(load_config(path, environ=environ))
+    ]
+    assert found == [
+        ("mine", "127.0.0.1:5", True),
+        ("ollama", "127.0.0.1", True),
+        ("vllm", "http://gpu.example:8000/v1", True),
+        ("llamacpp", "http://127.0.0.1:8080", False),
+        ("lmstudio", "http://127.0.0.1:1234", False),
+    ]
+
+
+def test_a_clouds_key_does_not_come_along_to_a_server_at_home(home):
+    environ = {"OPENAI_BASE_URL": "http://127.0.0.1:5", "OPENAI_API_KEY": "k"}
+    write(home / "c.toml", "")
+    places = places_of(load_config(home / "c.toml", environ=environ))
+    assert {place.name: place.api_key_env for place in places if place.stated} == {"openai": None}

@@ -109,12 +109,17 @@ async def play(
         return Played(
             outcome=outcome,
             events=events,
-            requests=list(server.requests),
+            requests=[one for one in server.requests if not _ours(one)],
             unsaid=server.remaining(),
             work=work,
             home=home,
             state=config.state,
         )
+
+
+def _ours(request: Request) -> bool:
+    """Whether it is our own look at the server before the run, and not the agent's doing."""
+    return request.headers.get("user-agent") == "orchestrate"
 
 
 def fingerprint(folder: Path) -> dict[str, str]:

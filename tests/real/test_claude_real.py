@@ -147,7 +147,7 @@ async def test_a_session_goes_on_and_is_counted_from_where_it_stood(start, work)
     assert (first.text, second.text) == ("First.", "Second.")
     assert second.session_id == first.session_id
     assert second.usage.input_tokens == first.usage.input_tokens == 10
-    assert "First." in str(server.requests[-1].body)
+    assert "First." in str(server.played[-1].body)
 
 
 async def test_a_session_goes_on_in_its_work_tree_made_anew(start, work):
@@ -204,7 +204,7 @@ async def test_an_interrupt_while_the_model_is_silent_takes_no_time(start, work)
     async with start(hang) as (supervisor, server), anyio.create_task_group() as group:
 
         async def stop() -> None:
-            while not server.requests:
+            while not server.played:
                 await anyio.sleep(0.05)
             supervisor.interrupt()
 

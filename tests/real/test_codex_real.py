@@ -137,7 +137,7 @@ async def test_a_session_goes_on_and_is_counted_from_where_it_stood(start, work)
     assert (first.text, second.text) == ("First.", "Second.")
     assert second.session_id == first.session_id
     assert second.usage.input_tokens == first.usage.input_tokens == 10
-    assert "First." in str(server.requests[-1].body)
+    assert "First." in str(server.played[-1].body)
 
 
 async def test_a_refused_port_ends_as_unavailable_within_30_s(start, work):

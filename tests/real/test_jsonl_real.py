@@ -112,7 +112,7 @@ async def test_an_edit_succeeds_and_its_key_is_in_no_record(start, work):
     )
     assert "+print('hello')" in call.diff
     assert all(request.has_key(KEY) for request in server.requests)
-    assert "Fix it." in str(server.requests[0].body)
+    assert "Fix it." in str(server.played[0].body)
     for path in (work.parent / "state").rglob("*"):
         if path.is_file():
             assert KEY.encode() not in path.read_bytes(), path
@@ -126,7 +126,7 @@ async def test_a_session_goes_on(start, work):
         second = await supervisor.run(task, continued=continued)
     assert (first.text, second.text) == ("First.", "Second.")
     assert second.session_id == first.session_id
-    assert "First." in str(server.requests[-1].body)
+    assert "First." in str(server.played[-1].body)
 
 
 async def test_what_it_may_not_do_is_a_denial_and_not_done(start, work):
@@ -148,7 +148,7 @@ async def test_a_reader_has_no_tool_to_edit_with(start, work):
         )
     assert outcome.status == "succeeded"
     assert (work / "hello.py").read_text() == "print('helo')\n"
-    tools = {tool["function"]["name"] for tool in server.requests[0].body["tools"]}
+    tools = {tool["function"]["name"] for tool in server.played[0].body["tools"]}
     assert "read" in tools
     assert not tools & {"edit", "write", "bash", "task"}
 

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,9 +27,9 @@ MILLION = Usage(input_tokens=10**6, output_tokens=10**5, cost_usd=0.0, cost_sour
 NUMBERS = itertools.count(1)
 
 
-def ran(**given) -> Ran:
+def ran(**given: Any) -> Ran:
     number = next(NUMBERS)
-    known = {
+    known: dict[str, Any] = {
         "run_id": f"{number:04}",
         "state": "ended",
         "work": (f"job-{number}", "fix"),
@@ -60,7 +61,7 @@ def test_the_interval_is_wilsons(successes, trials, low, high):
 def test_without_a_trial_nothing_is_known():
     assert wilson(0, 0) is None
     sums = total([])
-    assert (sums.rate, sums.low, sums.high, sums.spent.cost_usd) == (None, None, None, None)
+    assert (sums.rate, sums.low, sums.high, sums.bill.cost_usd) == (None, None, None, None)
 
 
 @given(st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -88,7 +89,7 @@ def test_what_did_not_end_is_counted_and_rates_nobody():
     sums = total(runs)
     assert (sums.runs, sums.running, sums.cut_off, sums.unreadable) == (4, 1, 1, 1)
     assert (sums.counted, sums.ok) == (1, 1)
-    assert (sums.spent.runs, sums.spent.unknown, sums.spent.cost_usd) == (3, 2, None)
+    assert (sums.bill.runs, sums.bill.unknown, sums.bill.cost_usd) == (3, 2, None)
 
 
 def test_verified_is_of_those_that_were_checked():

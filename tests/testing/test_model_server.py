@@ -427,7 +427,7 @@ async def test_a_compressed_body_is_read(
     ("encoding", "content", "message"),
     [
         ("gzip", b"no gzip", "a body that is not gzip"),
-        ("gzip", gzip.compress(b"{}" * 100)[:-9], "cut short"),
+        ("gzip", gzip.compress(b"{}" * 100, mtime=0)[:-9], "cut short"),
         ("br", b"x", "content-encoding 'br' (known: gzip, deflate, zstd)"),
     ],
 )

@@ -53,15 +53,15 @@ def test_a_model_is_served_by_its_name(model: object, asked: str, served: bool) 
     assert parse_script({"model": model, "turns": []}).serves(asked) is served
 
 
-def test_a_script_for_every_model_lists_one_that_can_be_asked_for() -> None:
-    assert parse_script({"model": "*", "turns": []}).models == ("scripted",)
+def test_a_script_for_every_model_lists_one_that_can_be_asked_for_and_that_there_are_more() -> None:
+    assert parse_script({"model": "*", "turns": []}).models == ("scripted", "*")
 
 
 @pytest.mark.parametrize(
     ("document", "message"),
     [
         ({"turns": [{}, {"txt": "hi"}]}, "s: turn 2: unknown key 'txt' .*allowed: when, .*text"),
-        ({"turn": []}, r"s: unknown key 'turn' \(allowed: model, turns\)"),
+        ({"turn": []}, r"s: unknown key 'turn' \(allowed: model, server, context, tools, turns\)"),
         ({}, "s: turns: Field required"),
         ([], "s: Input should be a valid dictionary"),
         ({"model": [], "turns": []}, "model: Tuple should have at least 1 item"),

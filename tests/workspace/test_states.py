@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.process import Reaper, open_reaper
@@ -21,6 +21,9 @@ COUNT = itertools.count()
 FILES = ("a.txt", "b.txt", "src/c.txt", "src/deep/d e.txt", "run.sh", "link", "ünï.txt")
 
 State = Callable[[Path], object]
+
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
+# Without `explain`, which traces every line.
 
 
 def _rename(user: Path) -> None:
@@ -202,7 +205,9 @@ async def _run(reaper: Reaper, user: Path, state: Path, edits: list[State], *, a
 
 
 @settings(
-    max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=200,
+    phases=PHASES,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(
     states=st.lists(st.sampled_from(STATES), max_size=6),
@@ -248,7 +253,7 @@ async def _delivered(reaper: Reaper, user: Path, state: Path) -> list[str] | str
         return str(error)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, phases=PHASES, suppress_health_check=[HealthCheck.too_slow])
 @given(states=st.lists(st.sampled_from(STATES), max_size=4))
 @pytest.mark.timeout(120)
 def test_applying_writes_the_changed_files_and_nothing_else_or_nothing(

@@ -1,0 +1,218 @@
+"""What is on screen, as a fold of events: per task who does it, what it is doing now, what it has
+used, how it ended. Pure; nothing here knows how it is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from orchestrator.console.text import one_line
+from orchestrator.events import (
+    Check,
+    Event,
+    JobFinished,
+    Limit,
+    Message,
+    MessageDelta,
+    Outcome,
+    Permission,
+    ProcessExited,
+    Retry,
+    RouteEscalated,
+    RouteSelected,
+    RunFinished,
+    RunStarted,
+    SessionStarted,
+    Stall,
+    TaskFinished,
+    TaskStarted,
+    Thought,
+    ThoughtDelta,
+    Tier,
+    ToolCall,
+    TurnStarted,
+    Usage,
+    WorkspaceChanged,
+)
+from orchestrator.usage import add
+
+THINKING = "thinking"
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One task. Times are those of its events; `calls` are the open tool calls, title by id."""
+
+    id: str
+    needs: tuple[str, ...] = ()
+    agent: str | None = None
+    model: str | None = None
+    tier: Tier = "cloud"
+    started: str | None = None
+    ended: str | None = None
+    doing: str = "waiting"
+    since: str | None = None
+    calls: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    used: Usage | None = None
+    announced: bool = False
+    outcome: Outcome | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.started is not None and self.outcome is None
+
+    @property
+    def usage(self) -> Usage | None:
+        """What is known of it."""
+        return self.used if self.outcome is None else self.outcome.usage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """All tasks, in the order in which they were named or seen; the job's outcome at its end."""
+
+    rows: Mapping[str, Row] = field(default_factory=dict[str, Row])
+    outcome: Outcome | None = None
+
+
+def board(ids: Iterable[str] = ()) -> Board:
+    """The board before the first event; `ids` are the tasks that will come."""
+    return Board(rows={id_: Row(id=id_) for id_ in ids})
+
+
+def fold(before: Board, event: Event) -> Board:
+    """The board after the event."""
+    if isinstance(event.update, JobFinished):
+        return replace(before, outcome=event.update.outcome)
+    key = _key(event)
+    old = before.rows.get(key) or Row(id=key)
+    new = _row(old, event)
+    if new is old:
+        return before
+    return replace(before, rows={**before.rows, key: new})
+
+
+def _key(event: Event) -> str:
+    match event.update:
+        case TaskStarted(id=id_):
+            return id_
+        case _:
+            return event.task_id or event.run_id or "task"
+
+
+def _row(row: Row, event: Event) -> Row:
+    if row.started is None:
+        row = replace(row, started=event.time, agent=event.agent)
+    match event.update:
+        case TaskStarted(needs=needs):
+            return _doing(replace(row, needs=tuple(needs or ()), announced=True), "starting", event)
+        case RouteSelected(model=model):
+            return _doing(replace(row, agent=event.agent, model=model), "starting", event)
+        case RunStarted():
+            return _doing(_started(row, event, event.update), "starting", event)
+        case RunFinished(outcome=outcome):
+            return _run_ended(row, outcome, event)
+        case TaskFinished(outcome=outcome):
+            return _ended(row, outcome, event)
+        case ToolCall():
+            return _called(row, event.update, event)
+        case Usage():
+            return replace(row, used=add(row.used, event.update))
+        case _:
+            return _doing(row, _told(event, row.doing), event)
+
+
+def _told(event: Event, before: str) -> str:
+    """What an agent does now, as far as the event says anything new about it."""
+    match event.update:
+        case SessionStarted() | TurnStarted() | Thought() | ThoughtDelta():
+            return THINKING
+        case MessageDelta(role="assistant"):
+            return "writing"
+        case Message(role="assistant", text=text) if text.strip():
+            return one_line(text)
+        case Permission(status="requested", tool=tool):
+            return f"asks for permission: {one_line(tool or event.update.id)}"
+        case Retry(reason=reason, attempt=attempt, of=of):
+            return f"tries again{tries(attempt, of)}: {one_line(reason)}"
+        case RouteEscalated(to_agent=agent):
+            return f"moves on to {one_line(agent)}"
+        case Stall() | Limit():
+            return "is being stopped"
+        case ProcessExited():
+            return "ended; looking at what changed"
+        case WorkspaceChanged():
+            return "checking"
+        case Check(passed=passed):
+            return "the check passed" if passed else "the check failed"
+        case _:
+            return before
+
+
+def titled(before: Board, event: Event) -> Event:
+    """The event; a late word on a tool call has the title that an earlier one gave it."""
+    match event.update:
+        case ToolCall(id=id_, title=None):
+            row = before.rows.get(_key(event))
+            title = row.calls.get(id_) if row else None
+            return replace(event, update=replace(event.update, title=title)) if title else event
+        case _:
+            return event
+
+
+def tries(attempt: int | None, of: int | None) -> str:
+    if attempt is None:
+        return ""
+    return f" {attempt}" if of is None else f" {attempt}/{of}"
+
+
+def _doing(row: Row, what: str, event: Event) -> Row:
+    """The row with this as what is done now; itself if that is nothing new."""
+    return row if row.doing == what else replace(row, doing=what, since=event.time)
+
+
+def _started(row: Row, event: Event, run: RunStarted) -> Row:
+    return replace(
+        row,
+        agent=event.agent or run.adapter,
+        model=run.model or row.model,
+        tier=run.tier or "cloud",
+        calls={},
+        outcome=None,
+    )
+
+
+def _called(row: Row, call: ToolCall, event: Event) -> Row:
+    calls = dict(row.calls)
+    match call.status:
+        case "completed" | "failed":
+            calls.pop(call.id, None)
+        case None if call.id not in calls:  # a late word on a call that is over
+            pass
+        case "pending" | "in_progress" | None:
+            calls[call.id] = one_line(call.title or calls.get(call.id) or call.kind or "a tool")
+    doing = next(reversed(calls.values()), THINKING)
+    return _doing(row if calls == row.calls else replace(row, calls=calls), doing, event)
+
+
+def _run_ended(row: Row, outcome: Outcome, event: Event) -> Row:
+    """A task that was announced may have another run; one that was not ends with its run."""
+    if row.announced:
+        return _doing(row, f"the run ended: {outcome.status}", event)
+    return _ended(row, outcome, event)
+
+
+def _ended(row: Row, outcome: Outcome, event: Event) -> Row:
+    return replace(
+        row,
+        outcome=outcome,
+        ended=event.time,
+        agent=outcome.agent or row.agent,
+        model=outcome.model or row.model,
+        doing=outcome.status,
+        since=event.time,
+        calls={},
+    )

@@ -1,0 +1,25 @@
+"""All that starts, signals and ends processes, through the guard and the reaper (reaper.py).
+
+`open_reaper` lends a `Reaper`; `Reaper.spawn` lends a `Process`. Leaving either block, by whatever
+way, kills all that was started in it. The host's own children, signal handlers and attributes are
+not touched. Does not read what agents say: that is in their spool files.
+"""
+
+from orchestrator.process.child import Ended, Process
+from orchestrator.process.command import Completed, run_to_end
+from orchestrator.process.environment import base_environment, environment
+from orchestrator.process.guarantees import Guarantee, guarantees
+from orchestrator.process.parent import Reaper, open_reaper
+
+__all__ = [
+    "Completed",
+    "Ended",
+    "Guarantee",
+    "Process",
+    "Reaper",
+    "base_environment",
+    "environment",
+    "guarantees",
+    "open_reaper",
+    "run_to_end",
+]

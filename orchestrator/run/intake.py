@@ -1,0 +1,135 @@
+"""Takes in what an agent writes: its files by lines, lines to updates, updates to the record.
+
+No process is needed: what is read may stand there already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from orchestrator.adapter import Conversation, Exit, Send
+from orchestrator.events import Error, Notice, Output, Raw, Source, Update
+from orchestrator.journal import STDERR, STDOUT
+from orchestrator.lines import Line
+from orchestrator.run.recorder import Recorder, fed, last_words, translate
+from orchestrator.run.spool import Spool, Tails
+
+STDERR_TAIL = 64 * 1024
+
+
+def cut(stream: str) -> tuple[Error, Source, Raw]:
+    """What is told of a file that became shorter. Its `raw` says that reading began again at 0."""
+    text = f"the agent cut its own {stream} file; lines may be lost"
+    return Error(kind="crashed", text=text), "supervisor", Raw(stream, 0, 0)
+
+
+class Intake:
+    """What one agent writes, on its way to the record. `sends` gathers what it is to be told."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        recorder: Recorder,
+        *,
+        stdout: Spool,
+        stderr: Spool,
+        tails: Tails,
+    ) -> None:
+        self.conversation = conversation
+        self.sends: list[Send] = []
+        self._recorder = recorder
+        self._stdout = stdout
+        self._stderr = stderr
+        self._tails = tails
+        self._last_words = b""
+
+    @property
+    def spools(self) -> tuple[Spool, Spool]:
+        """What grows when the agent says something."""
+        return self._stdout, self._stderr
+
+    @property
+    def size(self) -> int:
+        """How many bytes of output there are."""
+        return self._stdout.there() + self._stderr.there()
+
+    def grown(self) -> bool:
+        """Whether there is something to read, or a file became shorter."""
+        return any(spool.grown() for spool in self.spools) or self._tails.grown()
+
+    def taken(self) -> list[Send]:
+        """What the agent is to be told; afterwards there is nothing left of it."""
+        sends, self.sends = self.sends, []
+        return sends
+
+    def start(self) -> None:
+        """What the conversation says first."""
+        self._take(self.conversation.start(), None)
+
+    def pump(self, *, last: bool = False) -> bool:
+        """Take in what the files have grown by, a quantum of each at most; whether they have."""
+        grew = False
+        for spool in (self._stdout, self._stderr):
+            grew = self._pump(spool) or grew
+        tails, tails_grew = self._tails.read(self._stdout.start, last=last)
+        for tail in tails:
+            self._take(fed(self.conversation, tail.line), tail.raw)
+        if grew or tails_grew:
+            self._recorder.flush()
+        return grew or tails_grew
+
+    def leave(self) -> None:
+        """Read no further; what is left unread is told with its place."""
+        for spool in self.spools:
+            left = spool.leave()
+            if left.length:
+                text = f"{left.length} bytes of {spool.stream} were not read: the run was stopped"
+                self._recorder.add(Notice(text=text), "supervisor", left)
+        self._recorder.flush()
+
+    def close(self, exit_: Exit) -> Exit:
+        """Read what is left, and let the conversation have its last word. The exit, with the end
+        of stderr.
+        """
+        while self.pump(last=True):
+            pass
+        self._stdout_lines(self._stdout.rest())
+        self._stderr_lines(self._stderr.rest())
+        stderr = self._last_words.decode("utf-8", "replace")
+        known = Exit(status=exit_.status, signal=exit_.signal, stderr=stderr)
+        self._take(last_words(self.conversation, known), None)
+        self._recorder.flush()
+        return known
+
+    def _pump(self, spool: Spool) -> bool:
+        chunk = spool.read()
+        if not chunk:
+            if spool.shrunk():
+                self._recorder.add(*cut(spool.stream))
+                self._recorder.flush()
+            return False
+        lines = spool.lines(chunk)
+        if spool is self._stdout:
+            self._stdout_lines(lines)
+        else:
+            self._stderr_lines(lines)
+        return True
+
+    def _stdout_lines(self, lines: Sequence[Line]) -> None:
+        for line in lines:
+            said = translate(self.conversation, line)
+            self._take(said, Raw(STDOUT, line.offset, line.length))
+
+    def _stderr_lines(self, lines: Sequence[Line]) -> None:
+        for line in lines:
+            self._last_words = (self._last_words + line.data + b"\n")[-STDERR_TAIL:]
+            text = line.data.decode("utf-8", "backslashreplace")
+            raw = Raw(STDERR, line.offset, line.length)
+            self._recorder.add(Output(stream=STDERR, text=text), "agent", raw)
+
+    def _take(self, said: Iterable[Update | Send], raw: Raw | None) -> None:
+        for one in said:
+            if isinstance(one, Send):
+                self.sends.append(one)
+            else:
+                self._recorder.add(one, "agent", raw)

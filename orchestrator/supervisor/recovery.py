@@ -1,0 +1,81 @@
+"""After a crash of ours: the record of a job is completed, when those of its runs are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.events import Failure, JobFinished, JobOutcome, Outcome, TaskFinished
+from orchestrator.journal import (
+    OUTCOME,
+    Journal,
+    read_events,
+    read_job,
+    read_outcome,
+    runs_of,
+    write_outcome,
+)
+from orchestrator.outcome import together
+from orchestrator.run.recorder import Recorder
+
+
+def recover_job(folder: Path, runs: Path) -> JobOutcome | None:
+    """Complete the record of a job that was cut off. None: it is going on.
+
+    Every task ends as its last run did; one that had none, or of which a run is left to recover, as
+    interrupted. Raises JournalError.
+    """
+    record = read_job(folder)
+    journal = Journal.reopen(folder)
+    if journal is None:
+        return None
+    with journal:
+        ended: dict[str, Outcome] = {}
+        outcome: JobOutcome | None = None
+        seq = 0
+        for event in read_events(folder):
+            seq = event.seq
+            match event.update:
+                case TaskFinished(outcome=of_task) if event.task_id is not None:
+                    ended[event.task_id] = of_task
+                case JobFinished(outcome=of_job):
+                    outcome = of_job
+                case _:
+                    pass
+        for task in record.tasks:
+            if task.id not in ended:
+                ended[task.id] = _of_runs(runs, record.job_id, task.id)
+                seq = _say(
+                    journal, record.job_id, task.id, seq, TaskFinished(outcome=ended[task.id])
+                )
+        if outcome is None:
+            outcome = together({task.id: ended[task.id] for task in record.tasks})
+            _say(journal, record.job_id, None, seq, JobFinished(outcome=outcome))
+        journal.sync()
+        if not (folder / OUTCOME).exists():
+            write_outcome(folder, outcome)
+        return outcome
+
+
+def _of_runs(runs: Path, job_id: str, task_id: str) -> Outcome:
+    found = [
+        read_outcome(runs / run.run_id) for run in runs_of(runs, job_id) if run.task.id == task_id
+    ]
+    if found and found[-1] is not None:
+        return found[-1]
+    failure = Failure(kind="interrupted", text="orchestrate was ended before the task was")
+    return Outcome(status="interrupted", error=failure, evidence=[failure.text])
+
+
+def _say(
+    journal: Journal, job_id: str, task_id: str | None, seq: int, update: TaskFinished | JobFinished
+) -> int:
+    head = {
+        "job_id": job_id,
+        "run_id": None,
+        "task_id": task_id,
+        "parent_run_id": None,
+        "agent": None,
+    }
+    recorder = Recorder(head=head, write=journal.append, publish=lambda _: None, seq=seq)
+    recorder.say(update)
+    return recorder.seq

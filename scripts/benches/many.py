@@ -1,0 +1,164 @@
+"""scripts/bench many: a thousand agents that say five lines a second, through the real Supervisor.
+
+Measured while all of them run: the loop's lag, the time from an agent's `write` to the journalled
+event, the supervisor's memory; and afterwards that no line was lost. Exits with 1 if a bar is
+missed.
+"""
+
+import argparse
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from adapters.jsonl import adapter
+from orchestrator.adapter import Agent
+from orchestrator.config import Config
+from orchestrator.events import Event, Message, ProcessSpawned
+from orchestrator.supervisor import Supervisor
+from orchestrator.task import Limits, Task
+
+# perl: a thousand of them fit everywhere, and all start in seconds.
+AGENT = (
+    "use Time::HiRes 'time'; $| = 1; my ($go, $lines, $pause) = @ARGV; "
+    "select(undef, undef, undef, 0.1) until -e $go; "
+    "select(undef, undef, undef, rand($pause)); "
+    'for (1..$lines) { printf qq({"say": "%.6f"}\\n), time; select(undef, undef, undef, $pause) } '
+    'print qq({"end": 1}\\n)'
+)
+RULES = [
+    {"emit": "message", "when": {"say": {"exists": True}}, "text": "$.say"},
+    {"emit": "turn.finished", "when": {"end": 1}, "stop_reason": "end_turn"},
+]
+
+
+class Seen:
+    """What a sink and a clock in the loop have noted."""
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.latencies: list[float] = []
+        self.lags: list[float] = []
+        self.lines: Counter[str] = Counter()
+
+    def told(self, event: Event) -> None:
+        """A sink: the journal has the event already."""
+        match event.update:
+            case Message(text=str(text)):
+                self.latencies.append(time.time() - float(text))
+                self.lines[event.run_id or ""] += 1
+            case ProcessSpawned():
+                self.started += 1
+            case _:
+                pass
+
+    async def clock(self) -> None:
+        while True:
+            before = time.perf_counter()
+            await anyio.sleep(0.01)
+            self.lags.append(time.perf_counter() - before - 0.01)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))] if values else 0.0
+
+
+def configuration(folder: Path, lines: int, pause: float) -> Config:
+    argv = ["perl", "-e", AGENT, str(folder / "go"), str(lines), str(pause)]
+    return Config(
+        agents=(Agent(name="many", adapter="jsonl", options={"argv": argv, "events": RULES}),),
+        adapters={"jsonl": adapter},
+        state=folder / "state",
+        limits=Limits(wall_s=3600, stall_s=3600),
+        environ={"PATH": "/usr/bin:/bin"},
+    )
+
+
+@dataclass(kw_only=True)
+class Steady:
+    """What was measured while all agents talked: seconds, bytes."""
+
+    lag: float
+    late: float
+    late_median: float
+    resident: int
+    cpu: float
+
+
+async def steady(seen: Seen, seconds: float) -> Steady:
+    seen.lags.clear()
+    seen.latencies.clear()
+    cpu, began = time.process_time(), time.monotonic()
+    async with anyio.create_task_group() as clocks:
+        clocks.start_soon(seen.clock)
+        await anyio.sleep(seconds)
+        clocks.cancel_scope.cancel()
+    return Steady(
+        lag=percentile(seen.lags, 0.99),
+        late=percentile(seen.latencies, 0.99),
+        late_median=percentile(seen.latencies, 0.5),
+        resident=int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize(),
+        cpu=(time.process_time() - cpu) / (time.monotonic() - began),
+    )
+
+
+async def run(count: int, lines: int, pause: float) -> bool:
+    seen = Seen()
+    statuses: Counter[str] = Counter()
+    found: list[Steady] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        task = Task(prompt="p", workspace=folder / "work", kind="search")
+        task.workspace.mkdir()
+        began = time.monotonic()
+        async with (
+            Supervisor(configuration(folder, lines, pause)) as supervisor,
+            anyio.create_task_group() as group,
+        ):
+
+            async def one() -> None:
+                statuses[(await supervisor.run(task, seen.told)).status] += 1
+
+            for _ in range(count):
+                group.start_soon(one)
+            while seen.started < count:  # noqa: ASYNC110 (a sink cannot await)
+                await anyio.sleep(0.1)
+            print(f"{count} agents started in {time.monotonic() - began:.0f} s", flush=True)
+            (folder / "go").touch()
+            await anyio.sleep(1)
+            found.append(await steady(seen, lines * pause - 2))
+    return told(found[0], count * lines - sum(seen.lines.values()), count - statuses["succeeded"])
+
+
+def told(found: Steady, lost: int, failed: int) -> bool:
+    print(f"supervisor's CPU: {found.cpu:.2f} of one core; load {os.getloadavg()[0]:.1f}")
+    print(f"event to journal, median: {found.late_median * 1000:.0f} ms")
+    rows = [
+        ("loop lag p99, ms", found.lag * 1000, 50),
+        ("event to journal p99, ms", found.late * 1000, 100),
+        ("RSS, MB", found.resident / 1e6, 150),
+        ("lines lost", lost, 0),
+        ("runs that did not succeed", failed, 0),
+    ]
+    for text, value, bar in rows:
+        print(f"{text}: {value:.0f} (bar {bar})" + ("" if value <= bar else "  MISSED"), flush=True)
+    return all(value <= bar for _, value, bar in rows)
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="scripts/bench many", description=__doc__)
+    parser.add_argument("--agents", type=int, default=1000, metavar="N")
+    parser.add_argument("--lines", type=int, default=100, metavar="N", help="of each agent (100)")
+    asked = parser.parse_args(arguments)
+    return 0 if anyio.run(run, asked.agents, asked.lines, 0.2) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,154 @@
+"""Spool to journal on one core, against bare `orjson.loads` over the same lines.
+
+The lines are those of the recordings of codex and claude, in the order in which they came.
+"""
+
+import gc
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import orjson
+
+from orchestrator.adapter import Adapter, Agent
+from orchestrator.config import Adapters
+from orchestrator.journal import STDERR, STDOUT, TAILS, Journal, make_folder
+from orchestrator.lines import LineSplitter
+from orchestrator.run.intake import Intake
+from orchestrator.run.recorder import Recorder, translate
+from orchestrator.run.spool import QUANTUM, Spool, Tails
+from orchestrator.task import Task
+
+BAR = 0.20
+PAIRS = 7
+SIZE = 8 * 1024 * 1024
+RECORDINGS = Path(__file__).parents[2] / "tests/recordings"
+BEGINS = re.compile(rb'"type":"thread\.started"|"subtype":"init"')
+ORDINARY = ("failing_tool", "plan", "several_tool_calls", "success_edit")
+OUTPUT = orjson.dumps(Path(__file__).read_text()[:1500])
+SECRET = "sk-not-in-any-line-0123456789"  # noqa: S105 (of nobody)
+HEAD: Mapping[str, str | None] = {
+    "run_id": "01a1fc5c-0000-7000-8000-000000000000",
+    "task_id": "task",
+    "parent_run_id": None,
+    "agent": "agent",
+}
+
+
+def typical(cli: str) -> bytes:
+    """A long session of ordinary work: what a CLI said in such recordings, but with a beginning
+    only once, and with as much output of commands as a source file gives, not one line.
+    """
+    lines = [
+        line
+        for case in ORDINARY
+        for file in sorted(RECORDINGS.glob(f"{cli}/*/{case}.jsonl"))
+        for line in file.read_bytes().splitlines()
+        if not BEGINS.search(line)
+    ]
+    return b"".join(line.replace(b'"old\\n"', OUTPUT) + b"\n" for line in lines)
+
+
+def bench() -> bool:
+    """Both CLIs; true if both keep the bar."""
+    adapters = Adapters()
+    kept = [_ratio(cli, adapters[cli]) for cli in ("codex", "claude")]
+    return all(kept)
+
+
+def _ratio(cli: str, adapter: Adapter) -> bool:
+    once = typical(cli)
+    stream = once * max(1, SIZE // len(once))
+    lines = [line for line in stream.split(b"\n") if line.startswith(b"{")]
+    pairs = [(_bare(lines), _whole(stream, cli, adapter)) for _ in range(PAIRS + 1)][1:]
+    ratio = statistics.median(bare / ours for bare, ours in pairs)
+    ours = statistics.median(ours for _, ours in pairs)
+    kept = ratio >= BAR
+    print(
+        f"{cli}, spool to journal / orjson.loads: ratio {ratio:.3f} (bar {BAR:g}), "
+        f"{len(lines) / ours / 1000:.0f} k lines/s of {len(stream) / len(lines):.0f} bytes"
+        + ("" if kept else "  MISSED"),
+        flush=True,
+    )
+    _breakdown(stream, lines, cli, adapter)
+    return kept
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    gc.collect()
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def _bare(lines: list[bytes]) -> float:
+    def work() -> None:
+        for line in lines:
+            orjson.loads(line)
+
+    return _seconds(work)
+
+
+def _whole(stream: bytes, cli: str, adapter: Adapter) -> float:
+    with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
+        folder = make_folder(Path(place), "run")
+        (folder / STDOUT).write_bytes(stream)
+        (folder / STDERR).write_bytes(b"")
+        journal = stack.enter_context(Journal(folder))
+        recorder = Recorder(
+            head=HEAD,
+            write=journal.append,
+            publish=lambda _: None,
+            secret_values=[SECRET],
+        )
+        intake = Intake(
+            adapter.conversation(Task(prompt="p"), Agent(name=cli, adapter=cli), None),
+            recorder,
+            stdout=stack.enter_context(Spool(folder / STDOUT, STDOUT)),
+            stderr=stack.enter_context(Spool(folder / STDERR, STDERR)),
+            tails=Tails((), {}, folder / TAILS, stack),
+        )
+
+        def work() -> None:
+            while intake.pump():
+                pass
+
+        return _seconds(work)
+
+
+def _breakdown(stream: bytes, lines: list[bytes], cli: str, adapter: Adapter) -> None:
+    """Where the time goes, in parts of one `orjson.loads`: each step alone over all lines."""
+    bare = _bare(lines)
+
+    def split() -> None:
+        splitter = LineSplitter()
+        for begin in range(0, len(stream), QUANTUM):
+            splitter.feed(stream[begin : begin + QUANTUM])
+
+    splitter = LineSplitter()
+    whole = splitter.feed(stream)
+
+    def parse() -> None:
+        conversation = adapter.conversation(Task(prompt="p"), Agent(name=cli, adapter=cli), None)
+        for line in whole:
+            translate(conversation, line)
+
+    steps = {
+        "split": _seconds(split),
+        "parse (orjson and patterns)": _seconds(parse),
+    }
+    steps["all"] = _whole(stream, cli, adapter)
+    steps["stamp, redact, encode, digest, write"] = steps["all"] - sum(
+        seconds for name, seconds in steps.items() if name != "all"
+    )
+    for name, seconds in steps.items():
+        print(f"    {name}: {seconds / bare:.2f} x orjson.loads")
+
+
+if __name__ == "__main__":
+    sys.exit(0 if bench() else 1)

@@ -1,0 +1,241 @@
+"""A run on a real terminal (a pty): drawn while it lasts, left as it was found."""
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import pyte
+import pytest
+
+from orchestrator.cli.terminal import FRAME_S, terminal
+from orchestrator.events import MessageDelta, Notice, RunStarted
+from tests.console.words import at
+from tests.test_cli import DONE, ORCHESTRATE, configured, environment, place, said
+
+__all__ = ["place"]
+
+HANG = {"hang": True}
+WAIT_S = 60
+
+
+class Tty:
+    """A pty with what a terminal would show of it."""
+
+    def __init__(self, columns: int = 80, lines: int = 24) -> None:
+        self.master, self.slave = pty.openpty()
+        self.screen = pyte.Screen(columns, lines)
+        self.stream = pyte.ByteStream(self.screen)
+        self.seen = b""
+        self.resize(columns, lines)
+
+    def resize(self, columns: int, lines: int) -> None:
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self.screen.resize(lines, columns)
+
+    def read(self, seconds: float = 0.0) -> None:
+        while select.select([self.master], [], [], seconds)[0]:
+            try:
+                block = os.read(self.master, 65536)
+            except OSError:  # the other end is closed
+                return
+            self.seen += block
+            self.stream.feed(block)
+            seconds = 0.0
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + WAIT_S
+        while not condition():
+            assert time.monotonic() < end, self.text()
+            self.read(0.05)
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.master, keys)
+
+    def text(self) -> str:
+        return "\n".join(line.rstrip() for line in self.screen.display).rstrip()
+
+
+@contextmanager
+def opened(columns: int = 80, lines: int = 24) -> Iterator[Tty]:
+    tty = Tty(columns, lines)
+    try:
+        yield tty
+    finally:
+        os.close(tty.master)
+        os.close(tty.slave)
+
+
+@contextmanager
+def started(tty: Tty, place: Path, *argv: str, **env: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process with the pty as its controlling terminal."""
+    # The first terminal that the leader of a new session opens is the one that controls it.
+    script = 'exec "$@" <"$0" >"$0" 2>&1'
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", script, os.ttyname(tty.slave), *argv],
+        cwd=place,
+        env={**environment(place), "TERM": "xterm-256color", **env},
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def run(place: Path, *steps: Mapping[str, object]) -> list[str]:
+    config = configured(place, *steps)
+    return [*ORCHESTRATE, "run", "-p", "do it", "--config", config, "--agent", "scripted"]
+
+
+def ended(tty: Tty, process: "subprocess.Popen[bytes]") -> int:
+    tty.until(lambda: process.poll() is not None)
+    tty.read()
+    assert process.returncode is not None
+    return process.returncode
+
+
+def left_as_found(tty: Tty) -> bool:
+    return not tty.screen.cursor.hidden and pyte.modes.DECAWM in tty.screen.mode
+
+
+@pytest.mark.timeout(120)
+def test_a_run_is_drawn_live_and_ends_with_its_summary(place):
+    with opened() as tty, started(tty, place, *run(place, said("looking"), DONE)) as process:
+        assert ended(tty, process) == 0
+        assert b"\x1b[?25l" in tty.seen  # it was drawn
+        assert "  looking" in tty.text()
+        assert "outcome    succeeded" in tty.text()
+        assert left_as_found(tty)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("stop", ["ctrl-c", "sigterm"])
+def test_a_run_that_is_stopped_says_so_and_leaves_the_terminal_whole(place, stop):
+    with opened() as tty, started(tty, place, *run(place, said("looking"), HANG)) as process:
+        tty.until(lambda: "scripted" in tty.text() and "  looking" in tty.text())
+        assert tty.screen.cursor.hidden
+        if stop == "ctrl-c":
+            tty.type(b"\x03")
+        else:
+            process.send_signal(signal.SIGTERM)
+        assert ended(tty, process) == 130
+        assert "stopping the agent; once more to stop at once" in tty.text()
+        assert "outcome    interrupted" in tty.text()
+        assert left_as_found(tty)
+
+
+@pytest.mark.timeout(120)
+def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(place):
+    with opened() as tty, started(tty, place, *run(place, said("looking"), HANG)) as process:
+        tty.until(lambda: "  looking" in tty.text() and tty.screen.cursor.hidden)
+        tty.type(b"\x1a")
+        tty.until(lambda: os.waitpid(process.pid, os.WUNTRACED | os.WNOHANG) != (0, 0))
+        tty.read()
+        assert left_as_found(tty)
+        process.send_signal(signal.SIGCONT)
+        tty.until(lambda: tty.screen.cursor.hidden)
+        tty.type(b"\x03")
+        assert ended(tty, process) == 130
+
+
+@pytest.mark.timeout(120)
+def test_a_window_that_changes_its_size_is_drawn_anew(place):
+    with opened() as tty, started(tty, place, *run(place, said("looking"), HANG)) as process:
+        tty.until(lambda: "  looking" in tty.text() and tty.screen.cursor.hidden)
+        tty.resize(40, 10)
+        count = len(tty.seen)
+        tty.until(lambda: b"\x1b[J" in tty.seen[count:])
+        process.send_signal(signal.SIGTERM)
+        assert ended(tty, process) == 130
+
+
+@pytest.mark.timeout(120)
+def test_without_colour_there_is_no_motion_either(place):
+    argv = run(place, said("looking"), DONE)
+    with opened() as tty, started(tty, place, *argv, NO_COLOR="1") as process:
+        assert ended(tty, process) == 0
+        assert b"\x1b" not in tty.seen
+        assert "  looking" in tty.text()
+
+
+BROKEN = """
+import sys
+from orchestrator.cli.terminal import terminal
+from tests.console.words import at
+from orchestrator.events import RunStarted
+with terminal(sys.stderr, ["fix"]) as shown:
+    shown.event(at(0, RunStarted(adapter="codex")))
+    shown.draw()
+    print("a warning", file=sys.stderr)
+    raise RuntimeError("a mistake of ours")
+"""
+
+
+def test_a_mistake_of_ours_leaves_the_terminal_whole_and_is_seen(place):
+    with opened() as tty, started(tty, place, sys.executable, "-c", BROKEN) as process:
+        assert ended(tty, process) == 1
+        assert b"\x1b[?25l" in tty.seen
+        assert left_as_found(tty)
+        assert "a warning\n" in tty.text()
+        assert "RuntimeError: a mistake of ours" in tty.text()
+
+
+async def test_a_thousand_events_a_second_are_drawn_eight_times_a_second():
+    with opened() as tty, os.fdopen(os.dup(tty.slave), "w") as stream:
+        frames = 0
+        began = time.monotonic()
+        with terminal(stream, ["fix"]) as shown:
+            shown.event(at(0, RunStarted(adapter="codex")))
+            async with anyio.create_task_group() as group:
+                group.start_soon(shown.animate, print)
+                for number in range(600):
+                    shown.event(at(number / 1000, MessageDelta(text="x")))
+                    shown.event(at(number / 1000, Notice(text=f"note {number}")))
+                    await anyio.sleep(0.001)
+                    tty.read()
+                group.cancel_scope.cancel()
+            took = time.monotonic() - began
+        tty.read()
+        frames = tty.seen.count(b"\x1b[?7l")
+        assert 0 < frames <= took / FRAME_S + 1
+        assert tty.seen.count(b"note: note") == 600
+
+
+def test_a_terminal_that_was_stopped_does_not_hold_up_the_run():
+    with (
+        opened() as tty,
+        os.fdopen(os.dup(tty.slave), "w") as stream,
+        terminal(stream, ["fix"]) as shown,
+    ):
+        tty.type(b"\x13")  # Ctrl-S
+        for number in range(2_000):
+            shown.event(at(0, Notice(text=f"note {number}")))
+            shown.draw()  # would block for ever
+        tty.read(0.1)
+        assert b"note" not in tty.seen
+        tty.type(b"\x11")
+        tty.until(lambda: bool(select.select([], [tty.slave], [], 0)[1]))
+        shown._above = shown._above[-20:]  # what a pty holds without a reader
+        shown.draw()
+        tty.until(lambda: b"note 1999" in tty.seen)
+
+
+async def test_a_terminal_that_is_gone_is_told_to_the_run():
+    errors: list[OSError] = []
+    tty = Tty()
+    with os.fdopen(tty.slave, "w") as stream, terminal(stream, ["fix"]) as shown:
+        os.close(tty.master)
+        await shown.animate(errors.append)
+    assert errors

@@ -1,0 +1,150 @@
+"""Records on the command line: what was cut off is completed, what is old goes, the rest stays."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapter import Agent
+from orchestrator.cleaning import old, remove
+from orchestrator.events import Outcome
+from orchestrator.journal import (
+    OUTCOME,
+    Journal,
+    Record,
+    list_runs,
+    make_folder,
+    read_outcome,
+    write_outcome,
+    write_record,
+)
+from orchestrator.run.recorder import new_run_id
+from orchestrator.task import Task
+
+DAY = 86400.0
+ORCHESTRATE = str(Path(sys.executable).with_name("orchestrate"))
+
+
+def made(
+    state: Path, *, days: float, size: int = 0, over: bool = True, home: Path | None = None
+) -> Path:
+    """A run that ended some days ago."""
+    run_id = new_run_id()
+    folder = make_folder(state / "runs", run_id)
+    home = home or folder / "home"
+    agent = Agent(name="codex", adapter="codex", home=str(home))
+    task = Task(prompt="p", workspace=state)
+    write_record(
+        folder, Record(run_id=run_id, started="2026-01-02T03:04:05Z", task=task, agent=agent)
+    )
+    home.mkdir(exist_ok=True)
+    (home / "session").write_bytes(b"x" * size)
+    with Journal(folder):
+        pass
+    if over:
+        write_outcome(folder, Outcome(status="failed", run_id=run_id))
+        os.utime(folder / OUTCOME, (time.time() - days * DAY,) * 2)
+    return folder
+
+
+def gone(state: Path, *, days: float = 30, keep: int = 2**60) -> set[str]:
+    found = old(state, older_s=days * DAY, keep_bytes=keep, now=time.time())
+    return {one.name for one in found if remove(one)}
+
+
+def test_runs_that_ended_long_ago_go_with_all_that_was_theirs(tmp_path):
+    first, second = made(tmp_path, days=40), made(tmp_path, days=10)
+    scratch = tmp_path / "scratch" / f"job-{first.name[-8:]}"
+    (scratch / "sub").mkdir(parents=True)
+    (scratch / "sub").chmod(0o500)
+    (tmp_path / "outside").write_text("stays")
+    (first / "home" / "link").symlink_to(tmp_path / "outside")
+    assert gone(tmp_path) == {first.name}
+    assert list_runs(tmp_path / "runs") == [second]
+    assert not scratch.exists()
+    assert (tmp_path / "outside").read_text() == "stays"
+
+
+def test_the_oldest_go_until_the_rest_fits(tmp_path):
+    runs = [made(tmp_path, days=days, size=10**6) for days in (5, 4, 3, 2)]
+    assert gone(tmp_path, keep=2_200_000) == {runs[0].name, runs[1].name}
+    assert gone(tmp_path, keep=2_200_000) == set()
+
+
+def test_what_is_running_or_was_cut_off_or_is_still_needed_stays(tmp_path):
+    cut_off = made(tmp_path, days=0, over=False)
+    first = made(tmp_path, days=90)
+    made(tmp_path, days=1, home=first / "home")  # goes on in the first one's session
+    tree = made(tmp_path, days=90)
+    (tmp_path / "trees" / tree.name).mkdir(parents=True)
+    assert gone(tmp_path) == set()
+    with Journal.reopen(cut_off) or pytest.fail("in use"):
+        assert gone(tmp_path, days=0, keep=0) & {cut_off.name, first.name, tree.name} == set()
+
+
+def test_a_run_that_somebody_opens_in_that_moment_stays(tmp_path):
+    folder = made(tmp_path, days=90)
+    (found,) = old(tmp_path, older_s=DAY, keep_bytes=2**60, now=time.time())
+    with Journal.reopen(folder) or pytest.fail("in use"):
+        assert not remove(found)
+    assert read_outcome(folder) is not None
+
+
+def test_what_a_crash_left_of_a_removal_goes_the_next_time(tmp_path):
+    folder = made(tmp_path, days=90)
+    (folder / "task.json").unlink()
+    os.utime(folder, (time.time() - 2 * DAY,) * 2)
+    assert gone(tmp_path) == {folder.name}
+    assert not folder.exists()
+
+
+def run(state: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
+    env = {**os.environ, "ORCHESTRATE_STATE_DIR": str(state)}
+    return subprocess.run([ORCHESTRATE, "runs", *argv], capture_output=True, text=True, env=env)
+
+
+def test_a_cut_off_run_is_shown_so_and_recovered_by_name_or_all(tmp_path):
+    folder = made(tmp_path, days=0, over=False)
+    shown = run(tmp_path, "list")
+    assert "cut off" in shown.stdout
+    assert "orchestrate runs recover --all" in shown.stderr
+    done = run(tmp_path, "recover", folder.name)
+    assert done.returncode == 0, done.stderr
+    assert "interrupted" in done.stdout
+    assert run(tmp_path, "recover", "--all").stdout == ""
+    assert "interrupted" in run(tmp_path, "list").stdout
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["recover"],
+        ["recover", "last", "--all"],
+        ["gc", "--older", "soon"],
+        ["gc", "--keep-bytes", "much"],
+    ],
+)
+def test_wrong_flags_are_wrong_input(tmp_path, argv):
+    done = run(tmp_path, *argv)
+    assert done.returncode == 2
+    assert done.stderr.startswith("orchestrate: ")
+
+
+def test_a_dry_run_removes_nothing(tmp_path):
+    folder = made(tmp_path, days=40, size=10**6)
+    done = run(tmp_path, "gc", "--dry-run")
+    assert folder.name in done.stdout
+    assert "would be freed" in done.stdout
+    assert folder.exists()
+    assert "freed" in run(tmp_path, "gc", "--older", "30d").stdout
+    assert not folder.exists()
+    assert run(tmp_path, "gc").stdout == "nothing to remove\n"
+
+
+def test_an_unreadable_run_is_left_alone(tmp_path):
+    folder = made(tmp_path, days=90)
+    (folder / OUTCOME).write_text("{")
+    assert gone(tmp_path) == set()
