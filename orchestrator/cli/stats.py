@@ -66,8 +66,10 @@ def stats(  # noqa: PLR0913, PLR0917 (each is a flag)
 ) -> None:
     """Success, verification, escalations, tokens, cost, savings and speed of recorded runs.
 
+    \b
     orchestrate stats --by agent --by kind --since 7d
-    """
+    orchestrate stats --repository . --output csv
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.stats import shown
 
     with errors():
