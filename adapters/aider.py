@@ -63,6 +63,7 @@ ABOUT = About(
     ),
     dialects=("chat", "ollama"),
     prompt_tokens=2_500,
+    tools=False,
     resumes=True,
     keys=KEYS,
 )

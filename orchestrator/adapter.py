@@ -153,7 +153,7 @@ class About:
 
     `tested` are version texts, newest first. `install` is a text for people where only they can
     install it. `dialects` are what it can use of a model server. `prompt_tokens` is the size of its
-    leanest own prompt.
+    leanest own prompt, `tools` whether it needs a model that calls tools.
     `key_env` is the variable that usually holds the provider's key, `keys` are all in which one may
     be. `logins` are files that are there while the user is logged in; a path may begin with `~` or
     `$NAME`. They are looked for and never read.
@@ -168,6 +168,7 @@ class About:
     install: Install | str = ""
     dialects: tuple[Dialect, ...] = ()
     prompt_tokens: int | None = None
+    tools: bool = True
     enforces: tuple[Literal["read", "edit", "full"], ...] = ("read", "edit", "full")
     resumes: bool = False
     key_env: str | None = None

@@ -85,6 +85,7 @@ ErrorKind: TypeAlias = Literal[
     # the model server answered with a failure of its own (5xx): `unavailable`
     "server_error",
     # all others: `failed`
+    "route_mismatch",
     "invalid_request",
     "bad_usage",
     "max_turns",
@@ -358,7 +359,9 @@ class RateLimit(_Plain):
 
 @_plain
 class Retry(_Plain):
-    """A request is tried again by the agent itself; `delay_s` in seconds."""
+    """A request is tried again by the agent itself, or by the supervisor the whole task, in a run
+    of its own; `delay_s` in seconds.
+    """
 
     type: Literal["retry"] = "retry"
     reason: str
@@ -489,10 +492,13 @@ class JobFinished(_Plain):
 
 @_plain
 class RunStarted(_Plain):
-    """One attempt began, by the envelope's agent. `argv` is redacted; `server` is the base URL."""
+    """One attempt began, by the envelope's agent; `attempt` counts from 1 in its task. `argv` is
+    redacted; `server` is the base URL.
+    """
 
     type: Literal["run.started"] = "run.started"
     adapter: str
+    attempt: int | None = None
     adapter_version: str | None = None
     cli_version: str | None = None
     model: str | None = None
@@ -513,12 +519,17 @@ class RunFinished(_Plain):
 
 @_plain
 class RouteSelected(_Plain):
-    """The envelope's agent was chosen, and why, with every agent that was considered."""
+    """The envelope's agent was chosen, and why, with every agent that was considered.
+
+    `enforced` is what holds the task to `privacy: local`: the choice alone, no sandbox. None: it is
+    not private.
+    """
 
     type: Literal["route.selected"] = "route.selected"
     model: str | None
     reason: str
     considered: list[Considered]
+    enforced: Literal["routing"] | None = None
 
 
 @_plain
@@ -533,12 +544,15 @@ class RouteVerified(_Plain):
 
 @_plain
 class RouteEscalated(_Plain):
-    """The task moved on to another agent."""
+    """The task moves on to another agent. `cost_usd`: what that is expected to cost; None is
+    unknown.
+    """
 
     type: Literal["route.escalated"] = "route.escalated"
     from_agent: str
     to_agent: str
     why: str
+    cost_usd: float | None = None
 
 
 @_plain

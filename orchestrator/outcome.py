@@ -103,6 +103,8 @@ class Digest:
     subagents: dict[str, str] = field(default_factory=dict[str, str])
     calls: dict[str, ToolCallStatus] = field(default_factory=dict[str, ToolCallStatus])
     _kinds: dict[str, ToolKind] = field(default_factory=dict[str, ToolKind])
+    failures: int = 0
+    # Tool calls that failed since the last one that did not.
     _open: dict[str, None] = field(default_factory=dict[str, None])
     # Of calls that ended so long ago that they are not held any more.
     _forgotten: int = 0
@@ -180,6 +182,8 @@ class Digest:
             self._open[call.id] = None
         else:
             self._open.pop(call.id, None)
+        if call.status in {"completed", "failed"}:
+            self.failures = self.failures + 1 if call.status == "failed" else 0
         if call.kind is not None:
             self._kinds[call.id] = call.kind
         if len(self.calls) > MOST_CALLS:
@@ -453,9 +457,15 @@ def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
         evidence.append("answer: as expected")
     if facts.check is not None:
         evidence.append(f"check: {'passed' if facts.check.passed else 'failed'}")
+    if facts.task.privacy == "local":
+        evidence.append(ROUTING_ONLY)
     if failure is not None:
         evidence.append(f"{failure.kind}: {failure.text}")
     return evidence
+
+
+ROUTING_ONLY = "privacy: routing only (a local model was chosen; no sandbox holds the agent)"
+"""What `privacy: local` amounts to, until a sandbox enforces it."""
 
 
 def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str:

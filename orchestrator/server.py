@@ -163,7 +163,8 @@ class Place:
     """A model server by name: one of the configuration, or a kind where it usually is.
 
     `local`: whether its owner calls it so, None: its address decides. `stated`: somebody named it
-    (a file, a variable), so that it is missed when it does not answer.
+    (a file, a variable), so that it is missed when it does not answer. `slots`: how many agents it
+    serves at the same time, None: as many as its kind usually does.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Place:
     api_key_env: str | None = None
     local: bool | None = None
     stated: bool = False
+    slots: int | None = None
 
 
 # --- names and addresses -------------------------------------------------------------------------

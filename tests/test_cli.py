@@ -457,7 +457,7 @@ def test_validate_tells_the_order_and_what_each_task_would_do(place: Path) -> No
     lines = done.stdout.splitlines()
     assert lines[0] == "graph.yaml: valid"
     assert [line.split()[0] for line in lines[2:]] == ["locate", "fix", "review", "other"]
-    assert re.search(r"^fix +locate +- +edit +the first usable one +test -e gone", lines[3])
+    assert re.search(r"^fix +locate +- +edit +as `route` tells +test -e gone", lines[3])
 
 
 # --- agents

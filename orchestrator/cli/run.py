@@ -77,6 +77,12 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     deliver: Annotated[
         str | None, typer.Option(help="branch, or apply: written into your files.")
     ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="auto (by kind), local, cloud, or cascade: local first.")
+    ] = None,
+    fallback: Annotated[
+        str | None, typer.Option(help="cloud: what fails at home may go on there. Default: none.")
+    ] = None,
     include_uncommitted: Annotated[
         bool, typer.Option("--include-uncommitted", help="Your uncommitted files go along.")
     ] = False,
@@ -105,10 +111,12 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
         "privacy": privacy,
         "isolation": isolation,
         "deliver": deliver,
+        "strategy": strategy,
+        "fallback": fallback,
     }
     with errors():
         stated = {name: value for name, value in flags.items() if value is not None}
-        task = _asked(file, stated, workspace=workspace, wall=wall, concurrency=concurrency)
+        task = asked(file, stated, workspace=workspace, wall=wall, concurrency=concurrency)
         task = _with_uncommitted(task) if include_uncommitted else task
         run_and_leave(configured(config), task, None, output)
 
@@ -244,13 +252,13 @@ async def _interrupts(
 # --- input ---------------------------------------------------------------------------------------
 
 
-def _asked(
+def asked(
     file: Path | None,
     flags: dict[str, str],
     *,
-    workspace: Path | None,
-    wall: str | None,
-    concurrency: int | None,
+    workspace: Path | None = None,
+    wall: str | None = None,
+    concurrency: int | None = None,
 ) -> Task | TaskFile:
     """The task of the flags alone, or what is in a file with the flags on top."""
     from dataclasses import replace

@@ -10,6 +10,7 @@ from orchestrator.discovery.servers import (
     server_hint,
     with_model,
 )
+from orchestrator.discovery.standing import room_of, routes_of
 from orchestrator.discovery.survey import FoundAdapter, FoundAgent, Survey, survey
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "look",
     "preflight",
     "problem_of",
+    "room_of",
+    "routes_of",
     "see",
     "server_hint",
     "survey",

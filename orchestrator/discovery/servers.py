@@ -364,7 +364,7 @@ async def with_model(agent: Agent, config: Config) -> Agent | Error:
     That is the server's variable, then its only loaded model; else an error that lists what it
     has. An agent whose model is named, or that goes elsewhere, comes back as it is.
     """
-    place = _place_of(agent, config)
+    place = place_of(agent, config)
     if place is None or agent.model is not None:
         return agent
     kind = config.servers[place.kind]
@@ -402,6 +402,19 @@ def _names(models: Sequence[Model], most: int = 10) -> str:
     return ", ".join(names) + more
 
 
+async def seen(place: Place, config: Config) -> FoundServer:
+    """One server, as it was a moment ago or asked now."""
+    return _kept(place, config) or await see(place, config)
+
+
+def model_at(found: FoundServer, agent: Agent, config: Config) -> Model | Error | None:
+    """The agent's model at its server, or why it is not there; None: nobody knows."""
+    lacks = _lacks(found, agent, config)
+    if lacks is not None or agent.model is None:
+        return lacks
+    return find_model(found.models, _bare(agent.model, config.servers[found.kind]))
+
+
 async def preflight(agent: Agent, config: Config) -> Error | None:
     """The reason why the agent's model server cannot do it, or None: not there, not that, not the
     model.
@@ -411,7 +424,7 @@ async def preflight(agent: Agent, config: Config) -> Error | None:
     """
     if agent.base_url is None or (agent.tier == tier_of(agent.base_url) == "cloud"):
         return None
-    place = _place_of(agent, config)
+    place = place_of(agent, config)
     if place is None:
         return await _connects(agent.base_url)
     found = _kept(place, config)
@@ -421,7 +434,7 @@ async def preflight(agent: Agent, config: Config) -> Error | None:
     return found.problem or _lacks(found, agent, config)
 
 
-def _place_of(agent: Agent, config: Config) -> Place | None:
+def place_of(agent: Agent, config: Config) -> Place | None:
     """The agent's server as a place that can be asked, if its kind is known."""
     kind = config.servers.get(agent.server or "")
     if kind is None or agent.base_url is None or agent.base_url.startswith("scripted:"):

@@ -77,6 +77,7 @@ from orchestrator.run.intake import Intake
 from orchestrator.run.recorder import Publish, Recorder, new_run_id
 from orchestrator.run.spool import Spool, Tails
 from orchestrator.run.watch import Watch, Watched, limit_event
+from orchestrator.slots import Held
 from orchestrator.task import Limits, Task
 from orchestrator.telemetry import warn
 from orchestrator.usage import priced
@@ -119,6 +120,8 @@ class Plan:
     the record names it (a scripted model server has another address each time). `notes` become
     notices. `auth` is what the agent comes to its model with. `place` is the work tree made for the
     run, if one was; `deliver` brings its commit to the user's files, and gives what is to be said.
+    `attempt` counts from 1 in the task. `held` are hands for a slot of the model's server, None: it
+    has any number. `failures`: how many tool calls in a row may fail.
     `ledger` is where what it spends is written down, with the other runs of its task and job.
     """
 
@@ -139,6 +142,10 @@ class Plan:
     place: Place | None = None
     deliver: Callable[[str], Awaitable[str]] | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    route: Route | None = None
+    attempt: int = 1
+    held: Held | None = None
+    failures: int | None = None
 
 
 class Control:
@@ -269,11 +276,13 @@ class _Run:
         self.recorder.say(
             RouteSelected(
                 model=agent.model,
-                reason=plan.routes[0].reason if plan.routes else "named",
-                considered=considered(plan.routes),
+                reason=plan.route.reason if plan.route else "named",
+                considered=considered(plan.routes, plan.agent.name),
+                enforced="routing" if plan.task.privacy == "local" else None,
             ),
             RunStarted(
                 adapter=agent.adapter,
+                attempt=plan.attempt,
                 cli_version=cli_version,
                 model=agent.model,
                 server=plan.recorded.base_url or agent.server,
@@ -297,7 +306,7 @@ class _Run:
         if asked.is_set():
             return
         try:
-            await self._agent()
+            await self._in_turn()
         except SpawnError as failure:
             hint = failure.hint
             if failure.errno == errno.ENOEXEC:  # half installed, such as npm's stub of a binary
@@ -414,6 +423,26 @@ class _Run:
         )
 
     # --- the agent's process
+
+    async def _in_turn(self) -> None:
+        """The agent, as soon as its model's server has a slot for it."""
+        held, limit_s = self.plan.held, self.plan.limits.wall_s
+        if held is None:
+            await self._agent()
+            return
+        try:
+            with anyio.move_on_after(limit_s):
+                await until(self.control.requested, held.take, self._waits)
+            if held.full:
+                await self._agent()
+            elif self.control.stopped is None:
+                why = f"no slot was free within the time limit of {limit_s:g} s"
+                self._limit("wall", limit_s or 0.0, "timed_out", why)
+        finally:
+            held.give()
+
+    def _waits(self, text: str) -> None:
+        self.recorder.say(Notice(text=text))
 
     async def _agent(self) -> None:
         plan, command = self.plan, self.plan.command
@@ -556,6 +585,10 @@ class _Run:
             self.control.stop(passed.stop, passed.text, passed.limit)
         elif (free := self._free(time.monotonic())) is not None:
             self._limit("disk", free, "disk_full", f"only {free} bytes are free at {self.folder}")
+        elif self.plan.failures is not None and self.recorder.digest.failures >= self.plan.failures:
+            failures = self.recorder.digest.failures
+            why = f"{failures} tool calls in a row failed"
+            self._limit("failures", failures, "stalled", why)
 
     def _see_to_room(self) -> None:
         """An agent that failed on a full disk failed for that reason, whatever it says."""

@@ -31,8 +31,9 @@ from orchestrator.events import Outcome
 from orchestrator.journal import Record, read_outcome, read_record
 from orchestrator.redaction import known
 from orchestrator.run.attempt import Control, Reaper, new_run_id, open_reaper
+from orchestrator.slots import Slots
 from orchestrator.supervisor.attempts import Continued, Means, attempts, check_task, grounds
-from orchestrator.supervisor.job import Sink, fan_out, run_job
+from orchestrator.supervisor.job import Job, Sink, fan_out, run_job
 from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Task, TaskFile, check_tasks
 from orchestrator.usage import add
@@ -54,6 +55,7 @@ class Supervisor:
         self._stack = AsyncExitStack()
         self._reaper: Reaper | None = None
         self._controls: set[Control] = set()
+        self._slots = Slots(config.state / "slots")
         self._interrupted: str | None = None
 
     async def __aenter__(self) -> Self:
@@ -94,20 +96,24 @@ class Supervisor:
             control=partial(self._control, controls),
             publish=publish,
             job_id=job_id,
+            slots=self._slots,
             continued=continued,
             grounds=await grounds(file.tasks, self._config, reaper),
             leaves=file.leaves,
             ledger=ledger,
         )
-        outcome = await run_job(
-            file,
-            job_id=job_id,
-            jobs=self._config.state / "jobs",
-            work=lambda each, told: attempts(each, replace(means, publish=told)),
-            publish=publish,
+        job = Job(
+            id=job_id,
+            file=file,
+            folder=self._config.state / "jobs" / job_id,
+            ledger=ledger,
             apart=frozenset(means.grounds),
             secrets=known((), self._config.environ),
-            ledger=ledger,
+        )
+        outcome = await run_job(
+            job,
+            work=lambda each, told, say: attempts(each, replace(means, publish=told, say=say)),
+            publish=publish,
             stop=lambda passed: _stop(controls, passed),
         )
         return outcome.tasks[task.id] if isinstance(task, Task) else outcome

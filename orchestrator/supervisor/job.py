@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -40,78 +41,82 @@ from orchestrator.template import Reference, rendered
 from orchestrator.usage import add
 
 Sink: TypeAlias = Callable[[Event], None]
-Work: TypeAlias = Callable[[Task, Publish], Awaitable[Outcome]]
+Say: TypeAlias = Callable[[Update], None]
+Work: TypeAlias = Callable[[Task, Publish, Say], Awaitable[Outcome]]
+"""Does a task: gets where its runs' events go, and what says something of the task itself."""
 
 CONCURRENCY = 4
 """How many tasks run side by side where the file does not say."""
 
 
-async def run_job(
-    file: TaskFile,
-    *,
-    job_id: str,
-    jobs: Path,
-    work: Work,
-    publish: Publish,
-    apart: Collection[str] = (),
-    secrets: Sequence[str] = (),
-    ledger: Ledger,
-    stop: Callable[[Verdict], None],
-) -> JobOutcome:
-    """Do the tasks of a file, which was checked; those `apart` are in nobody's way. Cancelling it
-    ends them all; what is known then is still put on record, without the `secrets`.
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job, prepared: its tasks, which were checked, and where its record goes.
 
-    When a limit that holds over all of them (`ledger`) is passed, the rest is skipped; `stop` ends
-    those that run when their time is up.
+    The tasks that are `apart` work where nobody else does. All of them write down in `ledger` what
+    they spend. The record has none of the `secrets`.
     """
-    folder = make_folder(jobs, job_id)
-    record = JobRecord(job_id=job_id, started=now(), tasks=file.tasks, name=file.name)
-    write_job(folder, record, secrets)
+
+    id: str
+    file: TaskFile
+    folder: Path
+    ledger: Ledger
+    apart: Collection[str] = ()
+    secrets: Sequence[str] = ()
+
+
+async def run_job(
+    job: Job, *, work: Work, publish: Publish, stop: Callable[[Verdict], None]
+) -> JobOutcome:
+    """Do its tasks. Cancelling it ends them all; what is known then is still put on record.
+
+    When a limit that holds over all of them is passed, the rest is skipped; `stop` ends those that
+    run when their time is up.
+    """
+    folder = make_folder(job.folder.parent, job.folder.name)
+    record = JobRecord(job_id=job.id, started=now(), tasks=job.file.tasks, name=job.file.name)
+    write_job(folder, record, job.secrets)
     with Journal(folder) as journal:
-        job = _Job(file, job_id=job_id, journal=journal, work=work, publish=publish)
-        job.secrets = secrets
-        job.hold_to(ledger, stop)
-        job.stand_apart(apart)
+        course = _Course(job, journal=journal, work=work, publish=publish, stop=stop)
         try:
             with lone_error():
-                await job.run()
+                await course.run()
         except BaseException as error:
-            job.cut_off(error)
-            job.finish()
+            course.cut_off(error)
+            course.finish()
             raise
-        return job.finish()
+        return course.finish()
 
 
-class _Job:
+class _Course:
     """The state of a job while `run_job` lasts."""
 
     def __init__(
-        self, file: TaskFile, *, job_id: str, journal: Journal, work: Work, publish: Publish
+        self,
+        job: Job,
+        *,
+        journal: Journal,
+        work: Work,
+        publish: Publish,
+        stop: Callable[[Verdict], None],
     ) -> None:
-        self._tasks = {task.id: task for task in file.tasks}
-        self._file = file
-        self._job_id = job_id
+        self._job = job
+        self._tasks = {task.id: task for task in job.file.tasks}
         self._journal = journal
         self._work = work
         self._publish = publish
-        self._claims = {task.id: claim for task in file.tasks if (claim := claimed(task))}
+        self._claims = {
+            task.id: claim
+            for task in job.file.tasks
+            if task.id not in job.apart and (claim := claimed(task))
+        }
         self._running: set[str] = set()
         self._outcomes: dict[str, Outcome] = {}
         self._of_runs: dict[str, Outcome] = {}
-        self.secrets: Sequence[str] = ()
-        self._ledger = Ledger()
-        self._stop: Callable[[Verdict], None] = lambda _: None
+        self._stop = stop
         self._stopped = False
         self._seq = 0
         self._began = time.monotonic()
-
-    def stand_apart(self, tasks: Collection[str]) -> None:
-        """These work where nobody else does."""
-        self._claims = {id_: claim for id_, claim in self._claims.items() if id_ not in tasks}
-
-    def hold_to(self, ledger: Ledger, stop: Callable[[Verdict], None]) -> None:
-        """What all tasks spend is written down there; `stop` ends those that run."""
-        self._ledger, self._stop = ledger, stop
 
     async def run(self) -> None:
         """Until no task is left."""
@@ -122,15 +127,15 @@ class _Job:
             clock.cancel_scope.cancel()
 
     async def _deadline(self) -> None:
-        wall_s = self._ledger.limits.wall_s
+        wall_s = self._job.ledger.limits.wall_s
         if wall_s is not None:
             await anyio.sleep(wall_s)
-            self._ledger.late(time.monotonic() - self._began)
+            self._job.ledger.late(time.monotonic() - self._began)
             self._hold()
 
     def _hold(self) -> Verdict | None:
         """The limit of all that was passed, if one was; then nothing goes on."""
-        passed = self._ledger.passed
+        passed = self._job.ledger.passed
         if passed is not None and not self._stopped:
             self._stopped = True
             self._say(None, limit_event(passed))
@@ -148,10 +153,10 @@ class _Job:
                     self._end(id_, _unaffordable(passed))
             return
         following = step(
-            self._file.needs,
+            self._job.file.needs,
             ended={id_: outcome.ok for id_, outcome in self._outcomes.items()},
             running=self._running,
-            room=self._file.concurrency or CONCURRENCY,
+            room=self._job.file.concurrency or CONCURRENCY,
             claims=self._claims,
         )
         for id_, need in following.skip.items():
@@ -162,12 +167,12 @@ class _Job:
 
     async def _do(self, task: Task, group: anyio.abc.TaskGroup) -> None:
         self._say(task.id, TaskStarted(id=task.id, kind=task.kind, needs=list(task.needs)))
-        if not self._file.single:
+        if not self._job.file.single:
             task = replace(task, prompt=rendered(task.prompt, self._value))
         try:
-            outcome = await self._work(task, self._told)
+            outcome = await self._work(task, self._told, partial(self._say, task.id))
         except InputError as error:
-            if self._file.single:
+            if self._job.file.single:
                 raise  # whoever asked for this task alone is told at once
             outcome = _failed(error)
         self._end(task.id, outcome)
@@ -188,8 +193,8 @@ class _Job:
     def finish(self) -> JobOutcome:
         """Put the outcome on record. Raises JournalError."""
         outcome = together({id_: self._outcomes[id_] for id_ in self._tasks})
-        if self._ledger.passed is not None:
-            outcome = _cut_short(outcome, self._ledger.passed)
+        if self._job.ledger.passed is not None:
+            outcome = _cut_short(outcome, self._job.ledger.passed)
         outcome.usage = _usage(list(outcome.tasks.values()))
         outcome.duration_s = round(time.monotonic() - self._began, 3)
         short = replace(outcome, tasks={id_: _short(one) for id_, one in outcome.tasks.items()})
@@ -210,7 +215,7 @@ class _Job:
 
     def _say(self, task_id: str | None, update: Update) -> None:
         head = {
-            "job_id": self._job_id,
+            "job_id": self._job.id,
             "run_id": None,
             "task_id": task_id,
             "parent_run_id": self._tasks[task_id].parent_run_id if task_id else None,
@@ -221,7 +226,7 @@ class _Job:
             write=self._journal.append,
             publish=self._publish,
             seq=self._seq,
-            secret_values=self.secrets,
+            secret_values=self._job.secrets,
         )
         recorder.say(update)
         self._seq += 1
