@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -38,6 +39,7 @@ from orchestrator.redaction import may_escape, pattern, raw_pattern, spellings, 
 from orchestrator.task import Task
 
 if TYPE_CHECKING:
+    import ctypes
     import tarfile
     from types import TracebackType
 
@@ -243,11 +245,18 @@ def _allocate(descriptor: int, offset: int, length: int) -> int:
     """Take room on the disk beyond the end of a file, which keeps its size. The error number."""
     import ctypes  # posix_fallocate, which Python has, would make readers see zeros
 
-    allocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
+    allocate = getattr(_libc(), "fallocate", None)
     if allocate is None:
         return errno.ENOSYS
     done = allocate(descriptor, 1, ctypes.c_longlong(offset), ctypes.c_longlong(length))
     return ctypes.get_errno() if done else 0
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def make_folder(runs: Path, run_id: str) -> Path:

@@ -104,6 +104,23 @@ class Scripted:
         return Greets(parse=parse)
 
 
+@dataclass
+class PerTask(Scripted):
+    """Does the steps of each task by its id; those of none by default."""
+
+    steps: Mapping[str, list[Step]] = field(default_factory=dict)
+
+    def command(self, task: Task, agent: Agent) -> Command:
+        steps = self.steps.get(task.id, [say(f"did {task.id}"), DONE])
+        script = f"{agent.home}/script.json"
+        return Command(
+            argv=(sys.executable, "-I", "-S", scripted_agent.__file__, script),
+            cwd=str(task.workspace),
+            files={script: json.dumps(steps).encode()},
+            stdin=task.prompt.encode(),
+        )
+
+
 def scripted_config(
     state: Path,
     *steps: Step,

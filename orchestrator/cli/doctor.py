@@ -9,8 +9,8 @@ from orchestrator.cli.frame import (
     ConfigOption,
     ListForm,
     ListOption,
-    configured,
     errors,
+    looked_at,
     put,
     put_json,
 )
@@ -33,7 +33,7 @@ def doctor(output: ListOption = ListForm.TEXT, config: ConfigOption = None) -> N
     from orchestrator.discovery.diagnosis import diagnose
 
     with errors():
-        found = anyio.run(diagnose, configured(config))
+        found = anyio.run(diagnose, looked_at(config))
         if output is ListForm.JSON:
             put_json(found, indented=True)
         else:

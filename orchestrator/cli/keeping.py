@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.frame import OUR_FAILURE, ConfigOption, configured, errors, fail, put, say
+from orchestrator.cli.frame import (
+    OUR_FAILURE,
+    ConfigOption,
+    errors,
+    fail,
+    looked_at,
+    put,
+    records,
+    say,
+)
 
 if TYPE_CHECKING:
     from orchestrator.config import Config
@@ -26,13 +35,17 @@ def recover(
     """Complete the record of a run whose supervisor was killed: each event once, and an outcome.
 
     It may be done at any time, and twice; what is running is left alone.
-    """
+
+    \b
+    orchestrate runs recover --all
+    orchestrate runs recover 4f0c2a1b
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.journal import find_run, list_runs
 
     with errors():
         if (run_ is None) != every:
             fail("name a RUN, or say --all")
-        loaded = configured(config)
+        loaded = looked_at(config)
         runs = loaded.state / "runs"
         folders = list_runs(runs) if run_ is None else [find_run(runs, run_)]
         failed = [folder for folder in folders if not _recovered(folder, loaded, named=not every)]
@@ -95,7 +108,11 @@ def gc(
     """Remove old runs with their private homes and scratch workspaces.
 
     What is going on, was cut off, or has a work tree or a session that is still needed stays.
-    """
+
+    \b
+    orchestrate runs gc --dry-run
+    orchestrate runs gc --older 7d --keep-bytes 5GiB
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     import time
 
     from orchestrator.cleaning import old, remove
@@ -103,7 +120,7 @@ def gc(
 
     with errors():
         found = old(
-            configured(config).state,
+            records(config),
             older_s=parse_duration(older),
             keep_bytes=parse_size(keep_bytes),
             now=time.time(),
