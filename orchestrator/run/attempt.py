@@ -63,6 +63,7 @@ from orchestrator.journal import (
     write_record,
 )
 from orchestrator.outcome import Facts, Stopped, decide, finished, remedy
+from orchestrator.prices import price_of
 from orchestrator.process import (
     Ended,
     Process,
@@ -209,6 +210,7 @@ async def perform(
             },
             write=journal.append,
             publish=publish,
+            price=lambda usage, served: priced(usage, plan.agent, plan.auth, served),
             secret_values=_secrets(plan, config),
         )
         run = _Run(plan, config=config, reaper=reaper, control=control, recorder=recorder)
@@ -422,7 +424,7 @@ class _Run:
             changes=self.changes,
             unseen=self.changes is None,
             check=self.check,
-            usage=self._priced(self.recorder.usage),
+            usage=self.recorder.usage,
         )
 
     # --- the agent's process
@@ -589,17 +591,14 @@ class _Run:
             run_id=plan.run_id,
             limits=plan.limits,
             local=plan.agent.tier == "local",
-            priced=self._priced,
             ledger=plan.ledger,
         )
-
-    def _priced(self, usage: Usage | None) -> Usage | None:
-        return priced(usage, self.plan.agent.tier, self.plan.auth)
 
     def _unbounded(self) -> Error | None:
         """That the run would be without the limit of its cost that the user wrote, if it would."""
         plan, agent = self.plan, self.plan.agent
-        tells = about_of(self.config.adapters[agent.adapter], agent).tells_cost
+        about = about_of(self.config.adapters[agent.adapter], agent)
+        tells = about.tells_cost or price_of(agent) is not None
         known = agent.tier == "local" or (tells and plan.auth != "login")
         why = uncounted(plan.task.limits.meet(self.config.limits), cost_known=known)
         if why is None:

@@ -6,7 +6,6 @@ Does not act. Looks at the agent's processes only when they have been silent for
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.budget import (
@@ -20,7 +19,7 @@ from orchestrator.budget import (
     tokens,
     verdict,
 )
-from orchestrator.events import Limit, Stall, Usage
+from orchestrator.events import Limit, Stall
 from orchestrator.pulse import Pulse, feel
 from orchestrator.run.recorder import Recorder
 from orchestrator.task import Limits
@@ -37,7 +36,6 @@ class Watched:
     run_id: str
     limits: Limits
     local: bool
-    priced: Callable[[Usage | None], Usage | None]
     ledger: Ledger
 
 
@@ -54,7 +52,6 @@ class Watch:
         self._sign: Sign = "start"
         self._pulse: Pulse | None = None
         self._felt = self._began
-        self._priced: tuple[Usage | None, float] = (None, 0.0)
 
     def grew(self) -> None:
         """The agent has written something."""
@@ -137,22 +134,8 @@ class Watch:
             ran_s=now - self._began,
             steps=digest.steps or counts.model_calls,
             tokens=tokens(self._recorder.usage),
-            cost_usd=self._cost_usd(),
+            cost_usd=self._recorder.cost_usd,
         )
-
-    def _cost_usd(self) -> float:
-        """What is known of the cost; a login's is no dollars."""
-        usage = self._recorder.usage
-        if usage is not self._priced[0]:
-            whole = self._watched.priced(usage)
-            if whole is None or whole.cost_source == "subscription":
-                known = 0.0
-            elif whole.cost_usd is None:
-                known = self._recorder.cost_usd  # of some parts it is known
-            else:
-                known = whole.cost_usd
-            self._priced = (usage, known)
-        return self._priced[1]
 
 
 def limit_event(passed: Verdict, action: str = "stop") -> Stall | Limit:
