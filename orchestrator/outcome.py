@@ -26,7 +26,6 @@ from orchestrator.events import (
     Failure,
     JobOutcome,
     Message,
-    MessageDelta,
     Outcome,
     Permission,
     RateLimit,
@@ -34,7 +33,6 @@ from orchestrator.events import (
     Status,
     StopReason,
     Subagent,
-    ThoughtDelta,
     ToolCall,
     ToolCallStatus,
     ToolKind,
@@ -83,6 +81,9 @@ STATUS: Mapping[ErrorKind, Status] = MappingProxyType(
 MOST_CALLS = 10_000
 """How many tool calls are held by their ids."""
 
+_DECIDE_NOTHING = frozenset(
+    {"context", "message.delta", "output", "thought.delta", "unparsed", "usage"}
+)
 _LOOK = "See what it did with `orchestrate runs show last`."
 _READS: frozenset[ToolKind] = frozenset({"read", "search", "think", "fetch", "switch_mode"})
 _EDITS: frozenset[ToolKind] = frozenset({"edit", "delete", "move"})
@@ -114,9 +115,9 @@ class Digest:
 
     def add(self, update: Update) -> None:
         """Take one update into account."""
+        if update.type in _DECIDE_NOTHING:
+            return  # most updates: to try all patterns on them took longer than to write them
         match update:
-            case MessageDelta() | ThoughtDelta():
-                pass  # first, as they are by far the most
             case ToolCall():
                 self._tool_call(update)
             case SessionStarted(session_id=session_id, model=model):
@@ -290,7 +291,8 @@ def _stopped(facts: Facts) -> Failure | None:
             return None
         case kind:
             text = facts.stopped_why or f"stopped: {kind}"
-            return Failure(kind=kind, text=text, limit=facts.stopped_limit)
+            again = kind == "stalled" or None  # another attempt may be heard
+            return Failure(kind=kind, text=text, limit=facts.stopped_limit, retryable=again)
 
 
 def _signalled(facts: Facts) -> Failure | None:

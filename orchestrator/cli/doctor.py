@@ -49,6 +49,7 @@ def _sections(found: Diagnosis) -> Iterator[str]:
     if any(server.models for server in found.servers):
         yield models_told(list(found.servers))
     yield _rest(found)
+    yield _supervision(found)
     if found.problems:
         told = [f"- {shown(one.what)}\n  {shown(one.remedy)}" for one in found.problems]
         yield "\n".join(["Problems:", *told])
@@ -95,8 +96,19 @@ def _rest(found: Diagnosis) -> str:
         ("user namespaces", "yes" if held.user_namespaces else "no"),
         ("Landlock", landlock),
         ("seccomp", "yes" if held.seccomp else "no"),
-        *(("supervision", line) for line in found.supervision),
     ]
     from orchestrator.errors import shown
 
     return "\n".join(f"{name:<16} {shown(text)}" for name, text in rows)
+
+
+def _supervision(found: Diagnosis) -> str:
+    """What holds of every agent that is run here, and what does not: with its remedy."""
+    from orchestrator.errors import shown
+
+    lines = ["Supervision:"]
+    for one in found.supervision:
+        lines.append(f"{'  holds' if one.holds else '  not':<9} {one.name}: {shown(one.text)}")
+        if one.remedy is not None:
+            lines.append(f"{'':<12} {shown(one.remedy)}")
+    return "\n".join(lines)

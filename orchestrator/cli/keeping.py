@@ -49,6 +49,7 @@ def recover(
         runs = loaded.state / "runs"
         folders = list_runs(runs) if run_ is None else [find_run(runs, run_)]
         failed = [folder for folder in folders if not _recovered(folder, loaded, named=not every)]
+        _tell_trees(folders, loaded)
         if not _jobs_recovered(loaded) or failed:
             raise typer.Exit(OUR_FAILURE)
 
@@ -72,23 +73,39 @@ def _recovered(folder: Path, config: Config, *, named: bool) -> bool:
         say(f"{folder.name}: it is running")
     else:
         put(f"{folder.name}: {done.outcome.status}, {done.added} event(s) added")
-        tree = config.state / "trees" / folder.name
-        if tree.exists():
-            put(f"  its work tree is kept: {tree}")
     return True
+
+
+def _tell_trees(folders: list[Path], config: Config) -> None:
+    """Which of the runs have a work tree still, and what it holds."""
+    from orchestrator.cli.trees import at_desk
+    from orchestrator.errors import shown
+    from orchestrator.journal import running
+    from orchestrator.workspace import remains
+
+    trees = config.state / "trees"
+    left = [folder for folder in folders if trees.exists() and not running(folder)]
+
+    async def found(desk: remains.Desk) -> list[remains.Remain]:
+        return [one for folder in left if (one := await remains.look_into(desk, folder))]
+
+    for one in at_desk(config.state, found) if left and any(trees.iterdir()) else ():
+        put(f"work tree {shown(one.what)}: {shown(one.holds)}")
+        say("`orchestrate runs prune` saves what it holds in its branch, and removes it")
 
 
 def _jobs_recovered(config: Config) -> bool:
     """Complete the jobs whose runs are complete now; False if that failed for one."""
     from orchestrator.errors import JournalError
-    from orchestrator.journal import JOB, OUTCOME
+    from orchestrator.journal import JOB, OUTCOME, runs_by_job
     from orchestrator.supervisor.recovery import recover_job
 
-    kept = True
+    kept, runs = True, config.state / "runs"
+    made = runs_by_job(runs)
     for folder in sorted(path.parent for path in (config.state / "jobs").glob(f"*/{JOB}")):
         try:
             if not (folder / OUTCOME).exists():
-                recover_job(folder, config.state / "runs")
+                recover_job(folder, runs, made.get(folder.name, ()))
         except JournalError as error:
             say(f"orchestrate: {error}")
             kept = False
@@ -105,7 +122,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Remove old runs with their private homes and scratch workspaces.
+    """Remove old runs with their private homes and scratch workspaces, and jobs without runs.
 
     What is going on, was cut off, or has a work tree or a session that is still needed stays.
 

@@ -38,7 +38,7 @@ def diff(run_: RunArgument, config: ConfigOption = None) -> None:
 
     with errors():
         state, folder = _found(config, run_)
-        patch = _at_desk(state, lambda desk: remains.diff(desk, folder))
+        patch = at_desk(state, lambda desk: remains.diff(desk, folder))
         if sys.stdout.isatty():
             put(patch.decode("utf-8", "backslashreplace"), end=False)
         else:
@@ -60,7 +60,7 @@ def apply(run_: RunArgument, config: ConfigOption = None) -> None:
     with errors():
         state, folder = _found(config, run_)
         try:
-            top, files = _at_desk(state, lambda desk: remains.bring(desk, folder))
+            top, files = at_desk(state, lambda desk: remains.bring(desk, folder))
         except NotAppliedError as error:
             say(f"orchestrate: not applied: {error}")
             say(error.hint or "")
@@ -96,7 +96,7 @@ def discard(
             fail(f"discard: nobody can be asked whether to delete the work of {folder.name}; --yes")
         if not yes and not typer.confirm(f"Delete the branch of run {folder.name}?", err=True):
             raise typer.Exit(NOT_SUCCEEDED)
-        branch = _at_desk(state, lambda desk: remains.discard(desk, folder))
+        branch = at_desk(state, lambda desk: remains.discard(desk, folder))
         outcome = read_outcome(folder)
         if outcome is not None and outcome.changes is not None:
             changes = replace(outcome.changes, branch=None, commit=None)
@@ -124,7 +124,7 @@ def prune(
     from orchestrator.workspace import remains
 
     with errors():
-        found = _at_desk(
+        found = at_desk(
             records(config),
             lambda desk: remains.prune(desk, force=force, dry_run=dry_run, here=Path.cwd()),
         )
@@ -146,7 +146,8 @@ def _found(config: Path | None, run: str) -> tuple[Path, Path]:
     return state, find_run(state / "runs", run)
 
 
-def _at_desk(state: Path, work: Callable[[Desk], Awaitable[Found]]) -> Found:
+def at_desk(state: Path, work: Callable[[Desk], Awaitable[Found]]) -> Found:
+    """What comes of the work, with processes to do it."""
     import anyio
 
     from orchestrator.run.attempt import open_reaper

@@ -91,6 +91,8 @@ def fold(before: Board, event: Event) -> Board:
     """The board after the event."""
     if isinstance(event.update, JobFinished):
         return replace(before, outcome=event.update.outcome)
+    if isinstance(event.update, Limit) and event.task_id is None and event.run_id is None:
+        return before  # a limit of all tasks: each tells what became of it
     key = _key(event)
     old = before.rows.get(key) or Row(id=key)
     new = _row(old, event)
@@ -144,7 +146,7 @@ def _told(event: Event, before: str) -> str:
             return f"tries again{tries(attempt, of)}: {one_line(reason)}"
         case RouteEscalated(to_agent=agent):
             return f"moves on to {one_line(agent)}"
-        case Stall() | Limit():
+        case Stall(action="stop") | Limit(action="stop"):
             return "is being stopped"
         case ProcessExited():
             return "ended; looking at what changed"

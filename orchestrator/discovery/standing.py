@@ -11,7 +11,7 @@ from dataclasses import replace
 import anyio
 
 from orchestrator.adapter import About, Agent, about_of
-from orchestrator.config import Config, agents_for
+from orchestrator.config import Config, agents_for, not_allowed
 from orchestrator.discovery.programs import is_logged_in, look
 from orchestrator.discovery.servers import FoundServer, model_at, place_of, seen
 from orchestrator.errors import ConfigError, lone_error
@@ -48,12 +48,22 @@ async def stand(
     starts, and then its failure has a name.
     """
     mode = config.local()
+    written, forbidden = {agent.name for agent in config.agents}, not_allowed(agents, config)
+    # An agent that the user wrote down and that cannot run keeps its place all the same: if it is
+    # a local one, its work is not the next cloud's.
+    broken = {
+        name: why
+        for name, why in state.problems.items()
+        if name in written and name not in forbidden
+    }
+    standing = {agent.name: _at_rest(agent, config, slots) for agent in agents}
     state = replace(
         state,
-        standing={agent.name: _at_rest(agent, config, slots) for agent in agents},
+        problems={name: why for name, why in state.problems.items() if name not in broken},
+        standing={name: replace(now, problem=broken.get(name)) for name, now in standing.items()},
         classes=config.kinds,
         default_agent=config.default_agent,
-        configured=frozenset(agent.name for agent in config.agents),
+        configured=frozenset(written),
         local_mode=mode.on,
     )
     usable = [route.agent for route in choose(task, agents, state) if route.rank is not None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from orchestrator.adapter import Conversation, Exit, Send
-from orchestrator.events import Error, Notice, Output, Raw, Source, Update
+from orchestrator.events import Error, Notice, Output, Place, Raw, Source, Update
 from orchestrator.journal import STDERR, STDOUT
 from orchestrator.lines import Line
 from orchestrator.run.recorder import Recorder, fed, last_words, translate
@@ -117,19 +117,18 @@ class Intake:
 
     def _stdout_lines(self, lines: Sequence[Line]) -> None:
         for line in lines:
-            said = translate(self.conversation, line)
-            self._take(said, Raw(STDOUT, line.offset, line.length))
+            self._take(translate(self.conversation, line), (STDOUT, line.offset, line.length))
 
     def _stderr_lines(self, lines: Sequence[Line]) -> None:
         for line in lines:
             self._last_words = (self._last_words + line.data + b"\n")[-STDERR_TAIL:]
             text = line.data.decode("utf-8", "backslashreplace")
-            raw = Raw(STDERR, line.offset, line.length)
-            self._recorder.add(Output(stream=STDERR, text=text), "agent", raw)
+            place = (STDERR, line.offset, line.length)
+            self._recorder.add(Output(stream=STDERR, text=text), "agent", place)
 
-    def _take(self, said: Iterable[Update | Send], raw: Raw | None) -> None:
+    def _take(self, said: Iterable[Update | Send], place: Place | None) -> None:
         for one in said:
             if isinstance(one, Send):
                 self.sends.append(one)
             else:
-                self._recorder.add(one, "agent", raw)
+                self._recorder.add(one, "agent", place)

@@ -6,6 +6,7 @@ Does not act. Looks at the agent's processes only when they have been silent for
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.budget import (
@@ -19,11 +20,10 @@ from orchestrator.budget import (
     tokens,
     verdict,
 )
-from orchestrator.events import Auth, Limit, Stall, Tier, Usage
+from orchestrator.events import Limit, Stall, Usage
 from orchestrator.pulse import Pulse, feel
 from orchestrator.run.recorder import Recorder
 from orchestrator.task import Limits
-from orchestrator.usage import priced
 
 _LOOKS, _SOONEST_S, _LATEST_S = 8, 0.25, 10.0
 # In a silence its processes are looked at eight times before it is too long, within these bounds.
@@ -36,8 +36,8 @@ class Watched:
     task_id: str
     run_id: str
     limits: Limits
-    tier: Tier
-    auth: Auth
+    local: bool
+    priced: Callable[[Usage | None], Usage | None]
     ledger: Ledger
 
 
@@ -96,7 +96,7 @@ class Watch:
             turn_s=now - self._turn if counts.in_turn else None,
             spoken=counts.spoken,
             in_tool=bool(self._recorder.digest.open_calls),
-            local=watched.tier == "local",
+            local=watched.local,
             output_bytes=output_bytes,
             spent=watched.ledger.task(watched.task_id),
             unit=counts.unit,
@@ -144,10 +144,14 @@ class Watch:
         """What is known of the cost; a login's is no dollars."""
         usage = self._recorder.usage
         if usage is not self._priced[0]:
-            whole = priced(usage, self._watched.tier, self._watched.auth)
-            known = whole.cost_usd if whole is not None else None
-            parts = 0.0 if self._watched.auth == "login" else self._recorder.cost_usd
-            self._priced = (usage, parts if known is None else known)
+            whole = self._watched.priced(usage)
+            if whole is None or whole.cost_source == "subscription":
+                known = 0.0
+            elif whole.cost_usd is None:
+                known = self._recorder.cost_usd  # of some parts it is known
+            else:
+                known = whole.cost_usd
+            self._priced = (usage, known)
         return self._priced[1]
 
 

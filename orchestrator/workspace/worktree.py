@@ -305,6 +305,25 @@ async def keep(
     return Kept(changes=changes, notes=notes, complete=complete)
 
 
+async def held(reaper: Reaper, repository: Repository, tree: Tree) -> Changes:
+    """What the work tree holds now, kept nowhere; `branch` if the run's branch is there. Raises
+    GitError.
+    """
+    if tree.path.is_symlink() or not tree.path.is_dir():
+        raise GitError(f"there is no work tree {tree.path}")
+    async with view(reaper, repository, tree.path.parent, exclude=tree.copied) as git:
+        inside = replace(git, root=tree.path, index=git.folder / "held")
+        await inside("read-tree", tree.start)
+        modules = await submodules(git, tree.start)
+        await _flatten(inside, frozenset(module.path for module in modules))
+        found = await inside.word("write-tree")
+        before = await git.word("rev-parse", f"{tree.start}^{{tree}}")
+        now = await _overlaid(git, before, tree.prepared, found) if tree.prepared else found
+        changes = await compare(git, before, now, None)
+        there = await tip_of(git, tree.branch) is not None
+    return replace(changes, branch=tree.branch if there else None)
+
+
 async def _content(
     git: Git, repository: Repository, tree: Tree, patch: Path | None
 ) -> tuple[str, tuple[str, ...], bool]:

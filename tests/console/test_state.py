@@ -1,5 +1,7 @@
 """The board: who does what now, what it has used, how it ended."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from orchestrator.events import (
     Event,
     JobFinished,
     JobOutcome,
+    Limit,
     Message,
     MessageDelta,
     Notice,
@@ -163,3 +166,13 @@ def test_an_announced_task_ends_only_when_it_says_so():
 def test_a_job_ends_with_its_outcome():
     outcome = JobOutcome(status="failed")
     assert after(at(0, JobFinished(outcome=outcome), run=None)).outcome is outcome
+
+
+def test_a_limit_of_all_tasks_is_no_task_of_its_own():
+    told = at(1, Limit(limit="tokens", value=9.0, action="stop"))
+    of_the_job = replace(told, task_id=None, run_id=None)
+    assert after(of_the_job, before=board(["fix"])).rows.keys() == {"fix"}
+    assert row(at(0, STARTED), told).doing == "is being stopped"
+    assert row(at(0, STARTED), at(1, Limit(limit="tokens", value=9.0, action="none"))).doing == (
+        "starting"
+    )
