@@ -121,8 +121,14 @@ class Intake:
         return True
 
     def _stdout_lines(self, lines: Sequence[Line]) -> None:
+        conversation, add = self.conversation, self._recorder.add
         for line in lines:
-            self._take(translate(self.conversation, line), (STDOUT, line.offset, line.length))
+            place = (STDOUT, line.offset, line.length)
+            for one in translate(conversation, line):
+                if isinstance(one, Send):
+                    self.sends.append(one)
+                else:
+                    add(one, "agent", place)
 
     def _stderr_lines(self, lines: Sequence[Line]) -> None:
         for line in lines:
