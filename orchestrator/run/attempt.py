@@ -102,9 +102,11 @@ __all__ = [
 
 DRAIN_S = 5.0
 # How long a run that was stopped still reads what its agent had written until then.
-IDLE_S = 0.25
-# How often a run looks at its limits and at the agent's own logs while the agent says nothing. Its
-# output is looked at by `Reaper.ticks`.
+IDLE_S, LONG_IDLE_S, SLACKENING = 0.25, 1.0, 1.1
+# How often a run looks at its limits while the agent says nothing: at first, at last, and how fast
+# the one becomes the other.
+FEW = 4
+# Its stdout is looked at in each of `Reaper.ticks`, its other files in each fourth.
 GRACE_S = 5.0
 CHECK_TAIL = 64 * 1024
 _STORE, _PATCH = "tree.git", "diff.patch"
@@ -177,6 +179,8 @@ class _Live:
     lost: ReaperLostError | None = None
     wake: anyio.Event = field(default_factory=anyio.Event)
     due: float = 0.0
+    idle_s: float = IDLE_S
+    ticks: int = 0
 
     @property
     def over(self) -> bool:
@@ -184,8 +188,20 @@ class _Live:
         return self.ended is not None or self.lost is not None
 
     def look(self) -> None:
-        """Wake who follows the agent's files if there is something to read, or limits to hold."""
-        if not self.wake.is_set() and (self.intake.grown() or time.monotonic() >= self.due):
+        """Wake who follows the agent's files if there is something to read, or limits to hold.
+
+        Of a thousand agents fifty times a second: what is not stdout can wait for a few ticks.
+        """
+        self.ticks += 1
+        few = self.ticks % FEW == 0
+        if self.intake.spoke() or (few and (self.intake.grown() or time.monotonic() >= self.due)):
+            self.wake.set()
+
+    def rest(self, *, grew: bool) -> None:
+        """Until the next look at the limits: the longer there is silence, the longer."""
+        self.idle_s = IDLE_S if grew else min(self.idle_s * SLACKENING, LONG_IDLE_S)
+        self.due = time.monotonic() + self.idle_s
+        if self.intake.grown():  # more than a quantum: go on at once
             self.wake.set()
 
 
@@ -512,12 +528,11 @@ class _Run:
             group.start_soon(self._stop_when_asked, live)
             while not live.over:
                 live.wake = anyio.Event()
-                if live.intake.pump():
+                if grew := live.intake.pump():
                     live.watch.grew()
                 await _send(live, live.intake.taken())
                 self._hold_to_limits(live)
-                live.due = time.monotonic() + IDLE_S
-                live.look()  # more than a quantum: go on at once
+                live.rest(grew=grew)
                 await live.wake.wait()
             group.cancel_scope.cancel()
 

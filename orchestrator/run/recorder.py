@@ -135,9 +135,10 @@ class Recorder:
         if self._write is not None:
             self._write(lines)
         first, self.seq = self.seq + 1, self.seq + len(waiting)
+        fold, publish = self._fold, self._publish
         for seq, (update, source, raw) in enumerate(waiting, first):
-            self._fold(update)
-            self._publish(self._event(seq, now, update, source, raw))
+            fold(update)
+            publish(self._event(seq, now, update, source, raw))
         return [update for update, _, _ in waiting]
 
     def resume(self, event: Event) -> None:
@@ -165,7 +166,7 @@ class Recorder:
     def _fold(self, update: Update) -> None:
         self.digest.add(update)
         self.counts.add(update)
-        if isinstance(update, Usage):
+        if update.type == "usage":
             self.usage = add(self.usage, update)
             self.cost_usd += update.cost_usd or 0.0
 

@@ -52,6 +52,8 @@ class Watch:
         self._sign: Sign = "start"
         self._pulse: Pulse | None = None
         self._felt = self._began
+        self._next = 0.0
+        self._seen: object = None
 
     def grew(self) -> None:
         """The agent has written something."""
@@ -61,9 +63,23 @@ class Watch:
     def hold(self, output_bytes: int) -> Verdict | None:
         """The limit for which the agent is to be stopped, the task's own before the job's."""
         watched, now = self._watched, time.monotonic()
+        limit = watched.limits.output_bytes
+        if now < self._next and not self._has_spent() and (limit is None or output_bytes <= limit):
+            return None
+        self._next = now + _SOONEST_S
         self._write_down(now)
         self._feel(now)
         return verdict(watched.limits, self._reading(now, output_bytes)) or self._job_passed()
+
+    def _has_spent(self) -> bool:
+        """Whether the agent has used more since the last look, or began or ended a turn. Most lines
+        say nothing of that, and to weigh each took as long as to read it.
+        """
+        recorder, counts = self._recorder, self._recorder.counts
+        steps, turns = recorder.digest.steps, (counts.turns, counts.in_turn)
+        seen = steps, counts.model_calls, turns, recorder.usage, recorder.cost_usd
+        changed, self._seen = seen != self._seen, seen
+        return changed
 
     def settle(self) -> Verdict | None:
         """Write down what was spent when all is read. A limit that was passed by it all the same:
