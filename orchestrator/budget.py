@@ -12,11 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from orchestrator.events import (
-    Message,
-    MessageDelta,
-    Thought,
-    ThoughtDelta,
-    ToolCall,
     TurnFinished,
     TurnStarted,
     Update,
@@ -46,6 +41,10 @@ _WAITS = {
 }
 
 
+_WORDS = frozenset({"message.delta", "thought.delta", "tool_call", "thought", "message"})
+"""What only a model that has begun to speak can say."""
+
+
 @dataclass(kw_only=True)
 class Counts:
     """What the updates of one run say about its budgets, folded as they come.
@@ -61,9 +60,10 @@ class Counts:
 
     def add(self, update: Update) -> None:
         """Take one update into account."""
+        if update.type in _WORDS:
+            self.spoken = True
+            return  # most updates: to try all patterns on them took longer
         match update:
-            case MessageDelta() | ThoughtDelta() | ToolCall() | Thought() | Message():
-                self.spoken = True
             case Usage(scope=scope):
                 self.spoken, self.unit = True, scope
                 self.model_calls += scope == "call"

@@ -102,6 +102,10 @@ ErrorKind: TypeAlias = Literal[
 Tier: TypeAlias = Literal["local", "cloud"]
 Auth: TypeAlias = Literal["key", "login", "none"]
 """With what an agent comes to its model: a key, the CLI's own login, or neither."""
+CostSource: TypeAlias = Literal["agent", "prices", "local", "subscription", "mixed"]
+"""Who says what was paid: the CLI, a list of prices, the place (a local model costs nothing), or
+nobody (a login is not paid by the token). `mixed`: a sum of several.
+"""
 Source: TypeAlias = Literal["agent", "supervisor"]
 
 
@@ -331,7 +335,7 @@ class Usage(_Plain):
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
     cost_usd: float | None = None
-    cost_source: Literal["agent", "prices", "local", "subscription"] | None = None
+    cost_source: CostSource | None = None
     scope: Literal["call", "turn", "run"] = "call"
 
 

@@ -39,6 +39,9 @@ _CENSUS_S, _CENSUS_SHARE = 1.0, 50
 # also with a cleared environment (codex strips that of its MCP servers). At most 2 % of one core.
 _SHARED_LOOK = 3
 # When many are stopped at once: a look is good for three times as long as it took.
+_FEW = 8
+# So many trees are looked at one by one before all of /proc is: with a thousand agents that takes
+# a hundred times as long as one tree.
 _CATCH_S = 0.02
 # How long a round goes on after orphans that come and go. Measured on 3 that fork for ever: < 5 ms.
 
@@ -87,6 +90,22 @@ def look() -> dict[int, Seen]:
             seen = look_at(int(name))
             if seen is not None:
                 found[seen.pid] = seen
+    return found
+
+
+def children_of(pid: int) -> set[int]:
+    """The children of all its threads. Asked twice: a list that changes while it is read may leave
+    one out.
+    """
+    found: set[int] = set()
+    for _ in range(2):
+        try:
+            threads = _patiently(lambda: os.listdir(f"/proc/{pid}/task"))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            break
+        for thread in threads:
+            words = _read(f"/proc/{pid}/task/{thread}/children", 1 << 20).split()
+            found.update(int(word) for word in words)
     return found
 
 
@@ -451,12 +470,16 @@ class _Reaper:
         self._keepers: set[_Run] = set()  # of which something was kept and lives
         self._owners: dict[int, tuple[int, _Run, str]] = {}
         # start and run of each process last seen, and how it was found
+        self._adopted: dict[int, _Run] = {}
+        # whose each orphan is, by pid, which is its own until it is reaped here
         self._sessions: dict[int, _Run] = {}
         self._trees: dict[_Run, list[Seen]] = {}  # as last seen
         self._orphaned = 0  # how many orphans are children of ours
         self._children = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
         self._looked = 0.0
         self._look_took = 0.0
+        self._near_looks = 0  # at single trees, since all of /proc was looked at
+        self._near_looked = self._near_took = 0.0
         self._pause = 0.0
         self._due: float | None = None
         self._poll = select.poll()
@@ -601,8 +624,47 @@ class _Reaper:
         """The tree as it is, or, when many ask at once, as it was a moment ago."""
         age = time.monotonic() - self._looked
         if age > self._look_took * _SHARED_LOOK or run not in self._trees:
+            if self._near_looks < _FEW:
+                return self._tree_of(run)
             self._trees = self._look()
         return self._trees.get(run, [])
+
+    def _tree_of(self, run: _Run) -> list[Seen]:
+        """The living members of one run's tree, by its leader and its orphans."""
+        began = time.monotonic()
+        tops = [run.pid] if run.running else []
+        tops += [pid for pid in self._child_pids() if pid not in self._leaders]
+        members: dict[int, Seen] = {}
+        for pid in tops:
+            seen = look_at(pid) if self._adopted.get(pid, run) is run else None
+            if seen is None:
+                continue
+            owner, how = (run, "descent") if pid == run.pid else self._owner(seen)
+            if owner is run:
+                self._adopt(seen, run)
+                self._walk(seen, run, how, members)
+        self._near_looks += 1
+        self._near_looked = time.monotonic()
+        self._near_took = self._near_looked - began
+        return [seen for seen in members.values() if seen.alive]
+
+    def _walk(self, top: Seen, run: _Run, how: str, members: dict[int, Seen]) -> None:
+        """Add a process and all that descends from it, and remember whose they are."""
+        own_session = os.getsid(0)
+        waiting = [top]
+        for seen in waiting:  # grows while it is walked
+            if seen.pid in members:
+                continue
+            members[seen.pid] = seen
+            self._owners[seen.pid] = (seen.start, run, how)
+            if seen.session != own_session:
+                self._sessions[seen.session] = run
+            below = [look_at(pid) for pid in children_of(seen.pid)]
+            waiting += [one for one in below if one is not None and one.parent == seen.pid]
+
+    def _adopt(self, seen: Seen, run: _Run) -> None:
+        if seen.pid not in self._leaders and seen.parent == os.getpid():
+            self._adopted[seen.pid] = run
 
     def _sweep(self, run: _Run, delay_s: float) -> None:
         now = time.monotonic()
@@ -641,6 +703,7 @@ class _Reaper:
             if self._sweeping:
                 self._due = time.monotonic()
             self._owners.pop(pid, None)
+            self._adopted.pop(pid, None)
             run = self._leaders.pop(pid, None)
             if run is not None:
                 self._ended(run, status, usage)
@@ -667,6 +730,7 @@ class _Reaper:
             run, how = (leads, "descent") if leads is not None else self._owner(top)
             if run is None:
                 continue
+            self._adopt(top, run)
             members = [seen for seen in _tree(top, children) if seen.alive]
             trees.setdefault(run, []).extend(members)
             for seen in members:
@@ -676,6 +740,7 @@ class _Reaper:
         self._owners, self._sessions = owners, sessions
         self._looked = time.monotonic()
         self._look_took = self._looked - began
+        self._near_looks = 0
         for run in list(self._keepers):
             self._kept.note(run.token, trees.get(run, []))
             if run not in trees:
@@ -712,17 +777,23 @@ class _Reaper:
                 self._answer(run, 0)
         now = time.monotonic()
         due = [run for run in self._sweeping.values() if now >= run.kill_at]
-        rested = now - self._looked >= self._look_took  # at most half of the time is for looking
-        if (due and rested) or now - self._looked >= self._census():
+        # At most half of the time is for looking.
+        rested = now - self._looked >= self._look_took
+        if (due and len(due) > _FEW and rested) or now - self._looked >= self._census():
             self._trees = self._look()
             for run in due:
-                members = self._trees.get(run, [])
-                if now >= run.kill_at + STUCK_S:
-                    self._answer(run, len(members))
-                else:
-                    self._kill(run, members)
+                self._end(run, self._trees.get(run, []), now)
+        elif len(due) <= _FEW and now - self._near_looked >= self._near_took:
+            for run in due:
+                self._end(run, self._tree_of(run), now)
         late = holders is None or _NOBODY in holders or any(run.swept for run in holders)
         self._plan(soon=self._orphaned > 0 and (late or len(self._runs) < before))
+
+    def _end(self, run: _Run, members: list[Seen], now: float) -> None:
+        if now >= run.kill_at + STUCK_S:
+            self._answer(run, len(members))
+        else:
+            self._kill(run, members)
 
     def _orphans(self) -> set[_Run] | None:
         """The runs that have orphans, once those are killed that are to be. None: it is not known.
@@ -739,7 +810,15 @@ class _Reaper:
             self._orphaned = len(orphans)
             settled = True
             for pid in orphans:
-                settled = self._settle_orphan(pid, holders) and settled
+                run = self._adopted.get(pid)
+                if (
+                    run is not None
+                    and run.handle in self._runs
+                    and run.handle not in self._sweeping
+                ):
+                    holders.add(run)  # and nobody asks for its end
+                else:
+                    settled = self._settle_orphan(pid, holders) and settled
             if settled:
                 return holders
             if time.monotonic() > until:
@@ -751,6 +830,7 @@ class _Reaper:
         run, how = self._owner(seen) if seen is not None and seen.alive else (None, "")
         if seen is None or run is None:
             return not _is_dying(pid)
+        self._adopt(seen, run)
         if run.kept:
             return True
         holders.add(run)

@@ -129,7 +129,11 @@ class Pieces:
     def cut(self, id_: str, piece: str) -> str:
         """The piece with what was held back before it, without what is held back now."""
         text = self._held.pop(id_, "") + piece
-        at = min((_beginning(value, text) for value in self._values), default=len(text))
+        at = len(text)
+        for value in self._values:
+            # Most pieces do not even have its first letter in the place where it would be cut off.
+            if text.find(value[0], max(0, len(text) - len(value) + 1)) >= 0:
+                at = min(at, _beginning(value, text))
         if at < len(text):
             self._held[id_] = text[at:]
         return text[:at]

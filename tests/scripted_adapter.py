@@ -48,6 +48,8 @@ def parse(line: bytes) -> Iterator[Update]:
     match json_line(line):
         case {"type": "message", "text": str(text)}:
             yield Message(text=text)
+        case {"type": "session", "id": str(id_), "model": str(model)}:
+            yield SessionStarted(session_id=id_, model=model)
         case {"type": "session", "id": str(id_)}:
             yield SessionStarted(session_id=id_)
         case {"type": "tool", "id": str(id_), "status": "in_progress"}:

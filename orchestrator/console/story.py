@@ -218,7 +218,8 @@ def _supervised(event: Event, teller: _Teller) -> _Step | None:
     match event.update:
         case RouteVerified(method=method, model=model, server=server):
             served = " ".join(shown(part) for part in (model, server) if part)
-            return _Step(what="served by", text=f"{served} ({method})")
+            how = "the agent's own word" if method == "claimed" else f"verified: {method}"
+            return _Step(what="served by", text=f"{served} ({how})")
         case RouteEscalated(from_agent=one, to_agent=other, why=why):
             text = f"from {shown(one)} to {shown(other)}: {shown(why)}"
             return _Step(what="moves on", text=text, style="doubtful")

@@ -64,6 +64,7 @@ def summary_lines(
     rows.extend(_why(outcome))
     if outcome.agent:
         rows.append(("agent", f"{outcome.agent} ({outcome.model or 'its own default model'})"))
+    rows.extend(("privacy", fact[9:]) for fact in outcome.evidence if fact.startswith("privacy: "))
     rows.append(("changes", files(outcome.changes)))
     if branch := _branch(outcome):
         rows.append(("branch", branch))

@@ -22,7 +22,7 @@ from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Command, Exit, Send, about_of
 from orchestrator.budget import Ledger, uncounted
 from orchestrator.config import Config
-from orchestrator.discovery import preflight, version
+from orchestrator.discovery import Use, preflight, use_of, version
 from orchestrator.errors import (
     DiskFullError,
     JournalError,
@@ -44,6 +44,7 @@ from orchestrator.events import (
     ProcessReaped,
     ProcessSpawned,
     RouteSelected,
+    RouteVerified,
     RunStarted,
     Usage,
     WorkspaceChanged,
@@ -62,6 +63,7 @@ from orchestrator.journal import (
     write_record,
 )
 from orchestrator.outcome import Facts, Stopped, decide, finished, remedy
+from orchestrator.prices import price_of
 from orchestrator.process import (
     Ended,
     Process,
@@ -100,9 +102,11 @@ __all__ = [
 
 DRAIN_S = 5.0
 # How long a run that was stopped still reads what its agent had written until then.
-IDLE_S = 0.25
-# How often a run looks at its limits and at the agent's own logs while the agent says nothing. Its
-# output is looked at by `Reaper.ticks`.
+IDLE_S, LONG_IDLE_S, SLACKENING = 0.25, 1.0, 1.1
+# How often a run looks at its limits while the agent says nothing: at first, at last, and how fast
+# the one becomes the other.
+FEW = 4
+# Its stdout is looked at in each of `Reaper.ticks`, its other files in each fourth.
 GRACE_S = 5.0
 CHECK_TAIL = 64 * 1024
 _STORE, _PATCH = "tree.git", "diff.patch"
@@ -141,11 +145,11 @@ class Plan:
     notes: tuple[str, ...] = ()
     place: Place | None = None
     deliver: Callable[[str], Awaitable[str]] | None = None
-    ledger: Ledger = field(default_factory=Ledger)
     route: Route | None = None
     attempt: int = 1
     held: Held | None = None
     failures: int | None = None
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 class Control:
@@ -175,6 +179,8 @@ class _Live:
     lost: ReaperLostError | None = None
     wake: anyio.Event = field(default_factory=anyio.Event)
     due: float = 0.0
+    idle_s: float = IDLE_S
+    ticks: int = 0
 
     @property
     def over(self) -> bool:
@@ -182,8 +188,20 @@ class _Live:
         return self.ended is not None or self.lost is not None
 
     def look(self) -> None:
-        """Wake who follows the agent's files if there is something to read, or limits to hold."""
-        if not self.wake.is_set() and (self.intake.grown() or time.monotonic() >= self.due):
+        """Wake who follows the agent's files if there is something to read, or limits to hold.
+
+        Of a thousand agents fifty times a second: what is not stdout can wait for a few ticks.
+        """
+        self.ticks += 1
+        few = self.ticks % FEW == 0
+        if self.intake.spoke() or (few and (self.intake.grown() or time.monotonic() >= self.due)):
+            self.wake.set()
+
+    def rest(self, *, grew: bool) -> None:
+        """Until the next look at the limits: the longer there is silence, the longer."""
+        self.idle_s = IDLE_S if grew else min(self.idle_s * SLACKENING, LONG_IDLE_S)
+        self.due = time.monotonic() + self.idle_s
+        if self.intake.grown():  # more than a quantum: go on at once
             self.wake.set()
 
 
@@ -208,6 +226,7 @@ async def perform(
             },
             write=journal.append,
             publish=publish,
+            price=lambda usage, served: priced(usage, plan.agent, plan.auth, served),
             secret_values=_secrets(plan, config),
         )
         run = _Run(plan, config=config, reaper=reaper, control=control, recorder=recorder)
@@ -421,7 +440,7 @@ class _Run:
             changes=self.changes,
             unseen=self.changes is None,
             check=self.check,
-            usage=self._priced(self.recorder.usage),
+            usage=self.recorder.usage,
         )
 
     # --- the agent's process
@@ -430,18 +449,35 @@ class _Run:
         """The agent, as soon as its model's server has a slot for it."""
         held, limit_s = self.plan.held, self.plan.limits.wall_s
         if held is None:
-            await self._agent()
+            await self._seen_to_be_served()
             return
         try:
             with anyio.move_on_after(limit_s):
                 await until(self.control.requested, held.take, self._waits)
             if held.full:
-                await self._agent()
+                await self._seen_to_be_served()
             elif self.control.stopped is None:
                 why = f"no slot was free within the time limit of {limit_s:g} s"
                 self._limit("wall", limit_s or 0.0, "timed_out", why)
         finally:
             held.give()
+
+    async def _seen_to_be_served(self) -> None:
+        """The agent; then what really served it, by the server's own word where that says it."""
+        agent = self.plan.agent
+        before = await use_of(agent, self.config)
+        await self._agent()
+        after = await use_of(agent, self.config) if before is not None else None
+        digest = self.recorder.digest
+        if before is not None and after is not None and after.mark is not None:
+            if after.mark != before.mark:
+                self.recorder.say(
+                    RouteVerified(method="server", model=agent.model, server=after.server)
+                )
+            elif digest.terminal is not None:
+                self.recorder.say(_went_elsewhere(after))
+        elif digest.model is not None:
+            self.recorder.say(RouteVerified(method="claimed", model=digest.model))
 
     def _waits(self, text: str) -> None:
         self.recorder.say(Notice(text=text))
@@ -492,12 +528,11 @@ class _Run:
             group.start_soon(self._stop_when_asked, live)
             while not live.over:
                 live.wake = anyio.Event()
-                if live.intake.pump():
+                if grew := live.intake.pump():
                     live.watch.grew()
                 await _send(live, live.intake.taken())
                 self._hold_to_limits(live)
-                live.due = time.monotonic() + IDLE_S
-                live.look()  # more than a quantum: go on at once
+                live.rest(grew=grew)
                 await live.wake.wait()
             group.cancel_scope.cancel()
 
@@ -571,17 +606,14 @@ class _Run:
             run_id=plan.run_id,
             limits=plan.limits,
             local=plan.agent.tier == "local",
-            priced=self._priced,
             ledger=plan.ledger,
         )
-
-    def _priced(self, usage: Usage | None) -> Usage | None:
-        return priced(usage, self.plan.agent.tier, self.plan.auth)
 
     def _unbounded(self) -> Error | None:
         """That the run would be without the limit of its cost that the user wrote, if it would."""
         plan, agent = self.plan, self.plan.agent
-        tells = about_of(self.config.adapters[agent.adapter], agent).tells_cost
+        about = about_of(self.config.adapters[agent.adapter], agent)
+        tells = about.tells_cost or price_of(agent) is not None
         known = agent.tier == "local" or (tells and plan.auth != "login")
         why = uncounted(plan.task.limits.meet(self.config.limits), cost_known=known)
         if why is None:
@@ -593,6 +625,7 @@ class _Run:
         if self.control.stopped is not None:
             return
         passed = live.watch.hold(live.intake.size)
+        failures = self.recorder.digest.failures
         if live.watch.unseen is not None and not self._blind:
             self._blind = True
             text = f"what the agent receives is not seen, only what it writes: {live.watch.unseen}"
@@ -602,8 +635,7 @@ class _Run:
             self.control.stop(passed.stop, passed.text, passed.limit)
         elif (free := self._free(time.monotonic())) is not None:
             self._limit("disk", free, "disk_full", f"only {free} bytes are free at {self.folder}")
-        elif self.plan.failures is not None and self.recorder.digest.failures >= self.plan.failures:
-            failures = self.recorder.digest.failures
+        elif self.plan.failures is not None and failures >= self.plan.failures:
             why = f"{failures} tool calls in a row failed"
             self._limit("failures", failures, "stalled", why)
 
@@ -710,6 +742,12 @@ class _Run:
             return Check(command=command, passed=False, output=str(error))
         output = done.stdout.decode("utf-8", "backslashreplace")
         return Check(command=command, passed=done.exit == 0, exit=done.exit, output=output)
+
+
+def _went_elsewhere(use: Use) -> Error:
+    text = f"the agent says that it is done, and {use.server} answered nothing meanwhile"
+    hint = "It was served by another model or place: see its own settings, and what left the house."
+    return Error(kind="route_mismatch", text=text, hint=hint)
 
 
 async def _send(live: _Live, sends: Iterable[Send]) -> bool:

@@ -6,7 +6,6 @@ Does not act. Looks at the agent's processes only when they have been silent for
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.budget import (
@@ -20,7 +19,7 @@ from orchestrator.budget import (
     tokens,
     verdict,
 )
-from orchestrator.events import Limit, Stall, Usage
+from orchestrator.events import Limit, Stall
 from orchestrator.pulse import Pulse, feel
 from orchestrator.run.recorder import Recorder
 from orchestrator.task import Limits
@@ -37,7 +36,6 @@ class Watched:
     run_id: str
     limits: Limits
     local: bool
-    priced: Callable[[Usage | None], Usage | None]
     ledger: Ledger
 
 
@@ -54,7 +52,8 @@ class Watch:
         self._sign: Sign = "start"
         self._pulse: Pulse | None = None
         self._felt = self._began
-        self._priced: tuple[Usage | None, float] = (None, 0.0)
+        self._next = 0.0
+        self._seen: object = None
 
     def grew(self) -> None:
         """The agent has written something."""
@@ -64,9 +63,23 @@ class Watch:
     def hold(self, output_bytes: int) -> Verdict | None:
         """The limit for which the agent is to be stopped, the task's own before the job's."""
         watched, now = self._watched, time.monotonic()
+        limit = watched.limits.output_bytes
+        if now < self._next and not self._has_spent() and (limit is None or output_bytes <= limit):
+            return None
+        self._next = now + _SOONEST_S
         self._write_down(now)
         self._feel(now)
         return verdict(watched.limits, self._reading(now, output_bytes)) or self._job_passed()
+
+    def _has_spent(self) -> bool:
+        """Whether the agent has used more since the last look, or began or ended a turn. Most lines
+        say nothing of that, and to weigh each took as long as to read it.
+        """
+        recorder, counts = self._recorder, self._recorder.counts
+        steps, turns = recorder.digest.steps, (counts.turns, counts.in_turn)
+        seen = steps, counts.model_calls, turns, recorder.usage, recorder.cost_usd
+        changed, self._seen = seen != self._seen, seen
+        return changed
 
     def settle(self) -> Verdict | None:
         """Write down what was spent when all is read. A limit that was passed by it all the same:
@@ -137,22 +150,8 @@ class Watch:
             ran_s=now - self._began,
             steps=digest.steps or counts.model_calls,
             tokens=tokens(self._recorder.usage),
-            cost_usd=self._cost_usd(),
+            cost_usd=self._recorder.cost_usd,
         )
-
-    def _cost_usd(self) -> float:
-        """What is known of the cost; a login's is no dollars."""
-        usage = self._recorder.usage
-        if usage is not self._priced[0]:
-            whole = self._watched.priced(usage)
-            if whole is None or whole.cost_source == "subscription":
-                known = 0.0
-            elif whole.cost_usd is None:
-                known = self._recorder.cost_usd  # of some parts it is known
-            else:
-                known = whole.cost_usd
-            self._priced = (usage, known)
-        return self._priced[1]
 
 
 def limit_event(passed: Verdict, action: str = "stop") -> Stall | Limit:

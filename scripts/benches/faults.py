@@ -34,7 +34,7 @@ NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 
 def new_mark() -> str:
-    return f"0.{random.randrange(10**11, 10**12)}"  # noqa: S311 (a name)
+    return f"0.{random.randrange(10**11, 10**12)}"
 
 
 def hostile(mark: str) -> tuple[str, ...]:

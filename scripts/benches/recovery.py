@@ -199,7 +199,7 @@ def killed_and_recovered(kills: int, agents: int, *, pause: float, span: float) 
     """So many supervisors, each killed at a random moment of its first `span` seconds."""
     total, slowest = Counter[str](), 0.0
     for _ in range(kills):
-        seen, seconds = once(agents, pause, lambda: random.uniform(0, span))  # noqa: S311
+        seen, seconds = once(agents, pause, lambda: random.uniform(0, span))
         total += seen
         slowest = max(slowest, seconds)
     return result(f"{kills} kills of a supervisor of {agents} agents", total, slowest)

@@ -8,6 +8,7 @@ order of the cases' names, again and again: one long session that begins anew ev
 import gc
 import statistics
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import orjson
 
-from orchestrator.adapter import Adapter, Agent
+from orchestrator.adapter import Adapter, Agent, Send
 from orchestrator.config import Adapters
 from orchestrator.journal import STDERR, STDOUT, TAILS, Journal, make_folder
 from orchestrator.lines import LineSplitter
@@ -27,7 +28,7 @@ from orchestrator.task import Task
 
 BAR = 0.20
 PAIRS = 7
-SIZE = 2 * 1024 * 1024
+SIZE = 3 * 1024 * 1024
 RECORDINGS = Path(__file__).parents[2] / "tests/recordings"
 EVERYDAY = frozenset(
     {
@@ -71,6 +72,9 @@ def typical(cli: str) -> bytes:
 
 def bench() -> bool:
     """Both CLIs; true if both keep the bar."""
+    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    how = "with a profile" if optimized else "without a profile: slower by a third, as a rule"
+    print(f"Python {sys.version.split()[0]}, built {how}")
     adapters = Adapters()
     kept = [_ratio(cli, adapters[cli]) for cli in ("codex", "claude")]
     return all(kept)
@@ -153,6 +157,23 @@ def _breakdown(stream: bytes, lines: list[bytes], cli: str, adapter: Adapter) ->
         for line in whole:
             translate(conversation, line)
 
+    conversation = adapter.conversation(Task(prompt="p"), Agent(name=cli, adapter=cli), None)
+    said = [one for line in whole for one in translate(conversation, line)]
+    updates = [one for one in said if not isinstance(one, Send)]
+
+    def rebuild() -> None:
+        for update in updates:
+            type(update)(**vars(update))
+
+    def dump() -> None:
+        for update in updates:
+            orjson.dumps(update)
+
+    least = 1 + (_seconds(rebuild) + _seconds(dump)) / bare
+    print(
+        f"    at the least, orjson.loads and to build and dump {len(updates) / len(lines):.2f} "
+        f"updates a line: {least:.2f} x orjson.loads"
+    )
     steps = {
         "split": _seconds(split),
         "parse (orjson and patterns)": _seconds(parse),

@@ -13,6 +13,7 @@ import pytest
 from adapters.claude import OPTIONS, adapter
 from adapters.claude.command import endpoint
 from adapters.claude.conversation import ClaudeConversation
+from adapters.claude.values import MOST, hold
 from orchestrator.adapter import Agent, Command, Exit, Send, about_of
 from orchestrator.errors import ConfigError
 from orchestrator.events import (
@@ -984,3 +985,17 @@ def test_an_interrupt_that_left_no_result_is_known_by_its_words():
     words = {"type": "text", "text": "[Request interrupted by user]"}
     said = ended(Exit(status=0), BEGUN, user(words))
     assert said == [TurnFinished(stop_reason="cancelled")]
+
+
+def test_a_message_without_an_id_begins_nothing():
+    event = {"type": "message_start", "message": {"role": "assistant"}}
+    line = json.dumps({"type": "stream_event", "event": event}).encode()
+    conversation = adapter.conversation(Task(prompt="p"), Agent(name="c", adapter="claude"), None)
+    assert list(conversation.feed(line)) == [MessageDelta(id=":0", text="")]
+
+
+def test_only_the_latest_calls_are_remembered():
+    known: dict[str, int] = {}
+    for number in range(MOST + 5):
+        hold(known, str(number), number)
+    assert list(known.values()) == list(range(5, MOST + 5))

@@ -11,6 +11,7 @@ import pytest
 
 from adapters.codex import OPTIONS, adapter
 from adapters.codex.command import endpoint
+from adapters.codex.values import MOST, hold
 from orchestrator.adapter import Agent, Command, Exit
 from orchestrator.errors import ConfigError
 from orchestrator.events import (
@@ -793,3 +794,39 @@ def test_a_panic_in_mid_turn_is_a_crash():
 
 def test_a_signal_needs_no_word():
     assert len(said(STARTED, exit_=Exit(signal=9))) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"type": "thread.started"},
+        {"type": "turn.failed", "error": "no"},
+        {"type": "error", "message": 1},
+        {"type": "item.completed", "item": "no"},
+        {"type": "item.completed", "item": {"type": "reasoning"}},
+        {"type": "item.completed", "item": {"type": "command_execution"}},
+        {"type": "item.completed", "item": {"type": "mcp_tool_call", "server": 1}},
+        {"type": "item.completed", "item": {"type": "collab_tool_call"}},
+        {"type": ["item.completed"], "item": 1},
+    ],
+)
+def test_a_line_that_lacks_what_its_type_has_is_kept_as_it_is(line):
+    conversation = adapter.conversation(Task(prompt="p"), Agent(name="c", adapter="codex"), None)
+    text = json.dumps(line)
+    [said] = conversation.feed(text.encode())
+    assert (said.type, said.text) == ("unparsed", text)
+
+
+def test_an_item_counts_whatever_happened_to_it():
+    conversation = adapter.conversation(Task(prompt="p"), Agent(name="c", adapter="codex"), None)
+    for kind in ("item.begun", "item.completed"):
+        item = {"type": "web_search", "id": "1", "query": "anyio"}
+        [said] = conversation.feed(json.dumps({"type": kind, "item": item}).encode())
+        assert (said.kind, said.title) == ("fetch", "anyio")
+
+
+def test_only_the_latest_calls_are_remembered():
+    known: dict[str, int] = {}
+    for number in range(MOST + 5):
+        hold(known, str(number), number)
+    assert list(known.values()) == list(range(5, MOST + 5))
