@@ -135,3 +135,9 @@ def test_of_many_tasks_only_what_a_person_must_know_stays():
 )
 def test_of_many_tasks_it_is_told_when_each_begins_and_how_it_ends(update, line):
     assert task_told(event(update)) == line
+
+
+def test_processes_that_are_left_running_are_named():
+    line = told(event(ProcessReaped(survivors=0, kept=1)))
+    assert line is not None
+    assert line.startswith("  1 process(es) of the agent are left running (detached: keep)")
