@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from orchestrator.adapter import Adapter, Agent, Exit
-from orchestrator.config import Adapters
+from orchestrator.config import Adapters, tier_of
 from orchestrator.events import Changes, Event, Outcome
 from orchestrator.run.replay import replay
 from orchestrator.task import Task
@@ -58,6 +58,8 @@ class Recording:
         named = self.facts["agent"]
         assert isinstance(named, dict)
         fields = {key: value for key, value in named.items() if key != "config"}
+        if fields.get("base_url") is not None:
+            fields.setdefault("tier", tier_of(fields["base_url"]))
         return Agent(**fields, home=str(self.task.workspace.with_name("home")))
 
     @property
