@@ -157,7 +157,8 @@ class About:
     `key_env` is the variable that usually holds the provider's key, `keys` are all in which one may
     be. `logins` are files that are there while the user is logged in; a path may begin with `~` or
     `$NAME`. They are looked for and never read.
-    `enforces` are the levels of access that the CLI itself can hold an agent to.
+    `enforces` are the levels of access that the CLI itself can hold an agent to. `tells_cost`:
+    whether it states what its calls cost.
     """
 
     name: str
@@ -171,6 +172,7 @@ class About:
     tools: bool = True
     enforces: tuple[Literal["read", "edit", "full"], ...] = ("read", "edit", "full")
     resumes: bool = False
+    tells_cost: bool = True
     key_env: str | None = None
     keys: tuple[str, ...] = ()
     logins: tuple[str, ...] = ()

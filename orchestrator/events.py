@@ -18,7 +18,6 @@ from typing import (
     Literal,
     NamedTuple,
     TypeAlias,
-    TypeGuard,
     TypeVar,
     dataclass_transform,
     get_args,
@@ -29,7 +28,7 @@ from typing import (
 import orjson
 
 from orchestrator.errors import JournalError, OutcomeError, first_problem
-from orchestrator.redaction import REDACTED
+from orchestrator.redaction import REDACTED, is_dict, is_list
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -103,6 +102,10 @@ ErrorKind: TypeAlias = Literal[
 Tier: TypeAlias = Literal["local", "cloud"]
 Auth: TypeAlias = Literal["key", "login", "none"]
 """With what an agent comes to its model: a key, the CLI's own login, or neither."""
+CostSource: TypeAlias = Literal["agent", "prices", "local", "subscription", "mixed"]
+"""Who says what was paid: the CLI, a list of prices, the place (a local model costs nothing), or
+nobody (a login is not paid by the token). `mixed`: a sum of several.
+"""
 Source: TypeAlias = Literal["agent", "supervisor"]
 
 
@@ -332,7 +335,7 @@ class Usage(_Plain):
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
     cost_usd: float | None = None
-    cost_source: Literal["agent", "prices", "local", "subscription"] | None = None
+    cost_source: CostSource | None = None
     scope: Literal["call", "turn", "run"] = "call"
 
 
@@ -749,23 +752,15 @@ def _free_of(value: _Plain, secret: re.Pattern[str]) -> dict[str, object]:
 def _redacted(value: object, secret: re.Pattern[str]) -> object:
     if isinstance(value, str):
         return secret.sub(REDACTED, value)
-    if _is_list(value):
+    if is_list(value):
         return [_redacted(one, secret) for one in value]
-    if _is_dict(value):
+    if is_dict(value):
         return {_redacted(key, secret): _redacted(one, secret) for key, one in value.items()}
     if isinstance(value, _Plain):
         clean = copy(value)
         vars(clean).update(_free_of(value, secret))
         return clean
     return value
-
-
-def _is_list(value: object) -> TypeGuard[list[object]]:
-    return isinstance(value, list)
-
-
-def _is_dict(value: object) -> TypeGuard[dict[object, object]]:
-    return isinstance(value, dict)
 
 
 @cache

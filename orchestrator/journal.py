@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     import tarfile
     from types import TracebackType
 
+    from pydantic import TypeAdapter
+
 EVENTS, TASK, JOB, OUTCOME, STDOUT, STDERR, TAILS = (
     "events.jsonl",
     "task.json",
@@ -207,7 +209,7 @@ class Journal:
     def sync(self) -> None:
         """Make what was written durable: called at the end of a run. Raises JournalError."""
         try:
-            os.fdatasync(self._fd)
+            _sync(self._fd)
         except OSError as error:
             raise self._full(error) from error
 
@@ -215,6 +217,9 @@ class Journal:
         text = f"cannot write {self.folder / EVENTS}: {error.strerror}"
         hint = "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
         return (DiskFullError if error.errno in _NO_ROOM else JournalError)(text, hint=hint)
+
+
+_sync = getattr(os, "fdatasync", os.fsync)  # macOS has the one alone
 
 
 def _locked(descriptor: int) -> bool:
@@ -297,19 +302,43 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
 
 def read_record(folder: Path) -> Record:
     """The record of a run. Raises JournalError."""
-    return _read(folder / TASK, Record)
+    return _read(folder / TASK, _of_runs)
 
 
 def read_job(folder: Path) -> JobRecord:
     """The record of a job. Raises JournalError."""
-    return _read(folder / JOB, JobRecord)
+    return _read(folder / JOB, _of_jobs)
 
 
-def _read(path: Path, kind: type[Found]) -> Found:
-    from pydantic import TypeAdapter, ValidationError
+# Each is made once: making one takes longer than reading a thousand records.
+
+
+@cache
+def _of_runs() -> TypeAdapter[Record]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Record)
+
+
+@cache
+def _of_jobs() -> TypeAdapter[JobRecord]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(JobRecord)
+
+
+@cache
+def _of_outcomes() -> TypeAdapter[Outcome]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Outcome)
+
+
+def _read(path: Path, reader: Callable[[], TypeAdapter[Found]]) -> Found:
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(kind).validate_json(private.read(path))
+        return reader().validate_json(private.read(path))
     except OSError as error:
         raise JournalError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
@@ -402,11 +431,11 @@ def read_outcome(folder: Path) -> Outcome | None:
 
     Where outcome.json could not be written, the journal's last event says it.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     path = folder / OUTCOME
     try:
-        return TypeAdapter(Outcome).validate_json(private.read(path))
+        return _of_outcomes().validate_json(private.read(path))
     except FileNotFoundError:
         return _last_outcome(folder)
     except OSError as error:
@@ -500,6 +529,19 @@ def runs_of(runs: Path, job_id: str) -> list[Record]:
     return [record for record in found if record.job_id == job_id]
 
 
+def runs_by_job(runs: Path) -> dict[str, list[Record]]:
+    """The records of all runs by their job, oldest first; those that cannot be read are left
+    out.
+    """
+    found: dict[str, list[Record]] = {}
+    for folder in list_runs(runs):
+        with suppress(JournalError):
+            record = read_record(folder)
+            if record.job_id is not None:
+                found.setdefault(record.job_id, []).append(record)
+    return found
+
+
 def scrub(path: Path, secrets: Sequence[str]) -> None:
     """Overwrite every secret in a raw file with as many `*`, so that offsets still hold."""
     forms = sorted({form for secret in secrets for form in spellings(secret) if form})
@@ -545,7 +587,12 @@ def _open_spool(path: Path) -> int:
     reading = private.opened(path)
     try:
         os.fchmod(reading, 0o600)
-        return os.open(f"/proc/self/fd/{reading}", os.O_RDWR | os.O_CLOEXEC)
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+        writing = os.open(path, flags)
+        if not os.path.samestat(os.fstat(writing), os.fstat(reading)):
+            os.close(writing)
+            raise OSError(errno.EBUSY, "it was replaced", str(path))
+        return writing
     finally:
         os.close(reading)
 
@@ -562,6 +609,8 @@ def _created(path: Path) -> int:
 
 def written_to(path: Path) -> bool:
     """Whether a process has the file open for writing. False where the system cannot tell."""
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
     try:
         with path.open("rb") as file:
             # A lease on reading is given only where nobody writes.

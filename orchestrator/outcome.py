@@ -291,7 +291,8 @@ def _stopped(facts: Facts) -> Failure | None:
             return None
         case kind:
             text = facts.stopped_why or f"stopped: {kind}"
-            return Failure(kind=kind, text=text, limit=facts.stopped_limit)
+            again = kind == "stalled" or None  # another attempt may be heard
+            return Failure(kind=kind, text=text, limit=facts.stopped_limit, retryable=again)
 
 
 def _signalled(facts: Facts) -> Failure | None:

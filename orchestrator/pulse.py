@@ -52,6 +52,8 @@ class Pulse:
 
 def feel(pid: int) -> Pulse:
     """Look at a process and its descendants. What ends meanwhile is left out."""
+    if not Path("/proc/self/fd").is_dir():
+        return Pulse(cpu_s=0, received=None, unseen="this system does not tell")
     pids = list(_tree(pid))
     cpu_s = sum(map(_cpu_s, pids))
     if not _same_network(pid):
@@ -63,9 +65,21 @@ def feel(pid: int) -> Pulse:
     try:
         found = _EARS.received()
     except OSError as error:
-        why = f"the kernel does not tell ({error.strerror or error})"
-        return Pulse(cpu_s=cpu_s, received=None, unseen=why)
+        return Pulse(cpu_s=cpu_s, received=None, unseen=_untold(error))
     return Pulse(cpu_s=cpu_s, received={i: n for i, n in found.items() if i in inodes})
+
+
+def blind() -> str | None:
+    """Why the bytes that agents receive cannot be seen on this machine; None: they can."""
+    try:
+        _EARS.received()
+    except OSError as error:
+        return _untold(error)
+    return None
+
+
+def _untold(error: OSError) -> str:
+    return f"the kernel does not tell ({error.strerror or error})"
 
 
 def received() -> dict[int, int]:

@@ -223,11 +223,11 @@ def _signal_group(group: int, members: list[Seen], number: int) -> None:
             is_member = os.getpgid(seen.pid) == group
         except ProcessLookupError:
             continue
-        if is_member and _signalled(os.killpg, group, number):
+        if is_member and signalled(os.killpg, group, number):
             return
 
 
-def _signalled(kill: Callable[[int, int], None], target: int, number: int) -> bool:
+def signalled(kill: Callable[[int, int], None], target: int, number: int) -> bool:
     """False: it is gone, or another user's."""
     try:
         kill(target, number)
@@ -263,6 +263,26 @@ def receive(control: socket.socket) -> tuple[bytes, list[int]]:
     ]
 
 
+class Packets:
+    """Messages on a socket that keeps them apart: as `send` and `receive`."""
+
+    torn = False
+
+    def __init__(self, control: socket.socket) -> None:
+        self.socket = control
+
+    def send(self, text: bytes, descriptors: Iterable[int] = ()) -> None:
+        """Send a message, whole."""
+        send(self.socket, text, descriptors)
+
+    def flush(self) -> None:
+        """Nothing is ever left."""
+
+    def receive(self) -> tuple[bytes, list[int]]:
+        """A message and its descriptors; b"" at the end."""
+        return receive(self.socket)
+
+
 # --- what both processes do ----------------------------------------------------------------------
 
 
@@ -277,7 +297,7 @@ def _prepare(name: bytes) -> None:
     prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def _ignore_signals() -> None:
+def ignore_signals() -> None:
     # They end when the supervisor ends, and not by a signal that was meant for others
     # (`pkill python`, a shutdown that signals everybody at once).
     for number in _SIGNALS:
@@ -294,16 +314,18 @@ def _nothing(number: int, frame: object) -> None:
     del number, frame
 
 
-def _child_alarm() -> int:
+def child_alarm() -> int:
     """A descriptor that becomes readable when a child ends or stops."""
-    ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    ours, theirs = os.pipe()
+    for end in (ours, theirs):
+        os.set_blocking(end, False)
     signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, _nothing)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     return ours
 
 
-def _drain(alarm: int) -> None:
+def drain(alarm: int) -> None:
     try:
         while os.read(alarm, 4096):
             pass
@@ -311,7 +333,7 @@ def _drain(alarm: int) -> None:
         return
 
 
-def _wait_readable(descriptors: list[int], seconds: float | None) -> list[int]:
+def wait_readable(descriptors: list[int], seconds: float | None) -> list[int]:
     poll = select.poll()
     for descriptor in descriptors:
         poll.register(descriptor, select.POLLIN)
@@ -326,7 +348,7 @@ def _kill_all(alarm: int, spared: frozenset[int], kept: _Kept) -> None:
     before: set[tuple[int, int]] = set()
     since = time.monotonic()
     while True:
-        _drain(alarm)
+        drain(alarm)
         if not _reap_any():
             return
         children = _families(look())
@@ -338,7 +360,7 @@ def _kill_all(alarm: int, spared: frozenset[int], kept: _Kept) -> None:
             before, since, wait_s = left, time.monotonic(), 0.001
         elif time.monotonic() - since > (STUCK_S if living else _CATCH_S):
             return
-        _wait_readable([alarm], wait_s)
+        wait_readable([alarm], wait_s)
         wait_s = min(wait_s * 2, 0.05)
 
 
@@ -437,7 +459,7 @@ class _Reaper:
     def __init__(self, control: socket.socket, supervisor: int, guard: int, kept: _Kept) -> None:
         self._control = control
         self._kept = kept
-        self._alarm = _child_alarm()
+        self._alarm = child_alarm()
         self._ends = {supervisor, guard}
         self._outbox: list[bytes] = []
         self._runs: dict[int, _Run] = {}  # not swept yet, by handle
@@ -482,7 +504,7 @@ class _Reaper:
             pass
         # The socket stays open until then: its end tells the supervisor that nothing is left.
         signal.set_wakeup_fd(-1)
-        _kill_all(_child_alarm(), self._spared, self._kept)
+        _kill_all(child_alarm(), self._spared, self._kept)
 
     def _turn(self) -> None:
         wait_ms = None if self._due is None else max(0.0, (self._due - time.monotonic()) * 1000)
@@ -491,7 +513,7 @@ class _Reaper:
             raise _SupervisorGone  # before a request is taken that came at the same time
         for descriptor, event in found:
             if descriptor == self._alarm:
-                _drain(self._alarm)
+                drain(self._alarm)
             elif descriptor in self._pipes:
                 self._settle(self._pipes[descriptor])
             else:
@@ -550,7 +572,7 @@ class _Reaper:
             name, _, value = item.partition(b"=")
             env[name] = value
         try:
-            ours, theirs = os.pipe2(os.O_CLOEXEC)
+            ours, theirs = os.pipe()
         except OSError as error:
             self._tell(f"failed {handle} reaper {error.errno}")
             return
@@ -562,7 +584,7 @@ class _Reaper:
             self._tell(f"failed {handle} fork {error.errno}")
             return
         if pid == 0:
-            _become(argv, env, cwd, descriptors[:3], theirs)
+            become(argv, env, cwd, descriptors[:3], theirs)
         os.close(theirs)
         seen = look_at(pid)
         run = _Run(handle, token, pid, 0 if seen is None else seen.start, ours)
@@ -595,8 +617,8 @@ class _Reaper:
         elif run.running:
             # The leader is not reaped yet, so its number is its own. Before its setsid: no group.
             for number in signals:
-                if not _signalled(os.killpg, run.pid, number):
-                    _signalled(os.kill, run.pid, number)
+                if not signalled(os.killpg, run.pid, number):
+                    signalled(os.kill, run.pid, number)
 
     def _members(self, run: _Run) -> list[Seen]:
         """The tree as it is, or, when many ask at once, as it was a moment ago."""
@@ -817,7 +839,7 @@ class _Reaper:
             return True
         self._owners[pid] = (seen.start, run, how)
         self._kill(run, [seen])
-        _signalled(os.kill, pid, signal.SIGKILL)  # should it have left that group just now
+        signalled(os.kill, pid, signal.SIGKILL)  # should it have left that group just now
         return False
 
     def _kill(self, run: _Run, members: list[Seen]) -> None:
@@ -894,7 +916,7 @@ _NOBODY = _Run(-1, b"", -1, 0, -1)
 _NOBODY.swept = True
 
 
-def _become(
+def become(
     argv: list[bytes], env: dict[bytes, bytes], cwd: bytes, stdio: list[int], report: int
 ) -> None:
     """In the new process: become the agent, or report what failed and end. Does not return."""
@@ -943,8 +965,8 @@ def _guard(control: socket.socket, supervisor: int) -> None:
     for descriptor in (control.fileno(), supervisor):
         os.set_inheritable(descriptor, False)  # noqa: FBT003
     _prepare(b"orch-guard")
-    _ignore_signals()
-    alarm = _child_alarm()  # before there is a child: a host may have had SIGCHLD ignored
+    ignore_signals()
+    alarm = child_alarm()  # before there is a child: a host may have had SIGCHLD ignored
     kept = _Kept()
     me = os.pidfd_open(os.getpid())
     child = os.fork()
@@ -977,13 +999,13 @@ def _watch(child: int, reaper: int, supervisor: int, alarm: int) -> bool:
         if left is not None and left <= 0:
             return False
         watched = [reaper, alarm] if deadline is not None else [reaper, alarm, supervisor]
-        found = _wait_readable(watched, left)
+        found = wait_readable(watched, left)
         if reaper in found:
             return True
         if supervisor in found:
             deadline = time.monotonic() + REAPER_ENDS_S
         if alarm in found:
-            _drain(alarm)
+            drain(alarm)
             if os.waitid(os.P_PID, child, os.WSTOPPED | os.WNOHANG) is not None:
                 os.kill(child, signal.SIGCONT)
 

@@ -10,6 +10,7 @@ import base64
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeGuard
 from urllib.parse import quote_from_bytes
 
 import orjson
@@ -97,15 +98,21 @@ may_escape = re.compile(rb"\\u00[2-7]|\\/").search
 
 def without(value: object, secret: re.Pattern[str]) -> object:
     """A JSON value without the secrets in it, also in the names of its fields."""
-    match value:
-        case str():
-            return secret.sub(REDACTED, value)
-        case list():
-            return [without(one, secret) for one in value]  # pyright: ignore[reportUnknownVariableType] (of anything)
-        case dict():
-            return {without(key, secret): without(one, secret) for key, one in value.items()}  # pyright: ignore[reportUnknownVariableType] (the same)
-        case _:
-            return value
+    if isinstance(value, str):
+        return secret.sub(REDACTED, value)
+    if is_list(value):
+        return [without(one, secret) for one in value]
+    if is_dict(value):
+        return {without(key, secret): without(one, secret) for key, one in value.items()}
+    return value
+
+
+def is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)
+
+
+def is_dict(value: object) -> TypeGuard[dict[object, object]]:
+    return isinstance(value, dict)
 
 
 class Pieces:

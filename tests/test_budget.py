@@ -208,10 +208,10 @@ def test_the_attempts_of_a_task_add_up():
     assert ledger.job.steps == 12
 
 
-spent = st.builds(Spent, steps=st.integers(0, 50), tokens=st.integers(0, 10**6))
+spents = st.builds(Spent, steps=st.integers(0, 50), tokens=st.integers(0, 10**6))
 
 
-@given(st.dictionaries(st.tuples(st.sampled_from("abc"), st.sampled_from("12345")), spent))
+@given(st.dictionaries(st.tuples(st.sampled_from("abc"), st.sampled_from("12345")), spents))
 def test_a_job_has_used_what_its_tasks_have(entries):
     ledger = Ledger()
     for (task, run), used in entries.items():

@@ -417,9 +417,13 @@ def test_several_tasks_are_told_by_name_and_the_worst_decides_the_exit_status(pl
     job = re.search(r" failed +(\S{8}) +fix ", listed)
     assert job is not None
     told = call(place, "runs", "show", job[1]).stdout
-    assert "(demo), started" in told
-    assert re.search(r"^locate +succeeded +[0-9a-f-]{36} ", told, re.MULTILINE)
-    assert re.search(r"^review +skipped +- +it needs 'fix'", told, re.MULTILINE)
+    assert re.search(r"^job +\S{36} \(demo\)$", told, re.MULTILINE)
+    assert re.search(r"^outcome +failed$", told, re.MULTILINE)
+    assert "task      fix: fix begins after locate" in told
+    assert "task      review: ended: skipped" in told
+    assert re.search(r"^review +skipped ", told, re.MULTILINE)
+    assert "fix: failed\n  cause    the check `test -e gone` exited 1" in told
+    assert len(re.findall(r"^run +[0-9a-f-]{36}  (?:locate|fix|\w+)$", told, re.MULTILINE)) == 3
 
 
 def test_the_outcome_of_several_tasks_is_one_object_with_all_of_them(place: Path) -> None:

@@ -529,7 +529,7 @@ def proved(seen: Facts) -> bool:
     )
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=500)
 @given(FACTS)
 def test_success_needs_all_of_the_evidence_and_all_of_it_is_enough(seen):
     outcome = decide(seen)

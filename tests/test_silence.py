@@ -5,7 +5,7 @@ The agents are lines of Python; the model is a socket that this file drips into.
 
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,10 @@ import anyio.abc
 import pytest
 
 from orchestrator import pulse
-from orchestrator.adapter import Agent, Command
+from orchestrator.adapter import About, Agent, Command
 from orchestrator.events import Event, Notice, Outcome, ProcessReaped, Stall
+from orchestrator.process import guarantees
+from orchestrator.process.guarantees import Guarantee
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Limits, Task
 from tests.scripted_adapter import Scripted, scripted_config
@@ -64,7 +66,7 @@ class Played:
 
 
 @asynccontextmanager
-async def dripping(every_s: float | None) -> AsyncIterator[int]:
+async def dripping(every_s: float | None) -> AsyncGenerator[int]:
     """A server that sends a byte every so often, or nothing at all. Its port."""
 
     async def drip(stream: anyio.abc.SocketStream) -> None:
@@ -213,6 +215,49 @@ async def test_where_bytes_are_not_seen_that_is_said_once_and_output_still_count
     text = f"what the agent receives is not seen, only what it writes: {why}"
     assert told.count(text) == 1
     assert played.outcome.status == "stalled"
+
+
+def test_what_cannot_be_seen_is_no_guarantee(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses() -> dict[int, int]:
+        raise PermissionError(1, "Operation not permitted")
+
+    def progress() -> Guarantee:
+        return next(one for one in guarantees() if one.name == "progress")
+
+    assert progress().holds
+    monkeypatch.setattr(pulse._EARS, "received", refuses)
+    assert not progress().holds
+    assert "the kernel does not tell" in progress().text
+
+
+@pytest.mark.parametrize(
+    ("limits", "tier", "tells", "status"),
+    [
+        (Limits(cost_usd=1), "cloud", False, "unroutable"),
+        (Limits(cost_usd=1, steps=9), "cloud", False, "succeeded"),
+        (Limits(cost_usd=1, tokens=9), "cloud", False, "succeeded"),
+        (Limits(cost_usd=1), "cloud", True, "succeeded"),
+        (Limits(cost_usd=1), "local", False, "succeeded"),
+        (Limits(), "cloud", False, "succeeded"),  # 5 dollars by default
+    ],
+)
+async def test_a_bound_of_costs_that_nobody_tells_is_refused_with_the_remedy(
+    place: Path, limits: Limits, tier: str, tells: bool, status: str
+) -> None:
+    about = About(name="scripted", title="Scripted", program=None, tells_cost=tells)
+    config = scripted_config(
+        place / "state", adapter=Snippet(code=ENDS, about=about), limits=limits, tier=tier
+    )
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(Task(prompt="p", workspace=place / "work"))
+    assert outcome.status == status
+    if outcome.error is not None:
+        assert outcome.error.text == (
+            "scripted: limits.cost_usd ($1) cannot be kept: its cost is not known"
+        )
+        assert "limits.tokens" in (outcome.error.hint or "")
+    else:
+        assert status == "succeeded"
 
 
 def journal(place: Path) -> list[bytes]:

@@ -38,6 +38,7 @@ ABOUT = About(
     dialects=("responses",),
     prompt_tokens=6_300,
     resumes=True,
+    tells_cost=False,
     key_env="OPENAI_API_KEY",
     keys=("OPENAI_API_KEY", "CODEX_API_KEY"),
     logins=("$CODEX_HOME/auth.json", "~/.codex/auth.json"),

@@ -13,6 +13,7 @@ from orchestrator.cli.frame import (
     ListOption,
     configured,
     errors,
+    looked_at,
     put,
     put_json,
     say,
@@ -45,7 +46,7 @@ def agents_(
     from orchestrator.discovery import survey
 
     with errors():
-        found = anyio.run(survey, configured(config))
+        found = anyio.run(survey, looked_at(config))
         if output is ListForm.JSON:
             put_json(found, indented=True)
         else:

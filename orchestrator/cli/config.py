@@ -14,9 +14,9 @@ from orchestrator.cli.frame import (
     ConfigOption,
     ListForm,
     ListOption,
-    configured,
     errors,
     fail,
+    looked_at,
     put,
     put_json,
     say,
@@ -54,7 +54,7 @@ def config_(
     if context.invoked_subcommand is not None:
         return
     with errors():
-        settings = configured(config).settings
+        settings = looked_at(config).settings
         if output is ListForm.JSON:
             told = [_fields(setting) for setting in settings]
             put_json(told, indented=True)

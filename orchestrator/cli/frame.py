@@ -72,8 +72,29 @@ def configured(path: Path | None) -> Config:
     return load_config(path)
 
 
+def looked_at(path: Path | None) -> Config:
+    """The configuration for a command that runs no agent: what is not trusted is left out, and
+    said.
+    """
+    from orchestrator.config import load_config
+
+    config = load_config(path, looking=True)
+    if (error := config.left_out) is not None:
+        say(f"orchestrate: left out here, and `run` refuses: {error}")
+        say(error.hint or "")
+    return config
+
+
 def runs_folder(config: Path | None) -> Path:
-    return configured(config).state / "runs"
+    """Where runs are on record: that stands in no file, so a bad one keeps nobody from them."""
+    return records(config) / "runs"
+
+
+def records(config: Path | None) -> Path:
+    """The state folder. A configuration file that is named must be one all the same."""
+    from orchestrator.config.load import state_folder
+
+    return configured(config).state if config is not None else state_folder(os.environ)
 
 
 def status(outcome: Outcome) -> int:

@@ -14,6 +14,7 @@ from orchestrator.cli.frame import (
     configured,
     errors,
     fail,
+    looked_at,
     put,
     put_json,
     say,
@@ -54,7 +55,7 @@ def local_(
             return
         put(_told(mode))
         if mode.on:
-            _tell_who_stays(configured(config))
+            _tell_who_stays(looked_at(config))
 
 
 def _told(mode: LocalMode) -> str:
@@ -78,7 +79,12 @@ def on(
     model: Annotated[str | None, typer.Argument(help="The model.")] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Send everything to a server at home: the one named, else the first that answers."""
+    """Send everything to a server at home: the one named, else the first that answers.
+
+    \b
+    orchestrate local on
+    orchestrate local on http://127.0.0.1:1234 qwen2.5-coder:14b
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from dataclasses import replace
 
     from orchestrator.config import read_local, write_local
@@ -168,7 +174,11 @@ def _warn(server: FoundServer, mode: LocalMode, config: Config) -> None:
 
 @app.command()
 def off() -> None:
-    """Let every agent go where it usually goes. The server and the model are remembered."""
+    """Let every agent go where it usually goes. The server and the model are remembered.
+
+    \b
+    orchestrate local off
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from dataclasses import replace
 
     from orchestrator.config import LocalMode, read_local, write_local
@@ -188,14 +198,18 @@ def off() -> None:
 
 @app.command("list")
 def list_(config: ConfigOption = None) -> None:
-    """List the servers at home with their models."""
+    """List the servers at home with their models.
+
+    \b
+    orchestrate local list
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     import anyio
 
     from orchestrator.cli.models import models_told
     from orchestrator.discovery import find_servers
 
     with errors():
-        found = anyio.run(find_servers, configured(config))
+        found = anyio.run(find_servers, looked_at(config))
         put(models_told([one for one in found if one.tier == "local"]))
 
 
@@ -203,7 +217,12 @@ def list_(config: ConfigOption = None) -> None:
 def model(
     name: Annotated[str, typer.Argument(help="The model's name, or `clear`: the server's own.")],
 ) -> None:
-    """Set the model of local mode, or clear it."""
+    """Set the model of local mode, or clear it.
+
+    \b
+    orchestrate local model qwen2.5-coder:14b
+    orchestrate local model clear
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from dataclasses import replace
 
     from orchestrator.config import read_local, write_local

@@ -16,6 +16,7 @@ from orchestrator.cli.frame import (
     configured,
     errors,
     fail,
+    looked_at,
     put,
     put_json,
     say,
@@ -47,7 +48,7 @@ def list_(
     orchestrate models list ollama --output json
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     with errors():
-        found = _found(configured(config))
+        found = _found(looked_at(config))
         chosen = [one for one in found if server in {None, one.name}]
         if server is not None and not chosen:
             fail(f"no server {server!r} (known: {', '.join(one.name for one in found) or 'none'})")
@@ -103,7 +104,11 @@ def _count(number: int | None) -> str:
 def show(
     model: ModelArgument, output: ListOption = ListForm.TEXT, config: ConfigOption = None
 ) -> None:
-    """Show what is known of a model and its server."""
+    """Show what is known of a model and its server.
+
+    \b
+    orchestrate models show qwen2.5-coder:14b
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.errors import shown
     from orchestrator.server import find_model
 
@@ -208,7 +213,11 @@ def _progress_bar() -> Callable[[Progress], None]:
 
 @app.command("rm")
 def rm_(model: ModelArgument, config: ConfigOption = None) -> None:
-    """Have a server delete a model (Ollama)."""
+    """Have a server delete a model (Ollama).
+
+    \b
+    orchestrate models rm qwen2.5-coder:14b
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     import anyio
 
     from orchestrator.discovery.pulling import remove

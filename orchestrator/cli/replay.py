@@ -12,9 +12,9 @@ from orchestrator.cli.frame import (
     ConfigOption,
     OutputForm,
     OutputOption,
-    configured,
     errors,
     fail,
+    looked_at,
     put,
     put_json,
     status,
@@ -48,7 +48,7 @@ def replay(  # noqa: PLR0917 (a flag is a parameter)
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     with errors():
         outcome = _replay(
-            adapter, stdout_file, _exit(exit_, stderr), task, output, configured(config)
+            adapter, stdout_file, _exit(exit_, stderr), task, output, looked_at(config)
         )
         raise typer.Exit(status(outcome))
 

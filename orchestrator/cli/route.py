@@ -15,6 +15,8 @@ from orchestrator.cli.frame import (
     ListOption,
     configured,
     errors,
+    put,
+    put_json,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +49,6 @@ def route(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     orchestrate route -p "find the tests of the parser" --kind search
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     import anyio
-    import orjson
 
     from orchestrator.cli.run import asked
 
@@ -67,9 +68,9 @@ def route(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
         found = anyio.run(_routes, tasks, settings)
         if output is ListForm.JSON:
             told = [_fields(task, routes) for task, routes in found]
-            typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+            put_json(told, indented=True)
         else:
-            typer.echo("\n\n".join(_told(task, routes) for task, routes in found))
+            put("\n\n".join(_told(task, routes) for task, routes in found))
         if not all(routes and routes[0].rank is not None for _, routes in found):
             raise typer.Exit(NOT_SUCCEEDED)
 

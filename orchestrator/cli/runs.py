@@ -26,7 +26,7 @@ from orchestrator.cli.frame import (
 )
 from orchestrator.cli.keeping import gc, recover
 from orchestrator.cli.run import run_and_leave
-from orchestrator.cli.showing import line_printer, lively
+from orchestrator.cli.showing import line_printer, lively, width
 from orchestrator.cli.trees import apply, diff, discard, prune
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ def show(
     with errors():
         runs = runs_folder(config)
         if (job := find_job(runs.parent / "jobs", run_)) is not None:
-            put(job_told(job, runs))
+            colour = lively(sys.stdout)
+            for part in job_told(job, runs, width=width(), colour=colour):
+                put_painted(part, colour=colour)
             return
         folder = find_run(runs, run_)
         if raw:

@@ -118,12 +118,12 @@ def print_outcome(outcome: Outcome, output: OutputForm, config: Config, board: B
     match output:
         case OutputForm.TEXT if len(board.rows) > 1:
             say("")
-            put_painted(job_summary(board, width=_width(), colour=colour), colour=colour)
+            put_painted(job_summary(board, width=width(), colour=colour), colour=colour)
         case OutputForm.TEXT:
             say("")
             workspace = _workspace(outcome, config)
             put_painted(
-                summary(outcome, workspace=workspace, width=_width(), colour=colour), colour=colour
+                summary(outcome, workspace=workspace, width=width(), colour=colour), colour=colour
             )
         case OutputForm.JSON:
             put_json(outcome)
@@ -136,7 +136,7 @@ def print_outcome(outcome: Outcome, output: OutputForm, config: Config, board: B
                     say(f"remedy: {one_line(outcome.error.hint, 400)}")
 
 
-def _width() -> int | None:
+def width() -> int | None:
     """The columns of the terminal that stdout is, None where it is none."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or None

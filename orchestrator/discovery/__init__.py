@@ -3,11 +3,13 @@
 from orchestrator.discovery.programs import auth_of, locate, locate_in, look, version
 from orchestrator.discovery.servers import (
     FoundServer,
+    Use,
     find_servers,
     preflight,
     problem_of,
     see,
     server_hint,
+    use_of,
     with_model,
 )
 from orchestrator.discovery.standing import room_of, routes_of
@@ -18,6 +20,7 @@ __all__ = [
     "FoundAgent",
     "FoundServer",
     "Survey",
+    "Use",
     "auth_of",
     "find_servers",
     "locate",
@@ -30,6 +33,7 @@ __all__ = [
     "see",
     "server_hint",
     "survey",
+    "use_of",
     "version",
     "with_model",
 ]

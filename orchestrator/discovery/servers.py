@@ -415,6 +415,33 @@ def model_at(found: FoundServer, agent: Agent, config: Config) -> Model | Error 
     return find_model(found.models, _bare(agent.model, config.servers[found.kind]))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """A server's own word on the use of a model, at one moment. `mark` is another one after each
+    answer; None: the model was not loaded.
+    """
+
+    server: str
+    mark: str | None
+
+
+async def use_of(agent: Agent, config: Config) -> Use | None:
+    """How the agent's model was used until now, by its server's own word; None: it does not say."""
+    place = place_of(agent, config)
+    kind = config.servers[place.kind] if place is not None else None
+    if place is None or kind is None or kind.ask_use is None or agent.model is None:
+        return None
+    key = config.environ.get(place.api_key_env) if place.api_key_env else None
+    try:
+        address = address_of(place.base_url, kind.port)
+        reply = await ask(address, kind.ask_use, key=key, limit_s=ASK_S)
+    except (AskError, ConfigError):
+        return None
+    if not reply.ok:
+        return None
+    return Use(server=place.base_url, mark=kind.use(reply, _bare(agent.model, kind)))
+
+
 async def preflight(agent: Agent, config: Config) -> Error | None:
     """The reason why the agent's model server cannot do it, or None: not there, not that, not the
     model.

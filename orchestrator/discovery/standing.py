@@ -11,15 +11,16 @@ from dataclasses import replace
 import anyio
 
 from orchestrator.adapter import About, Agent, about_of
-from orchestrator.config import Config, agents_for
+from orchestrator.config import Config, agents_for, not_allowed
 from orchestrator.discovery.programs import is_logged_in, look
 from orchestrator.discovery.servers import FoundServer, model_at, place_of, seen
 from orchestrator.errors import ConfigError, lone_error
 from orchestrator.events import Error
-from orchestrator.route import Route, Standing, State, choose
+from orchestrator.route import Route, Standing, State, choose, estimated_tokens
 from orchestrator.server import address_of
 from orchestrator.slots import Room, Slots
 from orchestrator.task import Task
+from orchestrator.usage import expected
 
 LOCAL_SLOTS, CLOUD_SLOTS = 1, 20
 """How many agents a server, or a provider, serves at a time where nobody says: a model at home has
@@ -48,12 +49,22 @@ async def stand(
     starts, and then its failure has a name.
     """
     mode = config.local()
+    written, forbidden = {agent.name for agent in config.agents}, not_allowed(agents, config)
+    # An agent that the user wrote down and that cannot run keeps its place all the same: if it is
+    # a local one, its work is not the next cloud's.
+    broken = {
+        name: why
+        for name, why in state.problems.items()
+        if name in written and name not in forbidden
+    }
+    standing = {agent.name: _at_rest(task, agent, config, slots) for agent in agents}
     state = replace(
         state,
-        standing={agent.name: _at_rest(agent, config, slots) for agent in agents},
+        problems={name: why for name, why in state.problems.items() if name not in broken},
+        standing={name: replace(now, problem=broken.get(name)) for name, now in standing.items()},
         classes=config.kinds,
         default_agent=config.default_agent,
-        configured=frozenset(agent.name for agent in config.agents),
+        configured=frozenset(written),
         local_mode=mode.on,
     )
     usable = [route.agent for route in choose(task, agents, state) if route.rank is not None]
@@ -86,7 +97,7 @@ def _address(url: str) -> str:
     return url
 
 
-def _at_rest(agent: Agent, config: Config, slots: Slots) -> Standing:
+def _at_rest(task: Task, agent: Agent, config: Config, slots: Slots) -> Standing:
     """What is known without asking anybody."""
     try:
         about = about_of(config.adapters[agent.adapter], agent)
@@ -99,7 +110,17 @@ def _at_rest(agent: Agent, config: Config, slots: Slots) -> Standing:
         credentials=_credentials(agent, about, config),
         slots=room.slots if room else None,
         taken=slots.taken(room) if room else 0,
+        cost_usd=_cost(task, agent, about, config),
     )
+
+
+def _cost(task: Task, agent: Agent, about: About, config: Config) -> float | None:
+    """What the task may cost; None is unknown, as it is where the CLI's own login pays."""
+    names = (name for name in (agent.api_key_env, about.key_env) if name)
+    if agent.tier == "cloud" and not any(config.environ.get(name) for name in names):
+        return None
+    tokens = estimated_tokens(task) + (about.prompt_tokens or 0)
+    return expected(agent, prompt_tokens=tokens).cost_usd
 
 
 def _credentials(agent: Agent, about: About, config: Config) -> bool | None:

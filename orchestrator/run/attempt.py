@@ -20,9 +20,9 @@ import anyio
 
 from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Command, Exit, Send, about_of
-from orchestrator.budget import Ledger
+from orchestrator.budget import Ledger, uncounted
 from orchestrator.config import Config
-from orchestrator.discovery import preflight, version
+from orchestrator.discovery import Use, preflight, use_of, version
 from orchestrator.errors import (
     DiskFullError,
     JournalError,
@@ -44,6 +44,7 @@ from orchestrator.events import (
     ProcessReaped,
     ProcessSpawned,
     RouteSelected,
+    RouteVerified,
     RunStarted,
     Usage,
     WorkspaceChanged,
@@ -62,6 +63,7 @@ from orchestrator.journal import (
     write_record,
 )
 from orchestrator.outcome import Facts, Stopped, decide, finished, remedy
+from orchestrator.prices import price_of
 from orchestrator.process import (
     Ended,
     Process,
@@ -143,11 +145,11 @@ class Plan:
     notes: tuple[str, ...] = ()
     place: Place | None = None
     deliver: Callable[[str], Awaitable[str]] | None = None
-    ledger: Ledger = field(default_factory=Ledger)
     route: Route | None = None
     attempt: int = 1
     held: Held | None = None
     failures: int | None = None
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 class Control:
@@ -224,6 +226,7 @@ async def perform(
             },
             write=journal.append,
             publish=publish,
+            price=lambda usage, served: priced(usage, plan.agent, plan.auth, served),
             secret_values=_secrets(plan, config),
         )
         run = _Run(plan, config=config, reaper=reaper, control=control, recorder=recorder)
@@ -308,6 +311,9 @@ class _Run:
             ),
             *(Notice(text=note) for note in (*plan.notes, *self._untested(cli_version))),
         )
+        if (unbounded := self._unbounded()) is not None:
+            self.recorder.say(unbounded)
+            return
         asked = self.control.requested
         error = await until(asked, preflight, agent, self.config)
         if error is not None:
@@ -434,7 +440,7 @@ class _Run:
             changes=self.changes,
             unseen=self.changes is None,
             check=self.check,
-            usage=priced(self.recorder.usage, self.plan.agent.tier, self.plan.auth),
+            usage=self.recorder.usage,
         )
 
     # --- the agent's process
@@ -443,18 +449,35 @@ class _Run:
         """The agent, as soon as its model's server has a slot for it."""
         held, limit_s = self.plan.held, self.plan.limits.wall_s
         if held is None:
-            await self._agent()
+            await self._seen_to_be_served()
             return
         try:
             with anyio.move_on_after(limit_s):
                 await until(self.control.requested, held.take, self._waits)
             if held.full:
-                await self._agent()
+                await self._seen_to_be_served()
             elif self.control.stopped is None:
                 why = f"no slot was free within the time limit of {limit_s:g} s"
                 self._limit("wall", limit_s or 0.0, "timed_out", why)
         finally:
             held.give()
+
+    async def _seen_to_be_served(self) -> None:
+        """The agent; then what really served it, by the server's own word where that says it."""
+        agent = self.plan.agent
+        before = await use_of(agent, self.config)
+        await self._agent()
+        after = await use_of(agent, self.config) if before is not None else None
+        digest = self.recorder.digest
+        if before is not None and after is not None and after.mark is not None:
+            if after.mark != before.mark:
+                self.recorder.say(
+                    RouteVerified(method="server", model=agent.model, server=after.server)
+                )
+            elif digest.terminal is not None:
+                self.recorder.say(_went_elsewhere(after))
+        elif digest.model is not None:
+            self.recorder.say(RouteVerified(method="claimed", model=digest.model))
 
     def _waits(self, text: str) -> None:
         self.recorder.say(Notice(text=text))
@@ -582,15 +605,27 @@ class _Run:
             task_id=plan.task.id,
             run_id=plan.run_id,
             limits=plan.limits,
-            tier=plan.agent.tier,
-            auth=plan.auth,
+            local=plan.agent.tier == "local",
             ledger=plan.ledger,
         )
+
+    def _unbounded(self) -> Error | None:
+        """That the run would be without the limit of its cost that the user wrote, if it would."""
+        plan, agent = self.plan, self.plan.agent
+        about = about_of(self.config.adapters[agent.adapter], agent)
+        tells = about.tells_cost or price_of(agent) is not None
+        known = agent.tier == "local" or (tells and plan.auth != "login")
+        why = uncounted(plan.task.limits.meet(self.config.limits), cost_known=known)
+        if why is None:
+            return None
+        hint = "Set `limits.tokens` or `limits.steps`, too, or name an agent that tells its cost."
+        return Error(kind="unroutable", text=f"{agent.name}: {why}", hint=hint)
 
     def _hold_to_limits(self, live: _Live) -> None:
         if self.control.stopped is not None:
             return
         passed = live.watch.hold(live.intake.size)
+        failures = self.recorder.digest.failures
         if live.watch.unseen is not None and not self._blind:
             self._blind = True
             text = f"what the agent receives is not seen, only what it writes: {live.watch.unseen}"
@@ -600,8 +635,7 @@ class _Run:
             self.control.stop(passed.stop, passed.text, passed.limit)
         elif (free := self._free(time.monotonic())) is not None:
             self._limit("disk", free, "disk_full", f"only {free} bytes are free at {self.folder}")
-        elif self.plan.failures is not None and self.recorder.digest.failures >= self.plan.failures:
-            failures = self.recorder.digest.failures
+        elif self.plan.failures is not None and failures >= self.plan.failures:
             why = f"{failures} tool calls in a row failed"
             self._limit("failures", failures, "stalled", why)
 
@@ -708,6 +742,12 @@ class _Run:
             return Check(command=command, passed=False, output=str(error))
         output = done.stdout.decode("utf-8", "backslashreplace")
         return Check(command=command, passed=done.exit == 0, exit=done.exit, output=output)
+
+
+def _went_elsewhere(use: Use) -> Error:
+    text = f"the agent says that it is done, and {use.server} answered nothing meanwhile"
+    hint = "It was served by another model or place: see its own settings, and what left the house."
+    return Error(kind="route_mismatch", text=text, hint=hint)
 
 
 async def _send(live: _Live, sends: Iterable[Send]) -> bool:

@@ -24,6 +24,7 @@ from orchestrator.events import (
     Place,
     Raw,
     RunFinished,
+    SessionStarted,
     Source,
     Thought,
     ThoughtDelta,
@@ -53,6 +54,11 @@ def new_run_id() -> str:
     return str(UUID(int=value))
 
 
+def _as_stated(usage: Usage, served: str | None) -> Usage:
+    del served
+    return usage
+
+
 class Recorder:
     """Stamps updates and hands them on: journal first, then whoever listens."""
 
@@ -62,6 +68,7 @@ class Recorder:
         head: Mapping[str, str | None],
         write: Callable[[Sequence[bytes]], None] | None,
         publish: Publish,
+        price: Callable[[Usage, str | None], Usage] = _as_stated,
         secret_values: Sequence[str] = (),
         seq: int = 0,
     ) -> None:
@@ -75,6 +82,8 @@ class Recorder:
         self._prefix = events.prefix(**self._head)
         self._write = write
         self._publish = publish
+        self._price = price
+        self._served: str | None = None
         self._forms = sorted({form for value in secret_values for form in spellings(value)})
         self._secret = pattern(secret_values)
         self._pieces = Pieces(secret_values)
@@ -82,7 +91,14 @@ class Recorder:
         self._waiting: list[_Waiting] = []
 
     def add(self, update: Update, source: Source, raw: Place | None = None) -> None:
-        """Take an update; it is stamped, recorded and seen by `flush`."""
+        """Take an update, usage with its cost; it is stamped, recorded and seen by `flush`."""
+        match update:
+            case SessionStarted(model=str(model)):
+                self._served = model
+            case Usage():
+                update = self._price(update, self._served or self.digest.model)
+            case _:
+                pass
         if update.type in _OF_PIECES and self._secret is not None:
             update = self._whole(update)
         self._waiting.append((update, source, raw))

@@ -87,7 +87,7 @@ def recover(folder: Path, config: Config) -> Recovered | None:
                 write_outcome(folder, outcome)
             return Recovered(run_id=record.run_id, outcome=outcome, added=0)
         values = redaction.known(record.secrets, config.environ)
-        recorder = _recorder(record, journal, values)
+        recorder = _recorder(record, journal, known.auth, values)
         for event in read_events(folder):
             recorder.resume(event)
         before = recorder.seq
@@ -162,7 +162,7 @@ def _known(folder: Path) -> _Known:
     return known
 
 
-def _recorder(record: Record, journal: Journal, values: Sequence[str]) -> Recorder:
+def _recorder(record: Record, journal: Journal, auth: Auth, values: Sequence[str]) -> Recorder:
     return Recorder(
         head={
             "job_id": record.job_id,
@@ -173,6 +173,7 @@ def _recorder(record: Record, journal: Journal, values: Sequence[str]) -> Record
         },
         write=journal.append,
         publish=_nobody,
+        price=lambda usage, served: priced(usage, record.agent, auth, served),
         secret_values=values,
     )
 
@@ -320,7 +321,7 @@ def _end(
             exit=exit_,
             stopped="interrupted",
             stopped_why=WHY,
-            usage=priced(recorder.usage, record.agent.tier, known.auth),
+            usage=recorder.usage,
         )
     )
     if outcome.error is not None:

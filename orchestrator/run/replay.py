@@ -43,7 +43,13 @@ def replay(
     """
     run_id = new_run_id()
     head = {"run_id": run_id, "task_id": task.id, "parent_run_id": None, "agent": agent.name}
-    recorder = Recorder(head=head, write=None, publish=publish, secret_values=secrets)
+    recorder = Recorder(
+        head=head,
+        write=None,
+        publish=publish,
+        price=lambda usage, served: priced(usage, agent, served=served),
+        secret_values=secrets,
+    )
     recorder.say(RunStarted(adapter=agent.adapter, model=agent.model))
     conversation = adapter.conversation(task, agent, None)
     splitter = LineSplitter()
@@ -61,7 +67,7 @@ def replay(
         digest=recorder.digest,
         exit=exit_,
         changes=changes,
-        usage=priced(recorder.usage, agent.tier),
+        usage=recorder.usage,
     )
     outcome = decide(facts)
     outcome.agent, outcome.run_id = agent.name, run_id

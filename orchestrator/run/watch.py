@@ -19,11 +19,10 @@ from orchestrator.budget import (
     tokens,
     verdict,
 )
-from orchestrator.events import Auth, Limit, Stall, Tier, Usage
+from orchestrator.events import Limit, Stall
 from orchestrator.pulse import Pulse, feel
 from orchestrator.run.recorder import Recorder
 from orchestrator.task import Limits
-from orchestrator.usage import priced
 
 _LOOKS, _SOONEST_S, _LATEST_S = 8, 0.25, 10.0
 # In a silence its processes are looked at eight times before it is too long, within these bounds.
@@ -36,8 +35,7 @@ class Watched:
     task_id: str
     run_id: str
     limits: Limits
-    tier: Tier
-    auth: Auth
+    local: bool
     ledger: Ledger
 
 
@@ -54,7 +52,6 @@ class Watch:
         self._sign: Sign = "start"
         self._pulse: Pulse | None = None
         self._felt = self._began
-        self._priced: tuple[Usage | None, float] = (None, 0.0)
         self._next = 0.0
         self._seen: object = None
 
@@ -112,7 +109,7 @@ class Watch:
             turn_s=now - self._turn if counts.in_turn else None,
             spoken=counts.spoken,
             in_tool=bool(self._recorder.digest.open_calls),
-            local=watched.tier == "local",
+            local=watched.local,
             output_bytes=output_bytes,
             spent=watched.ledger.task(watched.task_id),
             unit=counts.unit,
@@ -153,18 +150,8 @@ class Watch:
             ran_s=now - self._began,
             steps=digest.steps or counts.model_calls,
             tokens=tokens(self._recorder.usage),
-            cost_usd=self._cost_usd(),
+            cost_usd=self._recorder.cost_usd,
         )
-
-    def _cost_usd(self) -> float:
-        """What is known of the cost; a login's is no dollars."""
-        usage = self._recorder.usage
-        if usage is not self._priced[0]:
-            whole = priced(usage, self._watched.tier, self._watched.auth)
-            known = whole.cost_usd if whole is not None else None
-            parts = 0.0 if self._watched.auth == "login" else self._recorder.cost_usd
-            self._priced = (usage, parts if known is None else known)
-        return self._priced[1]
 
 
 def limit_event(passed: Verdict, action: str = "stop") -> Stall | Limit:

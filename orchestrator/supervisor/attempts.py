@@ -103,13 +103,16 @@ async def attempts(task: Task, means: Means) -> Outcome:
     """Do a task. A failed agent is an outcome; raises as `Supervisor.run` does."""
     if means.continued is not None:
         task = replace(task, retries=0)  # a session that went on once is not the same any more
-    began = anyio.current_time()
+    began, paused_s = anyio.current_time(), 0.0
     routes = await _routes(task, means)
     limits = task.limits.meet(means.config.limits).else_(DEFAULT_LIMITS)
     done: list[Done] = []
-    while (step := following(task, routes, done, limits, _clock(began))) is not None:
+    while (
+        step := following(task, routes, done, limits, _clock(task, paused_s, means))
+    ) is not None:
         if done:
             means.say(_announced(step, done, task))
+            paused_s += step.delay_s
             if (stopped := await _pause(step.delay_s, means)) is not None:
                 done.append(Done(route=step.route, outcome=stopped))
                 break
@@ -121,10 +124,14 @@ async def attempts(task: Task, means: Means) -> Outcome:
     return outcome
 
 
-def _clock(began: float) -> Clock:
-    now = datetime.now(UTC)
-    elapsed_s = anyio.current_time() - began
-    return Clock(elapsed_s=elapsed_s, now=now, chance=random.random())  # noqa: S311 (jitter)
+def _clock(task: Task, paused_s: float, means: Means) -> Clock:
+    return Clock(
+        spent=means.ledger.task(task.id),
+        over=means.ledger.passed is not None,
+        paused_s=paused_s,
+        now=datetime.now(UTC),
+        chance=random.random(),  # noqa: S311 (jitter)
+    )
 
 
 def _announced(step: Next, done: Sequence[Done], task: Task) -> Update:
@@ -142,21 +149,16 @@ def _announced(step: Next, done: Sequence[Done], task: Task) -> Update:
 
 
 async def _pause(delay_s: float, means: Means) -> Outcome | None:
-    """Wait; or how the task ends because a stop was asked for."""
+    """Wait; or what became of the task, because a stop was asked for."""
     with means.control() as control, anyio.move_on_after(delay_s):
         await control.requested.wait()
         return _stopped(control)
     return None
 
 
-def _stopped(control: Control | None) -> Outcome:
-    """How an attempt ends that was stopped before it had an agent."""
-    kind = (control and control.stopped) or "interrupted"
-    failure = Failure(
-        kind=kind,
-        text=(control and control.why) or kind,
-        limit=control.limit if control else None,
-    )
+def _stopped(control: Control) -> Outcome:
+    kind = control.stopped or "interrupted"
+    failure = Failure(kind=kind, text=control.why or kind, limit=control.limit)
     return Outcome(status=STATUS[kind], error=failure)
 
 
@@ -189,7 +191,7 @@ async def _attempt(
 ) -> Done:
     """One run, in its place, from spawn to outcome; or how it came to none."""
     run_id = new_run_id()
-    over = Done(route=step.route, outcome=_stopped(None))
+    over = Done(route=step.route, outcome=Outcome(status="interrupted"))
     async with AsyncExitStack() as stack:
         control = stack.enter_context(means.control())
         placed = None

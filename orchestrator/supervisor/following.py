@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from orchestrator.budget import Spent
 from orchestrator.events import ErrorKind, Failure, Outcome, Usage
 from orchestrator.route import Route, stages
 from orchestrator.task import Limits, Task
@@ -59,11 +60,13 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """`elapsed_s` since the task began, `now` (UTC, with its zone), `chance` at random from 0 to
-    1.
+    """What the attempts of a task have `spent` together, their pauses apart (`paused_s`); `over`: a
+    limit of the whole job was passed. `now` is UTC with its zone, `chance` at random from 0 to 1.
     """
 
-    elapsed_s: float
+    spent: Spent = Spent()
+    paused_s: float = 0.0
+    over: bool = False
     now: datetime
     chance: float
 
@@ -89,13 +92,12 @@ def following(
     """What is next after the attempts that are done; None is the end."""
     plan = stages(task, routes)
     if not done:
-        start = replace(clock, elapsed_s=0.0)
-        return _next(plan[0], limits, start, last=len(plan) == 1) if plan else None
+        return _next(plan[0], limits, clock, last=len(plan) == 1) if plan else None
     outcome, failure = done[-1].outcome, done[-1].outcome.error
-    if outcome.ok or failure is None or failure.kind in FINAL:
+    if outcome.ok or failure is None or failure.kind in FINAL or clock.over:
         return None
-    left_s = left(limits, clock.elapsed_s)
-    if left_s is not None and left_s <= 0:
+    left_s = left(limits, clock)
+    if (left_s is not None and left_s <= 0) or _used_up(limits, failure, clock):
         return None
     onward = _onward(plan, done)
     why = f"{failure.kind}: {failure.text}"
@@ -111,25 +113,37 @@ def following(
 def _next(
     route: Route, limits: Limits, clock: Clock, *, delay_s: float = 0.0, last: bool = True
 ) -> Next:
-    shared = share(limits, clock.elapsed_s + delay_s, last=last)
+    clock = replace(clock, paused_s=clock.paused_s + delay_s)
+    shared = share(limits, clock, last=last)
     return Next(route=route, limits=shared, delay_s=delay_s, last=last)
 
 
-def left(limits: Limits, elapsed_s: float) -> float | None:
+def left(limits: Limits, clock: Clock) -> float | None:
     """How much time is left for a task, in seconds; None is no bound."""
-    return None if limits.wall_s is None else limits.wall_s - elapsed_s
+    return None if limits.wall_s is None else limits.wall_s - clock.spent.ran_s - clock.paused_s
 
 
-def share(limits: Limits, elapsed_s: float, *, last: bool) -> Limits:
-    """The limits of one attempt: half of the time and so many steps where another agent follows,
-    so that there is something left for it; else all that is left.
+def share(limits: Limits, clock: Clock, *, last: bool) -> Limits:
+    """The limits of a task while one attempt lasts; what the earlier ones spent counts in them.
+
+    Pauses are taken off its time. Where another agent follows, half of what is left of it and so
+    many steps more, so that there is something left for the other.
     """
-    left_s = left(limits, elapsed_s)
-    left_s = None if left_s is None else max(0.1, round(left_s, 1))
+    ran_s, left_s = clock.spent.ran_s, left(limits, clock)
+    part_s = None if left_s is None else left_s if last else left_s / 2
+    wall_s = None if part_s is None else max(0.1, round(ran_s + part_s, 1))
     if last:
-        return replace(limits, wall_s=left_s)
-    steps = EARLY_STEPS if limits.steps is None else min(limits.steps, EARLY_STEPS)
-    return replace(limits, wall_s=None if left_s is None else left_s / 2, steps=steps)
+        return replace(limits, wall_s=wall_s)
+    steps = clock.spent.steps + EARLY_STEPS
+    return replace(limits, wall_s=wall_s, steps=min(steps, limits.steps or steps))
+
+
+def _used_up(limits: Limits, failure: Failure, clock: Clock) -> bool:
+    """Whether a budget of the whole task is spent: there is nothing left for another attempt."""
+    if failure.kind != "budget_exceeded":
+        return False
+    early = limits.steps is None or clock.spent.steps < limits.steps
+    return not (failure.limit == "steps" and early)
 
 
 def _delay(task: Task, done: Sequence[Done], failure: Failure, clock: Clock) -> float | None:

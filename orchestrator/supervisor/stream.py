@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import anyio
+import anyio.lowlevel
 
 from orchestrator import private
 from orchestrator.events import Event, Outcome, RunFinished, decode
@@ -17,6 +18,8 @@ from orchestrator.journal import EVENTS
 
 _DROPPED = 4096
 # Places that were read are dropped in blocks: one by one, each would move all that follow.
+_BLOCK = 128
+# After so many events others have their turn: whoever reads may never wait for anything.
 
 
 class EventStream:
@@ -61,6 +64,8 @@ class EventStream:
                         del self._order[:read]
                         read = 0
                     yield event
+                    if read % _BLOCK == 0:
+                        await anyio.lowlevel.checkpoint()
                 if self._ended:
                     return
                 self._wake = anyio.Event()

@@ -160,7 +160,7 @@ def test_a_call_that_never_ended_is_told_as_such():
             Unparsed(stream="stdout", text="{}", reason="no rule"),
             ["line      not understood (no rule): {}"],
         ),
-        (RouteVerified(method="claimed", model="m"), ["served by m (claimed)"]),
+        (RouteVerified(method="claimed", model="m"), ["served by m (the agent's own word)"]),
         (
             RouteEscalated(from_agent="a", to_agent="b", why="w"),
             ["moves on  from a to b: w"],

@@ -246,3 +246,21 @@ def test_a_narrow_window_has_paragraphs():
         "  12.3k tokens  cost $0.0123  1m05s\n"
         "  2 files  orchestrate/x/fix-1"
     )
+
+
+def test_a_limit_of_all_tasks_is_told_with_its_remedy_beside_them():
+    skipped = Outcome(status="skipped", error=Failure(kind="skipped", text="not started"))
+    why = Failure(
+        kind="budget_exceeded", text="more than 9 tokens", hint="Raise it.", limit="tokens"
+    )
+    rows = {
+        "a": Row(id="a", outcome=Outcome(status="succeeded")),
+        "b": Row(id="b", outcome=skipped),
+    }
+    told = job_summary(Board(rows=rows, outcome=Outcome(status="budget_exceeded", error=why)))
+    assert "all tasks: budget_exceeded\n" in told
+    assert "more than 9 tokens" in told
+    assert "Raise it." in told
+    alone = {"a": Row(id="a", outcome=Outcome(status="budget_exceeded", error=why))}
+    same = Board(rows=alone, outcome=Outcome(status="budget_exceeded", error=why))
+    assert "all tasks" not in job_summary(same)

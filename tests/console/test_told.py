@@ -63,7 +63,14 @@ def test_no_event_steers_the_terminal(one):
         (Retry(reason="429", attempt=2), "  retry 2: 429"),
         (Retry(reason="429"), "  retry: 429"),
         (Error(kind="unavailable", text="refused"), "  error (unavailable): refused"),
-        (Stall(budget="b", seconds=300.0, action="stop"), "  stalled: no sign of life for 300 s"),
+        (
+            Stall(budget="tool", seconds=300.0, action="stop"),
+            "  stalled: no sign of life for 300 s (limits.tool)",
+        ),
+        (
+            Limit(limit="tokens", value=9.0, action="none"),
+            "  limit passed at its very end: tokens (9)",
+        ),
         (
             Limit(limit="output", value=1024.0**3, action="stop"),
             "  limit reached: output (1,073,741,824)",
@@ -76,7 +83,10 @@ def test_no_event_steers_the_terminal(one):
         ),
         (Check(command="pytest -q", passed=True), "  check passed: pytest -q"),
         (Check(command="pytest -q", passed=False), "  check FAILED: pytest -q"),
-        (RouteEscalated(from_agent="a", to_agent="b", why="w"), "  moves on from a to b: w"),
+        (
+            RouteEscalated(from_agent="a", to_agent="b", why="w"),
+            "  moves on from a to b (expected cost: unknown): w",
+        ),
         (TurnStarted(), None),
         (Usage(input_tokens=1), None),
     ],

@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from adapters.servers.ollama import server as ollama
 from orchestrator.adapter import Agent, Command
 from orchestrator.config import Config
 from orchestrator.events import (
@@ -20,6 +21,7 @@ from orchestrator.events import (
     Retry,
     RouteEscalated,
     RouteSelected,
+    RouteVerified,
     RunStarted,
     TaskFinished,
     Update,
@@ -29,7 +31,9 @@ from orchestrator.outcome import ROUTING_ONLY
 from orchestrator.slots import Room, Slots
 from orchestrator.supervisor import Supervisor, following
 from orchestrator.task import Limits, Task
+from orchestrator.testing import ModelServer, Script, model_server
 from orchestrator.testing import agent as scripted_agent
+from orchestrator.testing.script import Turn
 from tests.scripted_adapter import DONE, Scripted, Step, said, say
 
 pytestmark = pytest.mark.anyio
@@ -371,3 +375,93 @@ async def test_no_slot_within_the_time_limit_is_a_time_out(
     assert outcome.error is not None
     assert outcome.error.text == "no slot was free within the time limit of 0.2 s"
     assert len(list_runs(settings.state / "runs")) == 1
+
+
+# --- what really served ---------------------------------------------------------------------------
+
+ASK = """
+import json, sys, urllib.request
+body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hello"}]}).encode()
+request = urllib.request.Request(
+    sys.argv[1] + "/v1/chat/completions", body, {"content-type": "application/json"}
+)
+answer = json.load(urllib.request.urlopen(request))["choices"][0]["message"]["content"]
+print(json.dumps({"type": "session", "id": "s", "model": "m"}))
+print(json.dumps({"type": "message", "text": answer}))
+print(json.dumps({"type": "end"}))
+"""
+
+
+@dataclass
+class GoesTo(Scripted):
+    """An agent that asks the model at an address of its own, whatever it was told."""
+
+    url: str = ""
+
+    def command(self, task: Task, agent: Agent) -> Command:
+        return Command(
+            argv=(sys.executable, "-I", "-S", "-c", ASK, self.url), cwd=str(task.workspace)
+        )
+
+
+@pytest.fixture
+async def servers() -> AsyncGenerator[tuple[ModelServer, ModelServer]]:
+    """One at home, which says of itself that it is an Ollama, and one that stands for a cloud."""
+    script = Script(turns=(Turn(text="hi", repeat="forever"),), model="m", server="ollama")
+    async with model_server(script) as home, model_server(script) as cloud:
+        yield home, cloud
+
+
+async def routed_home(
+    tmp_path: Path, work: Path, home: ModelServer, adapter: Scripted, **more: str
+) -> tuple[Outcome, list[Event]]:
+    url = home.base_url.removesuffix("/v1")
+    agent = Agent(
+        name="home",
+        adapter="scripted",
+        model="m",
+        base_url=url,
+        tier="local",
+        **{"server": "ollama", **more},  # type: ignore[arg-type]
+    )
+    settings = config(tmp_path, adapter)
+    settings = replace(settings, agents=(agent,), servers={"ollama": ollama})
+    return await outcome_of(settings, Task(prompt="p", workspace=work, agent="home"))
+
+
+async def test_what_the_server_says_that_it_answered_is_verified(
+    work: Path, tmp_path: Path, servers: tuple[ModelServer, ModelServer]
+) -> None:
+    home, _ = servers
+    adapter = GoesTo(url=home.base_url.removesuffix("/v1"))
+    outcome, events = await routed_home(tmp_path, work, home, adapter)
+    outcome.check()
+    (verified,) = updates(events, RouteVerified)
+    assert isinstance(verified, RouteVerified)
+    assert (verified.method, verified.model) == ("server", "m")
+    assert verified.server == home.base_url.removesuffix("/v1")
+
+
+async def test_a_run_that_was_served_elsewhere_fails_whatever_the_agent_says(
+    work: Path, tmp_path: Path, servers: tuple[ModelServer, ModelServer]
+) -> None:
+    home, cloud = servers
+    adapter = GoesTo(url=cloud.base_url.removesuffix("/v1"))
+    outcome, events = await routed_home(tmp_path, work, home, adapter)
+    assert outcome.status == "failed"
+    assert outcome.error is not None
+    assert outcome.error.kind == "route_mismatch"
+    assert "answered nothing meanwhile" in outcome.error.text
+    assert updates(events, RouteVerified) == []
+
+
+async def test_the_agents_own_word_is_only_claimed(
+    work: Path, tmp_path: Path, servers: tuple[ModelServer, ModelServer]
+) -> None:
+    home, _ = servers
+    adapter = GoesTo(url=home.base_url.removesuffix("/v1"))
+    outcome, events = await routed_home(tmp_path, work, home, adapter, server="unknown")
+    outcome.check()
+    (verified,) = updates(events, RouteVerified)
+    assert isinstance(verified, RouteVerified)
+    assert (verified.method, verified.model, verified.server) == ("claimed", "m", None)

@@ -16,8 +16,7 @@ from orchestrator.events import (
 from orchestrator.journal import list_runs, read_outcome
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Limits, Task, TaskFile, parse_task_file
-from tests.scripted_adapter import DONE, Step, said, say, scripted_config
-from tests.supervisor.test_job import PerTask
+from tests.scripted_adapter import DONE, PerTask, Step, said, say, scripted_config
 
 pytestmark = pytest.mark.anyio
 

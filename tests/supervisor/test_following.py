@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.adapter import Agent
+from orchestrator.budget import Spent
 from orchestrator.events import ErrorKind, Failure, Outcome, Usage
 from orchestrator.route import REMEDY, Route, State, choose
 from orchestrator.supervisor.following import (
@@ -30,7 +31,7 @@ HOME = Agent(name="home", adapter="x", model="q", base_url="http://127.0.0.1:1",
 DESK = replace(HOME, name="desk", base_url="http://127.0.0.1:2")
 PAID = Agent(name="paid", adapter="y", tier="cloud")
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-CLOCK = Clock(elapsed_s=0, now=NOW, chance=0.0)
+CLOCK = Clock(now=NOW, chance=0.0)
 KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
 CASCADE = Task(prompt="p", strategy="cascade")
 AT_HOME = Task(prompt="p", kind="search")
@@ -147,7 +148,7 @@ def test_a_pause_never_outlasts_the_task():
     step = after(task, limited, agents=[HOME], limits=Limits(wall_s=700))
     assert step is not None
     assert step.limits.wall_s == 99
-    late = replace(CLOCK, elapsed_s=700)
+    late = replace(CLOCK, spent=Spent(ran_s=600), paused_s=100)
     assert after(CASCADE, failed("check_failed"), clock=late, limits=Limits(wall_s=700)) is None
 
 
@@ -171,7 +172,8 @@ def test_a_failed_local_run_goes_on_in_the_cloud_only_by_the_users_word(
     kind: ErrorKind, task: Task, leaves: bool
 ) -> None:
     step = after(task, failed(kind))
-    expected = "paid" if leaves and kind not in FINAL else None
+    spent = kind in FINAL or kind == "budget_exceeded"  # of the whole task: nothing is left
+    expected = "paid" if leaves and not spent else None
     assert name(step) == expected
     if step is not None:
         assert (step.again, step.last, step.why) == (False, True, f"{kind}: why")
@@ -208,15 +210,41 @@ def test_an_agent_with_a_successor_has_half_of_the_time_and_so_many_steps():
     first = after(CASCADE, limits=limits)
     assert first is not None
     assert first.limits == replace(limits, wall_s=50, steps=EARLY_STEPS)
-    clock = replace(CLOCK, elapsed_s=40)
+    clock = replace(CLOCK, spent=Spent(ran_s=30, steps=12), paused_s=10)
     onward = after(CASCADE, failed("stalled"), clock=clock, limits=limits)
     assert onward is not None
-    assert onward.limits == replace(limits, wall_s=60)
+    assert onward.limits == replace(limits, wall_s=90)
+    again = after(replace(CASCADE, retries=1), failed("stalled"), clock=clock, limits=limits)
+    assert again is not None
+    assert again.limits == replace(limits, wall_s=30 + 59 / 2, steps=12 + EARLY_STEPS)
     alone = after(AT_HOME, limits=limits)
     assert alone is not None
     assert alone.limits == limits
-    assert share(Limits(), 10, last=False) == Limits(steps=EARLY_STEPS)
-    assert share(Limits(steps=5), 10, last=False).steps == 5
+    assert share(Limits(), CLOCK, last=False) == Limits(steps=EARLY_STEPS)
+    assert share(Limits(steps=5), CLOCK, last=False).steps == 5
+
+
+@pytest.mark.parametrize(
+    ("limit", "limits", "spent", "expected"),
+    [
+        ("steps", Limits(), Spent(steps=81), "paid"),
+        ("steps", Limits(steps=100), Spent(steps=81), "paid"),
+        ("steps", Limits(steps=81), Spent(steps=81), None),
+        ("tokens", Limits(tokens=10), Spent(tokens=11), None),
+        ("cost_usd", Limits(cost_usd=1), Spent(cost_usd=1.5), None),
+    ],
+)
+def test_early_steps_move_the_work_on_and_a_budget_of_the_task_ends_it(
+    limit: str, limits: Limits, spent: Spent, expected: str | None
+) -> None:
+    clock = replace(CLOCK, spent=spent)
+    exceeded = failed("budget_exceeded", limit=limit)
+    assert name(after(CASCADE, exceeded, limits=limits, clock=clock)) == expected
+
+
+def test_a_limit_of_the_whole_job_ends_every_task():
+    clock = replace(CLOCK, over=True)
+    assert after(replace(CASCADE, retries=3), failed("crashed"), clock=clock) is None
 
 
 AGENTS = st.lists(
