@@ -181,7 +181,7 @@ def test_on_the_command_line_a_full_disk_has_the_status_of_our_failures(tmp_path
     assert filled.returncode == 3, filled.stderr
     assert "No space left on device" in filled.stdout
     assert "ORCHESTRATE_STATE_DIR" in filled.stdout
-    (disk / "filler").write_bytes(b"x" * free(disk))
+    (disk / "more").write_bytes(b"x" * free(disk))
     refused = run()
     assert refused.returncode == 3
     assert "No space left on device" in refused.stderr

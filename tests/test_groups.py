@@ -15,8 +15,9 @@ import anyio
 import pytest
 
 from orchestrator import groups
-from orchestrator.adapter import Command
+from orchestrator.adapter import Agent, Command
 from orchestrator.errors import ReaperLostError
+from orchestrator.events import Event, ProcessReaped
 from orchestrator.groups import Frames, Groups
 from orchestrator.process import (
     Process,
@@ -27,7 +28,10 @@ from orchestrator.process import (
     run_to_end,
 )
 from orchestrator.process.means import ASKED
+from orchestrator.supervisor import Supervisor
+from orchestrator.task import Task
 from tests.hostile import children, hostile, living, new_mark, read, until
+from tests.scripted_adapter import DONE, Scripted, say, scripted_config
 
 pytestmark = pytest.mark.anyio
 
@@ -229,12 +233,37 @@ async def _one(reaper: Reaper, mark: str, number: int) -> None:
         assert done.exit == number
 
 
+class Leaving(Scripted):
+    """Says that it is done and leaves a process behind."""
+
+    def __init__(self, mark: str) -> None:
+        super().__init__()
+        self._mark = mark
+
+    def command(self, task: Task, agent: Agent) -> Command:
+        script = f"sleep 100 {self._mark} & echo '{say('a')['print']}'; echo '{DONE['print']}'"
+        return Command(argv=("sh", "-c", script), cwd=str(task.workspace))
+
+
+async def test_a_whole_run_of_a_task_is_as_it_is_with_subreapers(tmp_path, mark):
+    work = tmp_path / "work"
+    work.mkdir()
+    config = scripted_config(tmp_path / "state", adapter=Leaving(mark))
+    events: list[Event] = []
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(Task(prompt="p", workspace=work), events.append)
+    assert outcome.status == "succeeded", outcome
+    (reaped,) = [one.update for one in events if isinstance(one.update, ProcessReaped)]
+    assert [one.command for one in reaped.processes] == [f"sleep 100 {mark}"]
+    assert not living(mark)
+
+
 # --- those who supervise -------------------------------------------------------------------------
 
 HOST = """
 import os, sys, time, anyio
 from pathlib import Path
-from orchestrator.adapter import Command
+from orchestrator.adapter import Agent, Command
 from orchestrator.process import base_environment, open_reaper
 
 async def main(folder, family, more):

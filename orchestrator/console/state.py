@@ -194,7 +194,7 @@ def _called(row: Row, call: ToolCall, event: Event) -> Row:
             calls.pop(call.id, None)
         case None if call.id not in calls:  # a late word on a call that is over
             pass
-        case "pending" | "in_progress" | None:
+        case _:
             calls[call.id] = one_line(call.title or calls.get(call.id) or call.kind or "a tool")
     doing = next(reversed(calls.values()), THINKING)
     return _doing(row if calls == row.calls else replace(row, calls=calls), doing, event)

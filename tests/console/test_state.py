@@ -50,7 +50,7 @@ def row(*events: Event) -> Row:
     return after(*events).rows["fix"]
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(st.lists(strategies.events(TEXT), max_size=8))
 def test_any_events_make_a_board(events):
     rows = after(*events).rows

@@ -248,6 +248,17 @@ def test_a_narrow_window_has_paragraphs():
     )
 
 
+def test_the_branch_of_a_lone_success_can_be_looked_at():
+    shown = summary(Outcome(**{"status": "succeeded", "run_id": "run-12345678"} | GOOD))
+    assert "next       orchestrate runs diff 12345678" in shown
+
+
+def test_a_task_that_is_needed_twice_is_found_once():
+    made = [row("a", "succeeded", **GOOD), row("b", "succeeded", ("a",), **GOOD)]
+    shown = shown_job(*made, row("c", "succeeded", ("a", "b"), **GOOD))
+    assert shown.count("git merge") == 1
+
+
 def test_a_limit_of_all_tasks_is_told_with_its_remedy_beside_them():
     skipped = Outcome(status="skipped", error=Failure(kind="skipped", text="not started"))
     why = Failure(

@@ -6,19 +6,23 @@ import pytest
 from hypothesis import given, settings
 
 from orchestrator.console.paint import Style
-from orchestrator.console.told import stays, told, tone
+from orchestrator.console.told import stays, task_told, told, tone
 from orchestrator.events import (
     Check,
     Error,
+    Failure,
     Limit,
     Message,
     Notice,
+    Outcome,
     Permission,
     ProcessReaped,
     Retry,
     RouteEscalated,
     RunStarted,
     Stall,
+    TaskFinished,
+    TaskStarted,
     ToolCall,
     TurnStarted,
     Usage,
@@ -27,7 +31,7 @@ from tests import strategies
 from tests.console.words import TEXT, event, steers
 
 
-@settings(max_examples=500)  # there are some three dozen kinds of update
+@settings(max_examples=250)  # there are some three dozen kinds of update
 @given(strategies.events(TEXT))
 def test_no_event_steers_the_terminal(one):
     line = told(one)
@@ -113,3 +117,27 @@ def test_of_many_tasks_only_what_a_person_must_know_stays():
         ToolCall(id="a", status="in_progress", title="ls"),
     ):
         assert not stays(event(update))
+
+
+@pytest.mark.parametrize(
+    ("update", "line"),
+    [
+        (TaskStarted(id="t"), "started"),
+        (TaskFinished(outcome=Outcome(status="succeeded")), "succeeded"),
+        (
+            TaskFinished(
+                outcome=Outcome(status="failed", error=Failure(kind="unknown", text="a\nb"))
+            ),
+            "failed: a",
+        ),
+        (Message(text="x"), None),
+    ],
+)
+def test_of_many_tasks_it_is_told_when_each_begins_and_how_it_ends(update, line):
+    assert task_told(event(update)) == line
+
+
+def test_processes_that_are_left_running_are_named():
+    line = told(event(ProcessReaped(survivors=0, kept=1)))
+    assert line is not None
+    assert line.startswith("  1 process(es) of the agent are left running (detached: keep)")
