@@ -40,7 +40,7 @@ from orchestrator.telemetry import warn
 from orchestrator.usage import add
 
 Publish = Callable[[Event], None]
-_named = tuple.__new__  # a third of the time that `Raw(...)` takes
+_named = Raw._make  # half of the time that `Raw(...)` takes
 _Waiting: TypeAlias = tuple[Update, Source, Place | None]
 _OF_PIECES = frozenset({"message.delta", "thought.delta", "message", "thought"})
 _HEAD = ("job_id", "run_id", "task_id", "parent_run_id", "agent")
@@ -209,7 +209,7 @@ class Recorder:
             "time": time,
             "source": source,
             "update": update,
-            "raw": None if raw is None else _named(Raw, raw),
+            "raw": None if raw is None else _named(raw),
         }
         return event
 

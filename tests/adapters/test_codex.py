@@ -813,16 +813,18 @@ def test_a_signal_needs_no_word():
 def test_a_line_that_lacks_what_its_type_has_is_kept_as_it_is(line):
     conversation = adapter.conversation(Task(prompt="p"), Agent(name="c", adapter="codex"), None)
     text = json.dumps(line)
-    [said] = conversation.feed(text.encode())
-    assert (said.type, said.text) == ("unparsed", text)
+    reason = "no rule of the adapter matches"
+    assert list(conversation.feed(text.encode())) == [
+        Unparsed(stream="stdout", text=text, reason=reason)
+    ]
 
 
 def test_an_item_counts_whatever_happened_to_it():
     conversation = adapter.conversation(Task(prompt="p"), Agent(name="c", adapter="codex"), None)
-    for kind in ("item.begun", "item.completed"):
-        item = {"type": "web_search", "id": "1", "query": "anyio"}
-        [said] = conversation.feed(json.dumps({"type": kind, "item": item}).encode())
-        assert (said.kind, said.title) == ("fetch", "anyio")
+    item = {"type": "web_search", "id": "1", "query": "anyio"}
+    line = json.dumps({"type": "item.begun", "item": item}).encode()
+    call = ToolCall(id="1", status="in_progress", kind="fetch", title="anyio")
+    assert list(conversation.feed(line)) == [call]
 
 
 def test_only_the_latest_calls_are_remembered():
