@@ -64,6 +64,7 @@ ABOUT = About(
     ),
     dialects=("chat", "ollama"),
     prompt_tokens=1_100,
+    needs_tools=True,
     resumes=True,
     keys=KEYS,
 )

@@ -169,6 +169,7 @@ class Task:
     fallback: Fallback | None = None
     handoff: Handoff = "clean"
     detached: Detached = "kill"
+    force: bool = False
     retries: int = 0
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     env_from: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """What is there: programs on this machine, and model servers that answer. All I/O of choosing."""
 
 from orchestrator.discovery.programs import auth_of, locate, locate_in, look, version
+from orchestrator.discovery.readiness import Ready, ready
 from orchestrator.discovery.servers import (
     FoundServer,
     find_servers,
@@ -16,6 +17,7 @@ __all__ = [
     "FoundAdapter",
     "FoundAgent",
     "FoundServer",
+    "Ready",
     "Survey",
     "auth_of",
     "find_servers",
@@ -24,6 +26,7 @@ __all__ = [
     "look",
     "preflight",
     "problem_of",
+    "ready",
     "see",
     "server_hint",
     "survey",
