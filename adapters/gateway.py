@@ -16,7 +16,7 @@ from orchestrator.adapter import About, Command, Program, Upstream
 from orchestrator.task import Dialect
 
 PROGRAM = str(Path(__file__).with_name("programs") / "litellm_gateway.py")
-_KEY, _UPSTREAM_KEY = "GATEWAY_KEY", "UPSTREAM_KEY"
+_KEY, _UPSTREAM_KEY = "LITELLM_MASTER_KEY", "UPSTREAM_KEY"
 
 ABOUT = About(
     name="litellm",
@@ -40,7 +40,9 @@ class LiteLLMProxy:
         """The proxy with its configuration, which holds no key."""
         path = PurePosixPath(program)
         python = path if path.name.startswith("python") else path.with_name("python")
-        config = str(PurePosixPath(folder, "gateway.json"))  # JSON is YAML
+        config = str(
+            PurePosixPath(folder, "gateway.yaml")
+        )  # JSON is YAML; another name is not read
         env_from = {_KEY: key_from}
         if upstream.key_from is not None:
             env_from[_UPSTREAM_KEY] = upstream.key_from
@@ -79,5 +81,4 @@ def configuration(upstream: Upstream) -> dict[str, object]:
         },
         # Else one 404 puts the only server aside, and whoever comes next is told 429.
         "router_settings": {"disable_cooldowns": True, "num_retries": 0},
-        "general_settings": {"master_key": f"os.environ/{_KEY}"},
     }

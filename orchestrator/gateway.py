@@ -66,6 +66,8 @@ class _Running:
     key: str = field(repr=False)
     starts: int = 0
     deaths: int = 0
+    answered: bool = False
+    ended_by_itself: bool = False
     pid: int = 0
     failed: str | None = None
     changed: anyio.Event = field(default_factory=anyio.Event)
@@ -160,6 +162,9 @@ class Gateways:
                 while one.deaths < _DEATHS:
                     began = anyio.current_time()
                     await self._once(one, command)
+                    if not one.answered and one.ended_by_itself:
+                        one.failed = f"it does not start: {_last_words(one.stderr)}"
+                        return
                     young = anyio.current_time() - began < START_S
                     one.deaths = one.deaths + 1 if young else 1
                     warn("a gateway has ended", address=one.address, deaths=one.deaths)
@@ -189,7 +194,7 @@ class Gateways:
 
         async with self._reaper.start(start, stdio) as process:
             one.pid = process.pid
-            await process.wait()
+            one.ended_by_itself = (await process.wait()).status is not None
 
     async def _answers(self, one: _Running, gateway: Gateway) -> str | None:
         """Waits until it says that it is well; or why it does not."""
@@ -216,7 +221,7 @@ class Gateways:
                 await one.changed.wait()  # it is given up
                 group.cancel_scope.cancel()
         if one.failed is None and not why:
-            one.deaths = 0
+            one.deaths, one.answered = 0, True
         return one.failed or (why[0] if why else None)
 
 

@@ -21,15 +21,14 @@ def test_neither_argv_nor_configuration_holds_a_key():
     upstream = Upstream(kind="x", base_url="http://h", models=("m",), key_from="DESK_KEY")
     command = gateway.command("/v/bin/mini", upstream, folder="/state/g", key_from="OURS")
     assert command.argv[0] == "/v/bin/python"
-    assert command.argv[-1] == "/state/g/gateway.json"
-    assert command.env_from == {"GATEWAY_KEY": "OURS", "UPSTREAM_KEY": "DESK_KEY"}
-    assert command.secrets == ("GATEWAY_KEY", "UPSTREAM_KEY")
-    made = json.loads(command.files["/state/g/gateway.json"])
-    assert made["general_settings"]["master_key"] == "os.environ/GATEWAY_KEY"
+    assert command.argv[-1] == "/state/g/gateway.yaml"
+    assert command.env_from == {"LITELLM_MASTER_KEY": "OURS", "UPSTREAM_KEY": "DESK_KEY"}
+    assert command.secrets == ("LITELLM_MASTER_KEY", "UPSTREAM_KEY")
+    made = json.loads(command.files["/state/g/gateway.yaml"])
     assert made["model_list"][0]["litellm_params"]["api_key"] == "os.environ/UPSTREAM_KEY"
 
 
 def test_an_interpreter_is_taken_as_it_is():
     command = gateway.command("/v/bin/python3", UPSTREAM, folder="/g", key_from="OURS")
     assert command.argv[0] == "/v/bin/python3"
-    assert command.env_from == {"GATEWAY_KEY": "OURS"}
+    assert command.env_from == {"LITELLM_MASTER_KEY": "OURS"}
