@@ -140,7 +140,8 @@ class Task:
     `env` goes to the agent as it is; `env_from` names variables of the supervisor to pass on.
     `session_id`: the agent's own conversation to go on with, made in the agent home `home`.
     `needs`: the ids of the tasks in the same file that must have succeeded. `isolation` None: as
-    the workspace is. `expect`: a JSON Schema that the answer must satisfy.
+    the workspace is. `expect`: a JSON Schema that the answer must satisfy. `force`: no
+    warning of an agent that is too heavy for its model.
     """
 
     prompt: str

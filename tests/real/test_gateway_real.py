@@ -16,7 +16,7 @@ from adapters import claude, codex
 from adapters.gateway import gateway
 from orchestrator.adapter import Agent
 from orchestrator.config import Config, load_config
-from orchestrator.discovery import locate
+from orchestrator.discovery import locate, ready
 from orchestrator.events import Event, MessageDelta, Notice, Outcome, ToolCall
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Limits, Task
@@ -55,6 +55,7 @@ EDITS: Mapping[str, list[dict[str, Any]]] = {
         },
     ],
 }
+TRIED = {"tool_calls": [{"name": "report", "arguments": {"ok": True}}]}
 USAGE = {"input_tokens": 100, "cache_read_tokens": 40, "output_tokens": 30}
 
 
@@ -112,7 +113,7 @@ def script(turns: list[dict[str, Any]]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 async def scene(tmp_path_factory) -> AsyncGenerator[Scene]:
     folder = tmp_path_factory.mktemp("gateway")
-    async with model_server(script([{"text": "x"}])) as server:
+    async with model_server(script([TRIED])) as server:
         place: dict[str, Any] = {
             "model": "scripted",
             "base_url": server.base_url,
@@ -136,6 +137,10 @@ async def scene(tmp_path_factory) -> AsyncGenerator[Scene]:
         )
         assert gateway.about.program is not None
         assert locate(gateway.about.program, config), "scripts/setup litellm"
+        # Such a server does not tell whether its model calls tools: one call is tried, once.
+        tried = await ready(config.agents[0], Task(prompt="x"), config)
+        assert tried.error is None
+        assert server.remaining() == 0
         async with Supervisor(config) as supervisor:
             yield Scene(supervisor=supervisor, server=server, state=config.state)
 
@@ -220,7 +225,7 @@ async def test_a_run_outlives_a_kill_of_its_gateway(scene, work):
 def test_neither_gateway_nor_agent_looks_any_name_up(tmp_path, agent):
     said = names_looked_up(
         f"adapters.{agent}",
-        edit(agent),
+        [TRIED, *edit(agent)],
         tmp_path,
         make="openai-compatible",
         server="openai-compatible",
