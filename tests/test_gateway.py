@@ -124,7 +124,7 @@ async def gone(pid: int) -> None:
 
 async def test_it_is_started_once_shared_and_ended_with_the_supervisor(tmp_path):
     async with gateways(tmp_path) as made:
-        assert len(made.pids) == 0
+        assert made._running == []
         ways: list[Passage] = []
 
         async def go() -> None:

@@ -35,10 +35,12 @@ def _look_closer() -> Look:
     models = openai_models(listed)
     if models is None:
         return None
-    has: tuple[Dialect, ...] = ("chat",)
-    has += ("messages",) if messages.status in _COMPLAINS else ()
-    has += ("responses",) if responses.status in _COMPLAINS else ()
-    return Seen(sure=False, dialects=has, models=models)
+    has: list[Dialect] = ["chat"]
+    if messages.status in _COMPLAINS:
+        has.append("messages")
+    if responses.status in _COMPLAINS:
+        has.append("responses")
+    return Seen(sure=False, dialects=tuple(has), models=models)
 
 
 _COMPLAINS = frozenset({400, 422})
