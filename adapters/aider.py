@@ -65,6 +65,7 @@ ABOUT = About(
     prompt_tokens=2_500,
     lean_prompt_tokens=1_000,
     lean=MappingProxyType({"repo_map": False}),
+    tools=False,
     resumes=True,
     keys=KEYS,
 )
@@ -323,6 +324,7 @@ class AiderConversation:
             text=text,
             retryable=retryable if isinstance(retryable, bool) else None,
             hint=hint,
+            resets_at=text_of(said, "resets_at"),
         )
 
     def _result(self, status: str, said: Mapping[str, object]) -> Iterator[Update]:

@@ -64,7 +64,6 @@ ABOUT = About(
     ),
     dialects=("chat", "ollama"),
     prompt_tokens=1_100,
-    needs_tools=True,
     resumes=True,
     keys=KEYS,
 )
@@ -285,6 +284,7 @@ class LiteLLMConversation:
             text=text,
             retryable=retryable if isinstance(retryable, bool) else None,
             hint=hint,
+            resets_at=text_of(said, "resets_at"),
         )
 
     def _result(self, status: str, said: Mapping[str, object]) -> Iterator[Update]:

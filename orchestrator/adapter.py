@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
-from typing import Literal, Protocol, TypeGuard, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import orjson
 
@@ -155,12 +155,13 @@ class About:
     install it. `dialects` are what it can use of a model server. `prompt_tokens` is the size of its
     own prompt as the agent is usually run on a local model, as measured; `lean_prompt_tokens` the
     same in its leanest form, which the options `lean` ask for (empty: there is no leaner one).
-    `window_option` is the option that tells it how large the model's window is. `needs_tools`: it
-    does nothing with a model that calls no tools.
+    `window_option` is the option that tells it how large the model's window is. `tools`: it
+    does nothing with a model that calls none.
     `key_env` is the variable that usually holds the provider's key, `keys` are all in which one may
     be. `logins` are files that are there while the user is logged in; a path may begin with `~` or
     `$NAME`. They are looked for and never read.
-    `enforces` are the levels of access that the CLI itself can hold an agent to.
+    `enforces` are the levels of access that the CLI itself can hold an agent to. `tells_cost`:
+    whether it states what its calls cost.
     """
 
     name: str
@@ -174,9 +175,10 @@ class About:
     lean_prompt_tokens: int | None = None
     lean: Mapping[str, object] = field(default_factory=_no_options)
     window_option: str | None = None
-    needs_tools: bool = False
+    tools: bool = True
     enforces: tuple[Literal["read", "edit", "full"], ...] = ("read", "edit", "full")
     resumes: bool = False
+    tells_cost: bool = True
     key_env: str | None = None
     keys: tuple[str, ...] = ()
     logins: tuple[str, ...] = ()
@@ -349,18 +351,20 @@ def json_line(line: bytes) -> dict[str, object] | None:
         if not text.startswith(b"{"):
             return None
     try:
-        value = orjson.loads(text)
-        if len(text) > _DEEP and text.count(b"{") + text.count(b"[") > _DEEP:
+        value: dict[str, object] = orjson.loads(text)  # of a text that begins with a brace
+        if len(text) > 2 * _DEEP and len(text) - len(text.translate(None, b"{[")) > _DEEP:
             orjson.dumps([[value]])
     except (orjson.JSONDecodeError, TypeError):
         return None
-    if _TWENTY in text.translate(_DIGITS) and _holds_huge(value):
+    # A fifth of the text shows whether to look at all of it for 20 digits in a row.
+    may_be_huge = _FOUR in text[::5].translate(_DIGITS)
+    if may_be_huge and _TWENTY in text.translate(_DIGITS) and _holds_huge(value):
         return None
-    return value if _is_object(value) else None
+    return value
 
 
 _DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else byte for byte in range(256))
-_TWENTY = b"0" * 20
+_FOUR, _TWENTY = b"0" * 4, b"0" * 20
 
 
 def _holds_huge(value: object) -> bool:
@@ -384,14 +388,10 @@ def _bare(line: bytes) -> bytes:
     return line.strip(blanks).removeprefix(b"\xef\xbb\xbf").lstrip(blanks)
 
 
-def _is_object(value: object) -> TypeGuard[dict[str, object]]:
-    return isinstance(value, dict)
-
-
 def unparsed(line: bytes, reason: str = "no rule of the adapter matches") -> Update:
     """A line kept as it is: plain text becomes `Output`, JSON that nobody knows `Unparsed`."""
     text = line[:TEXT_LIMIT].decode("utf-8", "backslashreplace")
-    if _bare(line).startswith(b"{"):
+    if line.startswith(b"{") or _bare(line).startswith(b"{"):
         return Unparsed(stream="stdout", text=text, reason=reason)
     return Output(stream="stdout", text=text)
 
@@ -404,21 +404,22 @@ def usage_since(now: Usage, before: Usage | None) -> Usage:
     if before is None:
         return now
 
-    def less(one: int | None, other: int | None) -> int | None:
-        return None if one is None else max(0, one - (other or 0))
-
     return Usage(
-        input_tokens=less(now.input_tokens, before.input_tokens),
-        output_tokens=less(now.output_tokens, before.output_tokens),
-        cache_read_tokens=less(now.cache_read_tokens, before.cache_read_tokens),
-        cache_write_tokens=less(now.cache_write_tokens, before.cache_write_tokens),
-        reasoning_tokens=less(now.reasoning_tokens, before.reasoning_tokens),
+        input_tokens=_less(now.input_tokens, before.input_tokens),
+        output_tokens=_less(now.output_tokens, before.output_tokens),
+        cache_read_tokens=_less(now.cache_read_tokens, before.cache_read_tokens),
+        cache_write_tokens=_less(now.cache_write_tokens, before.cache_write_tokens),
+        reasoning_tokens=_less(now.reasoning_tokens, before.reasoning_tokens),
         cost_usd=None
         if now.cost_usd is None
         else max(0.0, now.cost_usd - (before.cost_usd or 0.0)),
         cost_source=now.cost_source,
         scope=now.scope,
     )
+
+
+def _less(one: int | None, other: int | None) -> int | None:
+    return None if one is None else max(0, one - (other or 0))
 
 
 _STATUS_KINDS: Mapping[int, ErrorKind] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""Old records go: which runs may, and how. What is running, cut off or still needed stays."""
+"""Old records go: which runs and jobs may, and how. What runs, was cut off or is needed stays."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from orchestrator.errors import JournalError
 from orchestrator.journal import (
     EVENTS,
+    JOB,
     OUTCOME,
     TASK,
     Journal,
@@ -45,6 +46,7 @@ class _Run:
     ended: float
     size: int
     free: bool
+    job_id: str | None
 
 
 def old(state: Path, *, older_s: float, keep_bytes: int, now: float) -> list[Old]:
@@ -64,18 +66,21 @@ def old(state: Path, *, older_s: float, keep_bytes: int, now: float) -> list[Old
         total -= run.size
         paths = (run.folder, *_scratch(state, run.folder.name))
         found.append(Old(name=run.folder.name, paths=paths, size=run.size, why=why))
-    return [*found, *_left_over(state, older_s, now)]
+    gone = {one.name for one in found}
+    kept = [run.job_id for run in runs if run.folder.name not in gone]
+    return [*found, *_jobs(state, set(kept), older_s, now), *_left_over(state, older_s, now)]
 
 
 def remove(one: Old) -> bool:
     """Remove it; False if it is in use after all."""
     folder = one.paths[0]
-    if (folder / TASK).exists():
-        journal = Journal.reopen(folder)
-        if journal is None:
-            return False
-        with journal:
-            (folder / TASK).unlink()  # from here on it is no run any more, whatever happens
+    for record in (folder / TASK, folder / JOB):
+        if record.exists():
+            journal = Journal.reopen(folder)
+            if journal is None:
+                return False
+            with journal:
+                record.unlink()  # from here on it is no run or job any more, whatever happens
     for path in one.paths:
         _remove(path)
     return True
@@ -110,9 +115,19 @@ def _runs(state: Path) -> list[_Run]:
             free=_over(folder)
             and not (state / "trees" / folder.name).exists()
             and not _shared(folder, records, homes),
+            job_id=record.job_id if (record := records[folder]) is not None else None,
         )
         for folder in folders
     ]
+
+
+def _jobs(state: Path, needed: set[str | None], older_s: float, now: float) -> Iterator[Old]:
+    """Jobs that ended long ago, of which no run is left."""
+    for folder in sorted(path.parent for path in (state / "jobs").glob(f"*/{JOB}")):
+        old_enough = now - _ended(folder) > older_s and (folder / OUTCOME).exists()
+        if old_enough and folder.name not in needed and not running(folder):
+            why = "a job without runs"
+            yield Old(name=folder.name, paths=(folder,), size=size_of(folder), why=why)
 
 
 def _shared(folder: Path, records: dict[Path, Record | None], homes: Sequence[Path]) -> bool:
@@ -152,6 +167,7 @@ def _left_over(state: Path, older_s: float, now: float) -> Iterator[Old]:
     """Runs that never were any (a crash between two files), and what is remembered of programs."""
     places: tuple[tuple[Path, float, str, Callable[[Path], bool]], ...] = (
         (state / "runs", _ABANDONED_S, "it never became a run", _no_run),
+        (state / "jobs", _ABANDONED_S, "it never became a job", _no_job),
         (state / "versions", older_s, "the version of a program, not asked for since", _any),
     )
     for place, age, why, fits in places:
@@ -163,6 +179,10 @@ def _left_over(state: Path, older_s: float, now: float) -> Iterator[Old]:
 
 def _no_run(path: Path) -> bool:
     return path.is_dir() and not (path / TASK).exists() and not running(path)
+
+
+def _no_job(path: Path) -> bool:
+    return path.is_dir() and not (path / JOB).exists() and not running(path)
 
 
 def _any(_: Path) -> bool:

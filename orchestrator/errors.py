@@ -115,6 +115,16 @@ def shown(text: str) -> str:
     return re.sub(rf"[\t\n{HOSTILE}]", _escaped, text)
 
 
+def escaped_in_json(text: str) -> str:
+    """JSON that says the same, with nothing in it that steers a terminal. Raises nothing."""
+    return re.sub(rf"(?!\n)[{HOSTILE}]", _json_escaped, text)
+
+
+def _json_escaped(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
 def _escaped(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()
 

@@ -18,7 +18,6 @@ from typing import (
     Literal,
     NamedTuple,
     TypeAlias,
-    TypeGuard,
     TypeVar,
     dataclass_transform,
     get_args,
@@ -29,6 +28,7 @@ from typing import (
 import orjson
 
 from orchestrator.errors import JournalError, OutcomeError, first_problem
+from orchestrator.redaction import REDACTED, is_dict, is_list
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -88,6 +88,7 @@ ErrorKind: TypeAlias = Literal[
     "load_failed",
     # all others: `failed`
     "tools_unsupported",
+    "route_mismatch",
     "invalid_request",
     "bad_usage",
     "max_turns",
@@ -105,6 +106,10 @@ ErrorKind: TypeAlias = Literal[
 Tier: TypeAlias = Literal["local", "cloud"]
 Auth: TypeAlias = Literal["key", "login", "none"]
 """With what an agent comes to its model: a key, the CLI's own login, or neither."""
+CostSource: TypeAlias = Literal["agent", "prices", "local", "subscription", "mixed"]
+"""Who says what was paid: the CLI, a list of prices, the place (a local model costs nothing), or
+nobody (a login is not paid by the token). `mixed`: a sum of several.
+"""
 Source: TypeAlias = Literal["agent", "supervisor"]
 
 
@@ -114,6 +119,10 @@ class Raw(NamedTuple):
     stream: str
     offset: int
     length: int
+
+
+Place: TypeAlias = tuple[str, int, int]
+"""The same, not named yet: to name one takes as long as to write an event."""
 
 
 # --- values inside updates -----------------------------------------------------------------------
@@ -183,11 +192,19 @@ class Changes(_Plain):
 
 @_plain
 class Failure(_Plain):
-    """Why a run did not succeed: kind, cause in one line, remedy in one line."""
+    """Why a run did not succeed: kind, cause in one line, remedy in one line.
+
+    `retryable`: whether the agent or the provider says that the same may work later; `resets_at`:
+    from when on (RFC 3339, UTC), where one of them told. `limit`: the key under `limits:` that was
+    passed.
+    """
 
     kind: ErrorKind
     text: str
     hint: str | None = None
+    retryable: bool | None = None
+    resets_at: str | None = None
+    limit: str | None = None
 
 
 # --- updates: an agent's own words ---------------------------------------------------------------
@@ -322,7 +339,7 @@ class Usage(_Plain):
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
     cost_usd: float | None = None
-    cost_source: Literal["agent", "prices", "local", "subscription"] | None = None
+    cost_source: CostSource | None = None
     scope: Literal["call", "turn", "run"] = "call"
 
 
@@ -337,16 +354,21 @@ class Context(_Plain):
 
 @_plain
 class RateLimit(_Plain):
-    """The provider's word on its limits; `resets_at` is RFC 3339."""
+    """The provider's word on its limits; `resets_at` is RFC 3339. No failure: mostly it only tells
+    how much is used. `exhausted`: whether nothing is left.
+    """
 
     type: Literal["rate_limit"] = "rate_limit"
     status: str
     resets_at: str | None = None
+    exhausted: bool | None = None
 
 
 @_plain
 class Retry(_Plain):
-    """A request is tried again by the agent itself; `delay_s` in seconds."""
+    """A request is tried again by the agent itself, or by the supervisor the whole task, in a run
+    of its own; `delay_s` in seconds.
+    """
 
     type: Literal["retry"] = "retry"
     reason: str
@@ -366,7 +388,7 @@ class Notice(_Plain):
 @_plain
 class Error(_Plain):
     """Something failed. The last one before an unsuccessful end is the cause; `hint` is the
-    remedy.
+    remedy, `resets_at` (RFC 3339, UTC) the time from when on it may work again.
     """
 
     type: Literal["error"] = "error"
@@ -374,6 +396,7 @@ class Error(_Plain):
     text: str
     retryable: bool | None = None
     hint: str | None = None
+    resets_at: str | None = None
 
 
 @_plain
@@ -476,10 +499,13 @@ class JobFinished(_Plain):
 
 @_plain
 class RunStarted(_Plain):
-    """One attempt began, by the envelope's agent. `argv` is redacted; `server` is the base URL."""
+    """One attempt began, by the envelope's agent; `attempt` counts from 1 in its task. `argv` is
+    redacted; `server` is the base URL.
+    """
 
     type: Literal["run.started"] = "run.started"
     adapter: str
+    attempt: int | None = None
     adapter_version: str | None = None
     cli_version: str | None = None
     model: str | None = None
@@ -500,12 +526,17 @@ class RunFinished(_Plain):
 
 @_plain
 class RouteSelected(_Plain):
-    """The envelope's agent was chosen, and why, with every agent that was considered."""
+    """The envelope's agent was chosen, and why, with every agent that was considered.
+
+    `enforced` is what holds the task to `privacy: local`: the choice alone, no sandbox. None: it is
+    not private.
+    """
 
     type: Literal["route.selected"] = "route.selected"
     model: str | None
     reason: str
     considered: list[Considered]
+    enforced: Literal["routing"] | None = None
 
 
 @_plain
@@ -520,12 +551,15 @@ class RouteVerified(_Plain):
 
 @_plain
 class RouteEscalated(_Plain):
-    """The task moved on to another agent."""
+    """The task moves on to another agent. `cost_usd`: what that is expected to cost; None is
+    unknown.
+    """
 
     type: Literal["route.escalated"] = "route.escalated"
     from_agent: str
     to_agent: str
     why: str
+    cost_usd: float | None = None
 
 
 @_plain
@@ -579,17 +613,24 @@ class ProcessReaped(_Plain):
 
 @_plain
 class Stall(_Plain):
-    """No progress for `seconds`; `budget` says which wait it was."""
+    """No progress for `seconds`; `budget` says which wait it was, `last` what the last sign of life
+    was: `start`, `output`, `bytes` or `cpu`.
+    """
 
     type: Literal["stall"] = "stall"
     budget: str
     seconds: float
     action: str
+    last: str | None = None
 
 
 @_plain
 class Limit(_Plain):
-    """A limit was reached. `value` is what was measured, in the limit's own unit."""
+    """A limit was reached. `value` is what was measured, in the limit's own unit.
+
+    `enforced`: after what it could be noticed, a call or the end of a turn; `run` is at any moment.
+    `action`: `stop`, or `none` where the agent had already ended its turn.
+    """
 
     type: Literal["limit"] = "limit"
     limit: str
@@ -694,8 +735,6 @@ class Event(_Plain):
 
 # --- secrets -------------------------------------------------------------------------------------
 
-REDACTED = "[redacted]"
-
 
 def redacted(update: Update, secret: re.Pattern[str]) -> Update:
     """The same update with what `secret` finds taken out of every free text in it.
@@ -717,23 +756,15 @@ def _free_of(value: _Plain, secret: re.Pattern[str]) -> dict[str, object]:
 def _redacted(value: object, secret: re.Pattern[str]) -> object:
     if isinstance(value, str):
         return secret.sub(REDACTED, value)
-    if _is_list(value):
+    if is_list(value):
         return [_redacted(one, secret) for one in value]
-    if _is_dict(value):
+    if is_dict(value):
         return {_redacted(key, secret): _redacted(one, secret) for key, one in value.items()}
     if isinstance(value, _Plain):
         clean = copy(value)
         vars(clean).update(_free_of(value, secret))
         return clean
     return value
-
-
-def _is_list(value: object) -> TypeGuard[list[object]]:
-    return isinstance(value, list)
-
-
-def _is_dict(value: object) -> TypeGuard[dict[object, object]]:
-    return isinstance(value, dict)
 
 
 @cache
@@ -785,18 +816,31 @@ def encode(event: Event, head: bytes | None = None) -> bytes:
             parent_run_id=event.parent_run_id,
             agent=event.agent,
         )
-    return b'%b,"seq":%d,"time":"%b","source":"%b",%b,"raw":%b}' % (
+    return encoded(event.update, event.raw, head, event.seq, stamp(event.time, event.source))
+
+
+def stamp(time: str, source: Source) -> bytes:
+    """The part of the envelope that is the same for all events of one moment and source."""
+    return b'"time":"%b","source":"%b"' % (time.encode(), source.encode())
+
+
+def encoded(update: Update, raw: Place | None, head: bytes, seq: int, stamped: bytes) -> bytes:
+    """The wire form of an update, with the parts of its envelope that were prepared. Raises
+    TypeError.
+    """
+    said = orjson.dumps(update)[1:-1]
+    if raw is None:
+        return b'%b,"seq":%d,%b,%b,"raw":null}' % (head, seq, stamped, said)
+    stream, offset, length = raw
+    return b'%b,"seq":%d,%b,%b,"raw":[%b,%d,%d]}' % (
         head,
-        event.seq,
-        event.time.encode(),
-        event.source.encode(),
-        orjson.dumps(event.update)[1:-1],
-        b"null" if event.raw is None else _where(event.raw),
+        seq,
+        stamped,
+        said,
+        _quoted(stream),
+        offset,
+        length,
     )
-
-
-def _where(raw: Raw) -> bytes:
-    return b"[%b,%d,%d]" % (_quoted(raw.stream), raw.offset, raw.length)
 
 
 @cache

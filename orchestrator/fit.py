@@ -63,7 +63,7 @@ def fit(
     `wanted` is what the task is likely to need. `others` are the adapters that could be used
     with the same server; `force` leaves warnings out.
     """
-    if model.tools is False and about.needs_tools:
+    if model.tools is False and about.tools:
         return _no_tools(about, model, kind, others)
     lean = _is_small(model) and _can_be_lean(agent, about)
     prompt = about.lean_prompt_tokens if lean else about.prompt_tokens
@@ -150,7 +150,7 @@ def _too_small(
 
 def _no_tools(about: About, model: Model, kind: ModelServer, others: Mapping[str, About]) -> Error:
     text = f"{shown(model.name)} calls no tools, and {about.title} does nothing without them."
-    without = next((name for name, one in others.items() if not one.needs_tools), None)
+    without = next((name for name, one in others.items() if not one.tools), None)
     other = f", or use {without}, which needs none" if without else ""
     hint = f"Take a model that does, such as qwen2.5-coder:14b{other}."
     hint = f"{hint} {kind.tools_hint}" if kind.tools_hint else hint

@@ -1,9 +1,10 @@
 """How a run ended, decided from all the evidence. Pure; the exit status alone decides nothing.
 
 Success needs all of: the agent's own terminal word, no error in its last turn, a clean exit, no
-denial and no tool call left open (both forgiven if the check passed), for editing kinds a changed
-tree, for reading kinds an answer, for all others at least an answer, a change, a tool that did more
-than read or a check that passed, the answer that was expected, and no check that failed.
+denial, no tool call left open and not only dead sub-agents (all forgiven if the check passed), for
+editing kinds a changed tree, for reading kinds an answer, for all others at least an answer, a
+change, a tool that did more than read or a check that passed, the answer that was expected, and no
+check that failed.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from orchestrator.events import (
     Failure,
     JobOutcome,
     Message,
-    MessageDelta,
     Outcome,
     Permission,
+    RateLimit,
     SessionStarted,
     Status,
     StopReason,
-    ThoughtDelta,
+    Subagent,
     ToolCall,
     ToolCallStatus,
     ToolKind,
@@ -82,6 +83,9 @@ STATUS: Mapping[ErrorKind, Status] = MappingProxyType(
 MOST_CALLS = 10_000
 """How many tool calls are held by their ids."""
 
+_DECIDE_NOTHING = frozenset(
+    {"context", "message.delta", "output", "thought.delta", "unparsed", "usage"}
+)
 _LOOK = "See what it did with `orchestrate runs show last`."
 _READS: frozenset[ToolKind] = frozenset({"read", "search", "think", "fetch", "switch_mode"})
 _EDITS: frozenset[ToolKind] = frozenset({"edit", "delete", "move"})
@@ -97,9 +101,13 @@ class Digest:
     text: str | None = None
     terminal: StopReason | None = None
     error: Error | None = None
+    limit: RateLimit | None = None
     denied: list[Permission] = field(default_factory=list[Permission])
+    subagents: dict[str, str] = field(default_factory=dict[str, str])
     calls: dict[str, ToolCallStatus] = field(default_factory=dict[str, ToolCallStatus])
     _kinds: dict[str, ToolKind] = field(default_factory=dict[str, ToolKind])
+    failures: int = 0
+    # Tool calls that failed since the last one that did not.
     _open: dict[str, None] = field(default_factory=dict[str, None])
     # Of calls that ended so long ago that they are not held any more.
     _forgotten: int = 0
@@ -109,9 +117,9 @@ class Digest:
 
     def add(self, update: Update) -> None:
         """Take one update into account."""
+        if update.type in _DECIDE_NOTHING:
+            return  # most updates: to try all patterns on them took longer than to write them
         match update:
-            case MessageDelta() | ThoughtDelta():
-                pass  # first, as they are by far the most
             case ToolCall():
                 self._tool_call(update)
             case SessionStarted(session_id=session_id, model=model):
@@ -125,6 +133,10 @@ class Digest:
                 self.text = text
             case Error():
                 self.error = update
+            case RateLimit():
+                self.limit = update
+            case Subagent(id=id_, status=status):
+                self.subagents[id_] = status
             case Permission():
                 self._permission(update)
             case _:
@@ -139,6 +151,17 @@ class Digest:
     def steps(self) -> int:
         """How many tool calls there were. One that is told again after 10,000 others is two."""
         return self._forgotten + len(self.calls)
+
+    @property
+    def acted(self) -> bool:
+        """Whether any tool call was completed."""
+        return "completed" in self.calls.values()
+
+    @property
+    def dead_subagents(self) -> int:
+        """How many sub-agents failed, if not one of them came to an end."""
+        failed = sum(status == "failed" for status in self.subagents.values())
+        return 0 if "completed" in self.subagents.values() else failed
 
     @property
     def wrote(self) -> bool:
@@ -162,6 +185,8 @@ class Digest:
             self._open[call.id] = None
         else:
             self._open.pop(call.id, None)
+        if call.status in {"completed", "failed"}:
+            self.failures = self.failures + 1 if call.status == "failed" else 0
         if call.kind is not None:
             self._kinds[call.id] = call.kind
         if len(self.calls) > MOST_CALLS:
@@ -188,7 +213,7 @@ class Facts:
     """All that is known of a run that is over.
 
     `exit` is None if nothing was ever started. `stopped` and `stopped_why`: the supervisor ended
-    it.
+    it, for the limit `stopped_limit` if for one.
     `changes` is None if nobody looked at the work tree, `unseen` if nobody could. `usage` is the
     run's, summed.
     """
@@ -198,6 +223,7 @@ class Facts:
     exit: Exit | None
     stopped: Stopped | None = None
     stopped_why: str | None = None
+    stopped_limit: str | None = None
     changes: Changes | None = None
     check: Check | None = None
     usage: Usage | None = None
@@ -251,6 +277,7 @@ def _failure(facts: Facts) -> Failure | None:
         _exit,
         _denied,
         _left_open,
+        _abandoned,
         _work,
         _answer,
         _check,
@@ -265,7 +292,9 @@ def _stopped(facts: Facts) -> Failure | None:
         case None:
             return None
         case kind:
-            return Failure(kind=kind, text=facts.stopped_why or f"stopped: {kind}")
+            text = facts.stopped_why or f"stopped: {kind}"
+            again = kind == "stalled" or None  # another attempt may be heard
+            return Failure(kind=kind, text=text, limit=facts.stopped_limit, retryable=again)
 
 
 def _signalled(facts: Facts) -> Failure | None:
@@ -282,7 +311,21 @@ def _error(facts: Facts) -> Failure | None:
     error = facts.digest.error
     if error is None:
         return None
-    return Failure(kind=error.kind, text=error.text, hint=error.hint)
+    return Failure(
+        kind=error.kind,
+        text=error.text,
+        hint=error.hint,
+        retryable=error.retryable,
+        resets_at=error.resets_at or _reset(facts.digest, error.kind),
+    )
+
+
+def _reset(digest: Digest, kind: ErrorKind) -> str | None:
+    """When the limit that was hit is lifted: the provider's last word on a limit used up."""
+    limit = digest.limit
+    if kind != "rate_limited" or limit is None or not limit.exhausted:
+        return None
+    return limit.resets_at
 
 
 def _terminal(facts: Facts) -> Failure | None:
@@ -333,6 +376,15 @@ def _left_open(facts: Facts) -> Failure | None:
     if not calls or _passed(facts):
         return None
     text = f"the agent ended with {len(calls)} tool call(s) still running"
+    return Failure(kind="incomplete", text=text)
+
+
+def _abandoned(facts: Facts) -> Failure | None:
+    """An answer that stands on nothing: all sub-agents failed, and the agent did nothing itself."""
+    dead = facts.digest.dead_subagents
+    if not dead or facts.digest.acted or _passed(facts):
+        return None
+    text = f"all {dead} sub-agent(s) failed, and the agent did nothing itself"
     return Failure(kind="incomplete", text=text)
 
 
@@ -394,6 +446,11 @@ def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
         evidence.append(f"tool calls left open: {len(digest.open_calls)}")
     if digest.denied:
         evidence.append(f"denied: {len(digest.denied)}")
+    if digest.dead_subagents:
+        evidence.append(f"sub-agents: all {digest.dead_subagents} failed")
+    if digest.limit is not None and digest.limit.exhausted:
+        resets = digest.limit.resets_at or "it is not told when"
+        evidence.append(f"limit: used up, resets: {resets}")
     match facts.changes:
         case None:
             evidence.append("changes: not looked at")
@@ -404,9 +461,15 @@ def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
         evidence.append("answer: as expected")
     if facts.check is not None:
         evidence.append(f"check: {'passed' if facts.check.passed else 'failed'}")
+    if facts.task.privacy == "local":
+        evidence.append(ROUTING_ONLY)
     if failure is not None:
         evidence.append(f"{failure.kind}: {failure.text}")
     return evidence
+
+
+ROUTING_ONLY = "privacy: routing only (a local model was chosen; no sandbox holds the agent)"
+"""What `privacy: local` amounts to, until a sandbox enforces it."""
 
 
 def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str:
@@ -446,11 +509,13 @@ def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str:
                 return f"Name a model that is there{models} with --model."
             return f"Is the model {agent.model} there{models}? Name another with --model."
         case "rate_limited":
-            return "Wait for the limit to reset, or use another agent or model."
+            until = f"until {failure.resets_at}" if failure.resets_at else "for the limit to reset"
+            return f"Wait {until}, or use another agent or model."
         case "context_overflow":
             return "Give the task less to read (`files:`), or a model with a larger context."
         case "budget_exceeded" | "max_turns" | "timed_out" | "stalled" | "output_limit":
-            return "Raise the limit under `limits:`, or split the task."
+            limit = f"`limits.{failure.limit}`" if failure.limit else "the limit under `limits:`"
+            return f"Raise {limit}, or split the task."
         case "disk_full":
             return "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
         case "denied":

@@ -39,6 +39,9 @@ _CENSUS_S, _CENSUS_SHARE = 1.0, 50
 # also with a cleared environment (codex strips that of its MCP servers). At most 2 % of one core.
 _SHARED_LOOK = 3
 # When many are stopped at once: a look is good for three times as long as it took.
+_FEW = 8
+# So many trees are looked at one by one before all of /proc is: with a thousand agents that takes
+# a hundred times as long as one tree.
 _CATCH_S = 0.02
 # How long a round goes on after orphans that come and go. Measured on 3 that fork for ever: < 5 ms.
 
@@ -87,6 +90,22 @@ def look() -> dict[int, Seen]:
             seen = look_at(int(name))
             if seen is not None:
                 found[seen.pid] = seen
+    return found
+
+
+def children_of(pid: int) -> set[int]:
+    """The children of all its threads. Asked twice: a list that changes while it is read may leave
+    one out.
+    """
+    found: set[int] = set()
+    for _ in range(2):
+        try:
+            threads = _patiently(lambda: os.listdir(f"/proc/{pid}/task"))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            break
+        for thread in threads:
+            words = _read(f"/proc/{pid}/task/{thread}/children", 1 << 20).split()
+            found.update(int(word) for word in words)
     return found
 
 
@@ -204,11 +223,11 @@ def _signal_group(group: int, members: list[Seen], number: int) -> None:
             is_member = os.getpgid(seen.pid) == group
         except ProcessLookupError:
             continue
-        if is_member and _signalled(os.killpg, group, number):
+        if is_member and signalled(os.killpg, group, number):
             return
 
 
-def _signalled(kill: Callable[[int, int], None], target: int, number: int) -> bool:
+def signalled(kill: Callable[[int, int], None], target: int, number: int) -> bool:
     """False: it is gone, or another user's."""
     try:
         kill(target, number)
@@ -244,6 +263,26 @@ def receive(control: socket.socket) -> tuple[bytes, list[int]]:
     ]
 
 
+class Packets:
+    """Messages on a socket that keeps them apart: as `send` and `receive`."""
+
+    torn = False
+
+    def __init__(self, control: socket.socket) -> None:
+        self.socket = control
+
+    def send(self, text: bytes, descriptors: Iterable[int] = ()) -> None:
+        """Send a message, whole."""
+        send(self.socket, text, descriptors)
+
+    def flush(self) -> None:
+        """Nothing is ever left."""
+
+    def receive(self) -> tuple[bytes, list[int]]:
+        """A message and its descriptors; b"" at the end."""
+        return receive(self.socket)
+
+
 # --- what both processes do ----------------------------------------------------------------------
 
 
@@ -258,7 +297,7 @@ def _prepare(name: bytes) -> None:
     prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def _ignore_signals() -> None:
+def ignore_signals() -> None:
     # They end when the supervisor ends, and not by a signal that was meant for others
     # (`pkill python`, a shutdown that signals everybody at once).
     for number in _SIGNALS:
@@ -275,16 +314,18 @@ def _nothing(number: int, frame: object) -> None:
     del number, frame
 
 
-def _child_alarm() -> int:
+def child_alarm() -> int:
     """A descriptor that becomes readable when a child ends or stops."""
-    ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    ours, theirs = os.pipe()
+    for end in (ours, theirs):
+        os.set_blocking(end, False)
     signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, _nothing)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     return ours
 
 
-def _drain(alarm: int) -> None:
+def drain(alarm: int) -> None:
     try:
         while os.read(alarm, 4096):
             pass
@@ -292,7 +333,7 @@ def _drain(alarm: int) -> None:
         return
 
 
-def _wait_readable(descriptors: list[int], seconds: float | None) -> list[int]:
+def wait_readable(descriptors: list[int], seconds: float | None) -> list[int]:
     poll = select.poll()
     for descriptor in descriptors:
         poll.register(descriptor, select.POLLIN)
@@ -307,7 +348,7 @@ def _kill_all(alarm: int, spared: frozenset[int], kept: _Kept) -> None:
     before: set[tuple[int, int]] = set()
     since = time.monotonic()
     while True:
-        _drain(alarm)
+        drain(alarm)
         if not _reap_any():
             return
         children = _families(look())
@@ -319,7 +360,7 @@ def _kill_all(alarm: int, spared: frozenset[int], kept: _Kept) -> None:
             before, since, wait_s = left, time.monotonic(), 0.001
         elif time.monotonic() - since > (STUCK_S if living else _CATCH_S):
             return
-        _wait_readable([alarm], wait_s)
+        wait_readable([alarm], wait_s)
         wait_s = min(wait_s * 2, 0.05)
 
 
@@ -418,7 +459,7 @@ class _Reaper:
     def __init__(self, control: socket.socket, supervisor: int, guard: int, kept: _Kept) -> None:
         self._control = control
         self._kept = kept
-        self._alarm = _child_alarm()
+        self._alarm = child_alarm()
         self._ends = {supervisor, guard}
         self._outbox: list[bytes] = []
         self._runs: dict[int, _Run] = {}  # not swept yet, by handle
@@ -429,12 +470,16 @@ class _Reaper:
         self._keepers: set[_Run] = set()  # of which something was kept and lives
         self._owners: dict[int, tuple[int, _Run, str]] = {}
         # start and run of each process last seen, and how it was found
+        self._adopted: dict[int, _Run] = {}
+        # whose each orphan is, by pid, which is its own until it is reaped here
         self._sessions: dict[int, _Run] = {}
         self._trees: dict[_Run, list[Seen]] = {}  # as last seen
         self._orphaned = 0  # how many orphans are children of ours
         self._children = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
         self._looked = 0.0
         self._look_took = 0.0
+        self._near_looks = 0  # at single trees, since all of /proc was looked at
+        self._near_looked = self._near_took = 0.0
         self._pause = 0.0
         self._due: float | None = None
         self._poll = select.poll()
@@ -459,7 +504,7 @@ class _Reaper:
             pass
         # The socket stays open until then: its end tells the supervisor that nothing is left.
         signal.set_wakeup_fd(-1)
-        _kill_all(_child_alarm(), self._spared, self._kept)
+        _kill_all(child_alarm(), self._spared, self._kept)
 
     def _turn(self) -> None:
         wait_ms = None if self._due is None else max(0.0, (self._due - time.monotonic()) * 1000)
@@ -468,7 +513,7 @@ class _Reaper:
             raise _SupervisorGone  # before a request is taken that came at the same time
         for descriptor, event in found:
             if descriptor == self._alarm:
-                _drain(self._alarm)
+                drain(self._alarm)
             elif descriptor in self._pipes:
                 self._settle(self._pipes[descriptor])
             else:
@@ -527,7 +572,7 @@ class _Reaper:
             name, _, value = item.partition(b"=")
             env[name] = value
         try:
-            ours, theirs = os.pipe2(os.O_CLOEXEC)
+            ours, theirs = os.pipe()
         except OSError as error:
             self._tell(f"failed {handle} reaper {error.errno}")
             return
@@ -539,7 +584,7 @@ class _Reaper:
             self._tell(f"failed {handle} fork {error.errno}")
             return
         if pid == 0:
-            _become(argv, env, cwd, descriptors[:3], theirs)
+            become(argv, env, cwd, descriptors[:3], theirs)
         os.close(theirs)
         seen = look_at(pid)
         run = _Run(handle, token, pid, 0 if seen is None else seen.start, ours)
@@ -572,15 +617,54 @@ class _Reaper:
         elif run.running:
             # The leader is not reaped yet, so its number is its own. Before its setsid: no group.
             for number in signals:
-                if not _signalled(os.killpg, run.pid, number):
-                    _signalled(os.kill, run.pid, number)
+                if not signalled(os.killpg, run.pid, number):
+                    signalled(os.kill, run.pid, number)
 
     def _members(self, run: _Run) -> list[Seen]:
         """The tree as it is, or, when many ask at once, as it was a moment ago."""
         age = time.monotonic() - self._looked
         if age > self._look_took * _SHARED_LOOK or run not in self._trees:
+            if self._near_looks < _FEW:
+                return self._tree_of(run)
             self._trees = self._look()
         return self._trees.get(run, [])
+
+    def _tree_of(self, run: _Run) -> list[Seen]:
+        """The living members of one run's tree, by its leader and its orphans."""
+        began = time.monotonic()
+        tops = [run.pid] if run.running else []
+        tops += [pid for pid in self._child_pids() if pid not in self._leaders]
+        members: dict[int, Seen] = {}
+        for pid in tops:
+            seen = look_at(pid) if self._adopted.get(pid, run) is run else None
+            if seen is None:
+                continue
+            owner, how = (run, "descent") if pid == run.pid else self._owner(seen)
+            if owner is run:
+                self._adopt(seen, run)
+                self._walk(seen, run, how, members)
+        self._near_looks += 1
+        self._near_looked = time.monotonic()
+        self._near_took = self._near_looked - began
+        return [seen for seen in members.values() if seen.alive]
+
+    def _walk(self, top: Seen, run: _Run, how: str, members: dict[int, Seen]) -> None:
+        """Add a process and all that descends from it, and remember whose they are."""
+        own_session = os.getsid(0)
+        waiting = [top]
+        for seen in waiting:  # grows while it is walked
+            if seen.pid in members:
+                continue
+            members[seen.pid] = seen
+            self._owners[seen.pid] = (seen.start, run, how)
+            if seen.session != own_session:
+                self._sessions[seen.session] = run
+            below = [look_at(pid) for pid in children_of(seen.pid)]
+            waiting += [one for one in below if one is not None and one.parent == seen.pid]
+
+    def _adopt(self, seen: Seen, run: _Run) -> None:
+        if seen.pid not in self._leaders and seen.parent == os.getpid():
+            self._adopted[seen.pid] = run
 
     def _sweep(self, run: _Run, delay_s: float) -> None:
         now = time.monotonic()
@@ -619,6 +703,7 @@ class _Reaper:
             if self._sweeping:
                 self._due = time.monotonic()
             self._owners.pop(pid, None)
+            self._adopted.pop(pid, None)
             run = self._leaders.pop(pid, None)
             if run is not None:
                 self._ended(run, status, usage)
@@ -645,6 +730,7 @@ class _Reaper:
             run, how = (leads, "descent") if leads is not None else self._owner(top)
             if run is None:
                 continue
+            self._adopt(top, run)
             members = [seen for seen in _tree(top, children) if seen.alive]
             trees.setdefault(run, []).extend(members)
             for seen in members:
@@ -654,6 +740,7 @@ class _Reaper:
         self._owners, self._sessions = owners, sessions
         self._looked = time.monotonic()
         self._look_took = self._looked - began
+        self._near_looks = 0
         for run in list(self._keepers):
             self._kept.note(run.token, trees.get(run, []))
             if run not in trees:
@@ -690,17 +777,23 @@ class _Reaper:
                 self._answer(run, 0)
         now = time.monotonic()
         due = [run for run in self._sweeping.values() if now >= run.kill_at]
-        rested = now - self._looked >= self._look_took  # at most half of the time is for looking
-        if (due and rested) or now - self._looked >= self._census():
+        # At most half of the time is for looking.
+        rested = now - self._looked >= self._look_took
+        if (due and len(due) > _FEW and rested) or now - self._looked >= self._census():
             self._trees = self._look()
             for run in due:
-                members = self._trees.get(run, [])
-                if now >= run.kill_at + STUCK_S:
-                    self._answer(run, len(members))
-                else:
-                    self._kill(run, members)
+                self._end(run, self._trees.get(run, []), now)
+        elif len(due) <= _FEW and now - self._near_looked >= self._near_took:
+            for run in due:
+                self._end(run, self._tree_of(run), now)
         late = holders is None or _NOBODY in holders or any(run.swept for run in holders)
         self._plan(soon=self._orphaned > 0 and (late or len(self._runs) < before))
+
+    def _end(self, run: _Run, members: list[Seen], now: float) -> None:
+        if now >= run.kill_at + STUCK_S:
+            self._answer(run, len(members))
+        else:
+            self._kill(run, members)
 
     def _orphans(self) -> set[_Run] | None:
         """The runs that have orphans, once those are killed that are to be. None: it is not known.
@@ -717,7 +810,15 @@ class _Reaper:
             self._orphaned = len(orphans)
             settled = True
             for pid in orphans:
-                settled = self._settle_orphan(pid, holders) and settled
+                run = self._adopted.get(pid)
+                if (
+                    run is not None
+                    and run.handle in self._runs
+                    and run.handle not in self._sweeping
+                ):
+                    holders.add(run)  # and nobody asks for its end
+                else:
+                    settled = self._settle_orphan(pid, holders) and settled
             if settled:
                 return holders
             if time.monotonic() > until:
@@ -729,6 +830,7 @@ class _Reaper:
         run, how = self._owner(seen) if seen is not None and seen.alive else (None, "")
         if seen is None or run is None:
             return not _is_dying(pid)
+        self._adopt(seen, run)
         if run.kept:
             return True
         holders.add(run)
@@ -737,7 +839,7 @@ class _Reaper:
             return True
         self._owners[pid] = (seen.start, run, how)
         self._kill(run, [seen])
-        _signalled(os.kill, pid, signal.SIGKILL)  # should it have left that group just now
+        signalled(os.kill, pid, signal.SIGKILL)  # should it have left that group just now
         return False
 
     def _kill(self, run: _Run, members: list[Seen]) -> None:
@@ -814,7 +916,7 @@ _NOBODY = _Run(-1, b"", -1, 0, -1)
 _NOBODY.swept = True
 
 
-def _become(
+def become(
     argv: list[bytes], env: dict[bytes, bytes], cwd: bytes, stdio: list[int], report: int
 ) -> None:
     """In the new process: become the agent, or report what failed and end. Does not return."""
@@ -863,8 +965,8 @@ def _guard(control: socket.socket, supervisor: int) -> None:
     for descriptor in (control.fileno(), supervisor):
         os.set_inheritable(descriptor, False)  # noqa: FBT003
     _prepare(b"orch-guard")
-    _ignore_signals()
-    alarm = _child_alarm()  # before there is a child: a host may have had SIGCHLD ignored
+    ignore_signals()
+    alarm = child_alarm()  # before there is a child: a host may have had SIGCHLD ignored
     kept = _Kept()
     me = os.pidfd_open(os.getpid())
     child = os.fork()
@@ -897,13 +999,13 @@ def _watch(child: int, reaper: int, supervisor: int, alarm: int) -> bool:
         if left is not None and left <= 0:
             return False
         watched = [reaper, alarm] if deadline is not None else [reaper, alarm, supervisor]
-        found = _wait_readable(watched, left)
+        found = wait_readable(watched, left)
         if reaper in found:
             return True
         if supervisor in found:
             deadline = time.monotonic() + REAPER_ENDS_S
         if alarm in found:
-            _drain(alarm)
+            drain(alarm)
             if os.waitid(os.P_PID, child, os.WSTOPPED | os.WNOHANG) is not None:
                 os.kill(child, signal.SIGCONT)
 

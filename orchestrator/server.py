@@ -119,6 +119,11 @@ or None.
 # --- the kinds -----------------------------------------------------------------------------------
 
 
+def _tells_nothing(reply: Reply, model: str) -> str | None:
+    del reply, model
+    return None
+
+
 def _looks_at_nothing() -> Look:
     yield from ()
     return None
@@ -135,7 +140,8 @@ class ModelServer:
     `dialects` are what its current versions speak; `look` says what the one at hand does. `local`:
     it runs on one's own machines. `owns_port`: whatever answers at its port is taken for one.
     `lists_all`: a model that is not in its list cannot be had from it. `prefixes` are what agents
-    put before its models' names (`ollama_chat/NAME`).
+    put before its models' names (`ollama_chat/NAME`). `use` reads from the reply to `ask_use` a
+    text that is another one after each answer of a model; None: the model is not loaded.
     """
 
     name: str
@@ -157,6 +163,8 @@ class ModelServer:
     lists_all: bool = False
     prefixes: tuple[str, ...] = ()
     look: Callable[[], Look] = _looks_at_nothing
+    ask_use: Ask | None = None
+    use: Callable[[Reply, str], str | None] = _tells_nothing
     pull: Callable[[str], Pull] | None = None
     remove: Callable[[str], Ask] | None = None
 
@@ -166,7 +174,8 @@ class Place:
     """A model server by name: one of the configuration, or a kind where it usually is.
 
     `local`: whether its owner calls it so, None: its address decides. `stated`: somebody named it
-    (a file, a variable), so that it is missed when it does not answer.
+    (a file, a variable), so that it is missed when it does not answer. `slots`: how many agents it
+    serves at the same time, None: as many as its kind usually does.
     """
 
     name: str
@@ -175,6 +184,7 @@ class Place:
     api_key_env: str | None = None
     local: bool | None = None
     stated: bool = False
+    slots: int | None = None
 
 
 # --- names and addresses -------------------------------------------------------------------------

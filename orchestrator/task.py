@@ -77,14 +77,18 @@ EDITING_KINDS: frozenset[Kind] = frozenset(
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Bounds of one run, in seconds, bytes and dollars; None is no bound. The strictest of all
-    wins.
+    wins. `budget` says what counts.
     """
 
     wall_s: float | None = None
+    first_s: float | None = None
     stall_s: float | None = None
+    tool_s: float | None = None
+    turn_s: float | None = None
     check_s: float | None = None
     setup_s: float | None = None
     steps: int | None = None
+    tokens: int | None = None
     cost_usd: float | None = None
     output_bytes: int | None = None
 
@@ -92,10 +96,14 @@ class Limits:
         """The strictest of both, limit by limit."""
         return Limits(
             wall_s=_strictest(self.wall_s, other.wall_s),
+            first_s=_strictest(self.first_s, other.first_s),
             stall_s=_strictest(self.stall_s, other.stall_s),
+            tool_s=_strictest(self.tool_s, other.tool_s),
+            turn_s=_strictest(self.turn_s, other.turn_s),
             check_s=_strictest(self.check_s, other.check_s),
             setup_s=_strictest(self.setup_s, other.setup_s),
             steps=_strictest(self.steps, other.steps),
+            tokens=_strictest(self.tokens, other.tokens),
             cost_usd=_strictest(self.cost_usd, other.cost_usd),
             output_bytes=_strictest(self.output_bytes, other.output_bytes),
         )
@@ -104,10 +112,14 @@ class Limits:
         """These limits, with `defaults` where nothing was said."""
         return Limits(
             wall_s=defaults.wall_s if self.wall_s is None else self.wall_s,
+            first_s=defaults.first_s if self.first_s is None else self.first_s,
             stall_s=defaults.stall_s if self.stall_s is None else self.stall_s,
+            tool_s=defaults.tool_s if self.tool_s is None else self.tool_s,
+            turn_s=defaults.turn_s if self.turn_s is None else self.turn_s,
             check_s=defaults.check_s if self.check_s is None else self.check_s,
             setup_s=defaults.setup_s if self.setup_s is None else self.setup_s,
             steps=defaults.steps if self.steps is None else self.steps,
+            tokens=defaults.tokens if self.tokens is None else self.tokens,
             cost_usd=defaults.cost_usd if self.cost_usd is None else self.cost_usd,
             output_bytes=defaults.output_bytes if self.output_bytes is None else self.output_bytes,
         )
@@ -116,6 +128,7 @@ class Limits:
 DEFAULT_LIMITS = Limits(
     wall_s=30 * 60,
     stall_s=5 * 60,
+    tool_s=15 * 60,  # more than the ten minutes after which the CLIs themselves end a tool
     check_s=10 * 60,
     setup_s=10 * 60,
     cost_usd=5.0,
@@ -323,14 +336,24 @@ class _Model(BaseModel):
 class LimitsModel(_Model):
     """Bounds of the run; the strictest of all levels wins."""
 
-    wall: Seconds | None = Field(default=None, description="The whole run, such as 30m.")
-    stall: Seconds | None = Field(
-        default=None, description="Without any sign of progress, such as 5m."
+    wall: Seconds | None = Field(default=None, description="The agent's whole time, such as 30m.")
+    first: Seconds | None = Field(
+        default=None, description="Without a sign of life before the model's first word."
     )
+    stall: Seconds | None = Field(
+        default=None, description="Without any sign of life after that, such as 5m."
+    )
+    tool: Seconds | None = Field(
+        default=None, description="Without a sign of life while a tool call is open, such as 15m."
+    )
+    turn: Seconds | None = Field(default=None, description="One turn of the agent, such as 20m.")
     check: Seconds | None = Field(default=None, description="The check command, such as 10m.")
     setup: Seconds | None = Field(default=None, description="The setup command, such as 10m.")
     steps: Annotated[int, Field(ge=1, le=_MOST)] | None = Field(
-        default=None, description="Tool calls."
+        default=None, description="Tool calls, or model calls where an agent tells no tool calls."
+    )
+    tokens: Annotated[int, Field(ge=1, le=_MOST)] | None = Field(
+        default=None, description="Tokens read and written by the model, cached ones included."
     )
     cost_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         default=None, description="Dollars, as far as the cost is known."
@@ -341,10 +364,14 @@ class LimitsModel(_Model):
         """The same as a value of the core."""
         return Limits(
             wall_s=self.wall,
+            first_s=self.first,
             stall_s=self.stall,
+            tool_s=self.tool,
+            turn_s=self.turn,
             check_s=self.check,
             setup_s=self.setup,
             steps=self.steps,
+            tokens=self.tokens,
             cost_usd=self.cost_usd,
             output_bytes=self.output,
         )

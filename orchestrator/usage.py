@@ -1,23 +1,30 @@
-"""Tokens and cost of a run, summed. None is unknown and 0 is zero: an unknown cost is never 0."""
+"""Tokens and cost: summed, priced, and foretold. None is unknown and 0 is zero: an unknown cost is
+never 0.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from orchestrator.events import Auth, Tier, Usage
+from orchestrator.adapter import Agent
+from orchestrator.events import Auth, CostSource, Usage
+from orchestrator.prices import cost, price_of
+from orchestrator.server import is_remote
+
+# --- sums ----------------------------------------------------------------------------------------
 
 
 def add(one: Usage | None, other: Usage | None) -> Usage | None:
     """The sum of two usages, None if there is nothing. A count that only one states is the sum's.
 
-    The cost of a sum is known only if it is known of every part that used tokens, and has a source
-    only if these parts have the same one.
+    The cost of a sum is known only if it is known of every part that used tokens. Its source is
+    that of these parts, `mixed` if they have several.
     """
     if one is None or other is None:
         alone = one or other
         return None if alone is None else replace(alone, scope="run")
     used = [part for part in (one, other) if _used(part)] or [one, other]
-    source = used[0].cost_source
     return Usage(
         input_tokens=_sum(one.input_tokens, other.input_tokens),
         output_tokens=_sum(one.output_tokens, other.output_tokens),
@@ -25,23 +32,9 @@ def add(one: Usage | None, other: Usage | None) -> Usage | None:
         cache_write_tokens=_sum(one.cache_write_tokens, other.cache_write_tokens),
         reasoning_tokens=_sum(one.reasoning_tokens, other.reasoning_tokens),
         cost_usd=_cost(used),
-        cost_source=source if used[-1].cost_source == source else None,
+        cost_source=_source(used),
         scope="run",
     )
-
-
-def priced(usage: Usage | None, tier: Tier, auth: Auth = "none") -> Usage | None:
-    """The usage with the cost that its place implies: a local model's tokens cost nothing.
-
-    What tokens cost under a login is unknown: a CLI that states a price states the list's.
-    """
-    if usage is None:
-        return None
-    if auth == "login":
-        return replace(usage, cost_usd=None, cost_source="subscription")
-    if tier == "cloud" or usage.cost_usd is not None:
-        return usage
-    return replace(usage, cost_usd=0.0, cost_source="local")
 
 
 def _sum(one: int | None, other: int | None) -> int | None:
@@ -64,3 +57,142 @@ def _used(usage: Usage) -> bool:
 def _cost(parts: list[Usage]) -> float | None:
     costs = [part.cost_usd for part in parts if part.cost_usd is not None]
     return sum(costs) if len(costs) == len(parts) else None
+
+
+def _source(parts: list[Usage]) -> CostSource | None:
+    sources: list[CostSource | None] = [part.cost_source for part in parts]
+    first, *others = sources
+    if first is None or None in others:
+        return None
+    return first if all(other == first for other in others) else "mixed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    """What several runs used together, a job's or a task's.
+
+    `usage` is their sum, its cost None unless each run's is known. `at_least_usd` is the part of
+    the cost that is known. `unknown` runs have an unknown cost (those that told nothing are among
+    them), `subscribed` ones a login's, which nobody pays by the token.
+    """
+
+    usage: Usage | None = None
+    at_least_usd: float = 0.0
+    runs: int = 0
+    unknown: int = 0
+    subscribed: int = 0
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The whole cost, if it is known."""
+        whole = self.runs and not self.unknown and not self.subscribed
+        return self.at_least_usd if whole else None
+
+
+def bill_of(usages: Iterable[Usage | None]) -> Bill:
+    """The sum of runs; None is one that told no usage."""
+    total = Bill()
+    for usage in usages:
+        known = usage.cost_usd if usage is not None else None
+        subscribed = known is None and usage is not None and usage.cost_source == "subscription"
+        total = Bill(
+            usage=add(total.usage, usage),
+            at_least_usd=total.at_least_usd + (known or 0.0),
+            runs=total.runs + 1,
+            unknown=total.unknown + (known is None and not subscribed),
+            subscribed=total.subscribed + subscribed,
+        )
+    if total.usage is None or total.cost_usd is not None:
+        return total
+    return replace(total, usage=replace(total.usage, cost_usd=None))
+
+
+def cost_told(total: Bill) -> str:
+    """The cost in words: `at least $0.12, 2 runs of unknown cost`."""
+    gaps = [
+        f"{count} {'run' if count == 1 else 'runs'} {what}"
+        for count, what in (
+            (total.unknown, "of unknown cost"),
+            (total.subscribed, "under a subscription"),
+        )
+        if count
+    ]
+    if total.cost_usd is not None:
+        return dollars(total.cost_usd)
+    if not total.at_least_usd:
+        return ", ".join(gaps) or "nothing"
+    return ", ".join([f"at least {dollars(total.at_least_usd)}", *gaps])
+
+
+def dollars(amount: float) -> str:
+    """`$1.25`, and as many digits as a small amount needs: one that is not 0 never looks it."""
+    if amount == 0 or abs(amount) >= 0.095:
+        return f"${amount:.2f}"
+    return f"${amount:.4f}" if abs(amount) >= 0.00005 else "below $0.0001"
+
+
+# --- prices --------------------------------------------------------------------------------------
+
+
+def priced(usage: Usage, agent: Agent, auth: Auth = "none", served: str | None = None) -> Usage:
+    """The usage with its cost and where that is from, as far as it can be known.
+
+    The first that applies: under a login nothing is paid by the token, whatever the CLI states; the
+    cost that the CLI states, which its adapter passes on only where it is not made up; a local
+    model costs nothing; the list price of the model (that `served`, if it was said), where the
+    agent came with a key to a provider's own address. Else it is unknown.
+    """
+    if auth == "login":
+        return replace(usage, cost_usd=None, cost_source="subscription")
+    local = agent.tier == "local" and not _remote(agent.model) and not _remote(served)
+    if usage.cost_usd is not None and (local or usage.cost_source != "local"):
+        return replace(usage, cost_source=usage.cost_source or "agent")
+    if local:
+        return replace(usage, cost_usd=0.0, cost_source="local")
+    price = price_of(agent, served) if auth == "key" and agent.tier == "cloud" else None
+    dollars_ = None if price is None else cost(price, usage)
+    source = usage.cost_source if usage.cost_source == "subscription" else None
+    return replace(usage, cost_usd=dollars_, cost_source=source if dollars_ is None else "prices")
+
+
+def _remote(model: str | None) -> bool:
+    # Ollama forwards such models to its own cloud, and LiteLLM's list says that they cost nothing.
+    return model is not None and is_remote(model)
+
+
+# --- what it may cost ----------------------------------------------------------------------------
+
+CALLS = 20
+"""Model calls that an agent makes for a task, unless somebody knows better."""
+READ_TOKENS, ANSWER_TOKENS = 1500, 400
+"""What each call adds to the next one's prompt (its own answer is in it), and what it answers."""
+
+
+def expected(
+    agent: Agent,
+    auth: Auth = "none",
+    *,
+    prompt_tokens: int,
+    calls: int = CALLS,
+) -> Usage:
+    """What a task may use and cost: an assumption, and no promise.
+
+    `prompt_tokens` are read by the first call (the agent's own prompt and the task); each later
+    call reads all that came before it, from the cache where the model has one, and
+    `READ_TOKENS` more. The cost is unknown where the real one would be.
+    """
+    total = Usage(input_tokens=0, output_tokens=0, scope="run")
+    price = price_of(agent)
+    reads_cache = price is not None and price.cache_read is not None
+    writes_cache = price is not None and price.cache_write is not None
+    for call in range(calls):
+        fresh = READ_TOKENS if call else prompt_tokens
+        before = prompt_tokens + READ_TOKENS * (call - 1) if call else 0
+        one = Usage(
+            input_tokens=0 if writes_cache else fresh + (0 if reads_cache else before),
+            cache_write_tokens=fresh if writes_cache else 0,
+            cache_read_tokens=before if reads_cache else 0,
+            output_tokens=ANSWER_TOKENS,
+        )
+        total = add(total, priced(one, agent, auth)) or total
+    return total

@@ -57,7 +57,8 @@ class Recording:
     def agent(self) -> Agent:
         named = self.facts["agent"]
         assert isinstance(named, dict)
-        return Agent(**{key: value for key, value in named.items() if key != "config"})
+        fields = {key: value for key, value in named.items() if key != "config"}
+        return Agent(**fields, home=str(self.task.workspace.with_name("home")))
 
     @property
     def changes(self) -> Changes:

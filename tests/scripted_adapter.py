@@ -48,12 +48,14 @@ def parse(line: bytes) -> Iterator[Update]:
     match json_line(line):
         case {"type": "message", "text": str(text)}:
             yield Message(text=text)
+        case {"type": "session", "id": str(id_), "model": str(model)}:
+            yield SessionStarted(session_id=id_, model=model)
         case {"type": "session", "id": str(id_)}:
             yield SessionStarted(session_id=id_)
         case {"type": "tool", "id": str(id_), "status": "in_progress"}:
             yield ToolCall(id=id_, status="in_progress", kind="execute", title="a tool")
-        case {"type": "tool", "id": str(id_), "status": "completed"}:
-            yield ToolCall(id=id_, status="completed")
+        case {"type": "tool", "id": str(id_), "status": "completed" | "failed" as status}:
+            yield ToolCall(id=id_, status=status)
         case {"type": "usage", "cost": float(cost)}:
             yield Usage(input_tokens=1, output_tokens=1, cost_usd=cost, cost_source="agent")
         case {"type": "denied"}:
@@ -102,6 +104,23 @@ class Scripted:
                 return (Send(data=greeting),)
 
         return Greets(parse=parse)
+
+
+@dataclass
+class PerTask(Scripted):
+    """Does the steps of each task by its id; those of none by default."""
+
+    steps: Mapping[str, list[Step]] = field(default_factory=dict)
+
+    def command(self, task: Task, agent: Agent) -> Command:
+        steps = self.steps.get(task.id, [say(f"did {task.id}"), DONE])
+        script = f"{agent.home}/script.json"
+        return Command(
+            argv=(sys.executable, "-I", "-S", scripted_agent.__file__, script),
+            cwd=str(task.workspace),
+            files={script: json.dumps(steps).encode()},
+            stdin=task.prompt.encode(),
+        )
 
 
 def scripted_config(

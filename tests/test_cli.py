@@ -364,6 +364,17 @@ def test_an_unwritable_state_folder_is_our_failure_with_a_remedy(place: Path) ->
     assert "Traceback" not in done.stderr
 
 
+def test_a_replayed_recording_shows_no_key_of_the_user(place: Path) -> None:
+    key = "ghp_PLANTED0123456789"
+    (place / "out").write_text(json.dumps({"type": "error", "message": key}) + f"\n{key}\n")
+    (place / "err").write_text(f"Error: {key}\n")
+    for form in ("jsonl", "json", "text"):
+        words = ("replay", "codex", "out", "--stderr", "err", "--exit=1", "-o", form)
+        done = call(place, *words, env={"GITHUB_TOKEN": key})
+        assert "[redacted]" in done.stdout + done.stderr
+        assert "PLANTED" not in done.stdout + done.stderr
+
+
 def test_a_recording_is_replayed_to_events_with_the_outcome_last(place: Path) -> None:
     (place / "out").write_text('{"type":"thread.started","thread_id":"t"}\nrubbish')
     (place / "err").write_text("error: unexpected argument '--bad'\n")
@@ -406,9 +417,13 @@ def test_several_tasks_are_told_by_name_and_the_worst_decides_the_exit_status(pl
     job = re.search(r" failed +(\S{8}) +fix ", listed)
     assert job is not None
     told = call(place, "runs", "show", job[1]).stdout
-    assert "(demo), started" in told
-    assert re.search(r"^locate +succeeded +[0-9a-f-]{36} ", told, re.MULTILINE)
-    assert re.search(r"^review +skipped +- +it needs 'fix'", told, re.MULTILINE)
+    assert re.search(r"^job +\S{36} \(demo\)$", told, re.MULTILINE)
+    assert re.search(r"^outcome +failed$", told, re.MULTILINE)
+    assert "task      fix: fix begins after locate" in told
+    assert "task      review: ended: skipped" in told
+    assert re.search(r"^review +skipped ", told, re.MULTILINE)
+    assert "fix: failed\n  cause    the check `test -e gone` exited 1" in told
+    assert len(re.findall(r"^run +[0-9a-f-]{36}  (?:locate|fix|\w+)$", told, re.MULTILINE)) == 3
 
 
 def test_the_outcome_of_several_tasks_is_one_object_with_all_of_them(place: Path) -> None:
@@ -446,7 +461,7 @@ def test_validate_tells_the_order_and_what_each_task_would_do(place: Path) -> No
     lines = done.stdout.splitlines()
     assert lines[0] == "graph.yaml: valid"
     assert [line.split()[0] for line in lines[2:]] == ["locate", "fix", "review", "other"]
-    assert re.search(r"^fix +locate +- +edit +the first usable one +test -e gone", lines[3])
+    assert re.search(r"^fix +locate +- +edit +as `route` tells +test -e gone", lines[3])
 
 
 # --- agents

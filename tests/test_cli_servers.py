@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import orjson
@@ -19,6 +19,8 @@ from orchestrator.config import LocalMode, load, load_config, plugins, read_loca
 from orchestrator.discovery import diagnosis
 from orchestrator.discovery.sandbox import Sandbox, landlock_abi
 from orchestrator.errors import ConfigError
+from orchestrator.process import guarantees
+from orchestrator.process.means import ASKED
 from orchestrator.server import ModelServer
 from tests.resolver import knows_nobody
 
@@ -119,6 +121,20 @@ def test_the_doctor_tells_servers_models_and_for_each_problem_a_remedy(ollama, m
     assert "never-shown" not in text + json.dumps(told)
     assert f"ollama  ollama  {ollama}" in text
     assert "gpt-oss:120b-cloud" in text
+
+
+@pytest.mark.parametrize("by_group", [False, True])
+def test_the_doctor_tells_what_supervision_guarantees_and_what_to_do(monkeypatch, by_group):
+    if by_group:
+        monkeypatch.setenv(ASKED, "groups")
+    told = json.loads(call("doctor", "--output", "json").stdout)["supervision"]
+    assert told == [asdict(one) for one in guarantees()]
+    assert told[0]["holds"] is not by_group
+    text = call("doctor").stdout
+    section = text[text.index("\nSupervision:\n") :]
+    for one in guarantees():
+        assert f"{'  holds' if one.holds else '  not':<9} {one.name}: {one.text}\n" in section
+        assert one.remedy is None or f"{'':<12} {one.remedy}\n" in section
 
 
 def test_a_key_that_goes_over_plain_http_is_a_problem(alone, monkeypatch):

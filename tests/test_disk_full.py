@@ -25,8 +25,9 @@ from orchestrator.journal import (
 )
 from orchestrator.run import attempt
 from orchestrator.supervisor import Supervisor
-from orchestrator.task import Task
+from orchestrator.task import Limits, Task
 from tests.scripted_adapter import DONE, Scripted, scripted_config
+from tests.test_cli import call, configured, environment
 
 KIB = 1024
 
@@ -145,3 +146,42 @@ def test_what_a_journal_reserved_it_gives_back(disk):
         assert before - free(disk) >= RESERVE
         assert (folder / EVENTS).stat().st_size == 3
     assert before - free(disk) <= 4 * KIB
+
+
+@pytest.mark.anyio
+async def test_more_output_than_the_limit_ends_the_run(tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    task = Task(prompt="p", workspace=work, limits=Limits(output_bytes=20_000))
+    events: list[Event] = []
+    async with Supervisor(scripted_config(tmp_path, adapter=Flooding())) as supervisor:
+        outcome = await supervisor.run(task, events.append)
+    assert outcome.error is not None
+    assert outcome.error.text == "more than 20000 bytes of output"
+    (limit,) = [event.update for event in events if isinstance(event.update, Limit)]
+    assert limit.limit == "output"
+    (folder,) = list_runs(tmp_path / "runs")
+    assert 20_000 < (folder / STDOUT).stat().st_size < 300_000
+    assert list(read_events(folder))[-1].type == "run.finished"
+
+
+def test_on_the_command_line_a_full_disk_has_the_status_of_our_failures(tmp_path, disk):
+    place = tmp_path / "work"
+    place.mkdir()
+    flood = [{"print": '{"type": "text", "text": "' + "x" * 900 + '"}'}] * 400
+    where = {**environment(place), "ORCHESTRATE_STATE_DIR": str(disk)}
+    config = configured(place, *flood, {"print": '{"type": "end"}'})
+    flags = ("--prompt", "p", "--kind", "search", "--agent", "scripted", "--config", config)
+
+    def run() -> "subprocess.CompletedProcess[str]":
+        return call(place, "run", *flags, "--workspace", str(place), env=where)
+
+    (disk / "filler").write_bytes(b"x" * (free(disk) - 200 * KIB))
+    filled = run()
+    assert filled.returncode == 3, filled.stderr
+    assert "No space left on device" in filled.stdout
+    assert "ORCHESTRATE_STATE_DIR" in filled.stdout
+    (disk / "filler").write_bytes(b"x" * free(disk))
+    refused = run()
+    assert refused.returncode == 3
+    assert "No space left on device" in refused.stderr

@@ -14,6 +14,7 @@ from scripts.benches.faults import (
     spawned,
     stopped_one,
 )
+from scripts.benches.recovery import killed_and_recovered
 
 pytestmark = pytest.mark.anyio
 
@@ -99,3 +100,7 @@ def test_a_shortage_of_processes_is_a_refusal_that_the_other_agents_do_not_notic
     argv = [*interpreter, "-c", FEW_PROCESSES, str(folder)]
     done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, timeout=18)
     assert done.stdout == b"ok\n", done.stderr.decode()
+
+
+def test_supervisors_killed_at_random_moments_lose_and_double_nothing():
+    assert killed_and_recovered(2, 4, pause=0.002, span=1.0)

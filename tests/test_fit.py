@@ -25,10 +25,10 @@ HEAVY = About(
     lean_prompt_tokens=1_900,
     lean={"compact": True},
     window_option="window",
-    needs_tools=True,
+    tools=True,
 )
 STIFF = About(name="stiff", title="Stiff", program=None, prompt_tokens=6_300)
-LIGHT = About(name="light", title="Light", program=None, prompt_tokens=1_000)
+LIGHT = About(name="light", title="Light", program=None, prompt_tokens=1_000, tools=False)
 AGENT = Agent(name="mine", adapter="heavy", model="qwen:14b")
 
 
@@ -130,7 +130,7 @@ def test_a_heavy_agent_on_a_small_model_is_warned_about_and_the_one_that_would_f
 
 @pytest.mark.parametrize("needs", [True, False])
 def test_a_model_without_tools_is_refused_to_those_who_need_them(needs):
-    about = replace(HEAVY, needs_tools=needs)
+    about = replace(HEAVY, tools=needs)
     found = fits(Model(name="x", tools=False), about=about)
     assert isinstance(found, Error) == needs
 

@@ -17,7 +17,8 @@ def found() -> dict[str, bool]:
 def test_on_linux_trees_are_found_and_what_cannot_be_held_is_said_with_a_remedy():
     assert found() == {
         "trees": True,
-        "pidfd": True,
+        "numbers": True,
+        "progress": True,
         "many": True,
         "other users": os.geteuid() == 0,
         "unknown orphans": False,
@@ -26,12 +27,13 @@ def test_on_linux_trees_are_found_and_what_cannot_be_held_is_said_with_a_remedy(
     assert all(one.remedy for one in guarantees() if not one.holds)
 
 
-def test_elsewhere_it_is_said_that_nothing_is_started(monkeypatch):
+def test_elsewhere_it_is_said_what_process_groups_do_not_hold_and_what_to_do(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    (only,) = guarantees()
-    assert not only.holds
-    assert "darwin" in only.text
-    assert only.remedy
+    held = {one.name: one for one in guarantees()}
+    assert not any(held[name].holds for name in ("trees", "numbers", "all at once"))
+    assert "darwin has no subreapers" in held["trees"].text
+    assert "Linux" in (held["trees"].remedy or "")
+    assert held["many"].holds
 
 
 def test_a_low_limit_of_open_files_is_told_with_the_number_of_agents():
@@ -50,7 +52,18 @@ def test_a_kernel_without_handles_for_processes_is_told(monkeypatch):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(os, "pidfd_open", refused)
-    assert not found()["pidfd"]
+    trees = guarantees()[0]
+    assert not trees.holds
+    assert "no handles for processes: Function not implemented" in trees.text
+    assert "pidfd_open" in (trees.remedy or "")
+
+
+def test_a_shortage_of_descriptors_is_not_taken_for_a_system_that_has_no_handles(monkeypatch):
+    def short(pid: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", short)
+    assert found()["trees"]
 
 
 @pytest.mark.parametrize("soft", [4096, 64])

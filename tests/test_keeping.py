@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,14 @@ from orchestrator.cleaning import old, remove
 from orchestrator.events import Outcome
 from orchestrator.journal import (
     OUTCOME,
+    JobRecord,
     Journal,
     Record,
     list_runs,
     make_folder,
     read_outcome,
+    read_record,
+    write_job,
     write_outcome,
     write_record,
 )
@@ -47,6 +51,21 @@ def made(
     if over:
         write_outcome(folder, Outcome(status="failed", run_id=run_id))
         os.utime(folder / OUTCOME, (time.time() - days * DAY,) * 2)
+    return folder
+
+
+def job(state: Path, *, days: float, of: Path | None = None, over: bool = True) -> Path:
+    """A job that ended some days ago, and had this run."""
+    job_id = new_run_id()
+    folder = make_folder(state / "jobs", job_id)
+    write_job(folder, JobRecord(job_id=job_id, started="2026-01-02T03:04:05Z", tasks=()))
+    with Journal(folder):
+        pass
+    if over:
+        (folder / OUTCOME).write_text("{}")
+        os.utime(folder / OUTCOME, (time.time() - days * DAY,) * 2)
+    if of is not None:
+        write_record(of, replace(read_record(of), job_id=job_id))
     return folder
 
 
@@ -99,6 +118,21 @@ def test_what_a_crash_left_of_a_removal_goes_the_next_time(tmp_path):
     os.utime(folder, (time.time() - 2 * DAY,) * 2)
     assert gone(tmp_path) == {folder.name}
     assert not folder.exists()
+
+
+def test_a_job_goes_when_it_is_old_and_its_runs_are_gone(tmp_path):
+    fresh, lonely = job(tmp_path, days=1), job(tmp_path, days=40)
+    with_run = job(tmp_path, days=40, of=made(tmp_path, days=10))
+    old_run = made(tmp_path, days=35)
+    with_old_run = job(tmp_path, days=35, of=old_run)
+    cut_off, going_on = job(tmp_path, days=40, over=False), job(tmp_path, days=40)
+    tree = tmp_path / "trees" / "of-nobody"
+    tree.mkdir(parents=True)
+    os.utime(tree, (time.time() - 400 * DAY,) * 2)
+    with Journal.reopen(going_on) or pytest.fail("in use"):
+        assert gone(tmp_path) == {lonely.name, old_run.name, with_old_run.name}
+    assert set((tmp_path / "jobs").iterdir()) == {fresh, with_run, cut_off, going_on}
+    assert tree.exists(), "work trees are for `runs prune`"
 
 
 def run(state: Path, *argv: str) -> "subprocess.CompletedProcess[str]":

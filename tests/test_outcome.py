@@ -19,9 +19,12 @@ from orchestrator.events import (
     Notice,
     Outcome,
     Permission,
+    RateLimit,
+    Retry,
     SessionStarted,
     Status,
     StopReason,
+    Subagent,
     ToolCall,
     ToolCallStatus,
     ToolKind,
@@ -50,6 +53,7 @@ DONE = TurnFinished(stop_reason="end_turn")
 ANSWER = Message(text="Fixed it.")
 EDIT = ToolCall(id="edit", kind="edit", status="completed")
 DENIED = Permission(id="p", status="denied", tool="write")
+DEAD = Subagent(id="a", status="failed")
 SOME = Changes(files=["a.py"], insertions=1, deletions=0)
 NOTHING = Changes(files=[], insertions=0, deletions=0)
 PASSED = Check(command="pytest -q", passed=True, exit=0)
@@ -272,6 +276,47 @@ TRAPS: dict[str, tuple[Facts, Status, ErrorKind | None]] = {
         "failed",
         "incomplete",
     ),
+    "every sub-agent dead, and the agent says that it is done (claude)": (
+        facts(ANSWER, DEAD, ToolCall(id="a", status="failed"), DONE, changes=NOTHING),
+        "failed",
+        "incomplete",
+    ),
+    "the same, but it did something itself": (
+        facts(ANSWER, DEAD, ToolCall(id="b", kind="read", status="completed"), DONE),
+        "succeeded",
+        None,
+    ),
+    "one sub-agent of two dead": (
+        facts(ANSWER, DEAD, Subagent(id="b", status="completed"), DONE),
+        "succeeded",
+        None,
+    ),
+    "a sub-agent of which no end was told": (
+        facts(ANSWER, Subagent(id="a", status="started"), DONE),
+        "succeeded",
+        None,
+    ),
+    "every sub-agent dead, and the check passed": (
+        facts(ANSWER, DEAD, DONE, changes=NOTHING, check=PASSED),
+        "succeeded",
+        None,
+    ),
+    "a provider's word on its limits, nothing of them hit": (
+        facts(ANSWER, RateLimit(status="allowed", exhausted=False), DONE),
+        "succeeded",
+        None,
+    ),
+    "a limit used up, and the agent went on all the same (another one, or paid by use)": (
+        facts(ANSWER, RateLimit(status="rejected", exhausted=True), DONE),
+        "succeeded",
+        None,
+    ),
+    "requests that were tried again, with success": (
+        facts(Retry(reason="500", attempt=1, of=2), ANSWER, DONE),
+        "succeeded",
+        None,
+    ),
+    "a warning": (facts(Notice(text="error: no metadata"), ANSWER, DONE), "succeeded", None),
     "a tool that failed and was left behind": (
         facts(ANSWER, ToolCall(id="t", status="failed"), DONE, changes=SOME),
         "succeeded",
@@ -306,6 +351,45 @@ def test_a_long_last_line_of_stderr_is_cut():
     outcome = decide(facts(exit=Exit(status=1, stderr="x" * 10_000)))
     assert outcome.error is not None
     assert len(outcome.error.text) < 400
+
+
+AT, LATER = "2026-11-27T05:00:00Z", "2026-11-27T06:00:00Z"
+USED_UP = RateLimit(status="rejected", resets_at=AT, exhausted=True)
+
+
+@pytest.mark.parametrize(
+    ("updates", "resets_at"),
+    [
+        ([Error(kind="rate_limited", text="429", resets_at=AT)], AT),
+        ([USED_UP, Error(kind="rate_limited", text="429")], AT),
+        ([USED_UP, Error(kind="rate_limited", text="429", resets_at=LATER)], LATER),
+        ([USED_UP, Error(kind="server_error", text="500")], None),
+        ([replace(USED_UP, exhausted=False), Error(kind="rate_limited", text="429")], None),
+        ([Error(kind="rate_limited", text="429")], None),
+    ],
+)
+def test_a_rate_limit_ends_with_the_time_when_it_is_lifted(updates, resets_at):
+    outcome = decide(facts(*updates, TurnFinished(stop_reason="error")))
+    assert outcome.error is not None
+    assert outcome.error.resets_at == resets_at
+    if resets_at is not None and outcome.error.kind == "rate_limited":
+        assert f"Wait until {resets_at}" in remedy(
+            outcome.error, Agent(name="a", adapter="b"), None
+        )
+
+
+def test_evidence_names_a_limit_used_up_and_dead_subagents():
+    evidence = decide(facts(ANSWER, DEAD, replace(USED_UP, resets_at=None), DONE)).evidence
+    assert "sub-agents: all 1 failed" in evidence
+    assert "limit: used up, resets: it is not told when" in evidence
+
+
+def test_whether_the_same_may_work_later_is_told_as_the_agent_said_it():
+    for retryable in (None, True, False):
+        error = Error(kind="unavailable", text="down", retryable=retryable)
+        outcome = decide(facts(error, TurnFinished(stop_reason="error")))
+        assert outcome.error is not None
+        assert outcome.error.retryable is retryable
 
 
 @pytest.mark.parametrize("kind", get_args(ErrorKind))
@@ -374,6 +458,12 @@ UPDATES = st.lists(
             id=st.sampled_from("ab"),
             status=st.sampled_from(["requested", "granted", "denied"]),
         ),
+        st.builds(
+            Subagent,
+            id=st.sampled_from("ab"),
+            status=st.sampled_from(["started", "completed", "failed"]),
+        ),
+        st.just(USED_UP),
         st.just(Notice(text="note")),
         st.just(SessionStarted(session_id="s")),
     ),
@@ -407,6 +497,11 @@ FACTS = st.builds(
 )
 
 
+def only_dead_subagents(seen: Digest) -> bool:
+    ends = set(seen.subagents.values())
+    return "failed" in ends and "completed" not in {*ends, *seen.calls.values()}
+
+
 def proved(seen: Facts) -> bool:
     """All that the module's docstring asks of a success."""
     kind, check = seen.task.kind, seen.check
@@ -426,6 +521,7 @@ def proved(seen: Facts) -> bool:
         and seen.digest.error is None
         and (passed or not seen.digest.denied)
         and (passed or not seen.digest.open_calls)
+        and (passed or not only_dead_subagents(seen.digest))
         and (kind not in EDITING_KINDS or changed)
         and (kind not in READING_KINDS or answered)
         and (changed or answered or passed or seen.digest.wrote)
@@ -433,7 +529,7 @@ def proved(seen: Facts) -> bool:
     )
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=500)
 @given(FACTS)
 def test_success_needs_all_of_the_evidence_and_all_of_it_is_enough(seen):
     outcome = decide(seen)

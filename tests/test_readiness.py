@@ -33,7 +33,7 @@ def about(**fields: object) -> About:
         "program": None,
         "prompt_tokens": 6_000,
         "lean_prompt_tokens": 6_000,
-        "needs_tools": True,
+        "tools": True,
         **fields,
     }
     return About(**known)  # type: ignore[arg-type]
@@ -148,7 +148,7 @@ async def test_a_window_that_is_too_small_starts_nothing_and_says_how_to_widen_i
     ],
 )
 async def test_each_server_has_its_own_remedy(config, make, remedy):
-    config = replace(config, adapters={"scripted": Scripted(about=about(needs_tools=False))})
+    config = replace(config, adapters={"scripted": Scripted(about=about(tools=False))})
     found = await told(script(make, context=4096), config)
     assert found.error is not None
     if make != "vllm":  # a window of vLLM's is all that the model is served with

@@ -553,13 +553,6 @@ async def test_a_failure_of_the_reaper_is_told_in_its_own_words(monkeypatch):
             pass
 
 
-async def test_without_linux_nothing_is_started(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "darwin")
-    with pytest.raises(SupervisionError, match="on Linux only, not on darwin"):
-        async with open_reaper():
-            pass
-
-
 # --- storms --------------------------------------------------------------------------------------
 
 STORM = """

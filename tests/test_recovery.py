@@ -47,6 +47,7 @@ from orchestrator.run.recorder import fed, last_words, new_run_id, translate
 from orchestrator.run.recovery import recover
 from orchestrator.supervisor.recovery import recover_job
 from orchestrator.task import Task
+from orchestrator.usage import priced
 from tests.recordings import ADAPTERS, RECORDINGS, Recording
 
 CASES = [
@@ -134,6 +135,8 @@ class Run:
                 self._event(one, "agent", raw)
 
     def _event(self, update: Update, source, raw: Raw | None) -> None:
+        if isinstance(update, Usage):
+            update = priced(update, self.agent)
         self._seq += 1
         stamped = Event(
             seq=self._seq,
@@ -409,7 +412,8 @@ def _expected(folder: Path, config: Config) -> list[tuple[Update, Raw]]:
         for one in translate(conversation, line):
             if not isinstance(one, Send):
                 raw = Raw(STDOUT, line.offset, line.length)
-                found.append((one, raw))
+                paid = priced(one, config.agents[0]) if isinstance(one, Usage) else one
+                found.append((paid, raw))
     return [(_as_read(update), raw) for update, raw in found]
 
 

@@ -30,6 +30,7 @@ LOCAL = Agent(
     tier="local",
 )
 NOTHING = State()
+REASONING = "work of no stated kind is reasoning: cloud first"
 TASK = Task(prompt="do it")
 
 
@@ -42,7 +43,7 @@ def chosen(task: Task, *agents: Agent, state: State = NOTHING) -> list[tuple[str
 
 def test_the_first_that_can_goes_first():
     assert chosen(TASK, CLOUD, LOCAL) == [
-        ("claude", 0, "first usable (cloud)"),
+        ("claude", 0, "work of no stated kind is reasoning: cloud first"),
         ("codex-ollama", 1, "usable (local), but a later choice"),
     ]
 
@@ -50,7 +51,7 @@ def test_the_first_that_can_goes_first():
 def test_one_that_cannot_run_is_passed_over_with_its_problem():
     state = State(problems={"claude": "claude is not installed (npm install claude)"})
     assert chosen(TASK, CLOUD, LOCAL, state=state) == [
-        ("codex-ollama", 0, "first usable (local)"),
+        ("codex-ollama", 0, f"{REASONING}; the best that is usable (local)"),
         ("claude", None, "claude is not installed (npm install claude)"),
     ]
 
@@ -82,7 +83,7 @@ IN_THE_CLOUD = "privacy: local, and this agent's model is in the cloud"
 
 def test_private_work_goes_to_no_cloud():
     assert chosen(PRIVATE, CLOUD, LOCAL) == [
-        ("codex-ollama", 0, "first usable (local)"),
+        ("codex-ollama", 0, f"{REASONING}; the best that is usable (local)"),
         ("claude", None, IN_THE_CLOUD),
     ]
 
@@ -95,7 +96,7 @@ def test_private_work_goes_to_no_cloud_by_a_pin_either():
 
 def test_private_work_goes_to_a_local_address_that_is_pinned():
     assert chosen(replace(PRIVATE, base_url="http://localhost:8000"), CLOUD) == [
-        ("claude", 0, "first usable (local)")
+        ("claude", 0, "the first that takes the address that the task names (local)")
     ]
 
 
@@ -111,7 +112,7 @@ def test_a_model_that_a_local_server_forwards_is_in_the_cloud(model):
 @pytest.mark.parametrize("model", ["cloud", "cloudy:7b", "my-cloud-model", None])
 def test_a_model_that_only_sounds_like_it_is_not(model):
     assert chosen(PRIVATE, replace(LOCAL, model=model)) == [
-        ("codex-ollama", 0, "first usable (local)")
+        ("codex-ollama", 0, f"{REASONING}; the best that is usable (local)")
     ]
 
 
@@ -242,7 +243,11 @@ def test_no_key_goes_to_an_address_that_it_was_not_written_for(task, agents, sta
 def test_the_event_shows_every_agent_with_its_reason():
     routes = choose(PRIVATE, [CLOUD, LOCAL], NOTHING)
     assert considered(routes) == [
-        Considered(agent="codex-ollama", chosen=True, reason="first usable (local)"),
+        Considered(
+            agent="codex-ollama",
+            chosen=True,
+            reason=f"{REASONING}; the best that is usable (local)",
+        ),
         Considered(agent="claude", chosen=False, reason=IN_THE_CLOUD),
     ]
     assert considered([Route(agent=CLOUD, rank=1, reason="later")])[0].chosen is False

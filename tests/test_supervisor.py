@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from orchestrator.adapter import About, Agent, Command, Program, Tail
@@ -29,9 +30,11 @@ from orchestrator.events import (
     Unparsed,
     Update,
     decode,
+    encode,
 )
 from orchestrator.journal import read_events, read_lines, read_outcome, read_record
 from orchestrator.supervisor import Supervisor
+from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Limits, Task
 from tests.scripted_adapter import DONE, Scripted, said, say, scripted_config
 
@@ -474,6 +477,40 @@ async def test_a_stream_gives_every_event_and_then_the_outcome(work: Path, state
     ]
 
 
+async def test_whoever_reads_a_long_stream_and_never_waits_lets_others_have_their_turns(
+    state: Path,
+) -> None:
+    folder = state / "runs" / "one"
+    folder.mkdir(parents=True)
+    event = Event(
+        seq=1,
+        time="2026-01-02T03:04:05.000006Z",
+        run_id="one",
+        task_id="t",
+        agent="a",
+        source="agent",
+        update=Message(text="m"),
+    )
+    (folder / "events.jsonl").write_bytes((encode(event) + b"\n") * 2000)
+    stream, turns, read = EventStream(state), 0, 0
+    for _ in range(2000):
+        stream.told(event)
+    stream.end()
+
+    async def other() -> None:
+        nonlocal turns
+        while read < 2000:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(other)
+        await anyio.lowlevel.checkpoint()
+        async for _ in stream:
+            read += 1
+    assert turns > 10
+
+
 async def test_leaving_a_stream_early_kills_the_agent(work: Path, state: Path) -> None:
     pids: list[int] = []
     async with Supervisor(scripted_config(state, say("a"), {"hang": True})) as supervisor:
@@ -631,6 +668,7 @@ from pathlib import Path
 from tests.scripted_adapter import scripted_config, say
 from orchestrator.events import ProcessSpawned
 from orchestrator.supervisor import Supervisor
+from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Task
 
 def told(event):

@@ -71,7 +71,9 @@ files: [src/retry.py, "docs/a b.md"]
 check: pytest -q
 access: full
 privacy: local
-limits: {wall: 30m, stall: 90s, check: 2h, steps: 80, cost_usd: 1.50, output: 1GiB}
+limits:
+  {wall: 30m, first: 10m, stall: 90s, tool: 1h, turn: 20m, check: 2h, steps: 80, tokens: 900000,
+   cost_usd: 1.50, output: 1GiB}
 env: {MODE: test, EMPTY: ""}
 env_from: [HOME, DISPLAY]
 """)
@@ -90,9 +92,13 @@ env_from: [HOME, DISPLAY]
         privacy="local",
         limits=Limits(
             wall_s=1800,
+            first_s=600,
             stall_s=90,
+            tool_s=3600,
+            turn_s=1200,
             check_s=7200,
             steps=80,
+            tokens=900_000,
             cost_usd=1.5,
             output_bytes=1024**3,
         ),
@@ -211,7 +217,7 @@ def test_sizes_have_units_or_are_bytes(written, size):
     [
         *(
             (key, bad, "a duration above 0, such as 90s, 30m or 2h")
-            for key in ("wall", "stall", "check")
+            for key in ("wall", "first", "stall", "tool", "turn", "check", "setup")
             for bad in ("0", "-5", "0s", "true", "1d", "soon", "[1]", "1.0e999", "9" * 400 + "h")
         ),
         *(

@@ -42,7 +42,6 @@ ABOUT = About(
     lean_prompt_tokens=1_100,
     lean=MappingProxyType({"bare": True}),
     window_option="context_window",
-    needs_tools=True,
     # `edit` allows commands; without `sandbox`, nothing holds a command to the workspace.
     enforces=("read", "full"),
     resumes=True,

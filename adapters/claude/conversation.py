@@ -14,7 +14,9 @@ from adapters.claude.values import (
     call_usage,
     fields,
     first_line,
+    hold,
     instant,
+    is_object,
     items,
     models_usage,
     number,
@@ -73,11 +75,12 @@ class ClaudeConversation:
     _block: int = 0
     _call: Usage | None = None
     _unsaid: list[Usage] = field(default_factory=list[Usage])
-    # Blocks seen by message, calls' names by id, denials, background tasks by the call's id.
+    # Blocks seen by message, calls' names by id, denials, background tasks by the call's id; of
+    # each only the latest are held.
     _blocks: dict[str, int] = field(default_factory=dict[str, int])
     _names: dict[str, str] = field(default_factory=dict[str, str])
-    _denied: set[str] = field(default_factory=set[str])
-    _background: set[str] = field(default_factory=set[str])
+    _denied: dict[str, None] = field(default_factory=dict[str, None])
+    _background: dict[str, None] = field(default_factory=dict[str, None])
     _plan: dict[str, PlanEntry] = field(default_factory=dict[str, PlanEntry])
 
     def start(self) -> Iterator[Update | Send]:
@@ -100,59 +103,73 @@ class ClaudeConversation:
         del permission
         return ()
 
-    def feed(self, line: bytes) -> Iterator[Update | Send]:
+    def feed(self, line: bytes) -> Iterable[Update | Send]:
         """What a line of stdout means."""
         event = json_line(line) or {}
         # The type first and by itself: to try one mapping after the other takes ten times as long.
-        match event.get("type"), event:
-            case "stream_event", {"event": dict()}:
-                yield self._streamed(fields(event["event"]))
-            case "assistant", {"message": dict()}:
-                yield from self._assistant(event, fields(event["message"]), line)
-            case "user", {"message": dict()}:
-                yield from self._user(event, fields(event["message"]), line)
-            case "system", {"subtype": str(subtype)}:
-                yield from self._system(subtype, event, line)
-            case "result", _:
-                yield from self._result(event, line)
-            case "rate_limit_event", {"rate_limit_info": {"status": str(status)}}:
-                yield _limited(status, fields(event["rate_limit_info"]))
-            case "control_response", {"response": {"error": str(why)}}:
-                yield Notice(text=f"claude refused a request: {why}")
-            case "tool_progress", {"tool_use_id": str(), "tool_name": str(name)}:
-                yield Notice(text=f"{name} is still running")
-            case "control_response" | "keep_alive", _:
-                yield unparsed(line, _NOTHING_NEW)
+        match event.get("type"):
+            case "stream_event" if is_object(part := event.get("event")):
+                return (self._streamed(part),)
+            case "assistant" if is_object(message := event.get("message")):
+                return self._assistant(event, message, line)
+            case "user" if is_object(message := event.get("message")):
+                return self._user(event, message, line)
+            case "system" if isinstance(subtype := event.get("subtype"), str):
+                if subtype in _QUIET:
+                    return (unparsed(line, _NOTHING_NEW),)
+                return self._system(subtype, event, line)
+            case "result":
+                return self._result(event, line)
             case _:
-                yield unparsed(line)
+                return (_aside(event, line),)
 
     # --- messages
 
     def _streamed(self, part: Mapping[str, object]) -> Update:
         """A piece of the message that is being written; pieces without text are empty ones."""
-        match part.get("type"), part:
-            case "content_block_delta", {"delta": {"text": str(piece)}}:
-                return MessageDelta(id=self._id(self._block), text=piece)
-            case "content_block_delta", {"delta": {"thinking": str(piece)}}:
-                return ThoughtDelta(id=self._id(self._block), text=piece)
-            case "message_start", {"message": {"id": str(id_)}}:
-                self._message, self._block = id_, 0
-                self._call = call_usage(fields(part["message"]).get("usage"))
-                return self._occupied()
-            case "content_block_start", {"index": int(index)}:
+        match part.get("type"):
+            case "content_block_delta" if is_object(delta := part.get("delta")):
+                return self._delta(delta)
+            case "message_start":
+                return self._begins(part.get("message"))
+            case "content_block_start" if isinstance(index := part.get("index"), int):
                 self._block = index
-            case "message_delta", _:
+            case "message_delta":
                 return self._answered(fields(part.get("usage")))
             case _:
                 pass
         return MessageDelta(id=self._id(self._block), text="")
+
+    def _begins(self, message: object) -> Update:
+        match message:
+            case {"id": str(id_)}:
+                self._message, self._block = id_, 0
+                self._call = call_usage(fields(message).get("usage"))
+                return self._occupied()
+            case _:
+                return MessageDelta(id=self._id(self._block), text="")
+
+    def _delta(self, delta: Mapping[str, object]) -> Update:
+        # Most lines are such ones: a pattern would take as long as all the rest of it.
+        id_ = f"{self._message}:{self._block}"
+        if isinstance(piece := delta.get("text"), str):
+            return MessageDelta(id=id_, text=piece)
+        if isinstance(piece := delta.get("thinking"), str):
+            return ThoughtDelta(id=id_, text=piece)
+        return MessageDelta(id=id_, text="")
 
     def _answered(self, counts: Mapping[str, object]) -> Update:
         """The end of a call: only now the tokens of the answer are known."""
         output = whole(counts.get("output_tokens"))
         if self._call is not None and output is not None:
             thought = whole(fields(counts.get("output_tokens_details")).get("thinking_tokens"))
-            self._call = replace(self._call, output_tokens=output, reasoning_tokens=thought)
+            self._call = Usage(
+                input_tokens=self._call.input_tokens,
+                output_tokens=output,
+                cache_read_tokens=self._call.cache_read_tokens,
+                cache_write_tokens=self._call.cache_write_tokens,
+                reasoning_tokens=thought,
+            )
             self._unsaid.append(self._call)
         return self._occupied()
 
@@ -171,25 +188,34 @@ class ClaudeConversation:
         id_, parent = text(message.get("id")) or "", text(event.get("parent_tool_use_id"))
         blocks = items(message.get("content"))
         for block in blocks:
-            number = self._blocks[id_] = self._blocks.get(id_, -1) + 1
-            match block:
-                case {"type": "text", "text": str(words)} if message.get("model") == _SYNTHETIC:
-                    yield Notice(text=words)  # a `result` with the same words follows
-                case {"type": "text", "text": str(words)} if parent is None:
-                    yield Message(id=f"{id_}:{number}", text=words)
-                case {"type": "text", "text": str(words)}:
-                    yield Thought(id=f"{id_}:{number}", text=words)  # a sub-agent's, no answer
-                case {"type": "thinking", "thinking": str(words)}:
-                    yield Thought(id=f"{id_}:{number}", text=words)
-                case {"type": "tool_use", "id": str(call), "name": str(name)}:
-                    yield from self._asked(call, name, fields(fields(block).get("input")))
-                case _:
-                    yield unparsed(line)
+            number = self._blocks.get(id_, -1) + 1
+            hold(self._blocks, id_, number)
+            yield from self._block_of(f"{id_}:{number}", block, message, parent) or (
+                unparsed(line),
+            )
         if not blocks:
             yield unparsed(line)
 
+    def _block_of(
+        self, id_: str, block: object, message: Mapping[str, object], parent: str | None
+    ) -> Iterable[Update]:
+        known = fields(block)
+        match known.get("type"), known:
+            case "tool_use", {"id": str(call), "name": str(name)}:
+                return tuple(self._asked(call, name, fields(known.get("input"))))
+            case "text", {"text": str(words)} if message.get("model") == _SYNTHETIC:
+                return (Notice(text=words),)  # a `result` with the same words follows
+            case "text", {"text": str(words)} if parent is None:
+                return (Message(id=id_, text=words),)
+            case "text", {"text": str(words)}:
+                return (Thought(id=id_, text=words),)  # a sub-agent's, no answer
+            case "thinking", {"thinking": str(words)}:
+                return (Thought(id=id_, text=words),)
+            case _:
+                return ()
+
     def _asked(self, call: str, name: str, given: Mapping[str, object]) -> Iterator[Update]:
-        self._names[call] = name
+        hold(self._names, call, name)
         yield begun(call, name, given)
         if name == "TodoWrite":
             yield Plan(entries=todos(given.get("todos")))
@@ -247,7 +273,7 @@ class ClaudeConversation:
         yield Plan(entries=list(self._plan.values()))
 
     def _denial(self, call: str, tool: str, reason: str | None) -> Update:
-        self._denied.add(call)
+        hold(self._denied, call, None)
         return Permission(id=call, status="denied", tool=tool, reason=reason)
 
     # --- claude's own words
@@ -275,8 +301,6 @@ class ClaudeConversation:
                 yield Notice(text="the model's safeguards stopped its answer")
             case "thinking_tokens", _:
                 yield ThoughtDelta(id=self._id(self._block), text="")
-            case _ if subtype in _QUIET:
-                yield unparsed(line, _NOTHING_NEW)
             case _:
                 yield unparsed(line)
 
@@ -296,7 +320,7 @@ class ClaudeConversation:
             yield unparsed(line, _NOTHING_NEW)
             return
         if event.get("is_backgrounded") is not False:
-            self._background.add(call)
+            hold(self._background, call, None)
         match event:
             case {"task_type": "local_agent"}:
                 kind = text(event.get("subagent_type"))
@@ -308,7 +332,7 @@ class ClaudeConversation:
         call, status = text(event.get("tool_use_id")), event.get("status")
         told = False
         if call in self._background:
-            self._background.discard(call)
+            del self._background[call]
             told = True
             yield ToolCall(id=call, status="completed" if status == "completed" else "failed")
         if call is not None and self._names.get(call) in {"Agent", "Task"}:
@@ -393,6 +417,21 @@ _QUIET = frozenset(
 )
 
 
+def _aside(event: Mapping[str, object], line: bytes) -> Update:
+    """A line that is of no message, and not of the session."""
+    match event:
+        case {"type": "rate_limit_event", "rate_limit_info": {"status": str(status)}}:
+            return _limited(status, fields(event["rate_limit_info"]))
+        case {"type": "control_response", "response": {"error": str(why)}}:
+            return Notice(text=f"claude refused a request: {why}")
+        case {"type": "tool_progress", "tool_use_id": str(), "tool_name": str(name)}:
+            return Notice(text=f"{name} is still running")
+        case {"type": "control_response" | "keep_alive"}:
+            return unparsed(line, _NOTHING_NEW)
+        case _:
+            return unparsed(line)
+
+
 def _line(message: Mapping[str, object]) -> Send:
     return Send(data=orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE))
 
@@ -404,7 +443,9 @@ def _limited(status: str, limit: Mapping[str, object]) -> RateLimit:
         if (share := number(fields(window_).get("utilization"))) is not None
     ]
     stated = ", ".join((status, *used))
-    return RateLimit(status=stated, resets_at=instant(limit.get("resetsAt")))
+    return RateLimit(
+        status=stated, resets_at=instant(limit.get("resetsAt")), exhausted=status == "rejected"
+    )
 
 
 def _retry(event: Mapping[str, object]) -> Retry:

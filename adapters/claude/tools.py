@@ -56,7 +56,7 @@ _NOT_THERE = re.compile(r"No such tool available: (\w+)")
 def begun(id_: str, name: str, given: Mapping[str, object]) -> ToolCall:
     """A call that the model asks for."""
     place = text(given.get("file_path")) or text(given.get("notebook_path"))
-    said = next((text(given.get(key)) for key in _TITLES if text(given.get(key))), None)
+    said = next((title for key in _TITLES if (title := text(given.get(key)))), None)
     plain = name == "Bash" or said is None
     return ToolCall(
         id=id_,

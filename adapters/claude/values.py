@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 from orchestrator.adapter import TEXT_LIMIT
 from orchestrator.events import Usage
+
+Value = TypeVar("Value")
+
+MOST = 1000
+"""How many things of a kind are remembered by their ids: a session may have any number of them."""
+
+
+def hold(known: dict[str, Value], id_: str, value: Value) -> None:
+    """Remember it, and forget the oldest one if there are too many."""
+    known[id_] = value
+    if len(known) > MOST:
+        del known[next(iter(known))]
 
 
 def is_object(value: object) -> TypeGuard[dict[str, object]]:
@@ -34,7 +46,7 @@ def text(value: object) -> str | None:
 
 
 def whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if type(value) is int else None  # no bool
 
 
 def number(value: object) -> float | None:
@@ -61,11 +73,12 @@ def first_line(said: str) -> str:
 def call_usage(value: object) -> Usage | None:
     """Tokens of one call, or of one `result`, as Anthropic's API counts them."""
     counts = fields(value)
-    if whole(counts.get("input_tokens")) is None:
+    read = whole(counts.get("input_tokens"))
+    if read is None:
         return None
     details = fields(counts.get("output_tokens_details"))
     return Usage(
-        input_tokens=whole(counts.get("input_tokens")),
+        input_tokens=read,
         output_tokens=whole(counts.get("output_tokens")),
         cache_read_tokens=whole(counts.get("cache_read_input_tokens")),
         cache_write_tokens=whole(counts.get("cache_creation_input_tokens")),
@@ -107,7 +120,8 @@ def window(models: object) -> int | None:
 
 def prompt_size(usage: Usage) -> int:
     """Tokens that the model read in one call."""
-    return _sum((usage.input_tokens, usage.cache_read_tokens, usage.cache_write_tokens))
+    cached = (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
+    return (usage.input_tokens or 0) + cached
 
 
 def _sum(counts: Iterable[object]) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
 
 from adapters.codex.items import (
     CUT,
@@ -16,7 +19,7 @@ from adapters.codex.items import (
     plan_entries,
     tool_call,
 )
-from adapters.codex.values import fields, first_line, instant, is_object, usage, whole
+from adapters.codex.values import MOST, fields, first_line, hold, instant, is_object, usage, whole
 from orchestrator.adapter import TEXT_LIMIT, Exit, Send, json_line, unparsed, usage_since
 from orchestrator.events import (
     Context,
@@ -42,10 +45,14 @@ _ROUTER = re.compile(r"ERROR codex_core::tools::router: error=(.*)")
 _REJECTED = re.compile(r"rejected by|rejected:|reject command|requires approval")
 _EXITED = re.compile(r"Process exited with code (-?[1-9][0-9]{0,8})\n.*?Output:\n(.*)", re.DOTALL)
 _SANDBOX_SAYS = re.compile(r"read-only file system|operation not permitted", re.IGNORECASE)
-_NOT_ITEMS = frozenset({"thread.started", "turn.started", "turn.completed", "turn.failed", "error"})
 # How the answers of these tools begin when they ran; any other answer is an error of codex.
 _RAN = ("Chunk ID:", "Wall time:", "Exit code:")
+_ALL = 100
 _RUNNERS = frozenset({"exec_command", "write_stdin", "apply_patch"})
+
+
+def _latest() -> deque[Mapping[str, object]]:
+    return deque(maxlen=MOST)
 
 
 @dataclass(kw_only=True)
@@ -66,15 +73,16 @@ class CodexConversation:
     _answered: bool = False
     _trouble: str | None = None
     _limit: RateLimit | None = None
-    _tools: set[str] = field(default_factory=set[str])
+    _running: set[str] = field(default_factory=set[str])
     # Of the log: records from before the thread's id was known, our turns, the window of each turn,
     # calls by id (tool, what it was asked), those that ran, first lines of answers of the others.
-    _early: list[Mapping[str, object]] = field(default_factory=list[Mapping[str, object]])
-    _turns: set[str] = field(default_factory=set[str])
+    # Only the latest of each are held.
+    _early: deque[Mapping[str, object]] = field(default_factory=_latest)
+    _turns: dict[str, None] = field(default_factory=dict[str, None])
     _windows: dict[str, int] = field(default_factory=dict[str, int])
     _calls: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
-    _ran: set[str] = field(default_factory=set[str])
-    _stopped: set[str] = field(default_factory=set[str])
+    _ran: dict[str, None] = field(default_factory=dict[str, None])
+    _stopped: dict[str, None] = field(default_factory=dict[str, None])
 
     def start(self) -> Iterable[Update | Send]:
         """Nothing: the prompt went in with the command."""
@@ -89,46 +97,46 @@ class CodexConversation:
         del permission
         return ()
 
-    def feed(self, line: bytes) -> Iterator[Update]:
+    def feed(self, line: bytes) -> Iterable[Update]:
         """What a line of stdout means, or of the session log (which may mean nothing)."""
-        event = json_line(line) or {}
-        item = event.get("item")
+        event = json_line(line)
+        if event is None:
+            return (unparsed(line),)
         # The type first and by itself: to try one mapping after the other takes ten times as long.
-        match event.get("type"), event:
-            case kind, _ if is_object(item) and kind not in _NOT_ITEMS:
-                yield from self._item(item, line, over=kind == "item.completed")
-            case "thread.started", {"thread_id": str(id_)}:
-                yield from self._thread(id_)
-            case "turn.started", _:
-                self._acted = self._answered = self._ended = False
-                yield TurnStarted()
-            case "turn.completed", _:
-                yield from self._completed(usage(event.get("usage")))
-            case "turn.failed", {"error": {"message": str(text)}}:
-                yield from self._failed(text)
-            case "error", {"message": str(text)}:
-                yield self._warned(text)
-            case str(), {"timestamp": str(), "payload": dict()}:
-                yield from self._log(fields(event["payload"]))
-            case _:
-                yield unparsed(line)
+        kind = event.get("type")
+        said = _LINES.get(kind) if isinstance(kind, str) else None
+        return _other(self, event, line) if said is None else said(self, event, line)
 
     # --- stdout
 
-    def _thread(self, id_: str) -> Iterator[Update]:
+    def thread(self, event: Mapping[str, object], line: bytes) -> Iterator[Update]:
+        """It begins, or goes on."""
+        id_ = event.get("thread_id")
+        if not isinstance(id_, str):
+            yield unparsed(line)
+            return
         if self.session not in {None, id_}:
             text = f"codex did not go on with session {self.session}: it began a new one"
             yield Notice(text=text)
         self.session, self._begun = id_, True
         yield SessionStarted(session_id=id_, model=self.model)
-        early, self._early = self._early, []
+        early, self._early = self._early, _latest()
         for record in early:
             yield from self._log(record)
 
-    def _completed(self, total: Usage | None) -> Iterator[Update]:
+    def turn(self, event: Mapping[str, object], line: bytes) -> Iterable[Update]:
+        """A turn begins."""
+        del event, line
+        self._acted = self._answered = self._ended = False
+        return (TurnStarted(),)
+
+    def completed(self, event: Mapping[str, object], line: bytes) -> Iterator[Update]:
+        """A turn ends, codex says well."""
+        del line
         self._ended = True
+        total = usage(event.get("usage"), scope="turn")
         if total is not None:
-            yield from self._count(replace(total, scope="turn"))
+            yield from self._count(total)
         if self._answered:
             yield TurnFinished(stop_reason="end_turn")
             return
@@ -136,6 +144,14 @@ class CodexConversation:
         why = "the model refused, or stopped after thinking"
         yield Error(kind="incomplete", text=f"codex ended its turn without an answer: {why}")
         yield TurnFinished(stop_reason="error")
+
+    def failed(self, event: Mapping[str, object], line: bytes) -> Iterable[Update]:
+        """A turn ends with an error."""
+        match event:
+            case {"error": {"message": str(text)}}:
+                return self._failed(text)
+            case _:
+                return (unparsed(line),)
 
     def _failed(self, text: str) -> Iterator[Update]:
         self._ended = True
@@ -148,38 +164,48 @@ class CodexConversation:
             case _:
                 yield TurnFinished(stop_reason="max_tokens")
 
-    def _warned(self, text: str) -> Update:
+    def warned(self, event: Mapping[str, object], line: bytes) -> Iterable[Update]:
         """An `error` of its own: mostly a retry. A final one is told again by `turn.failed`."""
+        text = event.get("message")
+        if not isinstance(text, str):
+            return (unparsed(line),)
         if (found := _RETRY.fullmatch(text)) is not None:
             reason = plain(found[3] or text)
-            return Retry(reason=reason, attempt=int(found[1]), of=int(found[2]))
+            return (Retry(reason=reason, attempt=int(found[1]), of=int(found[2])),)
         self._trouble = text
-        return Notice(text=plain(text))
+        return (Notice(text=plain(text)),)
 
-    def _item(self, item: Mapping[str, object], line: bytes, *, over: bool) -> Iterator[Update]:
+    def item(self, event: Mapping[str, object], line: bytes) -> Iterable[Update]:
+        """What it thinks, says and does."""
+        item = event.get("item")
+        if not is_object(item):
+            return (unparsed(line),)
         id_ = str(item.get("id"))
-        match item.get("type"), item:
-            case "agent_message", {"text": str(text)}:
+        match item.get("type"):
+            case "agent_message" if isinstance(text := item.get("text"), str):
                 self._answered = self._acted or self._answered or bool(text.strip())
-                yield Message(id=id_, text=text)
-            case "reasoning", {"text": str(text)}:
-                yield Thought(id=id_, text=text)
-            case "todo_list", _:
-                yield Plan(id=id_, entries=list(plan_entries(item.get("items"))))
-            case "error", {"message": str(text)}:
-                yield Notice(text=text)
-            case _ if (call := tool_call(id_, item, over=over)) is not None:
-                if id_ not in self._tools:
-                    self._tools.add(id_)
-                    self._acted, self._answered = (
-                        True,
-                        False,
-                    )  # the answer comes after the last call
-                yield call
-                if item.get("status") == "declined":
-                    yield Permission(id=id_, status="denied", tool=call.title)
+                return (Message(id=id_, text=text),)
+            case "reasoning" | "todo_list" | "error":
+                return (_word(id_, item, line),)
             case _:
-                yield unparsed(line)
+                over = event.get("type") == "item.completed"
+                call = tool_call(id_, item, over=over)
+                return (unparsed(line),) if call is None else self._call(call, item, over)
+
+    def _call(self, call: ToolCall, item: Mapping[str, object], over: bool) -> Iterable[Update]:
+        if call.id not in self._running:
+            self._acted, self._answered = True, False  # the answer comes after the last call
+        if over:
+            self._running.discard(call.id)
+        else:
+            self._running.add(call.id)
+        if item.get("status") == "declined":
+            return (call, Permission(id=call.id, status="denied", tool=call.title))
+        return (call,)
+
+    def log(self, record: object) -> Iterable[Update]:
+        """The payload of a line of the session log."""
+        return self._log(fields(record))
 
     # --- the session log
 
@@ -190,17 +216,18 @@ class CodexConversation:
             return
         match record:
             case {"type": "task_started", "turn_id": str(turn), "model_context_window": int(size)}:
-                self._windows[turn] = size
+                hold(self._windows, turn, size)
             case {"thread_id": self.session, "turn_id": str(turn), "thread_token_usage": dict()}:
-                self._turns.add(turn)
+                hold(self._turns, turn, None)
                 yield from self._model_call(record, self._windows.get(turn))
             case {"type": "item_completed", "thread_id": self.session, "turn_id": str(turn)}:
-                self._turns.add(turn)
-                self._ran.add(str(fields(record.get("item")).get("id")))
+                hold(self._turns, turn, None)
+                hold(self._ran, str(fields(record.get("item")).get("id")), None)
             case {"type": "turn_aborted", "turn_id": str(turn)} if turn in self._turns:
                 self._aborted = True
             case {"call_id": str(call), "name": str(name)}:
-                self._calls[call] = name, asked(record.get("arguments") or record.get("input"))
+                wanted = asked(record.get("arguments") or record.get("input"))
+                hold(self._calls, call, (name, wanted))
             case {
                 "call_id": str(call),
                 "output": str(output),
@@ -240,7 +267,7 @@ class CodexConversation:
         self, id_: str, title: str, output: str, denied: str | None, exit_code: int | None = None
     ) -> Iterator[Update]:
         """A call that did not happen, and if that was for want of permission, the denial."""
-        self._stopped.add(first_line(output))
+        hold(self._stopped, first_line(output), None)
         yield ToolCall(
             id=id_,
             status="failed",
@@ -257,7 +284,8 @@ class CodexConversation:
         match primary:
             case {"used_percent": int() | float() as used}:
                 at = instant(primary.get("resets_at"))
-                limit = RateLimit(status=f"{used:g}% used", resets_at=at)
+                all_used = used >= _ALL
+                limit = RateLimit(status=f"{used:g}% used", resets_at=at, exhausted=all_used)
                 if limit != self._limit:
                     self._limit = limit
                     yield limit
@@ -294,3 +322,44 @@ class CodexConversation:
             )
         else:
             yield never_began(exit)
+
+
+def _word(id_: str, item: Mapping[str, object], line: bytes) -> Update:
+    """An item that is no call."""
+    match item:
+        case {"type": "reasoning", "text": str(text)}:
+            return Thought(id=id_, text=text)
+        case {"type": "todo_list"}:
+            return Plan(id=id_, entries=list(plan_entries(item.get("items"))))
+        case {"type": "error", "message": str(text)}:
+            return Notice(text=text)
+        case _:
+            return unparsed(line)
+
+
+def _other(
+    conversation: CodexConversation, event: Mapping[str, object], line: bytes
+) -> Iterable[Update]:
+    """A line of a type that stdout is not known to have."""
+    match event:
+        case {"item": dict()}:
+            return conversation.item(event, line)
+        case {"type": str(), "timestamp": str(), "payload": dict()}:
+            return conversation.log(event["payload"])
+        case _:
+            return (unparsed(line),)
+
+
+_Line: TypeAlias = Callable[[CodexConversation, Mapping[str, object], bytes], Iterable[Update]]
+_LINES: Mapping[str, _Line] = MappingProxyType(
+    {
+        "thread.started": CodexConversation.thread,
+        "turn.started": CodexConversation.turn,
+        "turn.completed": CodexConversation.completed,
+        "turn.failed": CodexConversation.failed,
+        "error": CodexConversation.warned,
+        "item.started": CodexConversation.item,
+        "item.updated": CodexConversation.item,
+        "item.completed": CodexConversation.item,
+    }
+)

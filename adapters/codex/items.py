@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TypeAlias
 
 from adapters.codex.values import fields, items, text, whole
 from orchestrator.adapter import Exit, error_kind, json_line
@@ -29,27 +31,45 @@ _RETRYABLE: frozenset[ErrorKind] = frozenset({"unavailable", "server_error", "ra
 
 def tool_call(id_: str, item: Mapping[str, object], *, over: bool) -> ToolCall | None:
     """The call that an item is, `over` or begun; None if it is none."""
-    status = _status(item.get("status"), over=over)
-    match item.get("type"), item:
-        case "command_execution", {"command": str(command)}:
-            return ToolCall(
-                id=id_,
-                status=status,
-                kind="execute",
-                title=_command(command),
-                output=text(item.get("aggregated_output")),
-                exit_code=whole(item.get("exit_code")),
-            )
-        case "file_change", _:
-            done = list(_changes(item.get("changes")))
-            return ToolCall(
-                id=id_,
-                status=status,
-                kind="delete" if {what for what, _ in done} == {"delete"} else "edit",
-                title=", ".join(f"{what} {path}" for what, path in done),
-                locations=[Location(path=path) for _, path in done],
-            )
-        case "mcp_tool_call", {"server": str(server), "tool": str(tool)}:
+    kind, stated = item.get("type"), item.get("status")
+    status = _status(stated, over=over)
+    read = _CALLS.get(kind) if isinstance(kind, str) else None
+    call = None if read is None else read(id_, status, item)
+    if call is None and isinstance(stated, str):
+        # Of a kind that is not known here; if left open, that counts.
+        title = text(kind) or "item"
+        return ToolCall(id=id_, status=status, kind="other", title=title, input=dict(item))
+    return call
+
+
+def _command_call(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -> ToolCall | None:
+    command = item.get("command")
+    if not isinstance(command, str):
+        return None
+    return ToolCall(
+        id=id_,
+        status=status,
+        kind="execute",
+        title=_command(command),
+        output=text(item.get("aggregated_output")),
+        exit_code=whole(item.get("exit_code")),
+    )
+
+
+def _file_change(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -> ToolCall:
+    done = list(_changes(item.get("changes")))
+    return ToolCall(
+        id=id_,
+        status=status,
+        kind="delete" if {what for what, _ in done} == {"delete"} else "edit",
+        title=", ".join(f"{what} {path}" for what, path in done),
+        locations=[Location(path=path) for _, path in done],
+    )
+
+
+def _mcp_call(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -> ToolCall | None:
+    match item:
+        case {"server": str(server), "tool": str(tool)}:
             return ToolCall(
                 id=id_,
                 status=status,
@@ -58,16 +78,33 @@ def tool_call(id_: str, item: Mapping[str, object], *, over: bool) -> ToolCall |
                 input=item.get("arguments"),
                 output=_result(item),
             )
-        case "web_search", _:
-            title = text(item.get("query")) or "web search"
-            return ToolCall(id=id_, status=status, kind="fetch", title=title)
-        case "collab_tool_call", {"tool": str(tool)}:
-            return ToolCall(id=id_, status=status, kind="other", title=tool)
-        case _, {"status": str()}:  # of a kind that is not known here; if left open, that counts
-            title = text(item.get("type")) or "item"
-            return ToolCall(id=id_, status=status, kind="other", title=title, input=dict(item))
         case _:
             return None
+
+
+def _web_search(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -> ToolCall:
+    title = text(item.get("query")) or "web search"
+    return ToolCall(id=id_, status=status, kind="fetch", title=title)
+
+
+def _agents_call(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -> ToolCall | None:
+    match item:
+        case {"tool": str(tool)}:
+            return ToolCall(id=id_, status=status, kind="other", title=tool)
+        case _:
+            return None
+
+
+_Call: TypeAlias = Callable[[str, ToolCallStatus, Mapping[str, object]], ToolCall | None]
+_CALLS: Mapping[str, _Call] = MappingProxyType(
+    {
+        "command_execution": _command_call,
+        "file_change": _file_change,
+        "mcp_tool_call": _mcp_call,
+        "web_search": _web_search,
+        "collab_tool_call": _agents_call,
+    }
+)
 
 
 def plan_entries(listed: object) -> Iterator[PlanEntry]:

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeGuard
+from typing import Literal, TypeAlias, TypeGuard, TypeVar
 
 from orchestrator.adapter import TEXT_LIMIT
 from orchestrator.events import Usage
+
+Value = TypeVar("Value")
+Scope: TypeAlias = Literal["call", "turn"]
+
+MOST = 1000
+"""How many things of a kind are remembered by their ids: a session may have any number of them."""
+
+
+def hold(known: dict[str, Value], id_: str, value: Value) -> None:
+    """Remember it, and forget the oldest one if there are too many."""
+    known[id_] = value
+    if len(known) > MOST:
+        del known[next(iter(known))]
 
 
 def is_object(value: object) -> TypeGuard[dict[str, object]]:
@@ -34,7 +47,7 @@ def text(value: object) -> str | None:
 
 
 def whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if type(value) is int else None  # no bool
 
 
 def instant(seconds: object) -> str | None:
@@ -46,7 +59,7 @@ def instant(seconds: object) -> str | None:
             return None
 
 
-def usage(value: object) -> Usage | None:
+def usage(value: object, *, scope: Scope = "call") -> Usage | None:
     """Tokens as codex counts them: its `input_tokens` holds the cached ones too."""
     counts = fields(value)
     prompt, output = whole(counts.get("input_tokens")), whole(counts.get("output_tokens"))
@@ -60,6 +73,7 @@ def usage(value: object) -> Usage | None:
         cache_read_tokens=read,
         cache_write_tokens=write,
         reasoning_tokens=whole(counts.get("reasoning_output_tokens")),
+        scope=scope,
     )
 
 

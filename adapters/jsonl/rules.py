@@ -365,10 +365,15 @@ class RateLimitRule(BaseRule):
     emit: Literal["rate_limit"]
     status: Value = Field(description="The word.")
     resets_at: Value | None = Field(None, description="RFC 3339.")
+    exhausted: Value | None = Field(None, description="Whether nothing is left.")
 
     def updates(self, scope: Scope) -> Iterator[Update]:
         if status := text_of(read(self.status, scope)):
-            yield RateLimit(status=status, resets_at=text_of(read(self.resets_at, scope)))
+            yield RateLimit(
+                status=status,
+                resets_at=text_of(read(self.resets_at, scope)),
+                exhausted=flag_of(read(self.exhausted, scope)),
+            )
 
 
 class RetryRule(BaseRule):
@@ -412,6 +417,7 @@ class ErrorRule(BaseRule):
     status: Value | None = Field(None, description="The HTTP status, if there was one.")
     retryable: Value | None = Field(None, description="Whether it may work the next time.")
     hint: Value | None = Field(None, description="What to do about it.")
+    resets_at: Value | None = Field(None, description="When it may work again, RFC 3339.")
 
     def updates(self, scope: Scope) -> Iterator[Update]:
         # An error without the text that was expected is still an error.
@@ -423,6 +429,7 @@ class ErrorRule(BaseRule):
             text=text,
             retryable=flag_of(read(self.retryable, scope)),
             hint=text_of(read(self.hint, scope)),
+            resets_at=text_of(read(self.resets_at, scope)),
         )
         yield TurnFinished(stop_reason="error")
 

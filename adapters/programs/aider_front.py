@@ -734,7 +734,7 @@ def _wait_or_stop(run: Run, failure: ModelError, error: Exception, attempt: int)
     if type(error).__module__.partition(".")[0] not in _OF_A_CALL and failure.kind is None:
         text = f"{type(error).__name__}: {error}"
         raise Stop(text, kind="crashed", retryable=False) from error
-    said: Json = {"kind": failure.kind, "status": failure.status, "retryable": failure.retryable}
+    said: Json = failure.said
     run.lines.say("model_error", call=run.calls, text=str(failure), **said)
     most = retries(local=run.settings.local)
     delay = pause(error, min(attempt, most))

@@ -568,9 +568,7 @@ def work(settings: Settings, run: Run) -> NoReturn:
             FAILED,
             "refused" if error.kind == "refused" else "error",
             str(error),
-            kind=error.kind,
-            status=error.status,
-            retryable=error.retryable,
+            **error.said,
         )
     finish(ended, run)
 

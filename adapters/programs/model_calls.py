@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import socket
@@ -32,15 +33,35 @@ TELL_S = 10.0  # how often it is told that a tool call, which is shown only whol
 
 
 class ModelError(Exception):
-    """A call of the model failed for good. `kind` None: the adapter judges by status and text."""
+    """A call of the model failed for good. `kind` None: the adapter judges by status and text.
+
+    `resets_at`: when it may work again (RFC 3339, UTC), where the server asked for a pause.
+    """
 
     def __init__(
-        self, text: str, *, kind: str | None, status: int | None = None, retryable: bool = False
+        self,
+        text: str,
+        *,
+        kind: str | None,
+        status: int | None = None,
+        retryable: bool = False,
+        resets_at: str | None = None,
     ) -> None:
         super().__init__(text)
         self.kind = kind
         self.status = status
         self.retryable = retryable
+        self.resets_at = resets_at
+
+    @property
+    def said(self) -> dict[str, object]:
+        """What a line tells of it, beside its text."""
+        told: dict[str, object] = {
+            "kind": self.kind,
+            "status": self.status,
+            "retryable": self.retryable,
+        }
+        return told | ({} if self.resets_at is None else {"resets_at": self.resets_at})
 
 
 # --- what went wrong ------------------------------------------------------------------------------
@@ -94,7 +115,15 @@ def judge(error: Exception, api_base: str | None) -> ModelError:
     if _NO_LOGIN.search(str(error)):
         return ModelError(text, kind="auth_failed")
     retryable = status not in _FINAL_STATUSES and not _NO_MORE_MONEY.search(text)
-    return ModelError(text, kind=kind, status=status, retryable=retryable)
+    asked = asked_pause(error)
+    resets_at = None if asked is None or not retryable else _instant(time.time() + asked)
+    return ModelError(text, kind=kind, status=status, retryable=retryable, resets_at=resets_at)
+
+
+def _instant(seconds: float) -> str | None:
+    with contextlib.suppress(OverflowError, ValueError, OSError):  # a pause of millions of years
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(math.ceil(seconds)))
+    return None
 
 
 def plain(text: str) -> str:
@@ -110,6 +139,12 @@ def plain(text: str) -> str:
 
 def pause(error: Exception, attempt: int) -> float:
     """Seconds to wait: what the server asked for, else our own."""
+    asked = asked_pause(error)
+    return BACKOFF_S[attempt - 1] if asked is None else asked
+
+
+def asked_pause(error: Exception) -> float | None:
+    """Seconds that the server asks to wait; None if it did not, or by a date."""
     response = getattr(error, "response", None)
     for holder, name in (
         (response, "headers"),
@@ -118,8 +153,9 @@ def pause(error: Exception, attempt: int) -> float:
     ):
         headers = getattr(holder, name, None) or {}
         with contextlib.suppress(KeyError, ValueError):  # not asked; asked by date
-            return float(headers["retry-after"])
-    return BACKOFF_S[attempt - 1]
+            asked = float(headers["retry-after"])
+            return asked if math.isfinite(asked) and asked >= 0 else None
+    return None
 
 
 # --- what was said and used ----------------------------------------------------------------------

@@ -23,6 +23,7 @@ from orchestrator.server import (
     Seen,
     at_least,
     count_of,
+    find_model,
     inner,
     is_list,
     is_remote,
@@ -135,6 +136,16 @@ def _remove(name: str) -> Ask:
     return Ask(path="/api/delete", method="DELETE", body={"model": name})
 
 
+def _use(reply: Reply, model: str) -> str | None:
+    """When the model will be unloaded: put off by each answer, to the nanosecond."""
+    loaded = items(inner(reply.body, "models"))
+    found = find_model([Model(name=str(each.get("name"))) for each in loaded], model)
+    for each in loaded:
+        if found is not None and each.get("name") == found.name:
+            return text_of(each.get("expires_at"))
+    return None
+
+
 server = ModelServer(
     name="ollama",
     title="Ollama",
@@ -151,6 +162,8 @@ server = ModelServer(
     lists_all=True,
     prefixes=("ollama_chat", "ollama"),
     look=_look,
+    ask_use=Ask(path="/api/ps"),
+    use=_use,
     pull=_pull,
     remove=_remove,
 )

@@ -18,7 +18,9 @@ from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCC
 from orchestrator.cli.fronts import Commands
 from orchestrator.cli.init import init
 from orchestrator.cli.replay import replay
+from orchestrator.cli.route import route
 from orchestrator.cli.run import run, schema, validate
+from orchestrator.cli.stats import stats
 
 app = typer.Typer(
     cls=Commands,
@@ -27,7 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Run coding agents as supervised processes: one event stream, one truthful outcome.",
 )
-for command in (run, validate, schema, replay, doctor, init):
+for command in (run, validate, schema, replay, stats, doctor, init, route):
     app.command()(command)
 app.add_typer(runs.app, name="runs")
 app.add_typer(agents.app, name="agents")

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.completing import adapters_there, agents_there
-from orchestrator.cli.frame import ConfigOption, ListForm, ListOption, configured, errors, say
+from orchestrator.cli.frame import (
+    ConfigOption,
+    ListForm,
+    ListOption,
+    configured,
+    errors,
+    looked_at,
+    put,
+    put_json,
+    say,
+)
 
 if TYPE_CHECKING:
     from orchestrator.discovery import Survey
@@ -36,13 +46,11 @@ def agents_(
     from orchestrator.discovery import survey
 
     with errors():
-        found = anyio.run(survey, configured(config))
+        found = anyio.run(survey, looked_at(config))
         if output is ListForm.JSON:
-            import orjson
-
-            typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+            put_json(found, indented=True)
         else:
-            typer.echo(_agents_told(found))
+            put(_agents_told(found))
 
 
 def _agents_told(survey: Survey) -> str:
@@ -97,7 +105,7 @@ def install_(
             what = "is installed" if done.fresh else "was installed already"
             return f"{name} {done.version} {what}: {done.path}"
 
-        typer.echo(anyio.run(do))
+        put(anyio.run(do))
 
 
 @app.command("use")
@@ -119,7 +127,7 @@ def use_(
 
     with errors():
         path = set_default(name, configured(config), config)
-        typer.echo(f"{name} is the default agent ({path})")
+        put(f"{name} is the default agent ({path})")
         winner = configured(config).default_agent
         if winner != name:
             say(f"but in this folder it is {winner}: its orchestrate.toml says so")

@@ -14,9 +14,11 @@ from orchestrator.cli.frame import (
     ConfigOption,
     ListForm,
     ListOption,
-    configured,
     errors,
     fail,
+    looked_at,
+    put,
+    put_json,
     say,
 )
 
@@ -52,14 +54,12 @@ def config_(
     if context.invoked_subcommand is not None:
         return
     with errors():
-        settings = configured(config).settings
+        settings = looked_at(config).settings
         if output is ListForm.JSON:
-            import orjson
-
             told = [_fields(setting) for setting in settings]
-            typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+            put_json(told, indented=True)
         else:
-            typer.echo(_table(settings))
+            put(_table(settings))
 
 
 def _table(settings: tuple[Setting, ...]) -> str:
@@ -122,7 +122,7 @@ def trust_(
         state = state_folder(os.environ)
         if list_:
             rows = [f"{_safe(one.path)}  sha256:{one.sha256}" for one in trust.all_trusted(state)]
-            typer.echo("\n".join(rows) or "nothing is trusted yet")
+            put("\n".join(rows) or "nothing is trusted yet")
             return
         if os.environ.get("ORCHESTRATE_RUN_ID"):
             fail("trust is yours to give: an agent that orchestrate runs cannot")
@@ -130,7 +130,7 @@ def trust_(
         _show(file, trust.refused(file))
         _ask(yes=yes)
         trust.trust(file, state)
-        typer.echo(f"{_safe(file.path)} is trusted until it changes")
+        put(f"{_safe(file.path)} is trusted until it changes")
 
 
 def _show(file: Read, refused: tuple[Refused, ...]) -> None:
@@ -170,7 +170,7 @@ def untrust_(folder: FolderArgument = None) -> None:
         state = state_folder(os.environ)
         path = folder / FILE if folder is not None else _project(None).path
         known = trust.untrust(path, state)
-        typer.echo(f"{_safe(path)} {'is trusted no more' if known else 'was not trusted'}")
+        put(f"{_safe(path)} {'is trusted no more' if known else 'was not trusted'}")
 
 
 def _project(folder: Path | None) -> Read:

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import typer
-
-from orchestrator.cli.frame import ConfigOption, ListForm, ListOption, configured, errors
+from orchestrator.cli.frame import (
+    ConfigOption,
+    ListForm,
+    ListOption,
+    errors,
+    looked_at,
+    put,
+    put_json,
+)
 
 if TYPE_CHECKING:
     from orchestrator.discovery.diagnosis import Diagnosis
@@ -27,13 +33,11 @@ def doctor(output: ListOption = ListForm.TEXT, config: ConfigOption = None) -> N
     from orchestrator.discovery.diagnosis import diagnose
 
     with errors():
-        found = anyio.run(diagnose, configured(config))
+        found = anyio.run(diagnose, looked_at(config))
         if output is ListForm.JSON:
-            import orjson
-
-            typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+            put_json(found, indented=True)
         else:
-            typer.echo("\n\n".join(_sections(found)))
+            put("\n\n".join(_sections(found)))
 
 
 def _sections(found: Diagnosis) -> Iterator[str]:
@@ -45,6 +49,7 @@ def _sections(found: Diagnosis) -> Iterator[str]:
     if any(server.models for server in found.servers):
         yield models_told(list(found.servers))
     yield _rest(found)
+    yield _supervision(found)
     if found.problems:
         told = [f"- {shown(one.what)}\n  {shown(one.remedy)}" for one in found.problems]
         yield "\n".join(["Problems:", *told])
@@ -91,8 +96,19 @@ def _rest(found: Diagnosis) -> str:
         ("user namespaces", "yes" if held.user_namespaces else "no"),
         ("Landlock", landlock),
         ("seccomp", "yes" if held.seccomp else "no"),
-        *(("supervision", line) for line in found.supervision),
     ]
     from orchestrator.errors import shown
 
     return "\n".join(f"{name:<16} {shown(text)}" for name, text in rows)
+
+
+def _supervision(found: Diagnosis) -> str:
+    """What holds of every agent that is run here, and what does not: with its remedy."""
+    from orchestrator.errors import shown
+
+    lines = ["Supervision:"]
+    for one in found.supervision:
+        lines.append(f"{'  holds' if one.holds else '  not':<9} {one.name}: {shown(one.text)}")
+        if one.remedy is not None:
+            lines.append(f"{'':<12} {shown(one.remedy)}")
+    return "\n".join(lines)

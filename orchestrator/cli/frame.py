@@ -72,8 +72,29 @@ def configured(path: Path | None) -> Config:
     return load_config(path)
 
 
+def looked_at(path: Path | None) -> Config:
+    """The configuration for a command that runs no agent: what is not trusted is left out, and
+    said.
+    """
+    from orchestrator.config import load_config
+
+    config = load_config(path, looking=True)
+    if (error := config.left_out) is not None:
+        say(f"orchestrate: left out here, and `run` refuses: {error}")
+        say(error.hint or "")
+    return config
+
+
 def runs_folder(config: Path | None) -> Path:
-    return configured(config).state / "runs"
+    """Where runs are on record: that stands in no file, so a bad one keeps nobody from them."""
+    return records(config) / "runs"
+
+
+def records(config: Path | None) -> Path:
+    """The state folder. A configuration file that is named must be one all the same."""
+    from orchestrator.config.load import state_folder
+
+    return configured(config).state if config is not None else state_folder(os.environ)
 
 
 def status(outcome: Outcome) -> int:
@@ -84,9 +105,44 @@ def status(outcome: Outcome) -> int:
     return SUCCEEDED if outcome.ok else NOT_SUCCEEDED
 
 
+# Everything that a command prints goes through one of these: nothing from outside steers the
+# terminal, whoever forgot to escape it.
+
+
 def say(text: str) -> None:
     """To stderr, where everything goes that is not the result."""
-    typer.echo(text, err=True)
+    from orchestrator.console import safe
+
+    typer.echo(safe(text), err=True)
+
+
+def put(text: str, *, end: bool = True) -> None:
+    """A result for a person, to stdout."""
+    from orchestrator.console import safe
+
+    typer.echo(safe(text), nl=end)
+
+
+def put_painted(text: str, *, colour: bool) -> None:
+    """The same, made by `console.paint`, which has escaped what it painted."""
+    typer.echo(text, color=colour)
+
+
+def put_json(value: object, *, indented: bool = False) -> None:
+    """A result for programs, to stdout."""
+    import orjson
+
+    put_line(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indented else None))
+
+
+def put_line(line: bytes) -> None:
+    r"""JSON as it is; on a terminal with `\u009b` for what could steer it, which says the same."""
+    if sys.stdout.isatty():
+        from orchestrator.errors import escaped_in_json
+
+        line = escaped_in_json(line.decode()).encode()
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def fail(text: str) -> NoReturn:
@@ -120,7 +176,16 @@ def errors() -> Generator[None]:
         say(f"orchestrate: cannot write the output: {error.strerror or error}")
         raise typer.Exit(OUR_FAILURE) from None
     except Exception:  # noqa: BLE001 (the last resort: our own mistake has its exit status, too)
-        import traceback
-
-        say(f"{traceback.format_exc()}orchestrate: this is a mistake of ours, please report it")
+        say(f"{_traceback()}orchestrate: this is a mistake of ours, please report it")
         raise typer.Exit(OUR_FAILURE) from None
+
+
+def _traceback() -> str:
+    """Where it happened, to be put into a report: without the user's keys."""
+    import traceback
+
+    from orchestrator.redaction import REDACTED, known, pattern
+
+    secret = pattern(known((), os.environ))
+    told = traceback.format_exc()
+    return told if secret is None else secret.sub(REDACTED, told)

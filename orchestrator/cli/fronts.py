@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from orchestrator.cli.frame import configured, errors
+from orchestrator.cli.frame import configured, errors, put
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -66,7 +66,7 @@ def _command(entry: EntryPoint) -> TyperCommand:
         with errors():
             front = _load(entry)
             if asks:
-                typer.echo(f"Usage: orchestrate {entry.name} [--] WORDS...\n\n{front.help}")
+                put(f"Usage: orchestrate {entry.name} [--] WORDS...\n\n{front.help}")
                 return
             environ: Mapping[str, str] = context.obj or os.environ
             _become(front, words or [], environ)

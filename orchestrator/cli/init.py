@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.frame import ConfigOption, configured, errors, fail
+from orchestrator.cli.frame import ConfigOption, configured, errors, fail, put
 
 if TYPE_CHECKING:
     from orchestrator.config import Config
@@ -48,7 +48,7 @@ def init(
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("x", encoding="utf-8") as file:  # never over one that has come meanwhile
             file.write(text)
-        typer.echo(str(target))
+        put(str(target))
 
 
 def _text(found: Diagnosis, config: Config, *, whole: bool) -> str:

@@ -1,35 +1,53 @@
-"""A recorded job, told: its tasks, how each ended, and its runs."""
+"""A recorded job, told: when each task began and ended, how, in which runs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
-from orchestrator.console import one_line, safe, table
-from orchestrator.events import Outcome, TaskFinished
-from orchestrator.journal import Record, read_events, read_job, read_outcome, running, runs_of
+from orchestrator.console.paint import painted
+from orchestrator.console.state import Board, board, fold
+from orchestrator.console.story import course
+from orchestrator.console.summary import job_summary
+from orchestrator.errors import shown
+from orchestrator.journal import (
+    JobRecord,
+    Record,
+    read_events,
+    read_job,
+    read_outcome,
+    running,
+    runs_of,
+)
 
 
-def job_told(folder: Path, runs: Path) -> str:
-    """What a job was, task by task. Raises JournalError."""
+def job_told(folder: Path, runs: Path, *, width: int | None, colour: bool) -> Iterator[str]:
+    """What a job was, part by part. Raises JournalError."""
     job, outcome = read_job(folder), read_outcome(folder)
-    state = outcome.status if outcome else "running" if running(folder) else "cut off"
-    named = f" ({safe(job.name)})" if job.name else ""
     made = runs_of(runs, job.job_id)
-    ended = {
-        event.task_id: event.update.outcome
-        for event in read_events(folder)
-        if isinstance(event.update, TaskFinished)
+    state = outcome.status if outcome else "running" if running(folder) else "cut off"
+    named = f" ({shown(job.name)})" if job.name else ""
+    yield f"job        {job.job_id}{named}\nstarted    {job.started}\noutcome    {state}\n"
+    for line in course(read_events(folder)):
+        yield painted(line, colour=colour)
+    yield ""
+    yield job_summary(_board(job, folder, made), width=width, colour=colour)
+    yield ""
+    for record in made:
+        yield f"run        {record.run_id}  {shown(record.task.id)}"
+    yield f"record     {shown(str(folder))}"
+
+
+def _board(job: JobRecord, folder: Path, made: list[Record]) -> Board:
+    """Where its tasks stand; of a run that is not over, what was asked for."""
+    now = reduce(fold, read_events(folder), board(task.id for task in job.tasks))
+    going = {record.task.id: record.agent for record in made}
+    rows = {
+        id_: replace(row, agent=going[id_].name, model=going[id_].model)
+        if id_ in going and row.outcome is None
+        else row
+        for id_, row in now.rows.items()
     }
-    rows = [["TASK", "OUTCOME", "RUNS", "WHY"]]
-    for task in job.tasks:
-        own = [record for record in made if record.task.id == task.id]
-        rows.append([task.id, *_cells(ended.get(task.id), own, state)])
-    head = f"job {job.job_id}{named}, started {job.started}\noutcome: {state}"
-    return f"{head}\n\n{table(rows)}\n\nrecord: {folder}"
-
-
-def _cells(outcome: Outcome | None, runs: list[Record], state: str) -> list[str]:
-    waiting = "waiting" if state == "running" else "never begun"
-    status = outcome.status if outcome else state if runs else waiting
-    why = one_line(outcome.error.text, 80) if outcome and outcome.error else "-"
-    return [status, ", ".join(record.run_id for record in runs) or "-", why]
+    return replace(now, rows=rows)

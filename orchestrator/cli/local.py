@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.frame import ConfigOption, ListForm, ListOption, configured, errors, fail, say
+from orchestrator.cli.frame import (
+    ConfigOption,
+    ListForm,
+    ListOption,
+    configured,
+    errors,
+    fail,
+    looked_at,
+    put,
+    put_json,
+    say,
+)
 
 if TYPE_CHECKING:
     from orchestrator.config import Config, LocalMode
@@ -40,13 +51,11 @@ def local_(
     with errors():
         mode = read_local()
         if output is ListForm.JSON:
-            import orjson
-
-            typer.echo(orjson.dumps(mode))
+            put_json(mode)
             return
-        typer.echo(_told(mode))
+        put(_told(mode))
         if mode.on:
-            _tell_who_stays(configured(config))
+            _tell_who_stays(looked_at(config))
 
 
 def _told(mode: LocalMode) -> str:
@@ -70,7 +79,12 @@ def on(
     model: Annotated[str | None, typer.Argument(help="The model.")] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Send everything to a server at home: the one named, else the first that answers."""
+    """Send everything to a server at home: the one named, else the first that answers.
+
+    \b
+    orchestrate local on
+    orchestrate local on http://127.0.0.1:1234 qwen2.5-coder:14b
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from dataclasses import replace
 
     from orchestrator.config import read_local, write_local
@@ -90,7 +104,7 @@ def on(
         if before == mode:
             say("it was on already")
         write_local(replace(mode, on=True))
-        typer.echo(_told(mode))
+        put(_told(mode))
         _warn(server, mode, loaded)
 
 
@@ -160,7 +174,11 @@ def _warn(server: FoundServer, mode: LocalMode, config: Config) -> None:
 
 @app.command()
 def off() -> None:
-    """Let every agent go where it usually goes. The server and the model are remembered."""
+    """Let every agent go where it usually goes. The server and the model are remembered.
+
+    \b
+    orchestrate local off
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from dataclasses import replace
 
     from orchestrator.config import LocalMode, read_local, write_local
@@ -175,27 +193,36 @@ def off() -> None:
             write_local(replace(before, on=False))
         else:
             say("it was off already")
-        typer.echo("local mode is off")
+        put("local mode is off")
 
 
 @app.command("list")
 def list_(config: ConfigOption = None) -> None:
-    """List the servers at home with their models."""
+    """List the servers at home with their models.
+
+    \b
+    orchestrate local list
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     import anyio
 
     from orchestrator.cli.models import models_told
     from orchestrator.discovery import find_servers
 
     with errors():
-        found = anyio.run(find_servers, configured(config))
-        typer.echo(models_told([one for one in found if one.tier == "local"]))
+        found = anyio.run(find_servers, looked_at(config))
+        put(models_told([one for one in found if one.tier == "local"]))
 
 
 @app.command()
 def model(
     name: Annotated[str, typer.Argument(help="The model's name, or `clear`: the server's own.")],
 ) -> None:
-    """Set the model of local mode, or clear it."""
+    """Set the model of local mode, or clear it.
+
+    \b
+    orchestrate local model qwen2.5-coder:14b
+    orchestrate local model clear
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from dataclasses import replace
 
     from orchestrator.config import read_local, write_local
@@ -206,5 +233,5 @@ def model(
             fail(f"{name} is served by a cloud, whatever the address")
         mode = replace(read_local(), model=None if name == "clear" else name)
         write_local(mode)
-        typer.echo(f"the model of local mode is {mode.model or 'what the server has loaded'}")
-        typer.echo(_told(mode))
+        put(f"the model of local mode is {mode.model or 'what the server has loaded'}")
+        put(_told(mode))

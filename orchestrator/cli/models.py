@@ -16,6 +16,9 @@ from orchestrator.cli.frame import (
     configured,
     errors,
     fail,
+    looked_at,
+    put,
+    put_json,
     say,
 )
 
@@ -45,16 +48,14 @@ def list_(
     orchestrate models list ollama --output json
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     with errors():
-        found = _found(configured(config))
+        found = _found(looked_at(config))
         chosen = [one for one in found if server in {None, one.name}]
         if server is not None and not chosen:
             fail(f"no server {server!r} (known: {', '.join(one.name for one in found) or 'none'})")
         if output is ListForm.JSON:
-            import orjson
-
-            typer.echo(orjson.dumps(chosen, option=orjson.OPT_INDENT_2))
+            put_json(chosen, indented=True)
             return
-        typer.echo(models_told(chosen))
+        put(models_told(chosen))
 
 
 def _found(config: Config) -> tuple[FoundServer, ...]:
@@ -103,7 +104,11 @@ def _count(number: int | None) -> str:
 def show(
     model: ModelArgument, output: ListOption = ListForm.TEXT, config: ConfigOption = None
 ) -> None:
-    """Show what is known of a model and its server."""
+    """Show what is known of a model and its server.
+
+    \b
+    orchestrate models show qwen2.5-coder:14b
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.errors import shown
     from orchestrator.server import find_model
 
@@ -114,9 +119,7 @@ def show(
         if known is None:
             fail(_not_there(server, name))
         if output is ListForm.JSON:
-            import orjson
-
-            typer.echo(orjson.dumps({"server": server, "model": known}))
+            put_json({"server": server, "model": known})
             return
         possible = _count(known.context_possible)
         window = f"{_count(known.context)} tokens configured, {possible} possible"
@@ -132,7 +135,7 @@ def show(
             ("form", known.quantization or "?"),
             ("dialects", ", ".join(server.dialects)),
         ]
-        typer.echo("\n".join(f"{key:<9} {shown(text)}" for key, text in rows))
+        put("\n".join(f"{key:<9} {shown(text)}" for key, text in rows))
         more = loaded.servers[server.kind].more_context
         if more and (known.context or 0) < (known.context_possible or 0):
             say(f"more window: {more.format(model=known.name, context=32_768)}")
@@ -210,7 +213,11 @@ def _progress_bar() -> Callable[[Progress], None]:
 
 @app.command("rm")
 def rm_(model: ModelArgument, config: ConfigOption = None) -> None:
-    """Have a server delete a model (Ollama)."""
+    """Have a server delete a model (Ollama).
+
+    \b
+    orchestrate models rm qwen2.5-coder:14b
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
     import anyio
 
     from orchestrator.discovery.pulling import remove
@@ -255,12 +262,10 @@ def try_(
                 if output is ListForm.TEXT:
                     sign = {True: "ok", False: "FAILED", None: "not tried"}[trial.ok]
                     took = f"({trial.seconds:.1f} s)"
-                    typer.echo(f"{trial.what:<12} {sign:<10} {shown(trial.text)} {took}")
+                    put(f"{trial.what:<12} {sign:<10} {shown(trial.text)} {took}")
 
         anyio.run(do)
         if output is ListForm.JSON:
-            import orjson
-
-            typer.echo(orjson.dumps(results))
+            put_json(results)
         if any(trial.ok is False for trial in results):
             raise typer.Exit(NOT_SUCCEEDED)

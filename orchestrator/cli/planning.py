@@ -17,7 +17,7 @@ def planned(file: TaskFile) -> str:
 
 def _row(task: Task) -> list[str]:
     model = f" ({task.model})" if task.model else ""
-    chosen = "the first usable local one" if task.privacy == "local" else "the first usable one"
+    chosen = "a local one" if task.privacy == "local" else "as `route` tells"
     return [
         task.id,
         ", ".join(task.needs) or "-",

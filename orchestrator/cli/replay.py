@@ -12,9 +12,11 @@ from orchestrator.cli.frame import (
     ConfigOption,
     OutputForm,
     OutputOption,
-    configured,
     errors,
     fail,
+    looked_at,
+    put,
+    put_json,
     status,
 )
 from orchestrator.cli.run import read_task
@@ -46,7 +48,7 @@ def replay(  # noqa: PLR0917 (a flag is a parameter)
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     with errors():
         outcome = _replay(
-            adapter, stdout_file, _exit(exit_, stderr), task, output, configured(config)
+            adapter, stdout_file, _exit(exit_, stderr), task, output, looked_at(config)
         )
         raise typer.Exit(status(outcome))
 
@@ -61,6 +63,7 @@ def _replay(
 ) -> Outcome:
     from orchestrator.adapter import Agent
     from orchestrator.config import check_adapter
+    from orchestrator.redaction import known
     from orchestrator.run.replay import replay as replayed
     from orchestrator.task import Task
 
@@ -76,16 +79,15 @@ def _replay(
         stdout=_chunks(stdout_file),
         exit_=exit_,
         publish=printer(output),
+        secrets=known((), config.environ),
     )
     if output is not OutputForm.JSONL:
-        import orjson
-
         from orchestrator.console import summary
 
         if output is OutputForm.TEXT:
-            typer.echo(summary(outcome))
+            put(summary(outcome))
         elif output is OutputForm.JSON:
-            typer.echo(orjson.dumps(outcome))
+            put_json(outcome)
     return outcome
 
 

@@ -19,6 +19,8 @@ from orchestrator.cli.frame import (
     configured,
     errors,
     fail,
+    put,
+    put_json,
     status,
 )
 from orchestrator.cli.showing import print_outcome, showing
@@ -75,6 +77,12 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     deliver: Annotated[
         str | None, typer.Option(help="branch, or apply: written into your files.")
     ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="auto (by kind), local, cloud, or cascade: local first.")
+    ] = None,
+    fallback: Annotated[
+        str | None, typer.Option(help="cloud: what fails at home may go on there. Default: none.")
+    ] = None,
     include_uncommitted: Annotated[
         bool, typer.Option("--include-uncommitted", help="Your uncommitted files go along.")
     ] = False,
@@ -106,10 +114,12 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
         "privacy": privacy,
         "isolation": isolation,
         "deliver": deliver,
+        "strategy": strategy,
+        "fallback": fallback,
     }
     with errors():
         stated = {name: value for name, value in flags.items() if value is not None}
-        task = _asked(file, stated, workspace=workspace, wall=wall, concurrency=concurrency)
+        task = asked(file, stated, workspace=workspace, wall=wall, concurrency=concurrency)
         task = _flagged(task, include_uncommitted=include_uncommitted, force=force)
         run_and_leave(configured(config), task, None, output)
 
@@ -131,7 +141,7 @@ def validate(file: Annotated[Path, typer.Argument(metavar="TASK.yaml")]) -> None
                 fail(f"{where}workspace: no folder {task.workspace}")
             if task.template is not None and not task.template.is_dir():
                 fail(f"{where}workspace.scratch: no folder {task.template}")
-        typer.echo(f"{file}: valid\n{planned(tasks)}")
+        put(f"{file}: valid\n{planned(tasks)}")
 
 
 def schema(name: Annotated[SchemaName, typer.Argument(help="Which one.")]) -> None:
@@ -142,9 +152,7 @@ def schema(name: Annotated[SchemaName, typer.Argument(help="Which one.")]) -> No
     orchestrate schema config
     orchestrate schema events
     """  # noqa: D301 (click takes \b for: leave these lines alone)
-    import orjson
-
-    typer.echo(orjson.dumps(_schema(name), option=orjson.OPT_INDENT_2))
+    put_json(_schema(name), indented=True)
 
 
 def _schema(name: SchemaName) -> dict[str, object]:
@@ -247,13 +255,13 @@ async def _interrupts(
 # --- input ---------------------------------------------------------------------------------------
 
 
-def _asked(
+def asked(
     file: Path | None,
     flags: dict[str, str],
     *,
-    workspace: Path | None,
-    wall: str | None,
-    concurrency: int | None,
+    workspace: Path | None = None,
+    wall: str | None = None,
+    concurrency: int | None = None,
 ) -> Task | TaskFile:
     """The task of the flags alone, or what is in a file with the flags on top."""
     from dataclasses import replace

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -18,12 +19,14 @@ from orchestrator.cli.frame import (
     RunArgument,
     configured,
     errors,
+    put,
+    put_painted,
     runs_folder,
     say,
 )
 from orchestrator.cli.keeping import gc, recover
 from orchestrator.cli.run import run_and_leave
-from orchestrator.cli.showing import line_printer, lively
+from orchestrator.cli.showing import line_printer, lively, width
 from orchestrator.cli.trees import apply, diff, discard, prune
 
 if TYPE_CHECKING:
@@ -74,7 +77,7 @@ def list_(
                     one_line(record.task.prompt, 40),
                 ]
             )
-        typer.echo(table(rows) if len(rows) > 1 else "no runs yet")
+        put(table(rows) if len(rows) > 1 else "no runs yet")
         if any(row[2] == CUT_OFF for row in rows):
             say("Records that were cut off are completed by `orchestrate runs recover --all`.")
 
@@ -105,7 +108,9 @@ def show(
     with errors():
         runs = runs_folder(config)
         if (job := find_job(runs.parent / "jobs", run_)) is not None:
-            typer.echo(job_told(job, runs))
+            colour = lively(sys.stdout)
+            for part in job_told(job, runs, width=width(), colour=colour):
+                put_painted(part, colour=colour)
             return
         folder = find_run(runs, run_)
         if raw:
@@ -113,8 +118,8 @@ def show(
             return
         colour = lively(sys.stdout)
         for line in story(_asked(folder), _events(folder), full=full):
-            print(painted(line, colour=colour))
-        print(f"record     {folder}")
+            put_painted(painted(line, colour=colour), colour=colour)
+        put(f"record     {folder}")
 
 
 def _asked(folder: Path) -> Asked:
@@ -155,19 +160,21 @@ def _events(folder: Path) -> Iterator[Event]:
 
 def _print_raw(folder: Path) -> None:
     """The agent's stdout: as it is for programs, escaped on a terminal."""
-    from orchestrator.console import safe
+    from orchestrator import private
     from orchestrator.errors import JournalError
     from orchestrator.journal import STDOUT
 
     try:
-        with (folder / STDOUT).open("rb") as file:
+        with os.fdopen(private.opened(folder / STDOUT), "rb") as file:
             if sys.stdout.isatty():
                 for line in file:
-                    sys.stdout.write(safe(line.decode("utf-8", "replace")))
+                    put(line.decode("utf-8", "replace"), end=False)
             else:
                 shutil.copyfileobj(file, sys.stdout.buffer)
     except FileNotFoundError as error:
         raise JournalError(f"run {folder.name} has no raw output: no agent was started") from error
+    except OSError as error:
+        raise JournalError(f"cannot read {folder / STDOUT}: {error.strerror}") from error
 
 
 @app.command()
@@ -186,10 +193,10 @@ def tail(
 
     with errors():
         folder = find_run(runs_folder(config), run_)
-        show_line = line_printer(output)
+        put_line = line_printer(output)
         try:
             for line in follow_lines(folder):
-                show_line(line)
+                put_line(line)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 
@@ -208,13 +215,18 @@ def export(
     orchestrate runs export last
     orchestrate runs export 4f0c2a1b --to report.tar.gz
     """  # noqa: D301 (click takes \b for: leave these lines alone)
-    from orchestrator.journal import export_run, find_run
+    from orchestrator.errors import InputError
+    from orchestrator.journal import export_run, find_run, read_outcome
 
     with errors():
         folder = find_run(runs_folder(config), run_)
+        if read_outcome(folder) is None:
+            # Keys are taken out of the raw output when a run is over.
+            hint = "Wait for its end, or see `orchestrate runs recover`."
+            raise InputError(f"run {folder.name} is not over", hint=hint)
         target = to or Path(f"{folder.name}.tar.gz")
         export_run(folder, target)
-        typer.echo(str(target))
+        put(str(target))
 
 
 @app.command()

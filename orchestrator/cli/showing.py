@@ -8,9 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-import typer
-
-from orchestrator.cli.frame import OutputForm, say
+from orchestrator.cli.frame import OutputForm, put_json, put_line, put_painted, say
 
 if TYPE_CHECKING:
     from orchestrator.config import Config
@@ -84,8 +82,7 @@ def _shower(output: OutputForm) -> Callable[[Event, Board], None]:
     from orchestrator.events import encode
 
     def jsonl(event: Event, _: Board) -> None:
-        sys.stdout.buffer.write(encode(event) + b"\n")
-        sys.stdout.buffer.flush()
+        put_line(encode(event))
 
     def text(event: Event, before: Board) -> None:
         many = len(before.rows) > 1
@@ -114,7 +111,6 @@ def _silent(event: Event, before: Board) -> None:
 
 
 def print_outcome(outcome: Outcome, output: OutputForm, config: Config, board: Board) -> None:
-    import orjson
 
     from orchestrator.console.summary import job_summary, summary
 
@@ -122,15 +118,15 @@ def print_outcome(outcome: Outcome, output: OutputForm, config: Config, board: B
     match output:
         case OutputForm.TEXT if len(board.rows) > 1:
             say("")
-            typer.echo(job_summary(board, width=_width(), colour=colour), color=colour)
+            put_painted(job_summary(board, width=width(), colour=colour), colour=colour)
         case OutputForm.TEXT:
             say("")
             workspace = _workspace(outcome, config)
-            typer.echo(
-                summary(outcome, workspace=workspace, width=_width(), colour=colour), color=colour
+            put_painted(
+                summary(outcome, workspace=workspace, width=width(), colour=colour), colour=colour
             )
         case OutputForm.JSON:
-            typer.echo(orjson.dumps(outcome))
+            put_json(outcome)
         case OutputForm.JSONL | OutputForm.QUIET:
             if outcome.error is not None:
                 from orchestrator.console import one_line
@@ -140,7 +136,7 @@ def print_outcome(outcome: Outcome, output: OutputForm, config: Config, board: B
                     say(f"remedy: {one_line(outcome.error.hint, 400)}")
 
 
-def _width() -> int | None:
+def width() -> int | None:
     """The columns of the terminal that stdout is, None where it is none."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or None
@@ -164,8 +160,7 @@ def line_printer(output: OutputForm) -> Callable[[bytes], None]:
 
     def print_line(line: bytes) -> None:
         if output is OutputForm.JSONL:
-            sys.stdout.buffer.write(line + b"\n")
-            sys.stdout.buffer.flush()
+            put_line(line)
         else:
             show_event(decode(line))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,14 +14,14 @@ from orchestrator.cli.frame import (
     NOT_SUCCEEDED,
     ConfigOption,
     RunArgument,
-    configured,
     errors,
     fail,
+    put,
+    records,
     say,
 )
 
 if TYPE_CHECKING:
-    from orchestrator.config import Config
     from orchestrator.workspace.remains import Desk
 
 Found = TypeVar("Found")
@@ -33,14 +34,13 @@ def diff(run_: RunArgument, config: ConfigOption = None) -> None:
     orchestrate runs diff last | git apply --stat
     orchestrate runs diff 4f0c2a1b | less
     """  # noqa: D301 (click takes \b for: leave these lines alone)
-    from orchestrator.console import safe
     from orchestrator.workspace import remains
 
     with errors():
-        loaded, folder = _found(config, run_)
-        patch = _at_desk(loaded, lambda desk: remains.diff(desk, folder))
+        state, folder = _found(config, run_)
+        patch = at_desk(state, lambda desk: remains.diff(desk, folder))
         if sys.stdout.isatty():
-            typer.echo(safe(patch.decode("utf-8", "backslashreplace")), nl=False)
+            put(patch.decode("utf-8", "backslashreplace"), end=False)
         else:
             sys.stdout.buffer.write(patch)
 
@@ -58,9 +58,9 @@ def apply(run_: RunArgument, config: ConfigOption = None) -> None:
     from orchestrator.workspace.worktree import ConflictError
 
     with errors():
-        loaded, folder = _found(config, run_)
+        state, folder = _found(config, run_)
         try:
-            top, files = _at_desk(loaded, lambda desk: remains.bring(desk, folder))
+            top, files = at_desk(state, lambda desk: remains.bring(desk, folder))
         except NotAppliedError as error:
             say(f"orchestrate: not applied: {error}")
             say(error.hint or "")
@@ -70,7 +70,7 @@ def apply(run_: RunArgument, config: ConfigOption = None) -> None:
             say("Merge its branch (`orchestrate runs show` names it) and resolve the conflict.")
             raise typer.Exit(NOT_SUCCEEDED) from None
         for file in files:
-            typer.echo(file)
+            put(file)
         say(f"applied to {top}: {len(files)} file(s), not committed")
 
 
@@ -91,17 +91,17 @@ def discard(
     from orchestrator.workspace import remains
 
     with errors():
-        loaded, folder = _found(config, run_)
+        state, folder = _found(config, run_)
         if not yes and not sys.stdin.isatty():
             fail(f"discard: nobody can be asked whether to delete the work of {folder.name}; --yes")
         if not yes and not typer.confirm(f"Delete the branch of run {folder.name}?", err=True):
             raise typer.Exit(NOT_SUCCEEDED)
-        branch = _at_desk(loaded, lambda desk: remains.discard(desk, folder))
+        branch = at_desk(state, lambda desk: remains.discard(desk, folder))
         outcome = read_outcome(folder)
         if outcome is not None and outcome.changes is not None:
             changes = replace(outcome.changes, branch=None, commit=None)
             write_outcome(folder, replace(outcome, changes=changes))
-        typer.echo(f"deleted {branch}")
+        put(f"deleted {branch}")
 
 
 def prune(
@@ -124,29 +124,30 @@ def prune(
     from orchestrator.workspace import remains
 
     with errors():
-        loaded = configured(config)
-        found = _at_desk(
-            loaded,
+        found = at_desk(
+            records(config),
             lambda desk: remains.prune(desk, force=force, dry_run=dry_run, here=Path.cwd()),
         )
         for remain in found:
             done = "removed" if remain.removed else "kept"
-            typer.echo(f"{done:<8} {shown(remain.what)}: {shown(remain.holds)}")
+            put(f"{done:<8} {shown(remain.what)}: {shown(remain.holds)}")
         kept = sum(not remain.removed for remain in found)
         if not found:
-            typer.echo("nothing is left over")
+            put("nothing is left over")
         elif kept and not dry_run:
             say(f"{kept} kept; --force removes them, with what they hold")
 
 
-def _found(config: Path | None, run: str) -> tuple[Config, Path]:
+def _found(config: Path | None, run: str) -> tuple[Path, Path]:
+    """The state folder and the run's."""
     from orchestrator.journal import find_run
 
-    loaded = configured(config)
-    return loaded, find_run(loaded.state / "runs", run)
+    state = records(config)
+    return state, find_run(state / "runs", run)
 
 
-def _at_desk(config: Config, work: Callable[[Desk], Awaitable[Found]]) -> Found:
+def at_desk(state: Path, work: Callable[[Desk], Awaitable[Found]]) -> Found:
+    """What comes of the work, with processes to do it."""
     import anyio
 
     from orchestrator.run.attempt import open_reaper
@@ -154,8 +155,6 @@ def _at_desk(config: Config, work: Callable[[Desk], Awaitable[Found]]) -> Found:
 
     async def run() -> Found:
         async with open_reaper() as reaper:
-            return await work(
-                Desk(reaper=reaper, state=config.state.resolve(), environ=config.environ)
-            )
+            return await work(Desk(reaper=reaper, state=state.resolve(), environ=dict(os.environ)))
 
     return anyio.run(run)

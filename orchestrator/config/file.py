@@ -14,6 +14,7 @@ from typing import IO, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from orchestrator import private
 from orchestrator.config.positions import Key, has_long_key, is_list, is_table, line_of, lines_of
 from orchestrator.config.value import Bounds, Defaults
 from orchestrator.document import SIZE_LIMIT, EnvName, HttpUrl, Text, described, parts
@@ -232,13 +233,8 @@ def _content(file: IO[bytes], path: Path) -> bytes:
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; a new one is private. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_bytes(content)
-        fresh.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o600)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+    private.replace(path, content, mode=mode)
 
 
 def parsed(content: bytes, path: Path) -> Read:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -38,6 +39,7 @@ def load_config(
     folder: Path | None = None,
     environ: Mapping[str, str] | None = None,
     delegated: bool = False,
+    looking: bool = False,
 ) -> Config:
     """The configuration from the user's file, the project's and the environment. Raises
     ConfigError.
@@ -49,10 +51,12 @@ def load_config(
     there by name until the user trusts it (`orchestrate config trust`).
 
     `delegated`: `path` was passed by an agent; it is treated as a project's file that nobody
-    trusts, on top of the user's own.
+    trusts, on top of the user's own. `looking`: nothing will be run, so a project's file that is
+    not trusted is left out whole instead, and `Config.left_out` says what is refused.
     """
     environ = dict(os.environ) if environ is None else dict(environ)
     state = state_folder(environ)
+    left_out: ConfigError | None = None
     if delegated:
         if path is None:
             raise ConfigError("a delegated configuration has no path")
@@ -60,10 +64,16 @@ def load_config(
     elif named := path or _stated(environ):
         rungs = [_rung("file", read(named))]
     else:
-        found = find_project(folder or Path.cwd())
-        project = [_project(found, trust.verdict(found, state))] if found else []
-        rungs = [*_user(), *project]
-    return _config([*rungs, of_environment(environ)], environ, state)
+        rungs = _user()
+        try:
+            if found := find_project(folder or Path.cwd()):
+                rungs.append(_project(found, trust.verdict(found, state)))
+        except trust.UntrustedError as error:
+            if not looking:
+                raise
+            left_out = error
+    made = _config([*rungs, of_environment(environ)], environ, state)
+    return replace(made, left_out=left_out)
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:

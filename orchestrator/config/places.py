@@ -36,6 +36,7 @@ def _configured(name: str, entry: ServerModel, kinds: Mapping[str, ModelServer])
         api_key_env=entry.api_key_env,
         local=entry.local,
         stated=True,
+        slots=entry.slots,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 
 import orjson
 
+from orchestrator import private
 from orchestrator.config.file import FILE, Read, replace_file
 from orchestrator.config.positions import Key, value_at
 from orchestrator.errors import ConfigError, shown
@@ -69,8 +70,12 @@ def _refused(file: Read) -> Iterator[Key]:
             yield "servers", name, key
 
 
+class UntrustedError(ConfigError):
+    """A file that was only found says what only a trusted one may."""
+
+
 def refuse_untrusted(file: Read, verdict: Verdict) -> None:
-    """Raises ConfigError with all that a file says which it may not; pure."""
+    """Raises UntrustedError with all that a file says which it may not; pure."""
     if verdict == "trusted" or not (found := refused(file)):
         return
     why = {
@@ -80,7 +85,7 @@ def refuse_untrusted(file: Read, verdict: Verdict) -> None:
     keys = ", ".join(one.key for one in found[:_TOLD])
     more = f" and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
     command = f"orchestrate config trust {shlex.quote(str(file.path.parent))}"
-    raise ConfigError(
+    raise UntrustedError(
         shown(f"{found[0].where}: not trusted to set {keys}{more}: {why}"),
         hint=shown(f"If you trust it: `{command}` (it shows what that allows)."),
     )
@@ -144,7 +149,7 @@ def _record(path: Path, state: Path) -> Path:
 
 def _known(record: Path) -> Trusted | None:
     try:
-        value = orjson.loads(record.read_bytes())
+        value = orjson.loads(private.read(record))
     except FileNotFoundError:
         return None
     except (OSError, orjson.JSONDecodeError) as error:

@@ -12,6 +12,7 @@ from platformdirs import user_data_path, user_state_path
 
 from orchestrator.adapter import Adapter, Agent, Gateway
 from orchestrator.config.local import LocalMode
+from orchestrator.errors import ConfigError
 from orchestrator.server import ModelServer, Place
 from orchestrator.task import (
     Access,
@@ -89,6 +90,8 @@ class Config:
     each value comes from. `servers` are the kinds of model server that there are, `places` the
     configured ones. `gateway` is for agents that do not speak what a server speaks. `local` tells
     how the switch of local mode stands; it is asked for each task.
+    `left_out` is what a project's file may not say, where that was no error; then nothing of it
+    counts.
     """
 
     agents: tuple[Agent, ...] = ()
@@ -106,3 +109,4 @@ class Config:
     agents_folder: Path = field(default_factory=lambda: user_data_path("orchestrate") / "agents")
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     settings: tuple[Setting, ...] = field(default=(), repr=False)
+    left_out: ConfigError | None = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
-from orchestrator.console.text import cells, fit
+from orchestrator.console.text import cells, fit, safe
 from orchestrator.events import Outcome
 
 Style: TypeAlias = Literal["plain", "bold", "dim", "good", "bad", "doubtful"]
@@ -25,14 +25,15 @@ Line: TypeAlias = tuple[Span, ...]
 
 
 def painted(line: Iterable[Span], *, colour: bool) -> str:
-    """The line as it is written. Its text must be safe already."""
-    return "".join(_painted(span) if colour else span.text for span in line)
+    """The line as it is written: only we steer the terminal, not what stands in the line."""
+    return "".join(_painted(span) if colour else safe(span.text) for span in line)
 
 
 def _painted(span: Span) -> str:
-    if span.style == "plain" or not span.text:
-        return span.text
-    return f"\x1b[{_CODES[span.style]}m{span.text}\x1b[0m"
+    text = safe(span.text)
+    if span.style == "plain" or not text:
+        return text
+    return f"\x1b[{_CODES[span.style]}m{text}\x1b[0m"
 
 
 def length(line: Iterable[Span]) -> int:

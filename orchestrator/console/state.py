@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 from orchestrator.console.text import one_line
 from orchestrator.events import (
-    Auth,
     Check,
     Event,
     JobFinished,
@@ -37,7 +36,7 @@ from orchestrator.events import (
     Usage,
     WorkspaceChanged,
 )
-from orchestrator.usage import add, priced
+from orchestrator.usage import add
 
 THINKING = "thinking"
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -52,7 +51,6 @@ class Row:
     agent: str | None = None
     model: str | None = None
     tier: Tier = "cloud"
-    auth: Auth = "none"
     started: str | None = None
     ended: str | None = None
     doing: str = "waiting"
@@ -68,10 +66,8 @@ class Row:
 
     @property
     def usage(self) -> Usage | None:
-        """What is known of it: a local model's tokens cost nothing."""
-        if self.outcome is not None:
-            return self.outcome.usage
-        return priced(self.used, self.tier, self.auth)
+        """What is known of it."""
+        return self.used if self.outcome is None else self.outcome.usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +87,8 @@ def fold(before: Board, event: Event) -> Board:
     """The board after the event."""
     if isinstance(event.update, JobFinished):
         return replace(before, outcome=event.update.outcome)
+    if isinstance(event.update, Limit) and event.task_id is None and event.run_id is None:
+        return before  # a limit of all tasks: each tells what became of it
     key = _key(event)
     old = before.rows.get(key) or Row(id=key)
     new = _row(old, event)
@@ -144,7 +142,7 @@ def _told(event: Event, before: str) -> str:
             return f"tries again{tries(attempt, of)}: {one_line(reason)}"
         case RouteEscalated(to_agent=agent):
             return f"moves on to {one_line(agent)}"
-        case Stall() | Limit():
+        case Stall(action="stop") | Limit(action="stop"):
             return "is being stopped"
         case ProcessExited():
             return "ended; looking at what changed"
@@ -184,7 +182,6 @@ def _started(row: Row, event: Event, run: RunStarted) -> Row:
         agent=event.agent or run.adapter,
         model=run.model or row.model,
         tier=run.tier or "cloud",
-        auth=run.auth or "none",
         calls={},
         outcome=None,
     )
@@ -197,7 +194,7 @@ def _called(row: Row, call: ToolCall, event: Event) -> Row:
             calls.pop(call.id, None)
         case None if call.id not in calls:  # a late word on a call that is over
             pass
-        case "pending" | "in_progress" | None:
+        case _:
             calls[call.id] = one_line(call.title or calls.get(call.id) or call.kind or "a tool")
     doing = next(reversed(calls.values()), THINKING)
     return _doing(row if calls == row.calls else replace(row, calls=calls), doing, event)

@@ -97,6 +97,17 @@ def story(asked: Asked, events: Iterable[Event], *, full: bool = False) -> Itera
     """All of it. `full`: nothing shortened and nothing left out."""
     yield from _asked(asked)
     teller = _Teller(full=full)
+    yield from _course(events, teller)
+    yield from _left_open(teller)
+    yield from _end(teller, asked)
+
+
+def course(events: Iterable[Event]) -> Iterator[Line]:
+    """The steps alone: of a job, which has no prompt and ends in a table."""
+    yield from _course(events, _Teller(full=False))
+
+
+def _course(events: Iterable[Event], teller: _Teller) -> Iterator[Line]:
     start: str | None = None
 
     def timed() -> Iterator[tuple[str, str, _Step]]:
@@ -108,9 +119,7 @@ def story(asked: Asked, events: Iterable[Event], *, full: bool = False) -> Itera
                 yield clock(between(start, event.time) or 0.0), name, step
 
     for noise, steps in groupby(timed(), key=lambda one: one[2].noise and one[2].what):
-        yield from _laid(steps, limit=_ALIKE if noise and not full else None)
-    yield from _left_open(teller)
-    yield from _end(teller, asked)
+        yield from _laid(steps, limit=_ALIKE if noise and not teller.full else None)
 
 
 def _asked(asked: Asked) -> Iterator[Line]:
@@ -209,7 +218,8 @@ def _supervised(event: Event, teller: _Teller) -> _Step | None:
     match event.update:
         case RouteVerified(method=method, model=model, server=server):
             served = " ".join(shown(part) for part in (model, server) if part)
-            return _Step(what="served by", text=f"{served} ({method})")
+            how = "the agent's own word" if method == "claimed" else f"verified: {method}"
+            return _Step(what="served by", text=f"{served} ({how})")
         case RouteEscalated(from_agent=one, to_agent=other, why=why):
             text = f"from {shown(one)} to {shown(other)}: {shown(why)}"
             return _Step(what="moves on", text=text, style="doubtful")

@@ -64,6 +64,7 @@ def summary_lines(
     rows.extend(_why(outcome))
     if outcome.agent:
         rows.append(("agent", f"{outcome.agent} ({outcome.model or 'its own default model'})"))
+    rows.extend(("privacy", fact[9:]) for fact in outcome.evidence if fact.startswith("privacy: "))
     rows.append(("changes", files(outcome.changes)))
     if branch := _branch(outcome):
         rows.append(("branch", branch))
@@ -152,7 +153,8 @@ def job_summary(board: Board, *, width: int | None = None, colour: bool = False)
     """
     rows = list(board.rows.values())
     lines = _overview(rows, width)
-    parts = [lines, _all(board, rows, width), *(_problem(row, width) for row in _troubled(rows))]
+    troubled = [*_troubled(rows), *_of_the_job(board)]
+    parts = [lines, _all(board, rows, width), *(_problem(row, width) for row in troubled)]
     good = [row.outcome for row in _leaves(rows) if row.outcome and row.outcome.ok]
     if commands := following(good):
         parts.append(
@@ -291,6 +293,16 @@ def _sum(rows: Sequence[Row]) -> str:
 
 def _troubled(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row.outcome is not None and standing(row) == "failed"]
+
+
+def _of_the_job(board: Board) -> list[Row]:
+    """What none of its tasks tells: a limit of all of them was passed."""
+    outcome = board.outcome
+    if outcome is None or outcome.error is None or outcome.error.limit is None:
+        return []
+    if any(row.outcome and row.outcome.error == outcome.error for row in board.rows.values()):
+        return []
+    return [Row(id="all tasks", outcome=outcome)]
 
 
 def _problem(row: Row, width: int | None) -> list[Line]:

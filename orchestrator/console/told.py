@@ -44,10 +44,14 @@ def told(event: Event) -> str | None:
             return f"  retry{tries(attempt, of)}: {one_line(reason)}"
         case Error(kind=kind, text=text):
             return f"  error ({kind}): {one_line(text, 300)}"
-        case RouteEscalated(from_agent=one, to_agent=other, why=why):
-            return f"  moves on from {one_line(one)} to {one_line(other)}: {one_line(why)}"
-        case Stall(seconds=seconds):
-            return f"  stalled: no sign of life for {seconds:g} s"
+        case RouteEscalated(from_agent=one, to_agent=other, why=why, cost_usd=cost):
+            price = "unknown" if cost is None else f"${cost:.2f}"
+            to = f"{one_line(other)} (expected cost: {price})"
+            return f"  moves on from {one_line(one)} to {to}: {one_line(why)}"
+        case Stall(seconds=seconds, budget=budget):
+            return f"  stalled: no sign of life for {seconds:g} s (limits.{shown(budget)})"
+        case Limit(limit=limit, value=value, action="none"):
+            return f"  limit passed at its very end: {shown(limit)} ({value:,.10g})"
         case Limit(limit=limit, value=value):
             return f"  limit reached: {shown(limit)} ({value:,.10g})"
         case ProcessReaped(kept=kept, processes=processes) if kept:

@@ -4,13 +4,16 @@ from orchestrator.discovery.programs import auth_of, locate, locate_in, look, ve
 from orchestrator.discovery.readiness import Ready, ready
 from orchestrator.discovery.servers import (
     FoundServer,
+    Use,
     find_servers,
     preflight,
     problem_of,
     see,
     server_hint,
+    use_of,
     with_model,
 )
+from orchestrator.discovery.standing import room_of, routes_of
 from orchestrator.discovery.survey import FoundAdapter, FoundAgent, Survey, survey
 
 __all__ = [
@@ -19,6 +22,7 @@ __all__ = [
     "FoundServer",
     "Ready",
     "Survey",
+    "Use",
     "auth_of",
     "find_servers",
     "locate",
@@ -27,9 +31,12 @@ __all__ = [
     "preflight",
     "problem_of",
     "ready",
+    "room_of",
+    "routes_of",
     "see",
     "server_hint",
     "survey",
+    "use_of",
     "version",
     "with_model",
 ]

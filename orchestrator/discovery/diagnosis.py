@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -13,7 +13,7 @@ from orchestrator.discovery.sandbox import Sandbox, sandbox
 from orchestrator.discovery.servers import FoundServer, find_servers
 from orchestrator.discovery.survey import FoundAdapter, FoundAgent, Survey, survey_with
 from orchestrator.errors import ConfigError, lone_error
-from orchestrator.process import open_reaper
+from orchestrator.process import Guarantee, guarantees, open_reaper
 from orchestrator.server import Model, find_model
 
 VERSIONS_S = 1.2
@@ -43,7 +43,7 @@ class Diagnosis:
     keys: tuple[str, ...]
     local: LocalMode
     sandbox: Sandbox
-    supervision: tuple[str, ...]
+    supervision: tuple[Guarantee, ...]
     problems: tuple[Problem, ...]
     ways: tuple[str, ...]
 
@@ -87,18 +87,10 @@ async def diagnose(config: Config) -> Diagnosis:
         keys=keys,
         local=mode,
         sandbox=held[0],
-        supervision=_supervision(),
+        supervision=guarantees(),
         problems=problems,
         ways=() if ready else _ways(surveyed.adapters, servers),
     )
-
-
-def _supervision() -> tuple[str, ...]:
-    """What supervision guarantees on this machine, a line each, from whoever starts processes."""
-    from orchestrator import process
-
-    told: Callable[[], Iterable[object]] | None = getattr(process, "guarantees", None)
-    return tuple(str(line) for line in told()) if told is not None else ()
 
 
 def _local(config: Config) -> tuple[LocalMode, list[Problem]]:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from orchestrator import private
 from orchestrator.adapter import About, Agent, Command, Program, about_of
 from orchestrator.config import Config, LocalMode, at_home, expanded, not_allowed, places_of
 from orchestrator.errors import ConfigError, SpawnError
@@ -145,7 +146,7 @@ async def version(
         return None
     cache = config.state / "versions" / _fingerprint(agent.program)
     try:
-        return cache.read_text("utf-8") or None
+        return private.read(cache).decode("utf-8", "replace") or None
     except OSError:
         pass  # not asked yet
     try:
@@ -161,8 +162,9 @@ async def version(
     found = _VERSION.search(done.stdout) or _VERSION.search(done.stderr)
     text = found[0].decode() if found and done.exit == 0 else ""
     if text:
-        cache.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        cache.write_text(text, "utf-8")
+        with suppress(OSError):  # it is asked again, that is all
+            private.folder(cache.parent)
+            private.replace(cache, text.encode())
     return text or None
 
 

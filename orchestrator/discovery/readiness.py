@@ -77,7 +77,7 @@ async def _model(
     model = find_model(found.models, name)
     if model is None or model.name == ANY:
         model = Model(name=name)
-    if model.tools is not None or not about.needs_tools or not trying:
+    if model.tools is not None or not (about.tools and about.prompt_tokens and trying):
         return model, ()
     tools, fresh = await _tried(found, model.name, config)
     said = {True: "it was called", False: "it was not called", None: "no answer"}[tools]

@@ -18,12 +18,12 @@ import anyio
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from orchestrator import private
 from orchestrator.adapter import Agent
 from orchestrator.client import ask, connect
 from orchestrator.config import Config, places_of, tier_of, tier_of_place
 from orchestrator.errors import AskError, ConfigError, lone_error, shown
 from orchestrator.events import Error, Tier
-from orchestrator.journal import make_private
 from orchestrator.server import (
     ANY,
     Ask,
@@ -275,18 +275,16 @@ def _kept_in(config: Config, base_url: str, kind: str) -> Path:
 
 def _keep(found: FoundServer, config: Config) -> None:
     path = _kept_in(config, found.base_url, found.kind)
-    fresh = path.with_name(f".{path.stem}.{time.monotonic_ns()}")
     with suppress(OSError):  # it is asked again, that is all
-        make_private(path.parent)
-        fresh.write_bytes(orjson.dumps(found))
-        fresh.replace(path)
+        private.folder(path.parent)
+        private.replace(path, orjson.dumps(found))
 
 
 def _kept(place: Place, config: Config) -> FoundServer | None:
     """What was seen of the place less than FRESH_S ago, if it was up."""
     try:
         address = address_of(place.base_url, config.servers[place.kind].port)
-        found = _FOUND.validate_json(_kept_in(config, address, place.kind).read_bytes())
+        found = _FOUND.validate_json(private.read(_kept_in(config, address, place.kind)))
     except (OSError, ValidationError, ConfigError):
         return None
     current = found.up and found.problem is None and found.age_s < FRESH_S
@@ -366,7 +364,7 @@ async def with_model(agent: Agent, config: Config) -> Agent | Error:
     That is the server's variable, then its only loaded model; else an error that lists what it
     has. An agent whose model is named, or that goes elsewhere, comes back as it is.
     """
-    place = _place_of(agent, config)
+    place = place_of(agent, config)
     if place is None or agent.model is not None:
         return agent
     kind = config.servers[place.kind]
@@ -404,6 +402,46 @@ def _names(models: Sequence[Model], most: int = 10) -> str:
     return ", ".join(names) + more
 
 
+async def seen(place: Place, config: Config) -> FoundServer:
+    """One server, as it was a moment ago or asked now."""
+    return _kept(place, config) or await see(place, config)
+
+
+def model_at(found: FoundServer, agent: Agent, config: Config) -> Model | Error | None:
+    """The agent's model at its server, or why it is not there; None: nobody knows."""
+    missing = lacks(found, agent, config)
+    if missing is not None or agent.model is None:
+        return missing
+    return find_model(found.models, bare(agent.model, config.servers[found.kind]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """A server's own word on the use of a model, at one moment. `mark` is another one after each
+    answer; None: the model was not loaded.
+    """
+
+    server: str
+    mark: str | None
+
+
+async def use_of(agent: Agent, config: Config) -> Use | None:
+    """How the agent's model was used until now, by its server's own word; None: it does not say."""
+    place = place_of(agent, config)
+    kind = config.servers[place.kind] if place is not None else None
+    if place is None or kind is None or kind.ask_use is None or agent.model is None:
+        return None
+    key = config.environ.get(place.api_key_env) if place.api_key_env else None
+    try:
+        address = address_of(place.base_url, kind.port)
+        reply = await ask(address, kind.ask_use, key=key, limit_s=ASK_S)
+    except (AskError, ConfigError):
+        return None
+    if not reply.ok:
+        return None
+    return Use(server=place.base_url, mark=kind.use(reply, bare(agent.model, kind)))
+
+
 async def preflight(agent: Agent, config: Config) -> Error | None:
     """The reason why the agent's model server cannot do it, or None: not there, not that, not the
     model.
@@ -421,7 +459,7 @@ async def preflight(agent: Agent, config: Config) -> Error | None:
 
 async def known_server(agent: Agent, config: Config) -> FoundServer | None:
     """The agent's server as it is now, None if it goes to none of a kind that is known."""
-    place = _place_of(agent, config)
+    place = place_of(agent, config)
     if place is None:
         return None
     found = _kept(place, config)
@@ -430,7 +468,7 @@ async def known_server(agent: Agent, config: Config) -> FoundServer | None:
     return await see(place, config, limit_s=PATIENT_S)
 
 
-def _place_of(agent: Agent, config: Config) -> Place | None:
+def place_of(agent: Agent, config: Config) -> Place | None:
     """The agent's server as a place that can be asked, if its kind is known."""
     kind = config.servers.get(agent.server or "")
     if kind is None or agent.base_url is None or agent.base_url.startswith("scripted:"):

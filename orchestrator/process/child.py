@@ -249,8 +249,8 @@ def _write(descriptor: int, data: bytearray) -> int:
     try:
         return os.write(descriptor, data)
     except BrokenPipeError:
-        if signal.SIGPIPE not in before:
-            signal.sigtimedwait({signal.SIGPIPE}, 0)
+        if signal.SIGPIPE not in before and signal.SIGPIPE in signal.sigpending():
+            signal.sigwait({signal.SIGPIPE})
         raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

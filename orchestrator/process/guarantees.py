@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
-import sys
 from dataclasses import dataclass
-from pathlib import Path
+
+from orchestrator.process.means import lacking, ps, remedy
+from orchestrator.pulse import blind
 
 FILES_EACH = 4
 """Descriptors that the supervisor holds for each running agent: its files and the journal."""
@@ -24,46 +25,61 @@ class Guarantee:
 
 
 def guarantees() -> tuple[Guarantee, ...]:
-    """What holds on this machine, for this user. Starts nothing; takes well under a millisecond."""
-    if sys.platform != "linux":
-        return (
-            Guarantee(
-                name="agents",
-                holds=False,
-                text=f"no agent is started: {sys.platform} has no subreaper, so that what an agent "
-                "leaves behind could not be found",
-                remedy="run orchestrate on Linux: a virtual machine, WSL 2 or a container",
-            ),
-        )
-    return (_proc(), _pidfd(), _many(), _other_users(), _unknown_orphans(), _daemons())
-
-
-def _proc() -> Guarantee:
-    there = Path(f"/proc/self/task/{os.getpid()}/children").exists()
-    return Guarantee(
+    """What holds on this machine, for this user. Starts nothing; takes some milliseconds."""
+    why = lacking()
+    if why is not None:
+        return (*_by_group(why), _progress(), _many(), _other_users(), _daemons())
+    trees = Guarantee(
         name="trees",
-        holds=there,
-        text="every descendant of an agent is found, also after setsid and a double fork"
-        if there
-        else "agents cannot be supervised: /proc is not mounted or does not list children",
-        remedy=None if there else "mount /proc (a kernel with CONFIG_PROC_CHILDREN)",
+        holds=True,
+        text="every descendant of an agent is found, also after setsid and a double fork",
+    )
+    numbers = Guarantee(
+        name="numbers",
+        holds=True,
+        text="no other process is signalled, also when pids are reused",
+    )
+    return (trees, numbers, _progress(), _many(), _other_users(), _unknown_orphans(), _daemons())
+
+
+def _by_group(why: str) -> tuple[Guarantee, ...]:
+    """What is not held where there are no subreapers."""
+    seen = (
+        "a process that made a group of its own and lost its parent within a second is not found"
+        if ps()
+        else "there is no ps: a process that makes a group of its own is not found"
+    )
+    return (
+        Guarantee(
+            name="trees",
+            holds=False,
+            text=f"agents are ended by process group ({why}): {seen}",
+            remedy=remedy(),
+        ),
+        Guarantee(
+            name="numbers",
+            holds=False,
+            text="a group is known by its number, which another may have the moment it is empty",
+            remedy=remedy(),
+        ),
+        Guarantee(
+            name="all at once",
+            holds=False,
+            text="if supervisor, guard and reaper are killed in the same instant, agents live on",
+            remedy="let nothing kill processes by name (pkill python)",
+        ),
     )
 
 
-def _pidfd() -> Guarantee:
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError as error:
-        return Guarantee(
-            name="pidfd",
-            holds=False,
-            text=f"agents cannot be supervised: no handles for processes ({error.strerror})",
-            remedy="Linux 5.4 or newer, and a container's seccomp profile that allows pidfd_open",
-        )
+def _progress() -> Guarantee:
+    why = blind()
     return Guarantee(
-        name="pidfd",
-        holds=True,
-        text="no other process is signalled, also when pids are reused",
+        name="progress",
+        holds=why is None,
+        text="a slow model is told from one that hangs by the bytes that its agent receives"
+        if why is None
+        else f"only an agent's output is a sign of life, not what it receives: {why}",
+        remedy=None if why is None else "give slow models more time: limits.first, limits.stall",
     )
 
 

@@ -18,9 +18,11 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 
 import anyio
 
+from orchestrator import groups as _groups
 from orchestrator import reaper as _reaper
 from orchestrator.errors import ReaperLostError, SpawnError, SupervisionError
 from orchestrator.process.child import Child, Pipe, Process
+from orchestrator.process.means import lacking, nameless, ps
 from orchestrator.process.start import Start, Stdio, failed, memory, spawn_error
 
 START_S = 10.0
@@ -43,12 +45,20 @@ class UnheardError(ReaperLostError):
 class Pair:
     """A guard and its reaper, and what they supervise. Ended once it is `gone`."""
 
-    def __init__(self, control: socket.socket, guard: subprocess.Popen[bytes], log: int) -> None:
-        self._control = control
+    def __init__(
+        self,
+        link: _reaper.Packets | _groups.Frames,
+        guard: subprocess.Popen[bytes],
+        guard_end: int | None,
+        log: int,
+    ) -> None:
+        self._link = link
+        self._control = link.socket
         self._guard = guard
-        self._guard_end = _pidfd(guard.pid)
+        self._guard_end = guard_end  # becomes readable; None: it has ended already
         self._log = log
-        self._process: int | None = None  # the reaper's pidfd
+        self._process: int | None = None  # the reaper's pidfd, where there are such
+        self._number: int | None = None  # the reaper's pid, where there are not
         self._ready = anyio.Event()
         self._gone = anyio.Event()
         self._sending = anyio.Lock()
@@ -62,7 +72,7 @@ class Pair:
         self.lived_s: float | None = None
         """How long it lasted, once it is gone."""
         # A callback rather than a task: a task group would wrap what the caller's block raises.
-        self._loop.add_reader(control, self._readable)
+        self._loop.add_reader(self._control, self._readable)
 
     @asynccontextmanager
     async def start(
@@ -140,13 +150,18 @@ class Pair:
 
     async def is_gone(self) -> bool:
         """Whether guard and reaper have ended; one that is just ending is waited for."""
-        if not self._gone.is_set() and self._process is not None:
-            poll = select.poll()
-            poll.register(self._process, select.POLLIN)
-            if poll.poll(0):  # dead, and the loop has not come to tell us yet
-                with anyio.move_on_after(END_S):
-                    await self._gone.wait()
+        if not self._gone.is_set() and self._is_dead():  # and the loop has not told us yet
+            with anyio.move_on_after(END_S):
+                await self._gone.wait()
         return self._gone.is_set()
+
+    def _is_dead(self) -> bool:
+        poll = select.poll()
+        if self._process is not None:
+            poll.register(self._process, select.POLLIN)
+        elif self._number is not None:
+            poll.register(self._control, 0)  # told without being asked for: that it was hung up
+        return bool(poll.poll(0))
 
     async def wait_ready(self) -> None:
         """Until guard and reaper are there."""
@@ -230,24 +245,29 @@ class Pair:
 
     async def _send(self, message: bytes, descriptors: list[int]) -> None:
         async with self._sending:
-            while True:
-                if self._gone.is_set():
-                    raise self.lost()
-                try:
-                    _reaper.send(self._control, message, descriptors)
-                except BlockingIOError:
-                    await anyio.wait_writable(self._control)
-                except ConnectionError:
-                    with anyio.move_on_after(END_S):  # raised when all is killed, not before
-                        await self._gone.wait()
-                    raise self.lost() from None
-                else:
-                    return
+            await self._written(lambda: self._link.send(message, descriptors))
+            while self._link.torn:
+                await self._written(self._link.flush)
+
+    async def _written(self, write: Callable[[], None]) -> None:
+        while True:
+            if self._gone.is_set():
+                raise self.lost()
+            try:
+                write()
+            except BlockingIOError:
+                await anyio.wait_writable(self._control)
+            except ConnectionError:
+                with anyio.move_on_after(END_S):  # raised when all is killed, not before
+                    await self._gone.wait()
+                raise self.lost() from None
+            else:
+                return
 
     def _readable(self) -> None:
         while True:
             try:
-                text, descriptors = _reaper.receive(self._control)
+                text, descriptors = self._link.receive()
             except BlockingIOError:
                 return
             if not text:
@@ -259,6 +279,9 @@ class Pair:
         match words:
             case ["ready"]:
                 self._process = descriptors[0] if descriptors else None
+                self._ready.set()
+            case ["ready", pid]:
+                self._number = int(pid)
                 self._ready.set()
             case [_, handle, *_]:
                 child = self._children.get(int(handle))
@@ -273,6 +296,9 @@ class Pair:
         if self._process is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        elif self._number is not None and not self._is_dead():  # so the number is still its own
+            with suppress(ProcessLookupError):
+                os.kill(self._number, signal.SIGKILL)
 
     def _reaper_ended(self) -> None:
         """Its socket has closed. The guard sweeps now; only then is anybody told."""
@@ -292,10 +318,12 @@ class Pair:
         if self._guard_end is not None:
             self._loop.remove_reader(self._guard_end)
         with suppress(subprocess.TimeoutExpired):
-            self._guard.wait(0)
+            self._guard.wait(1)  # it is just ending: its descriptors are closed first
         try:
-            if self._leaders:
+            if self._leaders and self._number is None:
                 _sweep_by_token(self._leaders)
+            elif self._leaders:
+                _groups.end_all(set(self._leaders), ps(), reap=False)
         finally:
             self._tell_all()
 
@@ -308,34 +336,65 @@ class Pair:
 
 
 def launch() -> Pair:
-    """Start guard and reaper. Raises SupervisionError if they cannot be started."""
-    if sys.platform != "linux":
-        raise SupervisionError(f"agents can be supervised on Linux only, not on {sys.platform}")
+    """Start guard and reaper, such as this system has. Raises SupervisionError if they cannot be
+    started.
+    """
     try:
         with ExitStack() as sent, ExitStack() as kept:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            kept.callback(ours.close)
-            sent.callback(theirs.close)
-            ours.setblocking(False)  # noqa: FBT003
-            log = os.memfd_create("log", os.MFD_CLOEXEC)
-            kept.callback(os.close, log)
-            own = os.pidfd_open(os.getpid())
-            sent.callback(os.close, own)
-            guard = _start_guard(
-                [_above_stdio(theirs.fileno(), sent), _above_stdio(own, sent)], log
-            )
-            kept.callback(guard.wait)
-            kept.callback(guard.kill)
-            pair = Pair(ours, guard, log)
+            pair = (_launch if lacking() is None else _launch_groups)(sent, kept)
             kept.pop_all()
             return pair
     except OSError as error:
         raise SupervisionError(f"cannot start the reaper: {error}") from error
 
 
-def _start_guard(descriptors: Sequence[int], log: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-E", _reaper.__file__, *map(str, descriptors)],
+def _launch(sent: ExitStack, kept: ExitStack) -> Pair:
+    ours, theirs = _sockets(socket.SOCK_SEQPACKET, sent, kept)
+    own = os.pidfd_open(os.getpid())
+    sent.callback(os.close, own)
+    descriptors = [_above_stdio(theirs.fileno(), sent), _above_stdio(own, sent)]
+    program = [_reaper.__file__, *map(str, descriptors)]
+    guard, log = _start_guard(program, descriptors, kept)
+    return Pair(_reaper.Packets(ours), guard, _pidfd(guard.pid), log)
+
+
+_BY_GROUP = (
+    "import sys; sys.path.append(sys.argv[1]); from orchestrator.groups import main; "
+    "main(*map(int, sys.argv[2:5]), sys.argv[5])"
+)
+
+
+def _launch_groups(sent: ExitStack, kept: ExitStack) -> Pair:
+    """Its end is told by that of a pipe that only the guard holds."""
+    ours, theirs = _sockets(socket.SOCK_STREAM, sent, kept)
+    guard_end, life = os.pipe()
+    kept.callback(os.close, guard_end)
+    sent.callback(os.close, life)
+    descriptors = [_above_stdio(theirs.fileno(), sent), _above_stdio(life, sent)]
+    place = os.path.dirname(os.path.dirname(_groups.__file__))  # noqa: PTH120 (a text is wanted)
+    program = ["-c", _BY_GROUP, place, *map(str, (*descriptors, os.getpid())), ps()]
+    guard, log = _start_guard(program, descriptors, kept)
+    return Pair(_groups.Frames(ours), guard, guard_end, log)
+
+
+def _sockets(
+    kind: socket.SocketKind, sent: ExitStack, kept: ExitStack
+) -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    kept.callback(ours.close)
+    sent.callback(theirs.close)
+    ours.setblocking(False)  # noqa: FBT003
+    return ours, theirs
+
+
+def _start_guard(
+    program: Sequence[str], descriptors: Sequence[int], kept: ExitStack
+) -> tuple[subprocess.Popen[bytes], int]:
+    """The guard and its log, which are ended and closed with `kept`."""
+    log = nameless("log")
+    kept.callback(os.close, log)
+    guard = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-E", *program],
         pass_fds=descriptors,
         start_new_session=True,  # out of reach of a Ctrl-C in the terminal
         cwd="/",
@@ -344,6 +403,9 @@ def _start_guard(descriptors: Sequence[int], log: int) -> subprocess.Popen[bytes
         stdout=subprocess.DEVNULL,
         stderr=log,
     )
+    kept.callback(guard.wait)
+    kept.callback(guard.kill)
+    return guard, log
 
 
 def _above_stdio(descriptor: int, files: ExitStack) -> int:

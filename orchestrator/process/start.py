@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.errors import SpawnError
+from orchestrator.process.means import nameless
 from orchestrator.reaper import TOKEN
 
 
@@ -86,7 +87,7 @@ def stdin_of(stdin: bytes | str | None, files: ExitStack) -> tuple[int, int | No
             return memory("stdin", stdin, files), None
         case _:
             # A pipe and not a socket: bash takes a socket for a remote login and reads ~/.bashrc.
-            read_end, write_end = os.pipe2(os.O_CLOEXEC)
+            read_end, write_end = os.pipe()
             files.callback(os.close, read_end)
             os.set_blocking(write_end, False)
             return read_end, write_end
@@ -95,8 +96,8 @@ def stdin_of(stdin: bytes | str | None, files: ExitStack) -> tuple[int, int | No
 
 
 def memory(name: str, content: bytes, files: ExitStack) -> int:
-    """A file in memory that has no name, to be read from its start."""
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    """A file that has no name, where there is such a thing in memory, to be read from its start."""
+    descriptor = nameless(name)
     files.callback(os.close, descriptor)
     view = memoryview(content)
     while view:

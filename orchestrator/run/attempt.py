@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,8 +20,9 @@ import anyio
 
 from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Command, Exit, Send, about_of
+from orchestrator.budget import Ledger, uncounted
 from orchestrator.config import Config
-from orchestrator.discovery import preflight, version
+from orchestrator.discovery import Use, preflight, use_of, version
 from orchestrator.errors import (
     DiskFullError,
     JournalError,
@@ -43,8 +44,8 @@ from orchestrator.events import (
     ProcessReaped,
     ProcessSpawned,
     RouteSelected,
+    RouteVerified,
     RunStarted,
-    Stall,
     Usage,
     WorkspaceChanged,
 )
@@ -62,6 +63,7 @@ from orchestrator.journal import (
     write_record,
 )
 from orchestrator.outcome import Facts, Stopped, decide, finished, remedy
+from orchestrator.prices import price_of
 from orchestrator.process import (
     Ended,
     Process,
@@ -71,10 +73,13 @@ from orchestrator.process import (
     open_reaper,
     run_to_end,
 )
+from orchestrator.redaction import known
 from orchestrator.route import Route, considered
 from orchestrator.run.intake import Intake
-from orchestrator.run.recorder import Publish, Recorder, new_run_id, secret_values
+from orchestrator.run.recorder import Publish, Recorder, new_run_id
 from orchestrator.run.spool import Spool, Tails
+from orchestrator.run.watch import Watch, Watched, limit_event
+from orchestrator.slots import Held
 from orchestrator.task import Limits, Task
 from orchestrator.telemetry import warn
 from orchestrator.usage import priced
@@ -97,9 +102,11 @@ __all__ = [
 
 DRAIN_S = 5.0
 # How long a run that was stopped still reads what its agent had written until then.
-IDLE_S = 0.25
-# How often a run looks at its limits and at the agent's own logs while the agent says nothing. Its
-# output is looked at by `Reaper.ticks`.
+IDLE_S, LONG_IDLE_S, SLACKENING = 0.25, 1.0, 1.1
+# How often a run looks at its limits while the agent says nothing: at first, at last, and how fast
+# the one becomes the other.
+FEW = 4
+# Its stdout is looked at in each of `Reaper.ticks`, its other files in each fourth.
 GRACE_S = 5.0
 CHECK_TAIL = 64 * 1024
 _STORE, _PATCH = "tree.git", "diff.patch"
@@ -118,6 +125,9 @@ class Plan:
     notices. `auth` is what the agent comes to its model with. `refused`: why it
     is not started at all. `place` is the work tree made for the
     run, if one was; `deliver` brings its commit to the user's files, and gives what is to be said.
+    `attempt` counts from 1 in the task. `held` are hands for a slot of the model's server, None: it
+    has any number. `failures`: how many tool calls in a row may fail.
+    `ledger` is where what it spends is written down, with the other runs of its task and job.
     """
 
     job_id: str
@@ -137,6 +147,11 @@ class Plan:
     notes: tuple[str, ...] = ()
     place: Place | None = None
     deliver: Callable[[str], Awaitable[str]] | None = None
+    route: Route | None = None
+    attempt: int = 1
+    held: Held | None = None
+    failures: int | None = None
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 class Control:
@@ -146,11 +161,12 @@ class Control:
         self.requested = anyio.Event()
         self.stopped: Stopped | None = None
         self.why: str | None = None
+        self.limit: str | None = None
 
-    def stop(self, stopped: Stopped, why: str) -> None:
-        """Ask for a clean stop. Returns at once."""
+    def stop(self, stopped: Stopped, why: str, limit: str | None = None) -> None:
+        """Ask for a clean stop; `limit` names the limit that was passed. Returns at once."""
         if self.stopped is None:
-            self.stopped, self.why = stopped, why
+            self.stopped, self.why, self.limit = stopped, why, limit
             self.requested.set()
 
 
@@ -160,10 +176,13 @@ class _Live:
 
     process: Process
     intake: Intake
+    watch: Watch
     ended: Ended | None = None
     lost: ReaperLostError | None = None
     wake: anyio.Event = field(default_factory=anyio.Event)
     due: float = 0.0
+    idle_s: float = IDLE_S
+    ticks: int = 0
 
     @property
     def over(self) -> bool:
@@ -171,8 +190,20 @@ class _Live:
         return self.ended is not None or self.lost is not None
 
     def look(self) -> None:
-        """Wake who follows the agent's files if there is something to read, or limits to hold."""
-        if not self.wake.is_set() and (self.intake.grown() or time.monotonic() >= self.due):
+        """Wake who follows the agent's files if there is something to read, or limits to hold.
+
+        Of a thousand agents fifty times a second: what is not stdout can wait for a few ticks.
+        """
+        self.ticks += 1
+        few = self.ticks % FEW == 0
+        if self.intake.spoke() or (few and (self.intake.grown() or time.monotonic() >= self.due)):
+            self.wake.set()
+
+    def rest(self, *, grew: bool) -> None:
+        """Until the next look at the limits: the longer there is silence, the longer."""
+        self.idle_s = IDLE_S if grew else min(self.idle_s * SLACKENING, LONG_IDLE_S)
+        self.due = time.monotonic() + self.idle_s
+        if self.intake.grown():  # more than a quantum: go on at once
             self.wake.set()
 
 
@@ -186,7 +217,7 @@ async def perform(
     be had. Cancellation kills the agent at once, and the outcome is still written.
     """
     folder = make_folder(config.state / "runs", plan.run_id)
-    with _journal(folder, _record(plan)) as journal:
+    with _journal(folder, _record(plan), _secrets(plan, config)) as journal:
         recorder = Recorder(
             head={
                 "job_id": plan.job_id,
@@ -197,6 +228,7 @@ async def perform(
             },
             write=journal.append,
             publish=publish,
+            price=lambda usage, served: priced(usage, plan.agent, plan.auth, served),
             secret_values=_secrets(plan, config),
         )
         run = _Run(plan, config=config, reaper=reaper, control=control, recorder=recorder)
@@ -225,11 +257,11 @@ async def perform(
 
 
 @contextmanager
-def _journal(folder: Path, record: Record) -> Generator[Journal]:
+def _journal(folder: Path, record: Record, secrets: Sequence[str]) -> Generator[Journal]:
     """The journal of a run, which is a run as soon as its record stands beside it, not before."""
     try:
         journal = Journal(folder)
-        write_record(folder, record)
+        write_record(folder, record, secrets)
     except JournalError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -252,8 +284,7 @@ class _Run:
         self.exit: Exit | None = None
         self.changes: events.Changes | None = None
         self.check: Check | None = None
-        self._grown = 0.0
-        self._began = 0.0
+        self._blind = False
         self._looked = 0.0
         self._full = False
 
@@ -265,11 +296,13 @@ class _Run:
         self.recorder.say(
             RouteSelected(
                 model=agent.model,
-                reason=plan.routes[0].reason if plan.routes else "named",
-                considered=considered(plan.routes),
+                reason=plan.route.reason if plan.route else "named",
+                considered=considered(plan.routes, plan.agent.name),
+                enforced="routing" if plan.task.privacy == "local" else None,
             ),
             RunStarted(
                 adapter=agent.adapter,
+                attempt=plan.attempt,
                 cli_version=cli_version,
                 model=agent.model,
                 server=plan.recorded.base_url or agent.server,
@@ -280,6 +313,9 @@ class _Run:
             ),
             *(Notice(text=note) for note in (*plan.notes, *self._untested(cli_version))),
         )
+        if (unbounded := self._unbounded()) is not None:
+            self.recorder.say(unbounded)
+            return
         asked = self.control.requested
         error = plan.refused or await until(asked, preflight, agent, self.config)
         if error is not None:
@@ -288,10 +324,12 @@ class _Run:
         if not await self._set_up():
             return
         before = await until(asked, self._look) if plan.place is None else None
+        if (passed := plan.ledger.passed) is not None:
+            self.control.stop(passed.stop, passed.text, passed.limit)
         if asked.is_set():
             return
         try:
-            await self._agent()
+            await self._in_turn()
         except SpawnError as failure:
             hint = failure.hint
             if failure.errno == errno.ENOEXEC:  # half installed, such as npm's stub of a binary
@@ -400,13 +438,51 @@ class _Run:
             exit=self.exit,
             stopped=self.control.stopped,
             stopped_why=self.control.why,
+            stopped_limit=self.control.limit,
             changes=self.changes,
             unseen=self.changes is None,
             check=self.check,
-            usage=priced(self.recorder.usage, self.plan.agent.tier, self.plan.auth),
+            usage=self.recorder.usage,
         )
 
     # --- the agent's process
+
+    async def _in_turn(self) -> None:
+        """The agent, as soon as its model's server has a slot for it."""
+        held, limit_s = self.plan.held, self.plan.limits.wall_s
+        if held is None:
+            await self._seen_to_be_served()
+            return
+        try:
+            with anyio.move_on_after(limit_s):
+                await until(self.control.requested, held.take, self._waits)
+            if held.full:
+                await self._seen_to_be_served()
+            elif self.control.stopped is None:
+                why = f"no slot was free within the time limit of {limit_s:g} s"
+                self._limit("wall", limit_s or 0.0, "timed_out", why)
+        finally:
+            held.give()
+
+    async def _seen_to_be_served(self) -> None:
+        """The agent; then what really served it, by the server's own word where that says it."""
+        agent = self.plan.agent
+        before = await use_of(agent, self.config)
+        await self._agent()
+        after = await use_of(agent, self.config) if before is not None else None
+        digest = self.recorder.digest
+        if before is not None and after is not None and after.mark is not None:
+            if after.mark != before.mark:
+                self.recorder.say(
+                    RouteVerified(method="server", model=agent.model, server=after.server)
+                )
+            elif digest.terminal is not None:
+                self.recorder.say(_went_elsewhere(after))
+        elif digest.model is not None:
+            self.recorder.say(RouteVerified(method="claimed", model=digest.model))
+
+    def _waits(self, text: str) -> None:
+        self.recorder.say(Notice(text=text))
 
     async def _agent(self) -> None:
         plan, command = self.plan, self.plan.command
@@ -429,7 +505,8 @@ class _Run:
                     stderr=_opened(stderr, stack),
                     tails=tails,
                 )
-                live = _Live(process=process, intake=intake)
+                watch = Watch(self._watched(), self.recorder, process.pid)
+                live = _Live(process=process, intake=intake, watch=watch)
                 try:
                     await self._follow(live)
                     await self._bury(live)
@@ -441,7 +518,6 @@ class _Run:
 
     async def _follow(self, live: _Live) -> None:
         """Read until the process has ended; stop it when that is asked for."""
-        self._began = self._grown = anyio.current_time()
         live.intake.start()
         with lone_error(), self.reaper.ticks.calling(live.look):
             await self._follow_until_end(live)
@@ -454,12 +530,11 @@ class _Run:
             group.start_soon(self._stop_when_asked, live)
             while not live.over:
                 live.wake = anyio.Event()
-                if live.intake.pump():
-                    self._grown = anyio.current_time()
+                if grew := live.intake.pump():
+                    live.watch.grew()
                 await _send(live, live.intake.taken())
                 self._hold_to_limits(live)
-                live.due = time.monotonic() + IDLE_S
-                live.look()  # more than a quantum: go on at once
+                live.rest(grew=grew)
                 await live.wake.wait()
             group.cancel_scope.cancel()
 
@@ -520,34 +595,51 @@ class _Run:
             status=ended.status if ended else None, signal=ended.signal if ended else None
         )
         self.exit = live.intake.close(self.exit)
+        passed = live.watch.settle()
+        if passed is not None and self.control.stopped is None:
+            self.recorder.say(limit_event(passed, "none"))  # it had already done what it was to do
 
     # --- limits
+
+    def _watched(self) -> Watched:
+        plan = self.plan
+        return Watched(
+            task_id=plan.task.id,
+            run_id=plan.run_id,
+            limits=plan.limits,
+            local=plan.agent.tier == "local",
+            ledger=plan.ledger,
+        )
+
+    def _unbounded(self) -> Error | None:
+        """That the run would be without the limit of its cost that the user wrote, if it would."""
+        plan, agent = self.plan, self.plan.agent
+        about = about_of(self.config.adapters[agent.adapter], agent)
+        tells = about.tells_cost or price_of(agent) is not None
+        known = agent.tier == "local" or (tells and plan.auth != "login")
+        why = uncounted(plan.task.limits.meet(self.config.limits), cost_known=known)
+        if why is None:
+            return None
+        hint = "Set `limits.tokens` or `limits.steps`, too, or name an agent that tells its cost."
+        return Error(kind="unroutable", text=f"{agent.name}: {why}", hint=hint)
 
     def _hold_to_limits(self, live: _Live) -> None:
         if self.control.stopped is not None:
             return
-        limits, now = self.plan.limits, anyio.current_time()
-        digest, cost = self.recorder.digest, self.recorder.cost_usd
-        open_calls, steps = digest.open_calls, digest.steps
-        wall, quiet = now - self._began, now - self._grown
-        size = live.intake.size
-        if limits.wall_s is not None and wall > limits.wall_s:
-            self._limit("wall", wall, "timed_out", f"time limit of {limits.wall_s:g} s reached")
-        elif limits.stall_s is not None and quiet > limits.stall_s and not open_calls:
-            # A tool may be silent for long and still work: while one is open, `wall` is the bound.
-            self.recorder.say(Stall(budget="stall", seconds=round(quiet, 1), action="stop"))
-            why = f"no sign of life for {limits.stall_s:g} s"
-            self.control.stop("stalled", why)
-        elif limits.output_bytes is not None and size > limits.output_bytes:
-            why = f"more than {limits.output_bytes} bytes of output"
-            self._limit("output", size, "output_limit", why)
-        elif (free := self._free(now)) is not None:
+        passed = live.watch.hold(live.intake.size)
+        failures = self.recorder.digest.failures
+        if live.watch.unseen is not None and not self._blind:
+            self._blind = True
+            text = f"what the agent receives is not seen, only what it writes: {live.watch.unseen}"
+            self.recorder.say(Notice(text=text))
+        if passed is not None:
+            self.recorder.say(limit_event(passed))
+            self.control.stop(passed.stop, passed.text, passed.limit)
+        elif (free := self._free(time.monotonic())) is not None:
             self._limit("disk", free, "disk_full", f"only {free} bytes are free at {self.folder}")
-        elif limits.steps is not None and steps > limits.steps:
-            self._limit("steps", steps, "budget_exceeded", f"more than {limits.steps} steps")
-        elif limits.cost_usd is not None and cost > limits.cost_usd:
-            why = f"more than ${limits.cost_usd:g} spent"
-            self._limit("cost_usd", cost, "budget_exceeded", why)
+        elif self.plan.failures is not None and failures >= self.plan.failures:
+            why = f"{failures} tool calls in a row failed"
+            self._limit("failures", failures, "stalled", why)
 
     def _see_to_room(self) -> None:
         """An agent that failed on a full disk failed for that reason, whatever it says."""
@@ -589,7 +681,7 @@ class _Run:
             self.recorder.say(Error(kind="setup_failed", text=text, hint=hint))
             return False
         await place.prepared()
-        write_record(self.folder, _record(self.plan))
+        write_record(self.folder, _record(self.plan), _secrets(self.plan, self.config))
         return True
 
     async def _keep(self, place: Place) -> None:
@@ -652,6 +744,12 @@ class _Run:
             return Check(command=command, passed=False, output=str(error))
         output = done.stdout.decode("utf-8", "backslashreplace")
         return Check(command=command, passed=done.exit == 0, exit=done.exit, output=output)
+
+
+def _went_elsewhere(use: Use) -> Error:
+    text = f"the agent says that it is done, and {use.server} answered nothing meanwhile"
+    hint = "It was served by another model or place: see its own settings, and what left the house."
+    return Error(kind="route_mismatch", text=text, hint=hint)
 
 
 async def _send(live: _Live, sends: Iterable[Send]) -> bool:
@@ -739,5 +837,6 @@ def _secret_names(plan: Plan) -> tuple[str, ...]:
     return tuple(sorted(keys.union(plan.task.env_from)))
 
 
-def _secrets(plan: Plan, config: Config) -> list[str]:
-    return secret_values(_secret_names(plan), config.environ)
+def _secrets(plan: Plan, config: Config) -> tuple[str, ...]:
+    """Their values, and whatever else in the environment is called a key."""
+    return known(_secret_names(plan), config.environ)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from orchestrator.adapter import Conversation, Exit, Send
-from orchestrator.events import Error, Notice, Output, Raw, Source, Update
+from orchestrator.events import Error, Notice, Output, Place, Raw, Source, Update
 from orchestrator.journal import STDERR, STDOUT
 from orchestrator.lines import Line
 from orchestrator.run.recorder import Recorder, fed, last_words, translate
@@ -55,7 +55,11 @@ class Intake:
 
     def grown(self) -> bool:
         """Whether there is something to read, or a file became shorter."""
-        return any(spool.grown() for spool in self.spools) or self._tails.grown()
+        return self._stdout.grown() or self._stderr.grown() or self._tails.grown()
+
+    def spoke(self) -> bool:
+        """The same of stdout alone."""
+        return self._stdout.grown()
 
     def taken(self) -> list[Send]:
         """What the agent is to be told; afterwards there is nothing left of it."""
@@ -102,12 +106,13 @@ class Intake:
         return known
 
     def _pump(self, spool: Spool) -> bool:
-        chunk = spool.read()
-        if not chunk:
-            if spool.shrunk():
-                self._recorder.add(*cut(spool.stream))
-                self._recorder.flush()
+        if not spool.grown():
             return False
+        if spool.shrunk():
+            self._recorder.add(*cut(spool.stream))
+            self._recorder.flush()
+            return False
+        chunk = spool.read()
         lines = spool.lines(chunk)
         if spool is self._stdout:
             self._stdout_lines(lines)
@@ -116,20 +121,25 @@ class Intake:
         return True
 
     def _stdout_lines(self, lines: Sequence[Line]) -> None:
+        conversation, add = self.conversation, self._recorder.add
         for line in lines:
-            said = translate(self.conversation, line)
-            self._take(said, Raw(STDOUT, line.offset, line.length))
+            place = (STDOUT, line.offset, line.length)
+            for one in translate(conversation, line):
+                if isinstance(one, Send):
+                    self.sends.append(one)
+                else:
+                    add(one, "agent", place)
 
     def _stderr_lines(self, lines: Sequence[Line]) -> None:
         for line in lines:
             self._last_words = (self._last_words + line.data + b"\n")[-STDERR_TAIL:]
             text = line.data.decode("utf-8", "backslashreplace")
-            raw = Raw(STDERR, line.offset, line.length)
-            self._recorder.add(Output(stream=STDERR, text=text), "agent", raw)
+            place = (STDERR, line.offset, line.length)
+            self._recorder.add(Output(stream=STDERR, text=text), "agent", place)
 
-    def _take(self, said: Iterable[Update | Send], raw: Raw | None) -> None:
+    def _take(self, said: Iterable[Update | Send], place: Place | None) -> None:
         for one in said:
             if isinstance(one, Send):
                 self.sends.append(one)
             else:
-                self._recorder.add(one, "agent", raw)
+                self._recorder.add(one, "agent", place)

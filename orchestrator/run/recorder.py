@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 import os
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeAlias
 from uuid import UUID
 
+import orjson
+
 from orchestrator import events
 from orchestrator.adapter import Conversation, Exit, Send, unparsed
+from orchestrator.budget import Counts
 from orchestrator.events import (
     Error,
     Event,
+    Message,
+    MessageDelta,
     Outcome,
+    Place,
     Raw,
     RunFinished,
+    SessionStarted,
     Source,
+    Thought,
+    ThoughtDelta,
     Unparsed,
     Update,
     Usage,
 )
-from orchestrator.journal import (
-    STDOUT,
-    spellings,
-)
+from orchestrator.journal import STDOUT
 from orchestrator.lines import Line
 from orchestrator.outcome import Digest
+from orchestrator.redaction import Pieces, pattern, spellings
 from orchestrator.telemetry import warn
 from orchestrator.usage import add
 
 Publish = Callable[[Event], None]
-_Waiting: TypeAlias = tuple[Update, Source, Raw | None]
-SECRET_LENGTH = 8
-# A shorter value is no key, and blanking it would tear holes into ordinary text.
+_named = tuple.__new__  # a third of the time that `Raw(...)` takes
+_Waiting: TypeAlias = tuple[Update, Source, Place | None]
+_OF_PIECES = frozenset({"message.delta", "thought.delta", "message", "thought"})
+_HEAD = ("job_id", "run_id", "task_id", "parent_run_id", "agent")
 
 
 def new_run_id() -> str:
@@ -45,6 +52,11 @@ def new_run_id() -> str:
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return str(UUID(int=value))
+
+
+def _as_stated(usage: Usage, served: str | None) -> Usage:
+    del served
+    return usage
 
 
 class Recorder:
@@ -56,34 +68,52 @@ class Recorder:
         head: Mapping[str, str | None],
         write: Callable[[Sequence[bytes]], None] | None,
         publish: Publish,
+        price: Callable[[Usage, str | None], Usage] = _as_stated,
         secret_values: Sequence[str] = (),
         seq: int = 0,
     ) -> None:
         # How many events there are, and what they say.
         self.digest = Digest()
+        self.counts = Counts()
         self.usage: Usage | None = None
         self.cost_usd = 0.0
         # A lower bound, where some costs are unknown: what a budget is held against.
-        self._job_id = head.get("job_id")
-        self._run_id, self._task_id = head["run_id"], head["task_id"]
-        self._parent_run_id, self._agent = head["parent_run_id"], head["agent"]
-        self._prefix = events.prefix(
-            job_id=head.get("job_id"),
-            run_id=head["run_id"],
-            task_id=head["task_id"],
-            parent_run_id=head["parent_run_id"],
-            agent=head["agent"],
-        )
+        self._head = {name: head.get(name) for name in _HEAD}
+        self._prefix = events.prefix(**self._head)
         self._write = write
         self._publish = publish
+        self._price = price
+        self._served: str | None = None
         self._forms = sorted({form for value in secret_values for form in spellings(value)})
-        self._secret = _pattern(self._forms)
+        self._secret = pattern(secret_values)
+        self._pieces = Pieces(secret_values)
         self.seq = seq
         self._waiting: list[_Waiting] = []
 
-    def add(self, update: Update, source: Source, raw: Raw | None = None) -> None:
-        """Take an update; it is stamped, recorded and seen by `flush`."""
+    def add(self, update: Update, source: Source, raw: Place | None = None) -> None:
+        """Take an update, usage with its cost; it is stamped, recorded and seen by `flush`."""
+        match update:
+            case SessionStarted(model=str(model)):
+                self._served = model
+            case Usage():
+                update = self._price(update, self._served or self.digest.model)
+            case _:
+                pass
+        if update.type in _OF_PIECES and self._secret is not None:
+            update = self._whole(update)
         self._waiting.append((update, source, raw))
+
+    def _whole(self, update: Update) -> Update:
+        """No piece of a text that ends in the middle of a secret."""
+        match update:
+            case MessageDelta(id=id_, text=text) | ThoughtDelta(id=id_, text=text):
+                cut = self._pieces.cut(id_ or "", text)
+                return update if cut == text else replace(update, text=cut)
+            case Message(id=id_) | Thought(id=id_):
+                self._pieces.end(id_ or "")
+            case _:
+                pass
+        return update
 
     def say(self, *updates: Update) -> None:
         """Put the supervisor's own updates on record."""
@@ -91,7 +121,7 @@ class Recorder:
             self.add(update, "supervisor")
         self.flush()
 
-    def flush(self) -> list[Event]:
+    def flush(self) -> list[Update]:
         """Write what waits to the journal, without secrets, then publish it. What was written.
 
         Raises JournalError; then nothing of it counts.
@@ -99,15 +129,17 @@ class Recorder:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return []
-        stamped = self._stamped(waiting)
+        # What was read together has one time; `seq` is the order.
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        lines = self._encoded(waiting, now)
         if self._write is not None:
-            self._write([line for _, line in stamped])
-        self.seq += len(stamped)
-        events_ = [event for event, _ in stamped]
-        for event in events_:
-            self._fold(event.update)
-            self._publish(event)
-        return events_
+            self._write(lines)
+        first, self.seq = self.seq + 1, self.seq + len(waiting)
+        fold, publish = self._fold, self._publish
+        for seq, (update, source, raw) in enumerate(waiting, first):
+            fold(update)
+            publish(self._event(seq, now, update, source, raw))
+        return [update for update, _, _ in waiting]
 
     def resume(self, event: Event) -> None:
         """Go on after an event that is on record already."""
@@ -122,9 +154,9 @@ class Recorder:
     def finish(self, outcome: Outcome) -> Outcome:
         """Put the run's last event on record. The outcome as it stands there: without secrets."""
         self.add(RunFinished(outcome=outcome), "supervisor")
-        for event in self.flush():
-            if isinstance(event.update, RunFinished):
-                return event.update.outcome
+        for update in self.flush():
+            if isinstance(update, RunFinished):
+                return update.outcome
         return outcome
 
     def write_with(self, write: Callable[[Sequence[bytes]], None]) -> None:
@@ -133,79 +165,85 @@ class Recorder:
 
     def _fold(self, update: Update) -> None:
         self.digest.add(update)
-        if isinstance(update, Usage):
+        self.counts.add(update)
+        if update.type == "usage":
             self.usage = add(self.usage, update)
             self.cost_usd += update.cost_usd or 0.0
 
-    def _stamped(self, waiting: Sequence[_Waiting]) -> list[tuple[Event, bytes]]:
-        # What was read together has one time; `seq` is the order.
-        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        stamped = [
-            self._encoded(self._event(seq, now, *one))
-            for seq, one in enumerate(waiting, self.seq + 1)
-        ]
-        if self._secret is not None:
-            # One look at all of it: a search of each line took as long as its encoding.
-            block = b"\n".join([line for _, line in stamped])
-            if any(form in block for form in self._forms):
-                return [self._clean(event, line) for event, line in stamped]
-        return stamped
-
-    def _clean(self, event: Event, line: bytes) -> tuple[Event, bytes]:
-        if self._secret is None or not self._secret.search(line.decode()):
-            return event, line
-        return self._encoded(replace(event, update=events.redacted(event.update, self._secret)))
-
-    def _encoded(self, event: Event) -> tuple[Event, bytes]:
+    def _encoded(self, waiting: list[_Waiting], now: str) -> list[bytes]:
+        """Their lines. What is written otherwise than it was said is replaced in `waiting`."""
         try:
-            return event, events.encode(event, self._prefix)
-        except (TypeError, ValueError) as error:
-            # An adapter made an update that JSON cannot hold: the spool still has the line.
-            reason = f"cannot be written as JSON: {error}"
-            kept = replace(event, update=Unparsed(stream=STDOUT, text="", reason=reason))
-            return kept, events.encode(kept, self._prefix)
+            lines = self._lines(waiting, now)
+        except (TypeError, ValueError):
+            waiting[:] = [(_writable(update), source, raw) for update, source, raw in waiting]
+            lines = self._lines(waiting, now)
+        secret = self._secret
+        # One look at all of it: a search of each line took as long as its encoding.
+        if secret is None or not _holds(b"\n".join(lines), self._forms):
+            return lines
+        waiting[:] = [
+            (events.redacted(update, secret), source, raw)
+            if secret.search(line.decode())
+            else (update, source, raw)
+            for (update, source, raw), line in zip(waiting, lines, strict=True)
+        ]
+        return self._lines(waiting, now)
 
-    def _event(self, seq: int, time: str, update: Update, source: Source, raw: Raw | None) -> Event:
-        return Event(
-            seq=seq,
-            time=time,
-            job_id=self._job_id,
-            run_id=self._run_id,
-            task_id=self._task_id,
-            parent_run_id=self._parent_run_id,
-            agent=self._agent,
-            source=source,
-            update=update,
-            raw=raw,
-        )
+    def _lines(self, waiting: Sequence[_Waiting], now: str) -> list[bytes]:
+        stamps = {"agent": events.stamp(now, "agent")}
+        stamps["supervisor"] = events.stamp(now, "supervisor")
+        head, encoded = self._prefix, events.encoded
+        return [
+            encoded(update, raw, head, seq, stamps[source])
+            for seq, (update, source, raw) in enumerate(waiting, self.seq + 1)
+        ]
+
+    def _event(
+        self, seq: int, time: str, update: Update, source: Source, raw: Place | None
+    ) -> Event:
+        # Half as long as by its name: most of what it holds is the same for all.
+        event = Event.__new__(Event)
+        event.__dict__ = {
+            **self._head,
+            "seq": seq,
+            "time": time,
+            "source": source,
+            "update": update,
+            "raw": None if raw is None else _named(Raw, raw),
+        }
+        return event
 
 
-def secret_values(names: Iterable[str], environ: Mapping[str, str]) -> list[str]:
-    """The values of variables that no record may hold."""
-    values = {environ[name] for name in names if name in environ}
-    return sorted(value for value in values if len(value) >= SECRET_LENGTH)
+def _writable(update: Update) -> Update:
+    """The update, or if an adapter made one that JSON cannot hold, that: the spool has the line."""
+    try:
+        orjson.dumps(update)
+    except (TypeError, ValueError) as error:
+        reason = f"cannot be written as JSON: {error}"
+        return Unparsed(stream=STDOUT, text="", reason=reason)
+    return update
 
 
-def _pattern(forms: Sequence[bytes]) -> re.Pattern[str] | None:
-    texts = sorted((form.decode() for form in forms), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, texts))) if texts else None
+def _holds(block: bytes, forms: Sequence[bytes]) -> bool:
+    return any(form in block for form in forms)
 
 
-def translate(conversation: Conversation, line: Line) -> list[Update | Send]:
+def translate(conversation: Conversation, line: Line) -> Sequence[Update | Send]:
     """What one line of stdout means; at least one update, whatever the line and the adapter do."""
     if line.oversize:
         reason = f"a line of {line.length} bytes is too long to parse"
-        return [_kept(line, reason)]
-    return fed(conversation, line) or [unparsed(line.data, "the adapter said nothing")]
+        return (_kept(line, reason),)
+    return fed(conversation, line) or (unparsed(line.data, "the adapter said nothing"),)
 
 
-def fed(conversation: Conversation, line: Line) -> list[Update | Send]:
+def fed(conversation: Conversation, line: Line) -> Sequence[Update | Send]:
     try:
-        return list(conversation.feed(line.data))
+        return tuple(conversation.feed(line.data))
     except Exception as error:  # noqa: BLE001
         # An adapter is anybody's code: its mistake must cost neither the line nor the run.
-        warn("adapter failed on a line", error=repr(error), offset=line.offset)
-        return [_kept(line, f"the adapter failed: {error!r}")]
+        # Only its name for the log: the words may hold what the agent said, keys and all.
+        warn("adapter failed on a line", error=type(error).__name__, offset=line.offset)
+        return (_kept(line, f"the adapter failed: {error!r}"),)
 
 
 def _kept(line: Line, reason: str) -> Update:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from orchestrator import redaction
 from orchestrator.adapter import Conversation, Exit, Send
 from orchestrator.config import Config
 from orchestrator.errors import JournalError, OrchestrateError
@@ -50,7 +51,7 @@ from orchestrator.lines import Line
 from orchestrator.outcome import Facts, decide, remedy
 from orchestrator.process import environment
 from orchestrator.run.intake import STDERR_TAIL, cut
-from orchestrator.run.recorder import Recorder, fed, last_words, secret_values, translate
+from orchestrator.run.recorder import Recorder, fed, last_words, translate
 from orchestrator.run.spool import Spool, Tail, Tails, read_tails
 from orchestrator.usage import priced
 
@@ -85,8 +86,8 @@ def recover(folder: Path, config: Config) -> Recovered | None:
             if not (folder / OUTCOME).exists():
                 write_outcome(folder, outcome)
             return Recovered(run_id=record.run_id, outcome=outcome, added=0)
-        values = secret_values(record.secrets, config.environ)
-        recorder = _recorder(record, journal, values)
+        values = redaction.known(record.secrets, config.environ)
+        recorder = _recorder(record, journal, known.auth, values)
         for event in read_events(folder):
             recorder.resume(event)
         before = recorder.seq
@@ -161,7 +162,7 @@ def _known(folder: Path) -> _Known:
     return known
 
 
-def _recorder(record: Record, journal: Journal, values: list[str]) -> Recorder:
+def _recorder(record: Record, journal: Journal, auth: Auth, values: Sequence[str]) -> Recorder:
     return Recorder(
         head={
             "job_id": record.job_id,
@@ -172,6 +173,7 @@ def _recorder(record: Record, journal: Journal, values: list[str]) -> Recorder:
         },
         write=journal.append,
         publish=_nobody,
+        price=lambda usage, served: priced(usage, record.agent, auth, served),
         secret_values=values,
     )
 
@@ -319,7 +321,7 @@ def _end(
             exit=exit_,
             stopped="interrupted",
             stopped_why=WHY,
-            usage=priced(recorder.usage, record.agent.tier, known.auth),
+            usage=recorder.usage,
         )
     )
     if outcome.error is not None:
@@ -327,7 +329,7 @@ def _end(
         outcome.error.hint = remedy(outcome.error, record.agent, server)
     outcome.agent, outcome.run_id = record.agent.name, record.run_id
     outcome.model = outcome.model or record.agent.model
-    values = secret_values(record.secrets, config.environ)
+    values = redaction.known(record.secrets, config.environ)
     for path in (*(folder / name for name in (STDOUT, STDERR, TAILS)), *folder.glob("*.patch")):
         scrub(path, values)
     shutil.rmtree(folder / "tree.git", ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Conversation, Exit, Send
@@ -10,7 +10,6 @@ from orchestrator.events import (
     Outcome,
     Output,
     Raw,
-    RunFinished,
     RunStarted,
     Update,
 )
@@ -34,14 +33,23 @@ def replay(
     exit_: Exit,
     publish: Publish,
     changes: events.Changes | None = None,
+    secrets: Sequence[str] = (),
 ) -> Outcome:
     """Turn a raw recording (chunks of any size) into events, the last one `run.finished`. No I/O.
+
+    The `secrets` are in none of them.
 
     Without `changes` (nobody looked at the work tree) an editing task is judged by its tool calls.
     """
     run_id = new_run_id()
     head = {"run_id": run_id, "task_id": task.id, "parent_run_id": None, "agent": agent.name}
-    recorder = Recorder(head=head, write=None, publish=publish)
+    recorder = Recorder(
+        head=head,
+        write=None,
+        publish=publish,
+        price=lambda usage, served: priced(usage, agent, served=served),
+        secret_values=secrets,
+    )
     recorder.say(RunStarted(adapter=agent.adapter, model=agent.model))
     conversation = adapter.conversation(task, agent, None)
     splitter = LineSplitter()
@@ -59,13 +67,12 @@ def replay(
         digest=recorder.digest,
         exit=exit_,
         changes=changes,
-        usage=priced(recorder.usage, agent.tier),
+        usage=recorder.usage,
     )
     outcome = decide(facts)
     outcome.agent, outcome.run_id = agent.name, run_id
     outcome.model = outcome.model or agent.model
-    recorder.say(RunFinished(outcome=outcome))
-    return outcome
+    return recorder.finish(outcome)
 
 
 def _replay_line(recorder: Recorder, conversation: Conversation, line: Line) -> None:

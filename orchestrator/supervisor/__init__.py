@@ -9,7 +9,7 @@ outcome.check()
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Iterable
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -17,20 +17,24 @@ from contextlib import (
     contextmanager,
 )
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import anyio
 
 from orchestrator.adapter import about_of
+from orchestrator.budget import Ledger, Verdict
 from orchestrator.config import Config, file_with_defaults
 from orchestrator.errors import InputError, SupervisionError, lone_error
 from orchestrator.events import Outcome
 from orchestrator.gateway import Gateways, open_gateways
 from orchestrator.journal import Record, read_outcome, read_record
+from orchestrator.redaction import known
 from orchestrator.run.attempt import Control, Reaper, new_run_id, open_reaper
+from orchestrator.slots import Slots
 from orchestrator.supervisor.attempts import Continued, Means, attempts, check_task, grounds
-from orchestrator.supervisor.job import Sink, fan_out, run_job
+from orchestrator.supervisor.job import Job, Sink, fan_out, run_job
 from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Task, TaskFile, check_tasks
 from orchestrator.usage import add
@@ -53,6 +57,7 @@ class Supervisor:
         self._reaper: Reaper | None = None
         self._gateways: Gateways | None = None
         self._controls: set[Control] = set()
+        self._slots = Slots(config.state / "slots")
         self._interrupted: str | None = None
 
     async def __aenter__(self) -> Self:
@@ -88,24 +93,33 @@ class Supervisor:
             check_task(each, self._config, continued)
         job_id = new_run_id()
         publish = fan_out(sinks)
+        ledger, controls = Ledger(file.limits), set[Control]()
         means = Means(
             config=self._config,
             reaper=reaper,
             gateways=self._gateways,
-            control=self._control,
+            control=partial(self._control, controls),
             publish=publish,
             job_id=job_id,
+            slots=self._slots,
             continued=continued,
             grounds=await grounds(file.tasks, self._config, reaper),
             leaves=file.leaves,
+            ledger=ledger,
+        )
+        job = Job(
+            id=job_id,
+            file=file,
+            folder=self._config.state / "jobs" / job_id,
+            ledger=ledger,
+            apart=frozenset(means.grounds),
+            secrets=known((), self._config.environ),
         )
         outcome = await run_job(
-            file,
-            job_id=job_id,
-            jobs=self._config.state / "jobs",
-            work=lambda each, told: attempts(each, replace(means, publish=told)),
+            job,
+            work=lambda each, told, say: attempts(each, replace(means, publish=told, say=say)),
             publish=publish,
-            apart=frozenset(means.grounds),
+            stop=lambda passed: _stop(controls, passed),
         )
         return outcome.tasks[task.id] if isinstance(task, Task) else outcome
 
@@ -177,15 +191,17 @@ class Supervisor:
     # --- preparing
 
     @contextmanager
-    def _control(self) -> Generator[Control]:
+    def _control(self, of_the_job: set[Control]) -> Generator[Control]:
         control = Control()
         if self._interrupted is not None:
             control.stop("interrupted", self._interrupted)
         self._controls.add(control)
+        of_the_job.add(control)
         try:
             yield control
         finally:
             self._controls.discard(control)
+            of_the_job.discard(control)
 
     def _running(self) -> Reaper:
         if self._reaper is None:
@@ -199,6 +215,11 @@ def _ended_as(record: Record, outcome: Outcome) -> str | None:
     """The commit that a run's work tree ended as."""
     kept = outcome.changes.commit if outcome.changes else None
     return kept or (record.tree.start if record.tree else None)
+
+
+def _stop(controls: Iterable[Control], passed: Verdict) -> None:
+    for control in tuple(controls):
+        control.stop(passed.stop, passed.text, passed.limit)
 
 
 def _file(task: Task | TaskFile) -> TaskFile:

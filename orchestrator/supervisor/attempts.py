@@ -1,30 +1,53 @@
 """One task, from the choice of an agent to its outcome: attempt after attempt, each a run.
 
-route -> place (a workspace) -> perform -> what follows. Today that is one attempt.
+route -> place (a workspace) -> perform -> what follows (`following`), until nothing does.
 """
 
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
+
 from orchestrator.adapter import Agent, about_of
 from orchestrator.answer import asked
+from orchestrator.budget import Ledger
 from orchestrator.config import Config, agents_for
-from orchestrator.discovery import Ready, auth_of, look, ready, with_model
+from orchestrator.discovery import Ready, auth_of, ready, room_of, routes_of, with_model
 from orchestrator.errors import InputError, ReaperLostError
-from orchestrator.events import Error, Failure, Outcome, Usage
+from orchestrator.events import (
+    Error,
+    Failure,
+    Outcome,
+    Retry,
+    RouteEscalated,
+    Update,
+    Usage,
+)
 from orchestrator.gateway import Gateways, Passage
 from orchestrator.journal import Tree, make_private, now
 from orchestrator.outcome import STATUS
-from orchestrator.route import Route, choose
+from orchestrator.route import Route
 from orchestrator.run.attempt import Control, Plan, Reaper, new_run_id, perform, until
 from orchestrator.run.recorder import Publish
+from orchestrator.slots import Slots
+from orchestrator.supervisor.following import (
+    EARLY_FAILURES,
+    Clock,
+    Done,
+    Next,
+    continued,
+    following,
+    summed,
+)
 from orchestrator.task import DEFAULT_LIMITS, Task
 from orchestrator.workspace.deliver import Delivery
 from orchestrator.workspace.git import GitError
@@ -49,12 +72,17 @@ class Continued:
     commit: str | None = None
 
 
+def _unheard(update: Update) -> None:
+    del update
+
+
 @dataclass(frozen=True, kw_only=True)
 class Means:
     """What the attempts of a job are made with. `control` opens one for each attempt.
 
-    `grounds` are what the tasks stand on that work in work trees of their own, `commits` what they
-    came to, `leaves` the tasks that nobody needs.
+    `say` tells what is not of one attempt. `grounds` are what the tasks stand on that work in work
+    trees of their own, `commits` what they came to, `leaves` the tasks that nobody needs. `ledger`
+    is where all runs write down what they spend.
     """
 
     config: Config
@@ -62,24 +90,78 @@ class Means:
     control: Callable[[], AbstractContextManager[Control]]
     publish: Publish
     job_id: str
+    slots: Slots
+    say: Callable[[Update], None] = field(default=_unheard)
     gateways: Gateways | None = None
     continued: Continued | None = None
     grounds: Mapping[str, Ground] = field(default_factory=dict[str, Ground])
     commits: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     leaves: frozenset[str] = frozenset()
     delivery: Delivery = field(default_factory=Delivery)
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 async def attempts(task: Task, means: Means) -> Outcome:
     """Do a task. A failed agent is an outcome; raises as `Supervisor.run` does."""
-    routes = _routes(task, means)
-    done: list[Outcome] = []
-    while (route := following(routes, done)) is not None:
-        done.append(await _attempt(task, route, routes, means))
+    if means.continued is not None:
+        task = replace(task, retries=0)  # a session that went on once is not the same any more
+    began, paused_s = anyio.current_time(), 0.0
+    routes = await _routes(task, means)
+    limits = task.limits.meet(means.config.limits).else_(DEFAULT_LIMITS)
+    done: list[Done] = []
+    while (
+        step := following(task, routes, done, limits, _clock(task, paused_s, means))
+    ) is not None:
+        if done:
+            means.say(_announced(step, done, task))
+            paused_s += step.delay_s
+            if (stopped := await _pause(step.delay_s, means)) is not None:
+                done.append(Done(route=step.route, outcome=stopped))
+                break
+        done.append(await _attempt(task, step, routes, done, means))
     if not done:
         return _unroutable(task, routes)
-    means.commits[task.id] = _ended_as(task, done[-1], means)
-    return done[-1]
+    outcome = summed(routes, done, anyio.current_time() - began)
+    means.commits[task.id] = _ended_as(task, outcome, means)
+    return outcome
+
+
+def _clock(task: Task, paused_s: float, means: Means) -> Clock:
+    return Clock(
+        spent=means.ledger.task(task.id),
+        over=means.ledger.passed is not None,
+        paused_s=paused_s,
+        now=datetime.now(UTC),
+        chance=random.random(),  # noqa: S311 (jitter)
+    )
+
+
+def _announced(step: Next, done: Sequence[Done], task: Task) -> Update:
+    """The event of a further attempt: nothing is tried again or elsewhere in silence."""
+    why = step.why or "it failed"
+    if step.again:
+        tried = sum(each.route.agent.name == step.route.agent.name for each in done)
+        return Retry(reason=why, attempt=tried, of=task.retries, delay_s=step.delay_s)
+    return RouteEscalated(
+        from_agent=done[-1].route.agent.name,
+        to_agent=step.route.agent.name,
+        why=why,
+        cost_usd=step.route.cost_usd,
+    )
+
+
+async def _pause(delay_s: float, means: Means) -> Outcome | None:
+    """Wait; or what became of the task, because a stop was asked for."""
+    with means.control() as control, anyio.move_on_after(delay_s):
+        await control.requested.wait()
+        return _stopped(control)
+    return None
+
+
+def _stopped(control: Control) -> Outcome:
+    kind = control.stopped or "interrupted"
+    failure = Failure(kind=kind, text=control.why or kind, limit=control.limit)
+    return Outcome(status=STATUS[kind], error=failure)
 
 
 def _ended_as(task: Task, outcome: Outcome, means: Means) -> tuple[str, ...]:
@@ -94,16 +176,6 @@ def _needed(task: Task, means: Means) -> tuple[str, ...]:
     return tuple(dict.fromkeys(every))
 
 
-def following(routes: Sequence[Route], done: Sequence[Outcome]) -> Route | None:
-    """The route of the next attempt after those that are done; None is the end. Pure.
-
-    The best usable one, once: nothing is tried again or elsewhere.
-    """
-    if done or not routes or routes[0].rank is None:
-        return None
-    return routes[0]
-
-
 def check_task(task: Task, config: Config, continued: Continued | None) -> None:
     """Raises InputError if the task cannot be meant: before anything of its job is started."""
     if continued is None:
@@ -116,44 +188,86 @@ def check_task(task: Task, config: Config, continued: Continued | None) -> None:
         raise InputError(f"workspace.scratch: no folder {task.template}")
 
 
-async def _attempt(task: Task, route: Route, routes: tuple[Route, ...], means: Means) -> Outcome:
+async def _attempt(
+    task: Task, step: Next, routes: tuple[Route, ...], done: Sequence[Done], means: Means
+) -> Done:
     """One run, in its place, from spawn to outcome; or how it came to none."""
     run_id = new_run_id()
+    over = Done(route=step.route, outcome=Outcome(status="interrupted"))
     async with AsyncExitStack() as stack:
         control = stack.enter_context(means.control())
         placed = None
-        agent = await until(control.requested, with_model, route.agent, means.config)
+        agent = await until(control.requested, with_model, step.route.agent, means.config)
         if isinstance(agent, Error):
-            return _without_model(agent)
-        prepared = Ready(agent=agent or route.agent)
+            return replace(over, outcome=_without_model(agent))
+        prepared = Ready(agent=agent or step.route.agent)
         if agent is not None:
             found = await until(control.requested, ready, agent, task, means.config)
             prepared = found or prepared
+        handed = _handed(task, step, done)
         try:
-            placed = await until(control.requested, _placed, task, run_id, means, stack)
+            placed = await until(control.requested, _placed, handed, run_id, means, stack)
         except ReaperLostError as error:
             control.stop("interrupted", str(error))
         except ConflictError as error:
             text = f"what it needs cannot be merged: {error}"
             hint = "Let one of these tasks need the other, or let them change other files."
             failure = Failure(kind="conflict", text=text, hint=hint)
-            return Outcome(status="conflict", error=failure, evidence=[text])
+            outcome = Outcome(status="conflict", error=failure, evidence=[text])
+            return replace(over, outcome=outcome)
         except GitError as error:
             failure = Failure(kind="crashed", text=f"no work tree: {error}", hint=error.hint)
-            return Outcome(status="failed", error=failure, evidence=[failure.text])
+            outcome = Outcome(status="failed", error=failure, evidence=[failure.text])
+            return replace(over, outcome=outcome)
         if placed is None or agent is None:
-            failure = Failure(kind="interrupted", text=control.why or "interrupted")
-            return Outcome(status="interrupted", error=failure)
+            return replace(over, outcome=_stopped(control))
         way = await until(control.requested, _way, prepared, means)
         prepared, means = _on_its_way(prepared, way, means)
+        route = replace(step.route, agent=agent)
         plan = await _plan(placed[0], (route, prepared, way), routes, run_id, means, stack)
-        return await perform(
+        plan = _in_order(plan, step, done, made=placed[1] is not None or task.template is not None)
+        outcome = await perform(
             _in_place(plan, placed[1], means),
             config=means.config,
             reaper=means.reaper,
             control=control,
             publish=means.publish,
         )
+        return Done(route=route, outcome=outcome, workspace=placed[0].workspace)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Handed:
+    """A task as an attempt gets it, with the commit that the one before left for it."""
+
+    task: Task
+    commit: str | None = None
+
+
+def _handed(task: Task, step: Next, done: Sequence[Done]) -> _Handed:
+    """The task for this attempt: afresh, or with what the agent before it left."""
+    before = done[-1] if done else None
+    if before is None or step.again or task.handoff == "clean" or before.workspace is None:
+        return _Handed(task=task)
+    task = replace(task, prompt=continued(task, before.outcome, before.route.agent.name))
+    if task.template is not None:
+        return _Handed(task=replace(task, template=None, workspace=before.workspace))
+    changes = before.outcome.changes
+    return _Handed(task=task, commit=changes.commit if changes else None)
+
+
+def _in_order(plan: Plan, step: Next, done: Sequence[Done], *, made: bool) -> Plan:
+    """The plan as one of several attempts. `made`: it has a place that was made for it."""
+    notes = plan.notes
+    if done and not made:
+        notes = (*notes, "it begins with what the attempt before left in the folder itself")
+    return replace(
+        plan,
+        limits=step.limits,
+        attempt=len(done) + 1,
+        failures=None if step.last else EARLY_FAILURES,
+        notes=notes,
+    )
 
 
 async def _way(prepared: Ready, means: Means) -> Passage | Error | None:
@@ -179,22 +293,20 @@ def _on_its_way(prepared: Ready, way: Passage | Error | None, means: Means) -> t
 # --- route ---------------------------------------------------------------------------------------
 
 
-def _routes(task: Task, means: Means) -> tuple[Route, ...]:
-    continued, config = means.continued, means.config
-    agents = (continued.agent,) if continued else agents_for(task.agent, config)
-    named = task.agent is not None or continued is not None
-    placed, state = look(agents, config, named=named)
-    return choose(task, placed, state)
+async def _routes(task: Task, means: Means) -> tuple[Route, ...]:
+    agents = None if means.continued is None else (means.continued.agent,)
+    return await routes_of(task, means.config, means.slots, agents=agents)
 
 
 def _unroutable(task: Task, routes: Sequence[Route]) -> Outcome:
     """No agent could be chosen: an outcome without a run, with every agent's reason."""
     relevant = [route for route in routes if task.agent in {None, route.agent.name}]
     reasons = "; ".join(f"{route.agent.name}: {route.reason}" for route in relevant)
+    remedy = next((route.remedy for route in relevant if route.remedy), None)
     failure = Failure(
         kind="unroutable",
         text=f"no agent can do this task: {reasons or 'none is configured or installed'}",
-        hint="Install an agent, or name one that fits with --agent.",
+        hint=remedy or "Install an agent, or name one that fits with --agent.",
     )
     return Outcome(status="unroutable", error=failure, evidence=[failure.text])
 
@@ -237,9 +349,10 @@ async def grounds(tasks: Sequence[Task], config: Config, reaper: Reaper) -> Mapp
 
 
 async def _placed(
-    task: Task, run_id: str, means: Means, stack: AsyncExitStack
+    handed: _Handed, run_id: str, means: Means, stack: AsyncExitStack
 ) -> tuple[Task, Place | None]:
     """The task with its workspace in place, and the work tree that was made for it."""
+    task = handed.task
     if task.template is not None:
         name = f"{task.name or task.template.name}-{run_id[-8:]}"
         target = means.config.state / "scratch" / name
@@ -250,19 +363,22 @@ async def _placed(
     where = means.grounds.get(task.id)
     if where is None:
         return replace(task, workspace=task.workspace.resolve()), None
-    made = await stack.enter_async_context(place(means.reaper, where, _wanted(task, run_id, means)))
+    made = await stack.enter_async_context(
+        place(means.reaper, where, _wanted(handed, run_id, means))
+    )
     return replace(task, workspace=made.tree.workspace), made
 
 
-def _wanted(task: Task, run_id: str, means: Means) -> Want:
-    before = means.continued
+def _wanted(handed: _Handed, run_id: str, means: Means) -> Want:
+    task, before = handed.task, means.continued
+    commit = handed.commit or (before.commit if before else None)
     resumed = before.tree if before else None
     return Want(
         run_id=run_id,
         name=task.name or "task",
         task=task.id,
         prompt=task.prompt,
-        needs=(before.commit,) if before and before.commit else _needed(task, means),
+        needs=(commit,) if commit else _needed(task, means),
         copy=task.copy,
         path=resumed.path if resumed else None,
         upon=resumed.upon if resumed else None,
@@ -312,6 +428,7 @@ async def _plan(
     if task.expect is not None:
         task = replace(task, prompt=f"{task.prompt}\n\n{asked(task.expect)}")
     command = adapter.command(task, agent)
+    room = room_of(route.agent, about_of(adapter, agent), config)
     return Plan(
         job_id=means.job_id,
         run_id=run_id,
@@ -324,10 +441,13 @@ async def _plan(
         command=command,
         limits=task.limits.meet(config.limits).else_(DEFAULT_LIMITS),
         routes=routes,
+        route=route,
+        held=None if room is None else means.slots.at(room),
         before=continued.before if continued else None,
         resumed=continued.run_id if continued else None,
         auth=auth_of(agent, command, config),
         notes=notes,
+        ledger=means.ledger,
     )
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import anyio
 import anyio.abc
 
+from orchestrator.budget import Ledger, Verdict
 from orchestrator.errors import InputError, OrchestrateError, lone_error
 from orchestrator.events import (
     Event,
@@ -30,83 +32,131 @@ from orchestrator.events import (
 )
 from orchestrator.graph import Claim, step
 from orchestrator.journal import JobRecord, Journal, make_folder, now, write_job, write_outcome
-from orchestrator.outcome import together
+from orchestrator.outcome import STATUS, together
 from orchestrator.run.recorder import Publish, Recorder
+from orchestrator.run.watch import limit_event
 from orchestrator.task import Task, TaskFile
 from orchestrator.telemetry import warn
 from orchestrator.template import Reference, rendered
 from orchestrator.usage import add
 
 Sink: TypeAlias = Callable[[Event], None]
-Work: TypeAlias = Callable[[Task, Publish], Awaitable[Outcome]]
+Say: TypeAlias = Callable[[Update], None]
+Work: TypeAlias = Callable[[Task, Publish, Say], Awaitable[Outcome]]
+"""Does a task: gets where its runs' events go, and what says something of the task itself."""
 
 CONCURRENCY = 4
 """How many tasks run side by side where the file does not say."""
 
 
-async def run_job(
-    file: TaskFile,
-    *,
-    job_id: str,
-    jobs: Path,
-    work: Work,
-    publish: Publish,
-    apart: Collection[str] = (),
-) -> JobOutcome:
-    """Do the tasks of a file, which was checked; those `apart` are in nobody's way. Cancelling it
-    ends them all; what is known then is still put on record.
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job, prepared: its tasks, which were checked, and where its record goes.
+
+    The tasks that are `apart` work where nobody else does. All of them write down in `ledger` what
+    they spend. The record has none of the `secrets`.
     """
-    folder = make_folder(jobs, job_id)
-    record = JobRecord(job_id=job_id, started=now(), tasks=file.tasks, name=file.name)
-    write_job(folder, record)
+
+    id: str
+    file: TaskFile
+    folder: Path
+    ledger: Ledger
+    apart: Collection[str] = ()
+    secrets: Sequence[str] = ()
+
+
+async def run_job(
+    job: Job, *, work: Work, publish: Publish, stop: Callable[[Verdict], None]
+) -> JobOutcome:
+    """Do its tasks. Cancelling it ends them all; what is known then is still put on record.
+
+    When a limit that holds over all of them is passed, the rest is skipped; `stop` ends those that
+    run when their time is up.
+    """
+    folder = make_folder(job.folder.parent, job.folder.name)
+    record = JobRecord(job_id=job.id, started=now(), tasks=job.file.tasks, name=job.file.name)
+    write_job(folder, record, job.secrets)
     with Journal(folder) as journal:
-        job = _Job(file, job_id=job_id, journal=journal, work=work, publish=publish)
-        job.stand_apart(apart)
+        course = _Course(job, journal=journal, work=work, publish=publish, stop=stop)
         try:
             with lone_error():
-                await job.run()
+                await course.run()
         except BaseException as error:
-            job.cut_off(error)
-            job.finish()
+            course.cut_off(error)
+            course.finish()
             raise
-        return job.finish()
+        return course.finish()
 
 
-class _Job:
+class _Course:
     """The state of a job while `run_job` lasts."""
 
     def __init__(
-        self, file: TaskFile, *, job_id: str, journal: Journal, work: Work, publish: Publish
+        self,
+        job: Job,
+        *,
+        journal: Journal,
+        work: Work,
+        publish: Publish,
+        stop: Callable[[Verdict], None],
     ) -> None:
-        self._tasks = {task.id: task for task in file.tasks}
-        self._file = file
-        self._job_id = job_id
+        self._job = job
+        self._tasks = {task.id: task for task in job.file.tasks}
         self._journal = journal
         self._work = work
         self._publish = publish
-        self._claims = {task.id: claim for task in file.tasks if (claim := claimed(task))}
+        self._claims = {
+            task.id: claim
+            for task in job.file.tasks
+            if task.id not in job.apart and (claim := claimed(task))
+        }
         self._running: set[str] = set()
         self._outcomes: dict[str, Outcome] = {}
         self._of_runs: dict[str, Outcome] = {}
+        self._stop = stop
+        self._stopped = False
         self._seq = 0
         self._began = time.monotonic()
 
-    def stand_apart(self, tasks: Collection[str]) -> None:
-        """These work where nobody else does."""
-        self._claims = {id_: claim for id_, claim in self._claims.items() if id_ not in tasks}
-
     async def run(self) -> None:
         """Until no task is left."""
-        async with anyio.create_task_group() as group:
-            self._go_on(group)
+        async with anyio.create_task_group() as clock:
+            clock.start_soon(self._deadline)
+            async with anyio.create_task_group() as group:
+                self._go_on(group)
+            clock.cancel_scope.cancel()
+
+    async def _deadline(self) -> None:
+        wall_s = self._job.ledger.limits.wall_s
+        if wall_s is not None:
+            await anyio.sleep(wall_s)
+            self._job.ledger.late(time.monotonic() - self._began)
+            self._hold()
+
+    def _hold(self) -> Verdict | None:
+        """The limit of all that was passed, if one was; then nothing goes on."""
+        passed = self._job.ledger.passed
+        if passed is not None and not self._stopped:
+            self._stopped = True
+            self._say(None, limit_event(passed))
+            if passed.stop == "timed_out":
+                # Who has spent too much together is stopped by its own watch: whose agent has ended
+                # its turn spends no more, and may still be checked.
+                self._stop(passed)
+        return passed
 
     def _go_on(self, group: anyio.abc.TaskGroup) -> None:
         """Start and skip what is to be started and skipped now."""
+        if (passed := self._hold()) is not None:
+            for id_ in self._tasks:
+                if id_ not in self._running and id_ not in self._outcomes:
+                    self._end(id_, _unaffordable(passed))
+            return
         following = step(
-            self._file.needs,
+            self._job.file.needs,
             ended={id_: outcome.ok for id_, outcome in self._outcomes.items()},
             running=self._running,
-            room=self._file.concurrency or CONCURRENCY,
+            room=self._job.file.concurrency or CONCURRENCY,
             claims=self._claims,
         )
         for id_, need in following.skip.items():
@@ -117,12 +167,12 @@ class _Job:
 
     async def _do(self, task: Task, group: anyio.abc.TaskGroup) -> None:
         self._say(task.id, TaskStarted(id=task.id, kind=task.kind, needs=list(task.needs)))
-        if not self._file.single:
+        if not self._job.file.single:
             task = replace(task, prompt=rendered(task.prompt, self._value))
         try:
-            outcome = await self._work(task, self._told)
+            outcome = await self._work(task, self._told, partial(self._say, task.id))
         except InputError as error:
-            if self._file.single:
+            if self._job.file.single:
                 raise  # whoever asked for this task alone is told at once
             outcome = _failed(error)
         self._end(task.id, outcome)
@@ -143,6 +193,8 @@ class _Job:
     def finish(self) -> JobOutcome:
         """Put the outcome on record. Raises JournalError."""
         outcome = together({id_: self._outcomes[id_] for id_ in self._tasks})
+        if self._job.ledger.passed is not None:
+            outcome = _cut_short(outcome, self._job.ledger.passed)
         outcome.usage = _usage(list(outcome.tasks.values()))
         outcome.duration_s = round(time.monotonic() - self._began, 3)
         short = replace(outcome, tasks={id_: _short(one) for id_, one in outcome.tasks.items()})
@@ -159,17 +211,22 @@ class _Job:
         if isinstance(event.update, RunFinished) and event.task_id is not None:
             self._of_runs[event.task_id] = event.update.outcome
         self._publish(event)
+        self._hold()
 
     def _say(self, task_id: str | None, update: Update) -> None:
         head = {
-            "job_id": self._job_id,
+            "job_id": self._job.id,
             "run_id": None,
             "task_id": task_id,
             "parent_run_id": self._tasks[task_id].parent_run_id if task_id else None,
             "agent": None,
         }
         recorder = Recorder(
-            head=head, write=self._journal.append, publish=self._publish, seq=self._seq
+            head=head,
+            write=self._journal.append,
+            publish=self._publish,
+            seq=self._seq,
+            secret_values=self._job.secrets,
         )
         recorder.say(update)
         self._seq += 1
@@ -204,6 +261,25 @@ def _skipped(need: str, outcome: Outcome) -> Outcome:
     else:
         text = f"it needs {need!r}, which did not succeed ({outcome.status})"
     return Outcome(status="skipped", error=Failure(kind="skipped", text=text), evidence=[text])
+
+
+def _unaffordable(passed: Verdict) -> Outcome:
+    text = f"not started: {passed.text}"
+    failure = Failure(kind="skipped", text=text, limit=passed.limit)
+    return Outcome(status="skipped", error=failure, evidence=[text])
+
+
+def _cut_short(outcome: JobOutcome, passed: Verdict) -> JobOutcome:
+    """A job that a limit of all ended says so, whatever became of each task."""
+    if outcome.ok:
+        return outcome
+    failure = Failure(
+        kind=passed.stop,
+        text=passed.text,
+        hint=f"Raise `limits.{passed.limit}` at the top of the file, or split it.",
+        limit=passed.limit,
+    )
+    return replace(outcome, status=STATUS[passed.stop], error=failure)
 
 
 def _failed(error: BaseException | None) -> Outcome:

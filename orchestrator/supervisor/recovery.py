@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.events import Failure, JobFinished, JobOutcome, Outcome, TaskFinished
 from orchestrator.journal import (
     OUTCOME,
     Journal,
+    Record,
     read_events,
     read_job,
     read_outcome,
@@ -18,8 +20,11 @@ from orchestrator.outcome import together
 from orchestrator.run.recorder import Recorder
 
 
-def recover_job(folder: Path, runs: Path) -> JobOutcome | None:
-    """Complete the record of a job that was cut off. None: it is going on.
+def recover_job(
+    folder: Path, runs: Path, made: Sequence[Record] | None = None
+) -> JobOutcome | None:
+    """Complete the record of a job that was cut off. None: it is going on. `made` are the records
+    of its runs, if they are known.
 
     Every task ends as its last run did; one that had none, or of which a run is left to recover, as
     interrupted. Raises JournalError.
@@ -29,6 +34,7 @@ def recover_job(folder: Path, runs: Path) -> JobOutcome | None:
     if journal is None:
         return None
     with journal:
+        made = runs_of(runs, record.job_id) if made is None else made
         ended: dict[str, Outcome] = {}
         outcome: JobOutcome | None = None
         seq = 0
@@ -43,7 +49,7 @@ def recover_job(folder: Path, runs: Path) -> JobOutcome | None:
                     pass
         for task in record.tasks:
             if task.id not in ended:
-                ended[task.id] = _of_runs(runs, record.job_id, task.id)
+                ended[task.id] = _of_runs(runs, made, task.id)
                 seq = _say(
                     journal, record.job_id, task.id, seq, TaskFinished(outcome=ended[task.id])
                 )
@@ -56,10 +62,8 @@ def recover_job(folder: Path, runs: Path) -> JobOutcome | None:
         return outcome
 
 
-def _of_runs(runs: Path, job_id: str, task_id: str) -> Outcome:
-    found = [
-        read_outcome(runs / run.run_id) for run in runs_of(runs, job_id) if run.task.id == task_id
-    ]
+def _of_runs(runs: Path, made: Sequence[Record], task_id: str) -> Outcome:
+    found = [read_outcome(runs / run.run_id) for run in made if run.task.id == task_id]
     if found and found[-1] is not None:
         return found[-1]
     failure = Failure(kind="interrupted", text="orchestrate was ended before the task was")

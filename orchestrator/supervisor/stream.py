@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -9,12 +10,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 import anyio
+import anyio.lowlevel
 
+from orchestrator import private
 from orchestrator.events import Event, Outcome, RunFinished, decode
 from orchestrator.journal import EVENTS
 
 _DROPPED = 4096
 # Places that were read are dropped in blocks: one by one, each would move all that follow.
+_BLOCK = 128
+# After so many events others have their turn: whoever reads may never wait for anything.
 
 
 class EventStream:
@@ -59,6 +64,8 @@ class EventStream:
                         del self._order[:read]
                         read = 0
                     yield event
+                    if read % _BLOCK == 0:
+                        await anyio.lowlevel.checkpoint()
                 if self._ended:
                     return
                 self._wake = anyio.Event()
@@ -79,7 +86,7 @@ class _Journals:
 
     def next(self, path: Path) -> Event:
         if path not in self._open:
-            self._open[path] = self._stack.enter_context(path.open("rb"))
+            self._open[path] = self._stack.enter_context(os.fdopen(private.opened(path), "rb"))
         event = decode(self._open[path].readline().removesuffix(b"\n"))
         if isinstance(event.update, RunFinished):
             self._open.pop(path).close()

@@ -117,7 +117,7 @@ def _read_stdin() -> str:
 
 
 def _open_fds() -> list[int]:
-    listed = [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208
+    listed = [int(name) for name in os.listdir("/dev/fd")]  # noqa: PTH208
     return [fd for fd in listed if _is_open(fd)]
 
 

@@ -63,10 +63,12 @@ def tags(script: Script) -> Json:
     return {"models": [_tag(name) for name in script.models]}
 
 
-def running(script: Script) -> Json:
-    """`GET /api/ps`: the models that Ollama has loaded, with the context really configured."""
+def running(script: Script, answers: int = 0) -> Json:
+    """`GET /api/ps`: the models that Ollama has loaded, with the context really configured. Each of
+    its answers puts off when a model is unloaded.
+    """
     loaded = {
-        "expires_at": "2126-01-01T00:00:00Z",
+        "expires_at": f"2126-01-01T00:00:00.{answers:09}Z",
         "size_vram": 0,
         "context_length": script.context or CONTEXT_LENGTH,
     }

@@ -92,6 +92,9 @@ class ModelServer:
         self._keep(replace(request, turn=turn, status=response.status))
         return response
 
+    def _answers(self) -> int:
+        return sum(request.turn is not None for request in self.requests)
+
     def _keep(self, request: Request) -> None:
         self.requests.append(request)
         if self.on_request is not None:
@@ -157,7 +160,7 @@ class ModelServer:
             case "GET", "/api/tags":
                 return json_response(catalog.tags(script))
             case "GET", "/api/ps":
-                return json_response(catalog.running(script))
+                return json_response(catalog.running(script, self._answers()))
             case "GET", "/api/version":
                 return json_response({"version": catalog.OLLAMA_VERSION})
             case "POST", "/api/show":

@@ -164,6 +164,12 @@ async def write_tree(git: Git, *without: str) -> str:
 
     What cannot be read (a repository without commits inside, another user's file) is left out.
     """
+    await add_all(git, *without)
+    return await git.word("write-tree")
+
+
+async def add_all(git: Git, *without: str) -> None:
+    """Bring the index to what the work tree is now."""
     # Git would ask each repository inside whether it is dirty, by a `git status` in there that
     # obeys its configuration (proved: its fsmonitor ran). Untracked ones are not asked.
     links = await entries(git, LINK)
@@ -177,7 +183,6 @@ async def write_tree(git: Git, *without: str) -> str:
         lost = {path: id_ for path, id_ in inside.items() if path not in now}
         there = {path: id_ for path, id_ in lost.items() if (git.root / path).is_dir()}
         await put(git, LINK, there)
-    return await git.word("write-tree")
 
 
 async def put(git: Git, mode: bytes, ids: Mapping[str, str]) -> None:

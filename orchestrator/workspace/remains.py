@@ -13,6 +13,7 @@ from pathlib import Path
 
 from anyio import to_thread
 
+from orchestrator import private
 from orchestrator.errors import InputError, JournalError, OrchestrateError
 from orchestrator.journal import (
     Record,
@@ -27,7 +28,7 @@ from orchestrator.process import Reaper
 from orchestrator.workspace.deliver import apply
 from orchestrator.workspace.git import Git
 from orchestrator.workspace.repository import VIEW, Repository, locate, view, with_settings
-from orchestrator.workspace.worktree import BRANCHES, keep, message, remove_tree, tip_of
+from orchestrator.workspace.worktree import BRANCHES, held, keep, message, remove_tree, tip_of
 
 _FRESH_S = 600.0
 # A work tree without a record, or a view, is perhaps being made by another process.
@@ -80,7 +81,7 @@ async def diff(desk: Desk, folder: Path) -> bytes:
                 plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--submodule=short")
                 return await git("diff", *plain, record.tree.start, tip)
     try:
-        return (folder / "diff.patch").read_bytes()
+        return private.read(folder / "diff.patch")
     except FileNotFoundError:
         raise InputError(f"run {record.run_id} changed nothing that is on record") from None
 
@@ -145,6 +146,23 @@ async def _delete(git: Git, repository: Repository, branch: str, tip: str) -> No
 
 
 # --- what a crash left ---------------------------------------------------------------------------
+
+
+async def look_into(desk: Desk, folder: Path) -> Remain | None:
+    """The work tree of a run and what it holds; None if it has none (any more). Raises
+    JournalError.
+    """
+    tree = read_record(folder).tree
+    if tree is None or not os.path.lexists(tree.path):
+        return None
+    try:
+        changes = await held(desk.reaper, await _repository(desk, tree.repository), tree)
+    except OrchestrateError as error:
+        return Remain(what=str(tree.path), holds=f"it cannot be told: {error}", removed=False)
+    where = f"in {changes.branch}" if changes.branch else "in no branch yet"
+    count, lines = len(changes.files), f"+{changes.insertions} -{changes.deletions}"
+    holds = f"{count} changed file(s), {lines}, {where}" if count else "nothing was changed"
+    return Remain(what=str(tree.path), holds=holds, removed=False)
 
 
 async def prune(

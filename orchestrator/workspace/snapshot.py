@@ -16,6 +16,7 @@ from pathlib import Path
 
 from anyio import to_thread
 
+from orchestrator import private
 from orchestrator.errors import InputError, JournalError
 from orchestrator.events import Changes
 from orchestrator.process import Reaper
@@ -275,5 +276,5 @@ def _numstat(text: bytes) -> tuple[list[str], int, int]:
 
 def _head(patch: Path) -> bytes:
     patch.chmod(0o600)
-    with patch.open("rb") as file:
+    with os.fdopen(private.opened(patch), "rb") as file:
         return file.read(DIFF_LIMIT + 1)

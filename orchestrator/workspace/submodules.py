@@ -8,7 +8,7 @@ an agent changes in one cannot be in a branch of the repository around it: it be
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -96,7 +96,7 @@ async def _clone_of(
 
 
 async def keep_submodules(
-    git: Git, repository: Repository, start: str, patch: Path | None
+    git: Git, repository: Repository, modules: Sequence[Submodule], patch: Path | None
 ) -> tuple[tuple[str, ...], bool]:
     """Put what changed in submodules into patches beside `patch`, and their links back in the index
     where they name a commit that only the work tree has.
@@ -105,7 +105,7 @@ async def keep_submodules(
     """
     notes: list[str] = []
     complete = True
-    for number, module in enumerate(await submodules(git, start)):
+    for number, module in enumerate(modules):
         folder = git.root / module.path
         if folder.is_symlink() or not folder.is_dir() or not any(folder.iterdir()):
             continue

@@ -22,10 +22,10 @@ from orchestrator.errors import InputError
 from orchestrator.events import Changes
 from orchestrator.journal import Tree, make_private
 from orchestrator.process import Reaper
-from orchestrator.workspace.git import GONE, LINK, Git, GitError, entries, put, write_tree
+from orchestrator.workspace.git import GONE, LINK, Git, GitError, add_all, entries, put, write_tree
 from orchestrator.workspace.repository import Repository, view
 from orchestrator.workspace.snapshot import compare
-from orchestrator.workspace.submodules import keep_submodules
+from orchestrator.workspace.submodules import keep_submodules, submodules
 
 BRANCHES = "orchestrate"
 _OBJECT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -300,52 +300,72 @@ async def keep(
         changes = await compare(git, before, now, patch)
         tip = await _tip(git, tree, before, now, message)
         if tip is not None:
-            branch, tip = await _branch_for(git, repository, tree.branch, tip)
+            branch, tip = await _branch_for(git, repository, tree.branch, tip, now)
             changes = replace(changes, commit=tip, branch=branch)
     return Kept(changes=changes, notes=notes, complete=complete)
+
+
+async def held(reaper: Reaper, repository: Repository, tree: Tree) -> Changes:
+    """What the work tree holds now, kept nowhere; `branch` if the run's branch is there. Raises
+    GitError.
+    """
+    if tree.path.is_symlink() or not tree.path.is_dir():
+        raise GitError(f"there is no work tree {tree.path}")
+    async with view(reaper, repository, tree.path.parent, exclude=tree.copied) as git:
+        inside = replace(git, root=tree.path, index=git.folder / "held")
+        await inside("read-tree", tree.start)
+        modules = await submodules(git, tree.start)
+        await _flatten(inside, frozenset(module.path for module in modules))
+        found = await inside.word("write-tree")
+        before = await git.word("rev-parse", f"{tree.start}^{{tree}}")
+        now = await _overlaid(git, before, tree.prepared, found) if tree.prepared else found
+        changes = await compare(git, before, now, None)
+        there = await tip_of(git, tree.branch) is not None
+    return replace(changes, branch=tree.branch if there else None)
 
 
 async def _content(
     git: Git, repository: Repository, tree: Tree, patch: Path | None
 ) -> tuple[str, tuple[str, ...], bool]:
     """The tree as it is, what is to be said about it, and whether it is all there is."""
-    known = await _links_of(git, tree.start)
+    modules = await submodules(git, tree.start)
+    made, unread = await _flatten(git, frozenset(module.path for module in modules))
     notes = [
         f"the repository {path} in the work tree is kept as plain files, without its history"
-        for path in await _flatten(git, known)
+        for path in made
     ]
-    rest = (await git("ls-files", "-z", "--others", "--exclude-standard")).split(b"\0")
-    unread = [os.fsdecode(path) for path in rest if path]
     if unread:
         notes.append(f"{', '.join(unread[:5])} cannot be read, so it is not in the branch")
-    said, all_there = await keep_submodules(git, repository, tree.start, patch)
+    said, all_there = await keep_submodules(git, repository, modules, patch)
     return await git.word("write-tree"), (*notes, *said), all_there and not unread
 
 
-async def _links_of(git: Git, commit: str) -> frozenset[str]:
-    listed = (await git("ls-tree", "-r", "-z", commit)).split(b"\0")
-    links = (entry for entry in listed if entry.startswith(LINK + b" "))
-    return frozenset(os.fsdecode(link.split(b"\t", 1)[1]) for link in links)
-
-
-async def _flatten(git: Git, known: frozenset[str], depth: int = 0) -> list[str]:
+async def _flatten(git: Git, known: frozenset[str], depth: int = 0) -> tuple[list[str], list[str]]:
     """Fill the index from the work tree, with repositories that the agent made inside as plain
-    files: their objects go when the work tree goes.
+    files: their objects go when the work tree goes. Which these are, and what could not be read.
     """
-    await write_tree(git)
+    await add_all(git)
     links = await entries(git, LINK)
     new = {path: id_ for path, id_ in links.items() if path not in known}
-    rest = (await git("ls-files", "-z", "--others", "--exclude-standard")).split(b"\0")
-    bare = [os.fsdecode(path[:-1]) for path in rest if path.endswith(b"/")]  # without a commit
-    await put(git, GONE, new)
+    rest = await _left_out(git)
+    bare = [path[:-1] for path in rest if path.endswith("/")]  # without a commit
     made = [*new, *bare] if depth < _NESTING else []
+    if not made:
+        return made, rest
+    await put(git, GONE, new)
     for number, path in enumerate(made):
         index = git.folder / f"index-{depth}-{number}"
         inner = replace(git, root=git.root / path, index=index)
         await _flatten(inner, frozenset(), depth + 1)
         content = await inner.word("write-tree")
         await git("read-tree", f"--prefix={path}/", content)
-    return made
+    return made, await _left_out(git)
+
+
+async def _left_out(git: Git) -> list[str]:
+    """What of the work tree is not in the index, though git does not ignore it."""
+    rest = (await git("ls-files", "-z", "--others", "--exclude-standard")).split(b"\0")
+    return [os.fsdecode(path) for path in rest if path]
 
 
 async def _overlaid(git: Git, start: str, before: str, now: str) -> str:
@@ -367,7 +387,7 @@ async def _tip(git: Git, tree: Tree, before: str, now: str, message: str) -> str
     last = await _agents_head(git, tree)
     if last == tree.start and now == before:
         return None
-    if now == await git.word("rev-parse", f"{last}^{{tree}}"):
+    if last != tree.start and now == await git.word("rev-parse", f"{last}^{{tree}}"):
         return last
     return await commit(git, now, message.encode("utf-8", "replace"), last)
 
@@ -384,22 +404,23 @@ async def _agents_head(git: Git, tree: Tree) -> str:
     if found := _REF.fullmatch(text):
         asked = ("rev-parse", "--verify", "-q", f"{found[1]}^{{commit}}")
         text = await git.word(*asked, accept=(0, 1, 128))
-    if not _OBJECT.fullmatch(text):
+    if text == tree.start or not _OBJECT.fullmatch(text):
         return tree.start
     done = await git.run("merge-base", "--is-ancestor", tree.start, text, accept=(0, 1, 128))
     return text if done.exit == 0 else tree.start
 
 
-async def _branch_for(git: Git, repository: Repository, name: str, tip: str) -> tuple[str, str]:
+async def _branch_for(
+    git: Git, repository: Repository, name: str, tip: str, content: str
+) -> tuple[str, str]:
     """The branch of this work and its commit: one that has the very same files, or a new one."""
-    tree = await git.word("rev-parse", f"{tip}^{{tree}}")
     for number in range(1, 100):
         branch = name if number == 1 else f"{name}-{number}"
         there = await tip_of(git, branch)
         if there is None:
             await _make_branch(git, repository, branch, tip)
             return branch, tip
-        if await git.word("rev-parse", f"{there}^{{tree}}") == tree:
+        if await git.word("rev-parse", f"{there}^{{tree}}") == content:
             return branch, there
     raise GitError(f"there are a hundred branches {name}")
 

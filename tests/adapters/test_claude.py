@@ -13,6 +13,7 @@ import pytest
 from adapters.claude import OPTIONS, adapter
 from adapters.claude.command import endpoint
 from adapters.claude.conversation import ClaudeConversation
+from adapters.claude.values import MOST, hold
 from orchestrator.adapter import Agent, Command, Exit, Send, about_of
 from orchestrator.errors import ConfigError
 from orchestrator.events import (
@@ -666,7 +667,7 @@ def test_a_cost_is_told_where_it_is_paid_and_the_price_is_known():
 def test_a_login_has_limits_and_no_cost():
     (limit,) = of(RateLimit, "subscription")
     assert limit == RateLimit(
-        status="allowed, five_hour 93% used", resets_at="2026-11-21T05:46:40Z"
+        status="allowed, five_hour 93% used", resets_at="2026-11-21T05:46:40Z", exhausted=False
     )
     (usage,) = of(Usage, "subscription")
     assert (usage.cost_usd, usage.cost_source) == (None, "subscription")
@@ -751,11 +752,11 @@ def test_what_is_not_known_is_kept(unknown):
                 type="rate_limit_event",
                 rate_limit_info={"status": "allowed", "resetsAt": 1795240000},
             ),
-            RateLimit(status="allowed", resets_at="2026-11-21T05:46:40Z"),
+            RateLimit(status="allowed", resets_at="2026-11-21T05:46:40Z", exhausted=False),
         ),
         (
             line(type="rate_limit_event", rate_limit_info={"status": "rejected"}),
-            RateLimit(status="rejected"),
+            RateLimit(status="rejected", exhausted=True),
         ),
         (
             line(type="control_response", response={"error": "no"}),
@@ -1014,3 +1015,17 @@ def test_a_server_at_home_is_tried_again_once():
 def test_its_prompt_is_as_heavy_as_its_tools(options, profile, heavy):
     agent = Agent(name="a", adapter="claude", options=options, profile=profile)
     assert about_of(adapter, agent).prompt_tokens == (22_000 if heavy else 1_100)
+
+
+def test_a_message_without_an_id_begins_nothing():
+    event = {"type": "message_start", "message": {"role": "assistant"}}
+    line = json.dumps({"type": "stream_event", "event": event}).encode()
+    conversation = adapter.conversation(Task(prompt="p"), Agent(name="c", adapter="claude"), None)
+    assert list(conversation.feed(line)) == [MessageDelta(id=":0", text="")]
+
+
+def test_only_the_latest_calls_are_remembered():
+    known: dict[str, int] = {}
+    for number in range(MOST + 5):
+        hold(known, str(number), number)
+    assert list(known.values()) == list(range(5, MOST + 5))

@@ -11,6 +11,7 @@ import pytest
 
 from adapters.codex import OPTIONS, adapter
 from adapters.codex.command import endpoint
+from adapters.codex.values import MOST, hold
 from orchestrator.adapter import Agent, Command, Exit
 from orchestrator.errors import ConfigError
 from orchestrator.events import (
@@ -545,7 +546,7 @@ def test_the_log_tells_of_an_interrupt_and_stdout_alone_of_an_unfinished_turn():
 
 def test_limits_of_the_provider_are_told_once():
     (limit,) = of(RateLimit, played("rate_limits_shown"))
-    assert limit == RateLimit(status="93% used", resets_at="2026-11-21T05:46:40Z")
+    assert limit == RateLimit(status="93% used", resets_at="2026-11-21T05:46:40Z", exhausted=False)
 
 
 # --- what no recording shows ---------------------------------------------------------------------
@@ -753,7 +754,7 @@ def test_a_limit_that_is_not_understood_is_silent():
 
 def test_a_limit_without_a_time():
     limits = log("event_msg", rate_limits={"primary": {"used_percent": 5.5, "resets_at": -1}})
-    assert said(STARTED, limits, limits)[1:] == [RateLimit(status="5.5% used")]
+    assert said(STARTED, limits, limits)[1:] == [RateLimit(status="5.5% used", exhausted=False)]
 
 
 def test_turns_are_told_anew():
@@ -813,3 +814,39 @@ def test_compact_needs_a_home_of_its_own():
 def test_a_cloud_may_be_busy_for_a_moment():
     found = settings(adapter.command(TASK, replace(LOCAL, tier="cloud")))
     assert '"request_max_retries"=2' in found["model_providers.endpoint"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"type": "thread.started"},
+        {"type": "turn.failed", "error": "no"},
+        {"type": "error", "message": 1},
+        {"type": "item.completed", "item": "no"},
+        {"type": "item.completed", "item": {"type": "reasoning"}},
+        {"type": "item.completed", "item": {"type": "command_execution"}},
+        {"type": "item.completed", "item": {"type": "mcp_tool_call", "server": 1}},
+        {"type": "item.completed", "item": {"type": "collab_tool_call"}},
+        {"type": ["item.completed"], "item": 1},
+    ],
+)
+def test_a_line_that_lacks_what_its_type_has_is_kept_as_it_is(line):
+    conversation = adapter.conversation(Task(prompt="p"), Agent(name="c", adapter="codex"), None)
+    text = json.dumps(line)
+    [said] = conversation.feed(text.encode())
+    assert (said.type, said.text) == ("unparsed", text)
+
+
+def test_an_item_counts_whatever_happened_to_it():
+    conversation = adapter.conversation(Task(prompt="p"), Agent(name="c", adapter="codex"), None)
+    for kind in ("item.begun", "item.completed"):
+        item = {"type": "web_search", "id": "1", "query": "anyio"}
+        [said] = conversation.feed(json.dumps({"type": kind, "item": item}).encode())
+        assert (said.kind, said.title) == ("fetch", "anyio")
+
+
+def test_only_the_latest_calls_are_remembered():
+    known: dict[str, int] = {}
+    for number in range(MOST + 5):
+        hold(known, str(number), number)
+    assert list(known.values()) == list(range(5, MOST + 5))

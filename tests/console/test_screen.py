@@ -285,6 +285,7 @@ def test_whatever_agents_say_and_however_the_window_changes_the_frame_is_whole(s
         assert not any(below[len(expected) :])
 
 
+@settings(max_examples=60)
 @given(st.lists(strategies.events(NASTY), max_size=6), st.integers(1, 100), st.integers(0, 40))
 def test_a_frame_fits_its_window(events, columns, lines):
     now = running(3)
@@ -322,3 +323,8 @@ def test_a_job_that_ends_leaves_no_running_task_on_the_frame():
     now = fold(now, at(1, RunFinished(outcome=Outcome(status="failed")), "task-0"))
     now = fold(now, at(2, TaskFinished(outcome=Outcome(status="failed")), "task-0"))
     assert shown(now) == []
+
+
+def test_a_task_that_used_nothing_yet_has_its_time_alone():
+    now = fold(board(["fix"]), at(0, RunStarted(adapter="codex", model="gpt-x"), "fix"))
+    assert shown(now)[1].rstrip().endswith("1m03s")

@@ -1,5 +1,7 @@
 """The board: who does what now, what it has used, how it ended."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from orchestrator.events import (
     Event,
     JobFinished,
     JobOutcome,
+    Limit,
     Message,
     MessageDelta,
     Notice,
@@ -47,7 +50,7 @@ def row(*events: Event) -> Row:
     return after(*events).rows["fix"]
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(st.lists(strategies.events(TEXT), max_size=8))
 def test_any_events_make_a_board(events):
     rows = after(*events).rows
@@ -131,14 +134,14 @@ def test_nothing_new_is_the_same_board():
     assert fold(now, at(2, MessageDelta(text="b"))) is now
 
 
-def test_usage_is_summed_and_a_local_model_costs_nothing():
-    used = (at(1, Usage(input_tokens=5)), at(2, Usage(input_tokens=7)))
-    cloud = row(at(0, STARTED), *used).usage
+def test_usage_is_summed_and_an_unknown_cost_stays_unknown():
+    free = Usage(input_tokens=5, cost_usd=0.0, cost_source="local")
+    local = row(at(0, STARTED), at(1, free), at(2, free)).usage
+    assert local is not None
+    assert (local.input_tokens, local.cost_usd) == (10, 0.0)
+    cloud = row(at(0, STARTED), at(1, free), at(2, Usage(input_tokens=7))).usage
     assert cloud is not None
     assert (cloud.input_tokens, cloud.cost_usd) == (12, None)
-    local = row(at(0, RunStarted(adapter="codex", tier="local")), *used).usage
-    assert local is not None
-    assert local.cost_usd == 0.0
 
 
 def test_a_lone_run_ends_its_task_with_the_outcome_s_own_figures():
@@ -163,3 +166,13 @@ def test_an_announced_task_ends_only_when_it_says_so():
 def test_a_job_ends_with_its_outcome():
     outcome = JobOutcome(status="failed")
     assert after(at(0, JobFinished(outcome=outcome), run=None)).outcome is outcome
+
+
+def test_a_limit_of_all_tasks_is_no_task_of_its_own():
+    told = at(1, Limit(limit="tokens", value=9.0, action="stop"))
+    of_the_job = replace(told, task_id=None, run_id=None)
+    assert after(of_the_job, before=board(["fix"])).rows.keys() == {"fix"}
+    assert row(at(0, STARTED), told).doing == "is being stopped"
+    assert row(at(0, STARTED), at(1, Limit(limit="tokens", value=9.0, action="none"))).doing == (
+        "starting"
+    )

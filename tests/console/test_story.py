@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.console.paint import painted
-from orchestrator.console.story import Asked, per_file, story
+from orchestrator.console.story import Asked, course, per_file, story
 from orchestrator.events import (
     Changes,
     Check,
@@ -61,7 +61,7 @@ def steps(*updates: Update, full: bool = False) -> list[str]:
     return [line[9:].rstrip() for line in lines[lines.index("") + 1 : -2]]
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.lists(strategies.events(TEXT), max_size=6), st.booleans(), TEXT)
 def test_no_story_steers_the_terminal(events, full, prompt):
     asked = Asked(run_id=prompt, started=prompt, prompt=prompt, workspace=prompt)
@@ -160,7 +160,7 @@ def test_a_call_that_never_ended_is_told_as_such():
             Unparsed(stream="stdout", text="{}", reason="no rule"),
             ["line      not understood (no rule): {}"],
         ),
-        (RouteVerified(method="claimed", model="m"), ["served by m (claimed)"]),
+        (RouteVerified(method="claimed", model="m"), ["served by m (the agent's own word)"]),
         (
             RouteEscalated(from_agent="a", to_agent="b", why="w"),
             ["moves on  from a to b: w"],
@@ -279,6 +279,13 @@ def test_a_job_is_told_by_its_tasks():
     assert "task      fix: fix begins" in shown
     assert "task      fix: ended: succeeded" in shown
     assert "outcome    succeeded" in shown
+
+
+def test_the_course_of_a_job_is_its_steps_alone():
+    lines = course([at(0, TaskStarted(id="fix", needs=["a"]), "fix", run=None)])
+    assert [painted(line, colour=False) for line in lines] == [
+        "     0s  task      fix: fix begins after a"
+    ]
 
 
 def test_ten_thousand_events_are_told_as_they_come():

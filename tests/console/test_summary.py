@@ -246,3 +246,32 @@ def test_a_narrow_window_has_paragraphs():
         "  12.3k tokens  cost $0.0123  1m05s\n"
         "  2 files  orchestrate/x/fix-1"
     )
+
+
+def test_the_branch_of_a_lone_success_can_be_looked_at():
+    shown = summary(Outcome(**{"status": "succeeded", "run_id": "run-12345678"} | GOOD))
+    assert "next       orchestrate runs diff 12345678" in shown
+
+
+def test_a_task_that_is_needed_twice_is_found_once():
+    made = [row("a", "succeeded", **GOOD), row("b", "succeeded", ("a",), **GOOD)]
+    shown = shown_job(*made, row("c", "succeeded", ("a", "b"), **GOOD))
+    assert shown.count("git merge") == 1
+
+
+def test_a_limit_of_all_tasks_is_told_with_its_remedy_beside_them():
+    skipped = Outcome(status="skipped", error=Failure(kind="skipped", text="not started"))
+    why = Failure(
+        kind="budget_exceeded", text="more than 9 tokens", hint="Raise it.", limit="tokens"
+    )
+    rows = {
+        "a": Row(id="a", outcome=Outcome(status="succeeded")),
+        "b": Row(id="b", outcome=skipped),
+    }
+    told = job_summary(Board(rows=rows, outcome=Outcome(status="budget_exceeded", error=why)))
+    assert "all tasks: budget_exceeded\n" in told
+    assert "more than 9 tokens" in told
+    assert "Raise it." in told
+    alone = {"a": Row(id="a", outcome=Outcome(status="budget_exceeded", error=why))}
+    same = Board(rows=alone, outcome=Outcome(status="budget_exceeded", error=why))
+    assert "all tasks" not in job_summary(same)

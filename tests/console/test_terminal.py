@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -19,7 +20,14 @@ import pyte
 import pytest
 
 from orchestrator.cli.terminal import FRAME_S, terminal
-from orchestrator.events import MessageDelta, Notice, RunStarted
+from orchestrator.events import (
+    MessageDelta,
+    Notice,
+    Outcome,
+    RunStarted,
+    TaskFinished,
+    TaskStarted,
+)
 from tests.console.words import at
 from tests.test_cli import DONE, ORCHESTRATE, configured, environment, place, said
 
@@ -136,6 +144,36 @@ def test_a_run_that_is_stopped_says_so_and_leaves_the_terminal_whole(place, stop
         assert left_as_found(tty)
 
 
+DEAF = {"ignore": ["SIGINT", "SIGTERM"]}
+
+
+@pytest.mark.timeout(120)
+def test_the_second_ctrl_c_ends_an_agent_that_hears_none_at_once(place):
+    with opened() as tty, started(tty, place, *run(place, DEAF, said("looking"), HANG)) as process:
+        tty.until(lambda: "  looking" in tty.text() and tty.screen.cursor.hidden)
+        tty.type(b"\x03")
+        tty.until(lambda: "once more to stop at once" in tty.text())
+        tty.type(b"\x03")
+        assert ended(tty, process) == 130
+        assert "outcome    interrupted" in tty.text()
+        assert left_as_found(tty)
+
+
+@pytest.mark.timeout(120)
+def test_kill_9_leaves_no_more_than_a_cursor_that_the_next_run_shows_again(place):
+    with opened() as tty:
+        with started(tty, place, *run(place, said("looking"), HANG)) as process:
+            tty.until(lambda: "  looking" in tty.text() and tty.screen.cursor.hidden)
+            process.send_signal(signal.SIGKILL)
+            assert ended(tty, process) == -signal.SIGKILL
+        assert (
+            termios.tcgetattr(tty.slave)[3] & termios.ECHO
+        )  # it was never anybody's but the shell's
+        with started(tty, place, *run(place, said("again"), DONE)) as process:
+            assert ended(tty, process) == 0
+        assert left_as_found(tty)
+
+
 @pytest.mark.timeout(120)
 def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(place):
     with opened() as tty, started(tty, place, *run(place, said("looking"), HANG)) as process:
@@ -211,6 +249,33 @@ async def test_a_thousand_events_a_second_are_drawn_eight_times_a_second():
         frames = tty.seen.count(b"\x1b[?7l")
         assert 0 < frames <= took / FRAME_S + 1
         assert tty.seen.count(b"note: note") == 600
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(80, 24), (40, 12)])
+def test_fifty_tasks_fit_the_window_and_each_stays_told_once_when_it_is_over(columns, lines):
+    ids = [f"task{number}" for number in range(50)]
+    with (
+        opened(columns, lines) as tty,
+        os.fdopen(os.dup(tty.slave), "w") as stream,
+        terminal(stream, ids) as shown,
+    ):
+        for number, id_ in enumerate(ids):
+            shown.event(at(number, TaskStarted(id=id_), id_, run=None))
+            shown.event(at(number, RunStarted(adapter="codex"), id_))
+        shown.draw()
+        for left, id_ in zip(range(50, 0, -1), ids, strict=True):
+            tty.read()
+            heads = re.findall(r"^\d+ running", tty.text(), re.MULTILINE)
+            assert heads == [f"{left} running"]
+            outcome = Outcome(status="succeeded", run_id="r", agent="codex")
+            shown.event(at(60, TaskFinished(outcome=outcome), id_, run=None))
+            shown.draw()
+        shown.close()
+        tty.read()
+        for id_ in ids:
+            assert tty.seen.count(f"{id_}: succeeded".encode()) == 1
+        assert " running" not in tty.text()
+        assert left_as_found(tty)
 
 
 def test_a_terminal_that_was_stopped_does_not_hold_up_the_run():

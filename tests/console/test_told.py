@@ -6,19 +6,23 @@ import pytest
 from hypothesis import given, settings
 
 from orchestrator.console.paint import Style
-from orchestrator.console.told import stays, told, tone
+from orchestrator.console.told import stays, task_told, told, tone
 from orchestrator.events import (
     Check,
     Error,
+    Failure,
     Limit,
     Message,
     Notice,
+    Outcome,
     Permission,
     ProcessReaped,
     Retry,
     RouteEscalated,
     RunStarted,
     Stall,
+    TaskFinished,
+    TaskStarted,
     ToolCall,
     TurnStarted,
     Usage,
@@ -27,7 +31,7 @@ from tests import strategies
 from tests.console.words import TEXT, event, steers
 
 
-@settings(max_examples=500)  # there are some three dozen kinds of update
+@settings(max_examples=250)  # there are some three dozen kinds of update
 @given(strategies.events(TEXT))
 def test_no_event_steers_the_terminal(one):
     line = told(one)
@@ -63,7 +67,14 @@ def test_no_event_steers_the_terminal(one):
         (Retry(reason="429", attempt=2), "  retry 2: 429"),
         (Retry(reason="429"), "  retry: 429"),
         (Error(kind="unavailable", text="refused"), "  error (unavailable): refused"),
-        (Stall(budget="b", seconds=300.0, action="stop"), "  stalled: no sign of life for 300 s"),
+        (
+            Stall(budget="tool", seconds=300.0, action="stop"),
+            "  stalled: no sign of life for 300 s (limits.tool)",
+        ),
+        (
+            Limit(limit="tokens", value=9.0, action="none"),
+            "  limit passed at its very end: tokens (9)",
+        ),
         (
             Limit(limit="output", value=1024.0**3, action="stop"),
             "  limit reached: output (1,073,741,824)",
@@ -76,7 +87,10 @@ def test_no_event_steers_the_terminal(one):
         ),
         (Check(command="pytest -q", passed=True), "  check passed: pytest -q"),
         (Check(command="pytest -q", passed=False), "  check FAILED: pytest -q"),
-        (RouteEscalated(from_agent="a", to_agent="b", why="w"), "  moves on from a to b: w"),
+        (
+            RouteEscalated(from_agent="a", to_agent="b", why="w"),
+            "  moves on from a to b (expected cost: unknown): w",
+        ),
         (TurnStarted(), None),
         (Usage(input_tokens=1), None),
     ],
@@ -103,3 +117,21 @@ def test_of_many_tasks_only_what_a_person_must_know_stays():
         ToolCall(id="a", status="in_progress", title="ls"),
     ):
         assert not stays(event(update))
+
+
+@pytest.mark.parametrize(
+    ("update", "line"),
+    [
+        (TaskStarted(id="t"), "started"),
+        (TaskFinished(outcome=Outcome(status="succeeded")), "succeeded"),
+        (
+            TaskFinished(
+                outcome=Outcome(status="failed", error=Failure(kind="unknown", text="a\nb"))
+            ),
+            "failed: a",
+        ),
+        (Message(text="x"), None),
+    ],
+)
+def test_of_many_tasks_it_is_told_when_each_begins_and_how_it_ends(update, line):
+    assert task_told(event(update)) == line

@@ -59,7 +59,7 @@ async def main(name: str, mark: str, folder: Path) -> None:
             **fields,
         }
         config = Config(
-            agents=(Agent(name="mine", adapter=name, base_url=server.base_url, **known),),
+            agents=(Agent(name="mine", adapter=name, **known),),
             adapters={name: adapter},
             servers={},
             limits=Limits(wall_s=100),

@@ -1,6 +1,10 @@
-"""Keys and logins, for every adapter the same: what is planted never reaches a local server."""
+"""Keys, logins, and what else is in an environment, for every adapter the same: what is planted
+never reaches a local server, an agent, its tools, a record or a command line.
+"""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +22,64 @@ PLANTED: Mapping[str, str] = {
         *("HOSTED_VLLM_API_KEY", "LITELLM_API_KEY", "GITHUB_TOKEN"),
     )
 }
+SURROUNDINGS: Mapping[str, str] = {
+    name: f"planted-{name.lower().replace('_', '-')}-0123456789"
+    for name in (
+        *("SSH_AUTH_SOCK", "SSH_AGENT_PID", "GPG_AGENT_INFO", "GIT_SSH_COMMAND", "GIT_DIR"),
+        *("DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS", "XDG_RUNTIME_DIR"),
+        *("XDG_CONFIG_HOME", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy"),
+        *("all_proxy", "LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "NODE_OPTIONS", "NODE_PATH"),
+        *("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSPECT", "BASH_ENV", "ENV"),
+        *("PERL5OPT", "RUBYOPT", "JAVA_TOOL_OPTIONS", "GIT_CONFIG_GLOBAL", "GIT_EXEC_PATH"),
+        *("AWS_PROFILE", "AWS_CONFIG_FILE", "GOOGLE_APPLICATION_CREDENTIALS", "KUBECONFIG"),
+        *(
+            "AZURE_CONFIG_DIR",
+            "DOCKER_HOST",
+            "DATABASE_URL",
+            "NPM_CONFIG_USERCONFIG",
+            "PROMPT_COMMAND",
+        ),
+    )
+}
+"""Ways to the user's agents, buses and clouds, and what would change which program runs."""
+
 LOGIN = "sk-planted-in-a-login-0123456789"
 LOOK = "env; tr '\\0' '\\n' </proc/$PPID/environ"
 """What the scripted model runs to see its own environment and that of the agent."""
+
+
+MARK = "the-prompt-says-0123456789"
+LOOK_S = 0.01
+
+
+@contextmanager
+def command_lines() -> Generator[set[bytes]]:
+    """All command lines on this machine that were seen meanwhile, by a look every few ms."""
+    seen: set[bytes] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_S):
+            for process in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError):  # it is gone
+                    seen.add((process / "cmdline").read_bytes())
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        looker.join()
+
+
+def no_command_line_tells(seen: set[bytes]) -> None:
+    """Neither the prompt nor a key is where every user of the machine can read it."""
+    assert seen
+    for line in seen:
+        for secret in (MARK, OWN, LOGIN, *PLANTED.values()):
+            assert secret.encode() not in line, line
 
 
 def plant_login(home: Path, path: str, content: str) -> None:
@@ -47,8 +106,14 @@ async def no_planted_key_arrives(
     _, home = placed(tmp_path)
     plant_login(home, *login)
     before = fingerprint(home)
-    played = await play(adapter, turns, tmp_path, environ=PLANTED, **agent)
+    task = {"prompt": f"Do it. {MARK}"}
+    with command_lines() as seen:
+        environ = {**SURROUNDINGS, **PLANTED}
+        played = await play(adapter, turns, tmp_path, task=task, environ=environ, **agent)
     assert played.requests, played.outcome
+    no_command_line_tells(seen)
+    for name, value in SURROUNDINGS.items():
+        assert value not in played.output, f"{name} is in the environment"
     everything = played.recorded().decode("utf-8", "replace")
     for name, value in {**PLANTED, "the login": LOGIN}.items():
         for request in played.requests:
@@ -70,8 +135,12 @@ async def the_own_key_arrives(
     """
     environ = {**PLANTED, "MY_KEY": OWN}
     named: dict[str, Any] = {"api_key_env": "MY_KEY", "tier": "cloud", **agent}
-    played = await play(adapter, turns, tmp_path, environ=environ, **named)
+    task = {"prompt": f"Do it. {MARK}"}
+    with command_lines() as seen:
+        played = await play(adapter, turns, tmp_path, task=task, environ=environ, **named)
     assert played.requests, played.outcome
+    assert any(MARK.encode() in request.json_line() for request in played.requests)
+    no_command_line_tells(seen)
     assert all(request.has_key(OWN) for request in played.requests if request.turn)
     everything = played.recorded().decode("utf-8", "replace")
     for value in (OWN, *PLANTED.values()):

@@ -1,24 +1,20 @@
 """Jobs of several tasks with real processes: their order, their skips, their record, their end."""
 
 import json
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 
-from orchestrator.adapter import Agent, Command
 from orchestrator.errors import InputError
 from orchestrator.events import (
     Event,
     JobFinished,
     JobOutcome,
     Message,
-    Outcome,
     ProcessSpawned,
-    RunFinished,
     TaskFinished,
     TaskStarted,
 )
@@ -26,29 +22,11 @@ from orchestrator.journal import list_runs, read_events, read_outcome, read_reco
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Limits, Task, TaskFile
 from orchestrator.template import TRUNCATED, VALUE_LIMIT
-from orchestrator.testing import agent as scripted_agent
-from tests.scripted_adapter import DONE, Scripted, Step, say, scripted_config
+from tests.scripted_adapter import DONE, PerTask, Step, say, scripted_config
 
 pytestmark = pytest.mark.anyio
 
 FAIL: Step = {"exit": 3}
-
-
-@dataclass
-class PerTask(Scripted):
-    """Does the steps of each task by its id; those of none by default."""
-
-    steps: Mapping[str, list[Step]] = field(default_factory=dict)
-
-    def command(self, task: Task, agent: Agent) -> Command:
-        steps = self.steps.get(task.id, [say(f"did {task.id}"), DONE])
-        script = f"{agent.home}/script.json"
-        return Command(
-            argv=(sys.executable, "-I", "-S", scripted_agent.__file__, script),
-            cwd=str(task.workspace),
-            files={script: json.dumps(steps).encode()},
-            stdin=task.prompt.encode(),
-        )
 
 
 @pytest.fixture
@@ -332,98 +310,6 @@ async def test_a_workspace_that_is_gone_later_fails_its_task_alone(work: Path, s
         "invalid_request",
     )
     assert outcome.tasks["c"].ok
-
-
-# --- fifty tasks ----------------------------------------------------------------------------------
-
-
-def fifty() -> dict[str, tuple[str, ...]]:
-    """A fan-out, diamonds one after the other, and tasks that fail at their roots or alone."""
-    graph: dict[str, tuple[str, ...]] = {"root": ()}
-    graph |= {f"leaf{at}": ("root",) for at in range(10)}
-    graph["gather"] = tuple(f"leaf{at}" for at in range(10))
-    last = "gather"
-    for at in range(6):
-        graph |= {f"l{at}": (last,), f"r{at}": (last,), f"join{at}": (f"l{at}", f"r{at}")}
-        last = f"join{at}"
-    graph |= {"bad": (), "after": ("bad",), "later": ("after", "root")}
-    graph |= {f"lost{at}": ("later",) for at in range(7)}
-    graph |= {f"alone{at}": () for at in range(8)}
-    graph |= {"badleaf": ("root",), "mixed": ("badleaf", "gather")}
-    return graph
-
-
-BAD = {"bad", "badleaf"}
-
-
-def expected(graph: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    found: dict[str, str] = {}
-
-    def status(id_: str) -> str:
-        if id_ not in found:
-            fine = all(status(need) == "succeeded" for need in graph[id_])
-            found[id_] = "skipped" if not fine else "failed" if id_ in BAD else "succeeded"
-        return found[id_]
-
-    return {id_: status(id_) for id_ in graph}
-
-
-@pytest.mark.timeout(60)
-async def test_fifty_tasks_come_in_order_and_end_as_they_must(work: Path, state: Path) -> None:
-    graph = fifty()
-    assert len(graph) == 50
-    made: list[Task] = []
-    for id_, needs in graph.items():
-        place = work / id_
-        place.mkdir()
-        prompt = " ".join(f"{{{{ tasks.{need}.text }}}}" for need in needs) or "begin"
-        made.append(Task(id=id_, needs=needs, prompt=prompt, workspace=place, kind="edit"))
-    steps: dict[str, list[Step]] = {
-        id_: [FAIL] if id_ in BAD else [{"write": "done.txt", "text": id_}, say(f"did {id_}"), DONE]
-        for id_ in graph
-    }
-    async with (
-        supervisor(state, steps) as running,
-        running.stream(TaskFile(tasks=tuple(made), concurrency=8)) as stream,
-    ):
-        events = [event async for event in stream]
-    outcome = stream.outcome
-    assert isinstance(outcome, JobOutcome)
-    assert {id_: one.status for id_, one in outcome.tasks.items()} == expected(graph)
-    assert_in_order(events, graph)
-    for id_, one in outcome.tasks.items():
-        assert (work / id_ / "done.txt").exists() == (one.status == "succeeded")
-        if one.ok:
-            assert prompt_of(state, one) == (
-                " ".join(f"did {need}" for need in graph[id_]) or "begin"
-            )
-    ran = [one for one in outcome.tasks.values() if one.status != "skipped"]
-    assert len(list_runs(state / "runs")) == len(ran)
-
-
-def prompt_of(state: Path, outcome: Outcome) -> str:
-    assert outcome.run_id is not None
-    return read_record(state / "runs" / outcome.run_id).task.prompt
-
-
-def assert_in_order(events: list[Event], graph: Mapping[str, tuple[str, ...]]) -> None:
-    """A task begins after all that it needs and is skipped after some of it; its run is whole."""
-    place = {(event.type, event.task_id): at for at, event in enumerate(events)}
-    for id_, needs in graph.items():
-        begun = place.get(("task.started", id_))
-        ended = place["task.finished", id_]
-        before = [
-            place["task.finished", need] < (ended if begun is None else begun) for need in needs
-        ]
-        assert all(before) if begun is not None else any(before)
-        of_it = [at for at, event in enumerate(events) if event.task_id == id_ and event.run_id]
-        if begun is not None:
-            assert begun < of_it[0]
-            assert of_it[-1] < ended
-            assert isinstance(events[of_it[-1]].update, RunFinished)
-            seqs = [events[at].seq for at in of_it]
-            assert seqs == list(range(1, len(seqs) + 1))
-    assert isinstance(events[-1].update, JobFinished)
 
 
 async def test_limits_stop_one_task_and_not_its_siblings(work: Path, state: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -349,6 +350,14 @@ async def killed(user: Path, state: Path) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
+def recovered(user: Path, state: Path) -> "subprocess.CompletedProcess[str]":
+    config = user.parent / "scripted.toml"
+    config.write_text('[agents.scripted]\nadapter = "jsonl"\nargv = ["true"]\n')
+    argv = [sys.executable, "-m", "orchestrator.cli", "runs", "recover", "last"]
+    env = {**os.environ, "ORCHESTRATE_STATE_DIR": str(state), "HOME": str(user.parent)}
+    return subprocess.run(argv, capture_output=True, text=True, env=env, cwd=user)
+
+
 async def pruned(state: Path, *, force: bool = False, dry_run: bool = False) -> list[Remain]:
     async with open_reaper() as reaper:
         desk = Desk(reaper=reaper, state=state, environ={})
@@ -362,6 +371,11 @@ async def test_after_kill_9_nothing_is_lost_and_prune_cleans_up(user: Path, stat
     assert trees(user) == 2
     assert [one.removed for one in await pruned(state, dry_run=True)] == [False]
     assert tree.exists()
+    done = recovered(user, state)
+    shown = f"work tree {tree}: 1 changed file(s), +1 -1, in no branch yet"
+    assert shown in done.stdout.splitlines(), done
+    assert "orchestrate runs prune" in done.stderr
+    assert tree.exists()
     (remain,) = await pruned(state)
     assert remain.removed
     branch = git(user, "branch", "--list", "--format=%(refname:short)", "orchestrate/*")
@@ -369,6 +383,7 @@ async def test_after_kill_9_nothing_is_lost_and_prune_cleans_up(user: Path, stat
     assert git(user, "show", f"{branch}:a.txt") == "two"
     assert trees(user) == 1
     assert list((state / "trees").iterdir()) == []
+    assert "work tree" not in recovered(user, state).stdout
     assert fingerprint(user) == before
     assert await pruned(state) == []
 

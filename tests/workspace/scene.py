@@ -3,13 +3,14 @@
 import hashlib
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ENV = {
     "PATH": os.environ["PATH"],
     "HOME": "/nonexistent",
     "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_TEMPLATE_DIR": "",  # no sample hooks: a repository here is copied and read many times
     "GIT_AUTHOR_NAME": "User",
     "GIT_AUTHOR_EMAIL": "user@example.com",
     "GIT_COMMITTER_NAME": "User",
@@ -55,25 +56,26 @@ OURS = "orchestrate"
 
 def fingerprint(top: Path) -> dict[str, str]:
     """Everything below a folder, but for new objects and our branches: names, modes, contents."""
-    found: dict[str, str] = {}
-    for folder, names, files in os.walk(top):
-        inside = Path(folder).relative_to(top)
-        if inside.parts[-1:] == ("objects",):
-            names.clear()
-            continue
-        if inside.parts[-3:] == ("refs", "heads", OURS):
-            names.clear()
-            continue
-        for name in [*files, *names]:
-            path = Path(folder) / name
-            if path.parent.name == "heads" and name == OURS:
+    return dict(_printed(str(top), ""))
+
+
+def _printed(folder: str, inside: str) -> Iterator[tuple[str, str]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = f"{inside}{entry.name}"
+            status = entry.stat(follow_symlinks=False)
+            if entry.name == OURS and inside.endswith("refs/heads/"):
                 continue
-            status = path.lstat()
-            if path.is_symlink():
-                content = f"link {path.readlink()}"
-            elif path.is_file():
-                content = f"{hashlib.sha256(path.read_bytes()).hexdigest()} {status.st_mtime_ns}"
+            if entry.is_symlink():
+                yield name, f"{status.st_mode:o} link {os.readlink(entry.path)}"  # noqa: PTH115 (hot)
+            elif entry.is_file(follow_symlinks=False):
+                yield name, f"{status.st_mode:o} {_content(entry.path)} {status.st_mtime_ns}"
             else:
-                content = ""
-            found[str(inside / name)] = f"{status.st_mode:o} {content}"
-    return found
+                yield name, f"{status.st_mode:o}"
+            if entry.is_dir(follow_symlinks=False) and entry.name != "objects":
+                yield from _printed(entry.path, f"{name}/")
+
+
+def _content(path: str) -> str:
+    with open(path, "rb") as file:  # noqa: PTH123 (hot, as below)
+        return hashlib.sha256(file.read()).hexdigest()

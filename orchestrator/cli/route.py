@@ -1,0 +1,169 @@
+"""`route`: who would do a task, and why, without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.frame import (
+    NOT_SUCCEEDED,
+    ConfigOption,
+    ListForm,
+    ListOption,
+    configured,
+    errors,
+    put,
+    put_json,
+)
+
+if TYPE_CHECKING:
+    from orchestrator.config import Config
+    from orchestrator.route import Route
+    from orchestrator.task import Task, TaskFile
+
+
+def route(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
+    file: Annotated[
+        Path | None, typer.Argument(metavar="TASK.yaml", help="The task file; or use --prompt.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to do.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Class of the work, such as fix.")] = None,
+    agent: Annotated[str | None, typer.Option(help="The agent, by name.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model, as the agent names it.")] = None,
+    privacy: Annotated[str | None, typer.Option(help="any or local.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="auto, local, cloud or cascade.")] = None,
+    fallback: Annotated[str | None, typer.Option(help="none or cloud.")] = None,
+    output: ListOption = ListForm.TEXT,
+    config: ConfigOption = None,
+) -> None:
+    """Explain who would do TASK.yaml, or --prompt, without running anything.
+
+    Each agent considered, why it was kept or dropped, what it is expected to cost, and where the
+    work goes when it fails. Model servers are asked what they have; no model is.
+
+    \b
+    orchestrate route task.yaml
+    orchestrate route -p "find the tests of the parser" --kind search
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
+    import anyio
+
+    from orchestrator.cli.run import asked
+
+    flags = {
+        "prompt": prompt,
+        "kind": kind,
+        "agent": agent,
+        "model": model,
+        "privacy": privacy,
+        "strategy": strategy,
+        "fallback": fallback,
+    }
+    with errors():
+        stated = {name: value for name, value in flags.items() if value is not None}
+        settings = configured(config)
+        tasks = asked(file, stated)
+        found = anyio.run(_routes, tasks, settings)
+        if output is ListForm.JSON:
+            told = [_fields(task, routes) for task, routes in found]
+            put_json(told, indented=True)
+        else:
+            put("\n\n".join(_told(task, routes) for task, routes in found))
+        if not all(routes and routes[0].rank is not None for _, routes in found):
+            raise typer.Exit(NOT_SUCCEEDED)
+
+
+async def _routes(asked: Task | TaskFile, config: Config) -> list[tuple[Task, tuple[Route, ...]]]:
+    from orchestrator.config import file_with_defaults
+    from orchestrator.discovery import routes_of
+    from orchestrator.slots import Slots
+    from orchestrator.task import Task, TaskFile
+
+    file = TaskFile(tasks=(asked,)) if isinstance(asked, Task) else asked
+    slots = Slots(config.state / "slots")
+    tasks = file_with_defaults(file, config).tasks
+    return [(task, await routes_of(task, config, slots)) for task in tasks]
+
+
+def _told(task: Task, routes: Sequence[Route]) -> str:
+    from orchestrator.console import one_line, table
+
+    rows = [["AGENT", "MODEL", "TIER", "COST", "WHY"]]
+    rows += [_row(route) for route in routes]
+    head = f"{task.id}: {one_line(task.prompt, 80)}"
+    lines = [head, _class(task), table(rows), f"plan: {_plan(task, routes)}"]
+    if remedy := next((route.remedy for route in routes if route.remedy), None):
+        lines.append(remedy)
+    if task.privacy == "local":
+        lines.append("privacy: routing only: no sandbox holds an agent's own connections")
+    return "\n".join(lines)
+
+
+def _class(task: Task) -> str:
+    strategy = task.strategy or "auto"
+    return f"strategy {strategy}, kind {task.kind or 'not stated'}, fallback {_fallback(task)}"
+
+
+def _fallback(task: Task) -> str:
+    return task.fallback or "none"
+
+
+def _row(route: Route) -> list[str]:
+    place = "-" if route.rank is None else str(route.rank + 1)
+    return [
+        f"{place:>2} {route.agent.name}",
+        route.agent.model or "its own default",
+        route.agent.tier,
+        _cost(route),
+        route.reason,
+    ]
+
+
+def _cost(route: Route) -> str:
+    return "unknown" if route.cost_usd is None else f"${route.cost_usd:.2f}"
+
+
+def _plan(task: Task, routes: Sequence[Route]) -> str:
+    """Where the work goes, one agent after the other."""
+    from orchestrator.route import stages
+
+    plan = stages(task, routes)
+    if not plan:
+        return "nobody can do it"
+    what = "the check fails or the run does" if task.check else "the run fails"
+    steps = [plan[0].agent.name]
+    steps += [f"if {what}: {each.agent.name} ({_cost(each)})" for each in plan[1:]]
+    again = (
+        f" (again up to {task.retries} times where the failure may pass)" if task.retries else ""
+    )
+    return f"{'; '.join(steps)}{again}"
+
+
+def _fields(task: Task, routes: Sequence[Route]) -> dict[str, object]:
+    from orchestrator.route import stages
+
+    return {
+        "task": task.id,
+        "kind": task.kind,
+        "strategy": task.strategy or "auto",
+        "fallback": _fallback(task),
+        "privacy": task.privacy,
+        "enforced": "routing" if task.privacy == "local" else None,
+        "plan": [stage.agent.name for stage in stages(task, routes)],
+        "considered": [
+            {
+                "agent": route.agent.name,
+                "adapter": route.agent.adapter,
+                "model": route.agent.model,
+                "server": route.agent.base_url or route.agent.server,
+                "tier": route.agent.tier,
+                "rank": route.rank,
+                "reason": route.reason,
+                "remedy": route.remedy,
+                "cost_usd": route.cost_usd,
+            }
+            for route in routes
+        ],
+    }

@@ -1,0 +1,162 @@
+"""Holds a running agent to its limits: measures, and asks `budget` what to make of it.
+
+Does not act. Looks at the agent's processes only when they have been silent for a while.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from orchestrator.budget import (
+    Ledger,
+    Reading,
+    Sign,
+    Spent,
+    Verdict,
+    over,
+    patience,
+    tokens,
+    verdict,
+)
+from orchestrator.events import Limit, Stall
+from orchestrator.pulse import Pulse, feel
+from orchestrator.run.recorder import Recorder
+from orchestrator.task import Limits
+
+_LOOKS, _SOONEST_S, _LATEST_S = 8, 0.25, 10.0
+# In a silence its processes are looked at eight times before it is too long, within these bounds.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """Whose limits these are, and where what is spent is written down."""
+
+    task_id: str
+    run_id: str
+    limits: Limits
+    local: bool
+    ledger: Ledger
+
+
+class Watch:
+    """The clock readings and counters of one running agent, whose leader is `pid`."""
+
+    def __init__(self, watched: Watched, recorder: Recorder, pid: int) -> None:
+        self.unseen: str | None = None
+        self._watched = watched
+        self._recorder = recorder
+        self._pid = pid
+        self._began = self._lived = self._turn = time.monotonic()
+        self._turns = 0
+        self._sign: Sign = "start"
+        self._pulse: Pulse | None = None
+        self._felt = self._began
+        self._next = 0.0
+        self._seen: object = None
+
+    def grew(self) -> None:
+        """The agent has written something."""
+        self._live("output")
+        self._pulse = None  # what was received before is no sign of life after
+
+    def hold(self, output_bytes: int) -> Verdict | None:
+        """The limit for which the agent is to be stopped, the task's own before the job's."""
+        watched, now = self._watched, time.monotonic()
+        limit = watched.limits.output_bytes
+        if now < self._next and not self._has_spent() and (limit is None or output_bytes <= limit):
+            return None
+        self._next = now + _SOONEST_S
+        self._write_down(now)
+        self._feel(now)
+        return verdict(watched.limits, self._reading(now, output_bytes)) or self._job_passed()
+
+    def _has_spent(self) -> bool:
+        """Whether the agent has used more since the last look, or began or ended a turn. Most lines
+        say nothing of that, and to weigh each took as long as to read it.
+        """
+        recorder, counts = self._recorder, self._recorder.counts
+        steps, turns = recorder.digest.steps, (counts.turns, counts.in_turn)
+        seen = steps, counts.model_calls, turns, recorder.usage, recorder.cost_usd
+        changed, self._seen = seen != self._seen, seen
+        return changed
+
+    def settle(self) -> Verdict | None:
+        """Write down what was spent when all is read. A limit that was passed by it all the same:
+        an agent may tell what it has spent when it is done.
+        """
+        watched = self._watched
+        self._write_down(time.monotonic())
+        return over(
+            watched.limits, watched.ledger.task(watched.task_id), self._recorder.counts.unit
+        )
+
+    def _write_down(self, now: float) -> None:
+        watched = self._watched
+        unit = self._recorder.counts.unit
+        watched.ledger.put(watched.task_id, watched.run_id, self._spent(now), unit)
+
+    def _job_passed(self) -> Verdict | None:
+        return self._watched.ledger.passed if self._recorder.counts.in_turn else None
+
+    def _reading(self, now: float, output_bytes: int) -> Reading:
+        watched, counts = self._watched, self._recorder.counts
+        if counts.turns != self._turns:
+            self._turns, self._turn = counts.turns, now
+        return Reading(
+            quiet_s=now - self._lived,
+            sign=self._sign,
+            turn_s=now - self._turn if counts.in_turn else None,
+            spoken=counts.spoken,
+            in_tool=bool(self._recorder.digest.open_calls),
+            local=watched.local,
+            output_bytes=output_bytes,
+            spent=watched.ledger.task(watched.task_id),
+            unit=counts.unit,
+        )
+
+    # --- signs of life
+
+    def _live(self, sign: Sign) -> None:
+        self._lived, self._sign = time.monotonic(), sign
+
+    def _feel(self, now: float) -> None:
+        """Look for a sign of life, if it is time; in any case before a silence is too long."""
+        _, budget_s = patience(self._watched.limits, self._reading(now, 0))
+        if budget_s is None:
+            return
+        every_s = min(max(budget_s / _LOOKS, _SOONEST_S), _LATEST_S)
+        quiet_s = now - self._lived
+        if quiet_s < every_s or (now - self._felt < every_s and quiet_s <= budget_s):
+            return
+        before, felt = self._pulse, self._felt
+        self._pulse, self._felt = feel(self._pid), now
+        if self._pulse.unseen is not None:
+            self.unseen = self._pulse.unseen
+        if before is not None:
+            self._compare(before, self._pulse, now - felt)
+
+    def _compare(self, before: Pulse, pulse: Pulse, seconds: float) -> None:
+        if pulse.heard_since(before):
+            self._live("bytes")
+        elif self._recorder.digest.open_calls and pulse.worked_since(before, seconds):
+            self._live("cpu")
+
+    # --- what was spent
+
+    def _spent(self, now: float) -> Spent:
+        digest, counts = self._recorder.digest, self._recorder.counts
+        return Spent(
+            ran_s=now - self._began,
+            steps=digest.steps or counts.model_calls,
+            tokens=tokens(self._recorder.usage),
+            cost_usd=self._recorder.cost_usd,
+        )
+
+
+def limit_event(passed: Verdict, action: str = "stop") -> Stall | Limit:
+    """What is put on record of a limit that was passed."""
+    value = round(passed.value, 3)
+    if passed.stop == "stalled":
+        return Stall(budget=passed.limit, seconds=value, action=action, last=passed.last)
+    return Limit(limit=passed.limit, value=value, action=action, enforced=passed.enforced)

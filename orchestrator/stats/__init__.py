@@ -1,0 +1,1 @@
+"""What the journals say about all runs together. `reading` reads the records, `sums` counts."""
