@@ -63,6 +63,8 @@ ABOUT = About(
     ),
     dialects=("chat", "ollama"),
     prompt_tokens=2_500,
+    lean_prompt_tokens=1_000,
+    lean=MappingProxyType({"repo_map": False}),
     tools=False,
     resumes=True,
     keys=KEYS,
@@ -94,6 +96,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "args": "list of aider's own flags, which win over ours: ['--architect', '--map-tokens=0']",
         "auto_commits": "true: aider commits its edits itself",
         "project_config": "true: aider's configuration files in the work tree are read",
+        "repo_map": "false: without the map of the repository (a small model or window)",
         "model_kwargs": "table of arguments for every call of the model: {temperature = 0}",
         "writable": "list of further folders that may be written to (access: read, edit)",
     }
@@ -104,6 +107,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
 @dataclass(frozen=True, kw_only=True)
 class _Options:
     args: tuple[str, ...] = ()
+    repo_map: bool = True
     auto_commits: bool = False
     project_config: bool = False
     model_kwargs: Mapping[str, object] = field(default_factory=dict[str, object])
@@ -117,7 +121,7 @@ def _options(agent: Agent) -> _Options:
         match name, value:
             case "model_kwargs", table if is_table(table):
                 options[name] = table
-            case "auto_commits" | "project_config", bool():
+            case "auto_commits" | "project_config" | "repo_map", bool():
                 options[name] = value
             case "args" | "writable", texts if is_list(texts) and _all_texts(texts):
                 options[name] = tuple(texts)
@@ -225,6 +229,8 @@ def _flags(task: Task, agent: Agent, options: _Options) -> Iterator[str]:
     yield "--no-suggest-shell-commands"  # nobody is there to allow one
     if task.allowed == "read":
         yield "--chat-mode=ask"
+    if not options.repo_map:
+        yield "--map-tokens=0"
     yield from options.args
     if task.allowed == "read":
         yield from ("--dry-run", "--no-auto-commits")

@@ -59,7 +59,7 @@ ABOUT = About(
     install=Install(
         kind="pip",
         lock=str(Path(__file__).with_name("locks") / "litellm" / "requirements.txt"),
-        megabytes=400,
+        megabytes=440,
         minutes=2,
     ),
     dialects=("chat", "ollama"),

@@ -153,7 +153,10 @@ class About:
 
     `tested` are version texts, newest first. `install` is a text for people where only they can
     install it. `dialects` are what it can use of a model server. `prompt_tokens` is the size of its
-    leanest own prompt, `tools` whether it needs a model that calls tools.
+    own prompt as the agent is usually run on a local model, as measured; `lean_prompt_tokens` the
+    same in its leanest form, which the options `lean` ask for (empty: there is no leaner one).
+    `window_option` is the option that tells it how large the model's window is. `tools`: it
+    does nothing with a model that calls none.
     `key_env` is the variable that usually holds the provider's key, `keys` are all in which one may
     be. `logins` are files that are there while the user is logged in; a path may begin with `~` or
     `$NAME`. They are looked for and never read.
@@ -169,6 +172,9 @@ class About:
     install: Install | str = ""
     dialects: tuple[Dialect, ...] = ()
     prompt_tokens: int | None = None
+    lean_prompt_tokens: int | None = None
+    lean: Mapping[str, object] = field(default_factory=_no_options)
+    window_option: str | None = None
     tools: bool = True
     enforces: tuple[Literal["read", "edit", "full"], ...] = ("read", "edit", "full")
     resumes: bool = False
@@ -183,6 +189,41 @@ class About:
         if isinstance(self.install, str):
             return self.install
         return f"orchestrate agents install {self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upstream:
+    """The one model server behind a gateway. `key_from` names the variable that holds its key."""
+
+    kind: str
+    base_url: str
+    models: tuple[str, ...]
+    key_from: str | None = None
+
+
+class Gateway(Protocol):
+    """A program that offers `dialects` and passes what it is asked on to a server of `upstream`."""
+
+    @property
+    def about(self) -> About:
+        """The program; `dialects` are those that it offers."""
+        ...
+
+    @property
+    def upstream(self) -> Dialect:
+        """What the server behind it has to speak."""
+        ...
+
+    @property
+    def health(self) -> str:
+        """The path at which it answers with 200 as soon as it is up, without asking any model."""
+        ...
+
+    def command(self, program: str, upstream: Upstream, *, folder: str, key_from: str) -> Command:
+        """What to start. It finds the socket to listen on as its stdin; whoever asks it something
+        has the key that the variable `key_from` holds.
+        """
+        ...
 
 
 class Conversation(Protocol):
@@ -419,6 +460,33 @@ _WORDINGS: tuple[tuple[ErrorKind, str], ...] = (
             r"exceeds the (available )?context",
             r"exceeds the maximum number of tokens",
             r"input is too long",
+        ),
+    ),
+    (
+        "out_of_memory",
+        _any(
+            r"out of memory",
+            r"requires more (system )?memory",
+            r"(insufficient|not enough|unable to allocate|failed to allocate) .{0,40}memory",
+            r"cuda ?malloc failed",
+        ),
+    ),
+    (
+        "load_failed",
+        _any(
+            r"(failed|unable|error) (to load|loading) (the )?model",
+            r"model .{0,80}failed to load",
+            r"(llama )?runner process has (terminated|no longer)",
+            r"could ?n[o']t load (the )?model",
+        ),
+    ),
+    (
+        "tools_unsupported",
+        _any(
+            r"does not support (tools|tool|function)",
+            r"(tools?|function calling) (is|are) not supported",
+            r"--enable-auto-tool-choice",
+            r"tools param requires --jinja",
         ),
     ),
     (

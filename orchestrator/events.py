@@ -83,7 +83,11 @@ ErrorKind: TypeAlias = Literal[
     "skipped",
     # the model server answered with a failure of its own (5xx): `unavailable`
     "server_error",
+    # it could not load the model: `unavailable`
+    "out_of_memory",
+    "load_failed",
     # all others: `failed`
+    "tools_unsupported",
     "route_mismatch",
     "invalid_request",
     "bad_usage",

@@ -61,6 +61,8 @@ STATUS: Mapping[ErrorKind, Status] = MappingProxyType(
         "refused": "refused",
         "unavailable": "unavailable",
         "server_error": "unavailable",
+        "out_of_memory": "unavailable",
+        "load_failed": "unavailable",
         "auth_failed": "auth_failed",
         "model_not_found": "model_not_found",
         "rate_limited": "rate_limited",
@@ -493,6 +495,13 @@ def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str:
             return f"Is {place} running{start} and reachable at {agent.base_url or 'its address'}?"
         case "server_error":
             return f"The fault lies with {place}: see its log, or try again later."
+        case "out_of_memory":
+            return f"Take a smaller model, or a smaller window: {place} has no memory for this one."
+        case "load_failed":
+            return f"See the log of {place}: is the model's file whole, and its version new enough?"
+        case "tools_unsupported":
+            start = f" {server.tools_hint}" if server and server.tools_hint else ""
+            return f"Take a model that calls tools, such as qwen2.5-coder:14b.{start}"
         case "auth_failed":
             return f"{key} for {agent.base_url or place}? Name its variable with --api-key-env."
         case "model_not_found":

@@ -135,7 +135,8 @@ class ModelServer:
 
     `port` is its usual one on loopback, None: it has none (a cloud). `url_env` and `model_env` are
     the variables that users of it set. `start` and `list_models` are what a person types to start
-    it and to see its models, `get_model` to get one, `more_context` to have a larger window.
+    it and to see its models, `get_model` to get one, `more_context` to have a larger window;
+    `context_hint` and `tools_hint` say how else it comes to that, and to calling tools.
     `dialects` are what its current versions speak; `look` says what the one at hand does. `local`:
     it runs on one's own machines. `owns_port`: whatever answers at its port is taken for one.
     `lists_all`: a model that is not in its list cannot be had from it. `prefixes` are what agents
@@ -154,6 +155,8 @@ class ModelServer:
     list_models: str | None = None
     get_model: str | None = None
     more_context: str | None = None
+    context_hint: str | None = None
+    tools_hint: str | None = None
     dialects: tuple[Dialect, ...] = ("chat",)
     local: bool = True
     owns_port: bool = False

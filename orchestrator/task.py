@@ -153,7 +153,8 @@ class Task:
     `env` goes to the agent as it is; `env_from` names variables of the supervisor to pass on.
     `session_id`: the agent's own conversation to go on with, made in the agent home `home`.
     `needs`: the ids of the tasks in the same file that must have succeeded. `isolation` None: as
-    the workspace is. `expect`: a JSON Schema that the answer must satisfy.
+    the workspace is. `expect`: a JSON Schema that the answer must satisfy. `force`: no
+    warning of an agent that is too heavy for its model.
     """
 
     prompt: str
@@ -182,6 +183,7 @@ class Task:
     fallback: Fallback | None = None
     handoff: Handoff = "clean"
     detached: Detached = "kill"
+    force: bool = False
     retries: int = 0
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     env_from: tuple[str, ...] = ()

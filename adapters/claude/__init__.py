@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from adapters.claude.command import bills, command_of, logs_in
 from adapters.claude.conversation import ClaudeConversation
@@ -38,6 +39,9 @@ ABOUT = About(
     ),
     dialects=("messages",),
     prompt_tokens=1_100,
+    lean_prompt_tokens=1_100,
+    lean=MappingProxyType({"bare": True}),
+    window_option="context_window",
     # `edit` allows commands; without `sandbox`, nothing holds a command to the workspace.
     enforces=("read", "full"),
     resumes=True,
@@ -45,6 +49,9 @@ ABOUT = About(
     keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"),
     logins=("$CLAUDE_CONFIG_DIR/.credentials.json", "~/.claude/.credentials.json"),
 )
+
+WHOLE = 22_000
+"""Its prompt with all its tools: 87 KB."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +61,12 @@ class Claude:
     about: About = ABOUT
 
     def about_for(self, agent: Agent) -> About:
-        """With its sandbox, `edit` holds for commands, too."""
-        held = replace(self.about, enforces=("read", "edit", "full"))
-        return held if options_of(agent).sandbox else self.about
+        """With its sandbox, `edit` holds for commands, too; with all its tools, it is heavy."""
+        options = options_of(agent)
+        enforces = ("read", "edit", "full") if options.sandbox else self.about.enforces
+        whole = agent.profile == "user" or (not options.bare and options.tools is None)
+        prompt = WHOLE if whole else self.about.prompt_tokens
+        return replace(self.about, enforces=enforces, prompt_tokens=prompt)
 
     def command(self, task: Task, agent: Agent) -> Command:
         """`claude -p`, its stdin open. Raises ConfigError for what cannot work."""

@@ -69,7 +69,7 @@ def command_of(task: Task, agent: Agent) -> Command:
     return Command(
         argv=tuple(_argv(task, agent, options)),
         cwd=str(task.workspace),
-        env={**_QUIET, **_place(agent), **_home(agent), **options.env},
+        env={**_QUIET, **_retries(agent), **_place(agent), **_home(agent), **options.env},
         env_from=env_from,
         secrets=(key,) if key else (),
         stdin="open",
@@ -206,6 +206,11 @@ def _place(agent: Agent) -> dict[str, str]:
     }
     # Without any token claude would ask for a login, or send the user's own.
     return env if agent.api_key_env else {**env, "ANTHROPIC_AUTH_TOKEN": "none"}
+
+
+def _retries(agent: Agent) -> dict[str, str]:
+    """A server at home that fails once has a reason; a cloud may be busy for a moment."""
+    return {"CLAUDE_CODE_MAX_RETRIES": "1"} if agent.tier == "local" else {}
 
 
 def _home(agent: Agent) -> dict[str, str]:

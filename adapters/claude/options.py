@@ -36,6 +36,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
 )
 """Each option, and what it does."""
 
+_NARROW = 128_000
 _BACKGROUND = "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS"
 
 
@@ -90,6 +91,9 @@ def options_of(agent: Agent) -> Options:
                 env |= {_BACKGROUND: "0" if value else "1"}
             case "context_window", int():
                 env["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(value)
+                if value <= _NARROW:
+                    # It would ask for answers of 32,000 tokens, which such a window never holds.
+                    env.setdefault("CLAUDE_CODE_MAX_OUTPUT_TOKENS", str(value // 4))
             case "max_output_tokens", int():
                 env["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(value)
             case _:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from adapters.codex.command import command_of
 from adapters.codex.conversation import CodexConversation
@@ -36,7 +37,11 @@ ABOUT = About(
         minutes=1,
     ),
     dialects=("responses",),
+    # 25 KB, of which 18 are its instructions; 7 KB with instructions of our own.
     prompt_tokens=6_300,
+    lean_prompt_tokens=1_900,
+    lean=MappingProxyType({"compact": True}),
+    window_option="context_window",
     resumes=True,
     tells_cost=False,
     key_env="OPENAI_API_KEY",

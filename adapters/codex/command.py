@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import Iterable
 from itertools import chain
+from pathlib import PurePosixPath
 from types import MappingProxyType
 
 import orjson
@@ -23,6 +24,23 @@ _SANDBOX = MappingProxyType(
     {"read": "read-only", "edit": "workspace-write", "full": "danger-full-access"}
 )
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+_COMPACT = b"""\
+You are a coding agent at work in the current folder, with nobody to ask. Use exec_command to look
+(rg, sed -n) and to try. Change files with it, too: apply_patch <<'EOF'
+*** Begin Patch
+*** Update File: PATH
+@@
+ a line as it is
+-a line to remove
++a line to add
+*** End Patch
+EOF
+("*** Add File: PATH" with + lines only makes one, "*** Delete File: PATH" removes one.)
+Do what is asked and no more, see that it works, then say in a few words what you did.
+"""
+# Instead of codex's own 18 KB, which a small window cannot hold and a small model cannot follow.
 
 
 def command_of(task: Task, agent: Agent) -> Command:
@@ -51,6 +69,7 @@ def command_of(task: Task, agent: Agent) -> Command:
         env_from=env_from,
         secrets=(key,) if key else (),
         stdin=_prompt(task).encode("utf-8", "replace"),
+        files=_files(agent, options),
         tails=_tails(task, agent),
         interrupt=signal.SIGINT,
     )
@@ -119,6 +138,9 @@ def _settings(agent: Agent, options: Options, key: str | None) -> dict[str, obje
             "skills.include_instructions": False,
             "skills.bundled.enabled": False,
         }
+    if options.compact:
+        settings["model_instructions_file"] = _instructions(agent)
+        settings["include_permissions_instructions"] = False
     if key is not None:
         # Else every command that the model runs sees the key.
         settings["shell_environment_policy.exclude"] = [key]
@@ -130,11 +152,20 @@ def _settings(agent: Agent, options: Options, key: str | None) -> dict[str, obje
             "base_url": endpoint(agent.base_url),
             "wire_api": "responses",
             **({"env_key": key} if key else {}),
-            "request_max_retries": 2,
-            "stream_max_retries": 2,
+            # A server at home that fails once has a reason; a cloud may be busy for a moment.
+            "request_max_retries": 1 if agent.tier == "local" else 2,
+            "stream_max_retries": 1 if agent.tier == "local" else 2,
             "stream_idle_timeout_ms": 300_000,
         }
     return settings
+
+
+def _instructions(agent: Agent) -> str:
+    return str(PurePosixPath(agent.home or "", "compact.md"))
+
+
+def _files(agent: Agent, options: Options) -> dict[str, bytes]:
+    return {_instructions(agent): _COMPACT} if options.compact else {}
 
 
 def _toml(value: object) -> str:

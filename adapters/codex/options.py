@@ -18,6 +18,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "web_search": "true: the provider's web search",
         "plan": "true: give the model a tool to keep a plan",
         "reasoning_effort": "minimal, low, medium, high: how long the model thinks",
+        "compact": "true: short instructions instead of codex's own (a small model or window)",
         "context_window": "the model's context in tokens, where codex does not know the model",
         "config": "table of other settings of codex's config.toml: {model_verbosity = 'low'}",
     }
@@ -33,6 +34,7 @@ class Options:
     """What an agent's options ask for. `settings` are overrides of config.toml."""
 
     oss: bool
+    compact: bool
     writable: tuple[str, ...]
     settings: Mapping[str, object]
 
@@ -40,12 +42,15 @@ class Options:
 def options_of(agent: Agent) -> Options:
     """The agent's options. Raises ConfigError for an unknown or ill-typed one."""
     oss = agent.base_url is None and agent.server in OSS
+    compact = False
     writable: tuple[str, ...] = ()
     settings: dict[str, object] = {}
     for name, value in agent.options.items():
         match name, value:
             case "oss", bool() if agent.server in OSS or not value:
                 oss = value
+            case "compact", bool() if agent.home is not None or not value:
+                compact = value
             case "network", bool():
                 settings["sandbox_workspace_write.network_access"] = value
             case "writable", _ if is_list(value):
@@ -62,7 +67,7 @@ def options_of(agent: Agent) -> Options:
                 settings |= value
             case _:
                 raise ConfigError(_wrong(agent, name, value))
-    return Options(oss=oss, writable=writable, settings=settings)
+    return Options(oss=oss, compact=compact, writable=writable, settings=settings)
 
 
 def _wrong(agent: Agent, name: str, value: object) -> str:

@@ -38,13 +38,13 @@ from adapters.programs.confinement import PR_SET_CHILD_SUBREAPER, confine
 from adapters.programs.json_lines import Lines, watch_signals
 from adapters.programs.model_calls import (
     LONGEST_WAIT_S,
-    RETRIES,
     Growing,
     ModelError,
     count,
     judge,
     pause,
     price,
+    retries,
     tokens,
     unreachable,
 )
@@ -736,11 +736,12 @@ def _wait_or_stop(run: Run, failure: ModelError, error: Exception, attempt: int)
         raise Stop(text, kind="crashed", retryable=False) from error
     said: Json = failure.said
     run.lines.say("model_error", call=run.calls, text=str(failure), **said)
-    delay = pause(error, min(attempt, RETRIES))
-    if attempt > RETRIES or not failure.retryable or delay > LONGEST_WAIT_S:
+    most = retries(local=run.settings.local)
+    delay = pause(error, min(attempt, most))
+    if attempt > most or not failure.retryable or delay > LONGEST_WAIT_S:
         ended = "refused" if failure.kind == "refused" else "error"
         raise Stop(str(failure), ended=ended, said=said) from error
-    run.lines.say("retry", attempt=attempt, of=RETRIES, delay_s=delay, reason=str(failure))
+    run.lines.say("retry", attempt=attempt, of=most, delay_s=delay, reason=str(failure))
     time.sleep(delay)
 
 

@@ -32,12 +32,12 @@ from adapters.programs.json_lines import Lines, watch_signals
 from adapters.programs.model_calls import (
     BACKOFF_S,
     LONGEST_WAIT_S,
-    RETRIES,
     Growing,
     ModelError,
     judge,
     pause,
     price,
+    retries,
     tokens,
     unreachable,
 )
@@ -139,9 +139,10 @@ class Caller:
 
     def _wait(self, error: Exception, failure: ModelError, attempt: int) -> None:
         delay = pause(error, min(attempt, len(BACKOFF_S)))
-        if attempt > RETRIES or not failure.retryable or delay > LONGEST_WAIT_S:
+        most = retries(local=self._settings.local)
+        if attempt > most or not failure.retryable or delay > LONGEST_WAIT_S:
             raise failure from error
-        self._lines.say("retry", attempt=attempt, of=RETRIES, delay_s=delay, reason=str(failure))
+        self._lines.say("retry", attempt=attempt, of=most, delay_s=delay, reason=str(failure))
         time.sleep(delay)
 
     def _call(self, request: Mapping[str, object]) -> object:

@@ -17,6 +17,14 @@ from urllib.parse import urlsplit
 from adapters.programs.json_lines import Lines
 
 RETRIES = 2
+"""How often a call is tried again at most; on a server at home, which is not busy for others, 1."""
+
+
+def retries(*, local: bool) -> int:
+    """How often a call is tried again at most."""
+    return 1 if local else RETRIES
+
+
 BACKOFF_S = (1.0, 4.0)
 LONGEST_WAIT_S = 30.0  # a server that asks for a longer pause is left to the supervisor
 CONNECT_S = 5.0

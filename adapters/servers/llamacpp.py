@@ -99,7 +99,8 @@ server = ModelServer(
     start="llama-server --jinja -m MODEL.gguf",
     list_models="curl http://127.0.0.1:8080/v1/models",
     get_model="llama-server --jinja -m {model}",
-    more_context="llama-server --jinja -c 32768 -m MODEL.gguf",
+    more_context="llama-server --jinja -c {context} -m MODEL.gguf",
+    tools_hint="Start it with `--jinja`.",
     dialects=("chat", "responses", "messages"),
     look=_look,
 )

@@ -1,6 +1,7 @@
 """OpenAI, or any place that speaks its API: a cloud, unless the address is one's own."""
 
 from orchestrator.server import Ask, Look, ModelServer, Seen, openai_models
+from orchestrator.task import Dialect
 
 
 def _look() -> Look:
@@ -23,12 +24,33 @@ server = ModelServer(
     look=_look,
 )
 
+
+def _look_closer() -> Look:
+    """With an empty request to each endpoint: who has it complains of what is in it."""
+    listed, messages, responses = yield (
+        Ask(path="/v1/models"),
+        Ask(path="/v1/messages", method="POST"),
+        Ask(path="/v1/responses", method="POST"),
+    )
+    models = openai_models(listed)
+    if models is None:
+        return None
+    has: list[Dialect] = ["chat"]
+    if messages.status in _COMPLAINS:
+        has.append("messages")
+    if responses.status in _COMPLAINS:
+        has.append("responses")
+    return Seen(sure=False, dialects=tuple(has), models=models)
+
+
+_COMPLAINS = frozenset({400, 422})
+
 compatible = ModelServer(
     name="openai-compatible",
     title="the OpenAI-compatible server",
     port=None,
     list_models="curl BASE_URL/v1/models",
     dialects=("chat",),
-    look=_look,
+    look=_look_closer,
 )
 """LocalAI, SGLang, KoboldCpp, a gateway of one's own, ...: all that is known is `/v1/models`."""

@@ -138,7 +138,7 @@ def show(
         put("\n".join(f"{key:<9} {shown(text)}" for key, text in rows))
         more = loaded.servers[server.kind].more_context
         if more and (known.context or 0) < (known.context_possible or 0):
-            say(f"more window: {more.format(model=known.name)}")
+            say(f"more window: {more.format(model=known.name, context=32_768)}")
 
 
 def _named(text: str, config: Config) -> tuple[FoundServer, str]:

@@ -86,6 +86,9 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     include_uncommitted: Annotated[
         bool, typer.Option("--include-uncommitted", help="Your uncommitted files go along.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="No warning of an agent too heavy for its model.")
+    ] = False,
     output: OutputOption = OutputForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
@@ -117,7 +120,7 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     with errors():
         stated = {name: value for name, value in flags.items() if value is not None}
         task = asked(file, stated, workspace=workspace, wall=wall, concurrency=concurrency)
-        task = _with_uncommitted(task) if include_uncommitted else task
+        task = _flagged(task, include_uncommitted=include_uncommitted, force=force)
         run_and_leave(configured(config), task, None, output)
 
 
@@ -323,14 +326,23 @@ def _tightened(task: Task, workspace: Path | None, wall: str | None) -> Task:
     return task
 
 
-def _with_uncommitted(asked: Task | TaskFile) -> Task | TaskFile:
+def _flagged(asked: Task | TaskFile, *, include_uncommitted: bool, force: bool) -> Task | TaskFile:
+    """The task, or each of a file's, with flags that only the command line has."""
     from dataclasses import replace
 
     from orchestrator.task import Task
 
     if isinstance(asked, Task):
-        return replace(asked, include_uncommitted=True)
-    each = tuple(replace(task, include_uncommitted=True) for task in asked.tasks)
+        along = include_uncommitted or asked.include_uncommitted
+        return replace(asked, include_uncommitted=along, force=force or asked.force)
+    each = tuple(
+        replace(
+            task,
+            include_uncommitted=include_uncommitted or task.include_uncommitted,
+            force=force or task.force,
+        )
+        for task in asked.tasks
+    )
     return replace(asked, tasks=each)
 
 

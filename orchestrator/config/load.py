@@ -26,7 +26,7 @@ from orchestrator.config.file import (
 from orchestrator.config.ladder import Rung
 from orchestrator.config.local import read_local
 from orchestrator.config.places import configured_places
-from orchestrator.config.plugins import Adapters, installed_servers
+from orchestrator.config.plugins import Adapters, installed_gateway, installed_servers
 from orchestrator.config.value import Config, Level
 from orchestrator.config.variables import of_environment
 from orchestrator.errors import ConfigError, shown
@@ -172,6 +172,7 @@ def _config(rungs: Sequence[Rung], environ: Mapping[str, str], state: Path) -> C
         defaults=defaults.defaults(),
         kinds=MappingProxyType(kinds),
         adapters=adapters,
+        gateway=installed_gateway(),
         servers=MappingProxyType(servers),
         places=tuple(_servers(rungs, servers)),
         local=read_local,

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, distributions
 from typing import Any
 
-from orchestrator.adapter import About, Adapter
+from orchestrator.adapter import About, Adapter, Gateway
 from orchestrator.errors import ConfigError, shown
 from orchestrator.server import ModelServer
 
@@ -77,6 +77,16 @@ def installed_servers() -> dict[str, ModelServer]:
             raise ConfigError(f"model server {entry.name!r} is none: {entry.value} is not one")
         servers[entry.name] = server
     return servers
+
+
+def installed_gateway() -> Gateway | None:
+    """The first by name."""
+    for entry in _entries("orchestrator.gateways"):
+        gateway: Gateway = _import(entry, "gateway")
+        if not isinstance(getattr(gateway, "about", None), About):
+            raise ConfigError(f"gateway {entry.name!r} is none: it has no `about`")
+        return gateway
+    return None
 
 
 def _import(entry: EntryPoint, what: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from platformdirs import user_data_path, user_state_path
 
-from orchestrator.adapter import Adapter, Agent
+from orchestrator.adapter import Adapter, Agent, Gateway
 from orchestrator.config.local import LocalMode
 from orchestrator.errors import ConfigError
 from orchestrator.server import ModelServer, Place
@@ -88,7 +88,8 @@ class Config:
     folder of records, `agents_folder` where programs of our own installing are. `environ` is what
     agents' environments are chosen from; it may hold keys and is not shown. `settings` tells where
     each value comes from. `servers` are the kinds of model server that there are, `places` the
-    configured ones. `local` tells how the switch of local mode stands; it is asked for each task.
+    configured ones. `gateway` is for agents that do not speak what a server speaks. `local` tells
+    how the switch of local mode stands; it is asked for each task.
     `left_out` is what a project's file may not say, where that was no error; then nothing of it
     counts.
     """
@@ -98,6 +99,7 @@ class Config:
     defaults: Defaults = Defaults()
     kinds: Mapping[Kind, str] = field(default_factory=lambda: MappingProxyType({}))
     adapters: Mapping[str, Adapter] = field(default_factory=lambda: MappingProxyType({}))
+    gateway: Gateway | None = None
     servers: Mapping[str, ModelServer] = field(default_factory=lambda: MappingProxyType({}))
     places: tuple[Place, ...] = ()
     local: Callable[[], LocalMode] = LocalMode

@@ -1,6 +1,7 @@
 """What is there: programs on this machine, and model servers that answer. All I/O of choosing."""
 
 from orchestrator.discovery.programs import auth_of, locate, locate_in, look, version
+from orchestrator.discovery.readiness import Ready, ready
 from orchestrator.discovery.servers import (
     FoundServer,
     Use,
@@ -19,6 +20,7 @@ __all__ = [
     "FoundAdapter",
     "FoundAgent",
     "FoundServer",
+    "Ready",
     "Survey",
     "Use",
     "auth_of",
@@ -28,6 +30,7 @@ __all__ = [
     "look",
     "preflight",
     "problem_of",
+    "ready",
     "room_of",
     "routes_of",
     "see",

@@ -156,7 +156,7 @@ def _of_servers(servers: Iterable[FoundServer], config: Config) -> Iterator[Prob
             yield Problem(what=f"{what}: whoever is in your network can use it", remedy=_BIND)
         for model in server.models:
             if model.loaded and model.context is not None and model.context < SMALL_CONTEXT:
-                more = (kind.more_context or "").format(model=model.name)
+                more = (kind.more_context or "").format(model=model.name, context=32_768)
                 yield Problem(what=_small(server, model), remedy=f"`{more}`")
 
 

@@ -409,10 +409,10 @@ async def seen(place: Place, config: Config) -> FoundServer:
 
 def model_at(found: FoundServer, agent: Agent, config: Config) -> Model | Error | None:
     """The agent's model at its server, or why it is not there; None: nobody knows."""
-    lacks = _lacks(found, agent, config)
-    if lacks is not None or agent.model is None:
-        return lacks
-    return find_model(found.models, _bare(agent.model, config.servers[found.kind]))
+    missing = lacks(found, agent, config)
+    if missing is not None or agent.model is None:
+        return missing
+    return find_model(found.models, bare(agent.model, config.servers[found.kind]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -439,7 +439,7 @@ async def use_of(agent: Agent, config: Config) -> Use | None:
         return None
     if not reply.ok:
         return None
-    return Use(server=place.base_url, mark=kind.use(reply, _bare(agent.model, kind)))
+    return Use(server=place.base_url, mark=kind.use(reply, bare(agent.model, kind)))
 
 
 async def preflight(agent: Agent, config: Config) -> Error | None:
@@ -451,14 +451,21 @@ async def preflight(agent: Agent, config: Config) -> Error | None:
     """
     if agent.base_url is None or (agent.tier == tier_of(agent.base_url) == "cloud"):
         return None
+    found = await known_server(agent, config)
+    if found is None:
+        return await _connects(agent.base_url)
+    return found.problem or lacks(found, agent, config)
+
+
+async def known_server(agent: Agent, config: Config) -> FoundServer | None:
+    """The agent's server as it is now, None if it goes to none of a kind that is known."""
     place = place_of(agent, config)
     if place is None:
-        return await _connects(agent.base_url)
-    found = _kept(place, config)
-    if found is not None and _lacks(found, agent, config) is None:
         return None
-    found = await see(place, config, limit_s=PATIENT_S)
-    return found.problem or _lacks(found, agent, config)
+    found = _kept(place, config)
+    if found is not None and lacks(found, agent, config) is None:
+        return found
+    return await see(place, config, limit_s=PATIENT_S)
 
 
 def place_of(agent: Agent, config: Config) -> Place | None:
@@ -488,20 +495,20 @@ async def _connects(base_url: str) -> Error | None:
     return None
 
 
-def _lacks(found: FoundServer, agent: Agent, config: Config) -> Error | None:
+def lacks(found: FoundServer, agent: Agent, config: Config) -> Error | None:
     """That the server has not the model, where its list is all that it can have."""
     kind = config.servers[found.kind]
     if agent.model is None or not kind.lists_all or is_remote(agent.model):
         return None
-    if found.problem is not None or find_model(found.models, _bare(agent.model, kind)) is not None:
+    if found.problem is not None or find_model(found.models, bare(agent.model, kind)) is not None:
         return None
     has = f"It has: {_names(found.models)}." if found.models else "It has none."
     text = f"{_up(kind.title)} at {found.base_url} has no model {agent.model!r}. {has}"
-    hint = f"Get it: `{(kind.get_model or '').format(model=_bare(agent.model, kind))}`."
+    hint = f"Get it: `{(kind.get_model or '').format(model=bare(agent.model, kind))}`."
     return Error(kind="model_not_found", text=shown(text), retryable=False, hint=hint)
 
 
-def _bare(model: str, kind: ModelServer) -> str:
+def bare(model: str, kind: ModelServer) -> str:
     """The model as the server itself names it."""
     first, slash, rest = model.partition("/")
     return rest if slash and first in kind.prefixes else model

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 import orjson
 
+from orchestrator.adapter import error_kind
 from orchestrator.client import ask, lines_of
 from orchestrator.config import Config
 from orchestrator.discovery.pulling import key_of
@@ -134,6 +135,25 @@ async def _calls_tool(found: FoundServer, model: str, config: Config) -> _Result
     if name != "report" or not _is_json(inner(calls[0], "function", "arguments")):
         return False, f"a call that cannot be used: {name!r}"
     return True, "the tool was called with arguments that can be read"
+
+
+PROBE_S = 120.0
+
+
+async def calls_tool(found: FoundServer, model: str, config: Config) -> bool | None:
+    """Whether the model calls a tool when it is asked to. None: that could not be found out."""
+    body = {**_body(model, "Call the tool `report` with ok = true.", 512), "tools": [_TOOL]}
+    request = Ask(path=_PATH, method="POST", body=body)
+    try:
+        reply = await ask(found.base_url, request, key=key_of(found, config), limit_s=PROBE_S)
+    except AskError:
+        return None
+    choice = next(iter(items(inner(reply.body, "choices"))), None) if reply.ok else None
+    if choice is None:  # a server that is ill says nothing about its model
+        return False if error_kind(_said(reply), reply.status) == "tools_unsupported" else None
+    if items(inner(choice, "message", "tool_calls")):
+        return True
+    return None if inner(choice, "finish_reason") == "length" else False
 
 
 def _is_json(arguments: object) -> bool:

@@ -122,7 +122,8 @@ class Plan:
 
     `command` was made by the adapter for exactly this task and agent. `recorded` is the agent as
     the record names it (a scripted model server has another address each time). `notes` become
-    notices. `auth` is what the agent comes to its model with. `place` is the work tree made for the
+    notices. `auth` is what the agent comes to its model with. `refused`: why it
+    is not started at all. `place` is the work tree made for the
     run, if one was; `deliver` brings its commit to the user's files, and gives what is to be said.
     `attempt` counts from 1 in the task. `held` are hands for a slot of the model's server, None: it
     has any number. `failures`: how many tool calls in a row may fail.
@@ -142,6 +143,7 @@ class Plan:
     before: Usage | None = None
     resumed: str | None = None
     auth: Auth = "none"
+    refused: Error | None = None
     notes: tuple[str, ...] = ()
     place: Place | None = None
     deliver: Callable[[str], Awaitable[str]] | None = None
@@ -315,7 +317,7 @@ class _Run:
             self.recorder.say(unbounded)
             return
         asked = self.control.requested
-        error = await until(asked, preflight, agent, self.config)
+        error = plan.refused or await until(asked, preflight, agent, self.config)
         if error is not None:
             self.recorder.say(error)
             return

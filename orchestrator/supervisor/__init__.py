@@ -28,6 +28,7 @@ from orchestrator.budget import Ledger, Verdict
 from orchestrator.config import Config, file_with_defaults
 from orchestrator.errors import InputError, SupervisionError, lone_error
 from orchestrator.events import Outcome
+from orchestrator.gateway import Gateways, open_gateways
 from orchestrator.journal import Record, read_outcome, read_record
 from orchestrator.redaction import known
 from orchestrator.run.attempt import Control, Reaper, new_run_id, open_reaper
@@ -54,12 +55,15 @@ class Supervisor:
         self._config = config
         self._stack = AsyncExitStack()
         self._reaper: Reaper | None = None
+        self._gateways: Gateways | None = None
         self._controls: set[Control] = set()
         self._slots = Slots(config.state / "slots")
         self._interrupted: str | None = None
 
     async def __aenter__(self) -> Self:
         self._reaper = await self._stack.enter_async_context(open_reaper())
+        gateways = open_gateways(self._config, self._reaper)
+        self._gateways = await self._stack.enter_async_context(gateways)
         return self
 
     async def __aexit__(
@@ -93,6 +97,7 @@ class Supervisor:
         means = Means(
             config=self._config,
             reaper=reaper,
+            gateways=self._gateways,
             control=partial(self._control, controls),
             publish=publish,
             job_id=job_id,

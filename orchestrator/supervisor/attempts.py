@@ -21,7 +21,7 @@ from orchestrator.adapter import Agent, about_of
 from orchestrator.answer import asked
 from orchestrator.budget import Ledger
 from orchestrator.config import Config, agents_for
-from orchestrator.discovery import auth_of, room_of, routes_of, with_model
+from orchestrator.discovery import Ready, auth_of, ready, room_of, routes_of, with_model
 from orchestrator.errors import InputError, ReaperLostError
 from orchestrator.events import (
     Error,
@@ -32,6 +32,7 @@ from orchestrator.events import (
     Update,
     Usage,
 )
+from orchestrator.gateway import Gateways, Passage
 from orchestrator.journal import Tree, make_private, now
 from orchestrator.outcome import STATUS
 from orchestrator.route import Route
@@ -91,6 +92,7 @@ class Means:
     job_id: str
     slots: Slots
     say: Callable[[Update], None] = field(default=_unheard)
+    gateways: Gateways | None = None
     continued: Continued | None = None
     grounds: Mapping[str, Ground] = field(default_factory=dict[str, Ground])
     commits: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
@@ -198,6 +200,10 @@ async def _attempt(
         agent = await until(control.requested, with_model, step.route.agent, means.config)
         if isinstance(agent, Error):
             return replace(over, outcome=_without_model(agent))
+        prepared = Ready(agent=agent or step.route.agent)
+        if agent is not None:
+            found = await until(control.requested, ready, agent, task, means.config)
+            prepared = found or prepared
         handed = _handed(task, step, done)
         try:
             placed = await until(control.requested, _placed, handed, run_id, means, stack)
@@ -215,8 +221,10 @@ async def _attempt(
             return replace(over, outcome=outcome)
         if placed is None or agent is None:
             return replace(over, outcome=_stopped(control))
+        way = await until(control.requested, _way, prepared, means)
+        prepared, means = _on_its_way(prepared, way, means)
         route = replace(step.route, agent=agent)
-        plan = await _plan(placed[0], route, routes, run_id, means, stack)
+        plan = await _plan(placed[0], (route, prepared, way), routes, run_id, means, stack)
         plan = _in_order(plan, step, done, made=placed[1] is not None or task.template is not None)
         outcome = await perform(
             _in_place(plan, placed[1], means),
@@ -260,6 +268,26 @@ def _in_order(plan: Plan, step: Next, done: Sequence[Done], *, made: bool) -> Pl
         failures=None if step.last else EARLY_FAILURES,
         notes=notes,
     )
+
+
+async def _way(prepared: Ready, means: Means) -> Passage | Error | None:
+    """Through a gateway, where the agent needs one."""
+    if prepared.error is not None or prepared.found is None or means.gateways is None:
+        return None
+    agent = prepared.agent
+    about = about_of(means.config.adapters[agent.adapter], agent)
+    return await means.gateways.through(agent, about, prepared.found)
+
+
+def _on_its_way(prepared: Ready, way: Passage | Error | None, means: Means) -> tuple[Ready, Means]:
+    """What is refused for want of a way, and the environment that holds a gateway's key."""
+    match way:
+        case Passage(environ=environ):
+            return prepared, replace(means, config=replace(means.config, environ=environ))
+        case Error():
+            return replace(prepared, error=way), means
+        case None:
+            return prepared, means
 
 
 # --- route ---------------------------------------------------------------------------------------
@@ -379,19 +407,24 @@ def _check_workspace(folder: Path) -> None:
 
 async def _plan(
     task: Task,
-    route: Route,
+    chosen: tuple[Route, Ready, Passage | Error | None],
     routes: tuple[Route, ...],
     run_id: str,
     means: Means,
     stack: AsyncExitStack,
 ) -> Plan:
     config, continued = means.config, means.continued
+    route, prepared, way = chosen
     adapter = config.adapters[route.agent.adapter]
-    agent = replace(route.agent, home=_home(task, route.agent, run_id, config))
-    notes = (route.note,) if route.note else ()
-    if route.agent.base_url is not None and route.agent.base_url.startswith("scripted:"):
+    recorded = replace(prepared.agent, home=_home(task, route.agent, run_id, config))
+    agent = recorded
+    notes = (*((route.note,) if route.note else ()), *prepared.notes)
+    if isinstance(way, Passage):
+        agent, notes = replace(way.agent, home=recorded.home), (*notes, way.note)
+    if agent.base_url is not None and agent.base_url.startswith("scripted:"):
         agent, scripted = await _scripted(agent, stack)
         notes = (*notes, *scripted)
+        recorded = replace(agent, base_url=recorded.base_url)
     if task.expect is not None:
         task = replace(task, prompt=f"{task.prompt}\n\n{asked(task.expect)}")
     command = adapter.command(task, agent)
@@ -402,7 +435,8 @@ async def _plan(
         started=now(),
         task=task,
         agent=agent,
-        recorded=replace(agent, base_url=route.agent.base_url),
+        recorded=recorded,
+        refused=prepared.error,
         adapter=adapter,
         command=command,
         limits=task.limits.meet(config.limits).else_(DEFAULT_LIMITS),

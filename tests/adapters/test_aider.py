@@ -445,3 +445,9 @@ def test_it_asks_nothing_and_stops_by_signal_alone() -> None:
 def test_no_line_of_a_recording_is_unparsed(recording: Recording) -> None:
     updates = [event.update for event in recording.play()[0]]
     assert not [update for update in updates if isinstance(update, Unparsed)]
+
+
+@pytest.mark.parametrize("lean", [True, False])
+def test_without_a_repo_map_the_prompt_is_short(lean: bool) -> None:
+    options = {"repo_map": not lean}
+    assert ("--map-tokens=0" in flags_of("openai/gpt-5", options=options)) == lean

@@ -104,7 +104,6 @@ def test_nothing_phones_home_and_nothing_is_tried_for_minutes():
         env = adapter.command(TASK, agent).env
         assert env["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"] == "1"
         assert env["DISABLE_AUTOUPDATER"] == "1"
-        assert env["CLAUDE_CODE_MAX_RETRIES"] == "2"
         assert env["CLAUDE_CODE_DISABLE_BACKGROUND_TASKS"] == "1"
 
 
@@ -298,7 +297,15 @@ def test_only_with_its_sandbox_is_edit_said_to_hold_for_commands():
         ({"thinking": True}, {}),
         ({"background": True}, {"CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "0"}),
         ({"background": False}, {"CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1"}),
-        ({"context_window": 32768}, {"CLAUDE_CODE_MAX_CONTEXT_TOKENS": "32768"}),
+        (
+            {"context_window": 32768},
+            {"CLAUDE_CODE_MAX_CONTEXT_TOKENS": "32768", "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "8192"},
+        ),
+        (
+            {"max_output_tokens": 512, "context_window": 32768},
+            {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": "512"},
+        ),
+        ({"context_window": 200_000}, {"CLAUDE_CODE_MAX_CONTEXT_TOKENS": "200000"}),
         ({"max_output_tokens": 4096}, {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": "4096"}),
     ],
 )
@@ -985,6 +992,29 @@ def test_an_interrupt_that_left_no_result_is_known_by_its_words():
     words = {"type": "text", "text": "[Request interrupted by user]"}
     said = ended(Exit(status=0), BEGUN, user(words))
     assert said == [TurnFinished(stop_reason="cancelled")]
+
+
+def test_a_server_at_home_is_tried_again_once():
+    at_home = Agent(name="a", adapter="claude", model="m", base_url="http://h:1", tier="local")
+    retries = [
+        adapter.command(TASK, agent).env["CLAUDE_CODE_MAX_RETRIES"]
+        for agent in (at_home, replace(at_home, tier="cloud"))
+    ]
+    assert retries == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "profile", "heavy"),
+    [
+        ({}, "clean", False),
+        ({"bare": False}, "clean", True),
+        ({"tools": ["Read"]}, "clean", False),
+        ({}, "user", True),
+    ],
+)
+def test_its_prompt_is_as_heavy_as_its_tools(options, profile, heavy):
+    agent = Agent(name="a", adapter="claude", options=options, profile=profile)
+    assert about_of(adapter, agent).prompt_tokens == (22_000 if heavy else 1_100)
 
 
 def test_a_message_without_an_id_begins_nothing():

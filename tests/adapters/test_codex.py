@@ -110,7 +110,7 @@ def test_an_address_becomes_a_provider_of_its_own_that_gives_up_soon():
     assert '"base_url"="http://127.0.0.1:8000/v1"' in provider
     assert '"wire_api"="responses"' in provider
     assert '"name"="vllm"' in provider
-    assert '"request_max_retries"=2' in provider
+    assert '"request_max_retries"=1' in provider
     assert "env_key" not in provider
     assert "unbounded_connection_retries" in after(adapter.command(TASK, LOCAL), "--disable")
 
@@ -794,6 +794,26 @@ def test_a_panic_in_mid_turn_is_a_crash():
 
 def test_a_signal_needs_no_word():
     assert len(said(STARTED, exit_=Exit(signal=9))) == 1
+
+
+def test_compact_has_short_instructions_of_its_own():
+    agent = replace(LOCAL, home="/state/home", options={"compact": True})
+    command = adapter.command(TASK, agent)
+    found = settings(command)
+    assert found["model_instructions_file"] == '"/state/home/compact.md"'
+    assert found["include_permissions_instructions"] == "false"
+    assert len(command.files["/state/home/compact.md"]) < 1_000
+    assert adapter.command(TASK, replace(agent, options={"compact": False})).files == {}
+
+
+def test_compact_needs_a_home_of_its_own():
+    with pytest.raises(ConfigError, match="option 'compact' is true: short instructions"):
+        adapter.command(TASK, replace(LOCAL, home=None, options={"compact": True}))
+
+
+def test_a_cloud_may_be_busy_for_a_moment():
+    found = settings(adapter.command(TASK, replace(LOCAL, tier="cloud")))
+    assert '"request_max_retries"=2' in found["model_providers.endpoint"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from adapters.gateway import gateway
 from orchestrator.adapter import Adapter, Agent
 from orchestrator.config import Config, load_config
 from orchestrator.discovery import locate
@@ -64,16 +65,18 @@ async def play(
     task: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     files: Mapping[str, str] | None = None,
+    make: str = "any",
     **agent: Any,
 ) -> Played:
     """Let the agent do a task while the model says `turns`. By default it is at a local server.
 
+    `make` is the kind of server that the scripted one is like.
     `files` are put into the user's home. In them and in `environ`, SERVER stands for the server's
     address. `agent` are further fields of the Agent.
     """
     work, home = placed(tmp_path)
     events: list[Event] = []
-    async with model_server({"model": "*", "turns": list(turns)}) as server:
+    async with model_server({"model": "*", "server": make, "turns": list(turns)}) as server:
         fields: dict[str, Any] = {
             "model": "scripted",
             "base_url": server.base_url,
@@ -90,6 +93,7 @@ async def play(
             agents=(Agent(name="mine", adapter=name, **fields),),
             adapters={name: adapter},
             servers=load_config(environ={}, folder=home).servers,
+            gateway=gateway,
             limits=Limits(wall_s=100),
             state=tmp_path / "state",
             agents_folder=tmp_path / "agents",
