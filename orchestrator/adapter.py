@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import orjson
 
 from orchestrator.events import ErrorKind, Output, Permission, Unparsed, Update, Usage
 from orchestrator.task import Dialect, Task
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 TEXT_LIMIT = 64 * 1024
 """How much of a line an event carries, in bytes; the spool has it whole."""
@@ -351,14 +354,15 @@ def json_line(line: bytes) -> dict[str, object] | None:
         if not text.startswith(b"{"):
             return None
     try:
-        value: dict[str, object] = orjson.loads(text)  # of a text that begins with a brace
+        read = orjson.loads(text)
+        value: dict[str, object] = read  # the text begins with a brace
         if len(text) > 2 * _DEEP and len(text) - len(text.translate(None, b"{[")) > _DEEP:
             orjson.dumps([[value]])
     except (orjson.JSONDecodeError, TypeError):
         return None
     # A fifth of the text shows whether to look at all of it for 20 digits in a row.
     may_be_huge = _FOUR in text[::5].translate(_DIGITS)
-    if may_be_huge and _TWENTY in text.translate(_DIGITS) and _holds_huge(value):
+    if may_be_huge and _TWENTY in text.translate(_DIGITS) and _holds_huge(read):
         return None
     return value
 
@@ -367,7 +371,7 @@ _DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else byte for byt
 _FOUR, _TWENTY = b"0" * 4, b"0" * 20
 
 
-def _holds_huge(value: object) -> bool:
+def _holds_huge(value: JsonValue) -> bool:
     """Whether there is a number that orjson made a float of though it may have been an integer."""
     waiting = [value]
     while waiting:
