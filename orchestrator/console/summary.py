@@ -28,8 +28,6 @@ from orchestrator.events import Changes, Outcome, Usage
 
 _LONG = 400
 _NAME = 10
-_PLAIN: Style = "plain"
-_DIM: Style = "dim"
 _FILES = 5
 _HEAD = (
     "TASK", "OUTCOME", "VERIFIED", "AGENT", "MODEL", "TOKENS", "COST", "TIME", "FILES", "BRANCH",
@@ -219,7 +217,8 @@ def _table(rows: Iterable[Row], columns: int) -> list[Line]:
         laid = zip(texts, widths, styles, strict=False)
         return tuple(Span(f"{padded(text, width)}  ", style) for text, width, style in laid)
 
-    head = line(head_of, [_DIM] * columns)
+    dim: list[Style] = ["dim"] * columns
+    head = line(head_of, dim)
     return [head, *(line(texts, _styles(row)) for row, texts in told)]
 
 
@@ -228,7 +227,8 @@ def _styles(row: Row) -> tuple[Style, ...]:
     verified: Style = "plain"
     if row.outcome is not None and row.outcome.verified is not None:
         verified = "good" if row.outcome.verified else "bad"
-    return ("bold", good, verified, *[_PLAIN] * (len(_HEAD) - 3))
+    rest: list[Style] = ["plain"] * (len(_HEAD) - 3)
+    return ("bold", good, verified, *rest)
 
 
 def _paragraph(row: Row, width: int) -> list[Line]:
@@ -308,7 +308,7 @@ def _of_the_job(board: Board) -> list[Row]:
 def _problem(row: Row, width: int | None) -> list[Line]:
     assert row.outcome is not None  # noqa: S101 (only those that failed)
     name, style = f"{fit(row.id, 40)}: {row.outcome.status}", style_of(row.outcome)
-    told = [("", name, style)]
+    told: list[tuple[str, str, Style]] = [("", name, style)]
     why: list[tuple[str, str]] = _why(row.outcome)
     told.extend((what, text, "plain") for what, text in why)
     told.extend(("look", command, "plain") for command in following([row.outcome]))
