@@ -7,6 +7,10 @@ Runs in an environment of its own that has `xllamacpp` (llama.cpp's server as a 
 It prints its address when it is ready and ends with its stdin. `scripts/servers` sets it up.
 """
 
+# What it imports is installed in its own environment, not in ours: nothing of it is known here.
+# pyright: reportMissingImports=none, reportMissingModuleSource=none, reportUnknownArgumentType=none
+# pyright: reportUnknownMemberType=none, reportUnknownVariableType=none
+
 from __future__ import annotations
 
 import sys
