@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import pyte
+import pyte.modes
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

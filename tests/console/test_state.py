@@ -72,7 +72,7 @@ def test_a_task_that_was_named_waits_until_its_first_event():
 
 
 def test_a_task_may_start_without_a_run():
-    now = after(Event(**{**vars(at(0, TaskStarted(id="fix"), run=None)), "task_id": None}))
+    now = after(replace(at(0, TaskStarted(id="fix"), run=None), task_id=None))
     assert list(now.rows) == ["fix"]
 
 

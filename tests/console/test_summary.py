@@ -138,10 +138,8 @@ def row(id_: str, status: Status | None, needs: tuple[str, ...] = (), **outcome)
     started = "2026-01-01T10:00:00Z"
     if status is None:
         return Row(id=id_, needs=needs, started=started, agent="codex", model="m")
-    ended = Outcome(
-        **{"status": status, "run_id": f"run-{id_}-12345678", "agent": "codex", "model": "m"}
-        | outcome
-    )
+    run: dict[str, Any] = {"run_id": f"run-{id_}-12345678", "agent": "codex", "model": "m"}
+    ended = Outcome(status=status, **run | outcome)
     return Row(id=id_, needs=needs, started=started, ended="2026-01-01T10:01:05Z", outcome=ended)
 
 
@@ -155,6 +153,11 @@ GOOD: dict[str, Any] = {
     "changes": Changes(files=["a", "b"], insertions=3, deletions=1, branch="orchestrate/x/fix-1"),
     "duration_s": 65.0,
 }
+
+
+def on_branch(name: str) -> dict[str, Any]:
+    changes = Changes(files=["a"], insertions=1, deletions=0, branch=name)
+    return {**GOOD, "changes": changes}
 
 
 def test_a_job_is_a_table_a_line_for_all_and_what_next():
@@ -192,8 +195,8 @@ def test_every_failure_of_a_job_has_its_cause_remedy_and_where_to_look():
 
 
 def test_only_the_last_branches_are_to_be_merged():
-    one = {**GOOD, "changes": Changes(files=["a"], insertions=1, deletions=0, branch="one")}
-    two = {**GOOD, "changes": Changes(files=["a"], insertions=1, deletions=0, branch="two")}
+    one = on_branch("one")
+    two = on_branch("two")
     shown = shown_job(row("a", "succeeded", **one), row("b", "succeeded", ("a",), **two))
     assert "git merge two" in shown
     assert "git merge one" not in shown
@@ -207,7 +210,7 @@ def test_a_window_without_room_for_the_branches_has_them_below_the_table():
 
 
 def test_a_branch_is_to_be_merged_though_later_tasks_changed_nothing():
-    one = {**GOOD, "changes": Changes(files=["a"], insertions=1, deletions=0, branch="one")}
+    one = on_branch("one")
     shown = shown_job(
         row("a", "succeeded", **one), row("b", "succeeded", ("a",)), row("c", "failed", ("b", "x"))
     )
@@ -249,7 +252,7 @@ def test_a_narrow_window_has_paragraphs():
 
 
 def test_the_branch_of_a_lone_success_can_be_looked_at():
-    shown = summary(Outcome(**{"status": "succeeded", "run_id": "run-12345678"} | GOOD))
+    shown = summary(Outcome(status="succeeded", run_id="run-12345678", **GOOD))
     assert "next       orchestrate runs diff 12345678" in shown
 
 

@@ -11,12 +11,13 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
 import pyte
+import pyte.modes
 import pytest
 
 from orchestrator.cli.terminal import FRAME_S, terminal
@@ -75,7 +76,7 @@ class Tty:
 
 
 @contextmanager
-def opened(columns: int = 80, lines: int = 24) -> Iterator[Tty]:
+def opened(columns: int = 80, lines: int = 24) -> Generator[Tty]:
     tty = Tty(columns, lines)
     try:
         yield tty
@@ -85,7 +86,7 @@ def opened(columns: int = 80, lines: int = 24) -> Iterator[Tty]:
 
 
 @contextmanager
-def started(tty: Tty, place: Path, *argv: str, **env: str) -> Iterator["subprocess.Popen[bytes]"]:
+def started(tty: Tty, place: Path, *argv: str, **env: str) -> Generator["subprocess.Popen[bytes]"]:
     """A process with the pty as its controlling terminal."""
     # The first terminal that the leader of a new session opens is the one that controls it.
     script = 'exec "$@" <"$0" >"$0" 2>&1'
