@@ -54,8 +54,10 @@ def parse(line: bytes) -> Iterator[Update]:
             yield SessionStarted(session_id=id_)
         case {"type": "tool", "id": str(id_), "status": "in_progress"}:
             yield ToolCall(id=id_, status="in_progress", kind="execute", title="a tool")
-        case {"type": "tool", "id": str(id_), "status": "completed" | "failed" as status}:
-            yield ToolCall(id=id_, status=status)
+        case {"type": "tool", "id": str(id_), "status": "completed"}:
+            yield ToolCall(id=id_, status="completed")
+        case {"type": "tool", "id": str(id_), "status": "failed"}:
+            yield ToolCall(id=id_, status="failed")
         case {"type": "usage", "cost": float(cost)}:
             yield Usage(input_tokens=1, output_tokens=1, cost_usd=cost, cost_source="agent")
         case {"type": "denied"}:

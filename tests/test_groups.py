@@ -314,6 +314,7 @@ def is_program(pid: int, argv: object) -> bool:
 async def test_when_guard_or_reaper_is_killed_all_are_ended_and_the_next_agent_has_new_ones(
     tmp_path, mark, victim
 ):
+    guard = parent = 0
     async with open_reaper() as reaper:
         with pytest.raises(ReaperLostError):  # noqa: PT012 (told while the agent is waited for)
             async with agent(reaper, tmp_path, mark) as process:
@@ -327,6 +328,7 @@ async def test_when_guard_or_reaper_is_killed_all_are_ended_and_the_next_agent_h
         assert not living(mark)
         done = await run_to_end(reaper, ("true",), cwd=Path("/"), env=ENV, limit_s=10)
         assert done.exit == 0
+        assert guard, "it was lost before it was killed"
         assert not {guard, parent} & set(guard_and_reaper())
 
 

@@ -32,6 +32,11 @@ DAY = 86400.0
 ORCHESTRATE = str(Path(sys.executable).with_name("orchestrate"))
 
 
+def age(path: Path, days: float) -> None:
+    then = time.time() - days * DAY
+    os.utime(path, (then, then))
+
+
 def made(
     state: Path, *, days: float, size: int = 0, over: bool = True, home: Path | None = None
 ) -> Path:
@@ -50,7 +55,7 @@ def made(
         pass
     if over:
         write_outcome(folder, Outcome(status="failed", run_id=run_id))
-        os.utime(folder / OUTCOME, (time.time() - days * DAY,) * 2)
+        age(folder / OUTCOME, days)
     return folder
 
 
@@ -63,7 +68,7 @@ def job(state: Path, *, days: float, of: Path | None = None, over: bool = True) 
         pass
     if over:
         (folder / OUTCOME).write_text("{}")
-        os.utime(folder / OUTCOME, (time.time() - days * DAY,) * 2)
+        age(folder / OUTCOME, days)
     if of is not None:
         write_record(of, replace(read_record(of), job_id=job_id))
     return folder
@@ -115,7 +120,7 @@ def test_a_run_that_somebody_opens_in_that_moment_stays(tmp_path):
 def test_what_a_crash_left_of_a_removal_goes_the_next_time(tmp_path):
     folder = made(tmp_path, days=90)
     (folder / "task.json").unlink()
-    os.utime(folder, (time.time() - 2 * DAY,) * 2)
+    age(folder, 2)
     assert gone(tmp_path) == {folder.name}
     assert not folder.exists()
 
@@ -128,7 +133,7 @@ def test_a_job_goes_when_it_is_old_and_its_runs_are_gone(tmp_path):
     cut_off, going_on = job(tmp_path, days=40, over=False), job(tmp_path, days=40)
     tree = tmp_path / "trees" / "of-nobody"
     tree.mkdir(parents=True)
-    os.utime(tree, (time.time() - 400 * DAY,) * 2)
+    age(tree, 400)
     with Journal.reopen(going_on) or pytest.fail("in use"):
         assert gone(tmp_path) == {lonely.name, old_run.name, with_old_run.name}
     assert set((tmp_path / "jobs").iterdir()) == {fresh, with_run, cut_off, going_on}

@@ -99,6 +99,7 @@ async def test_a_server_whose_slots_are_taken_stands_behind_its_twin(tmp_path: P
         task = Task(prompt="p", kind="search")
         assert (await found(task, settings))["one"][0] == 0
         room = room_of(agents[0], KEYED, settings)
+        assert room is not None
         assert room == Room(name=one.base_url, slots=1)
         async with Slots(settings.state / "slots").hold(room):
             routes = await found(task, settings)
