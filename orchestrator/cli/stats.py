@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.frame import ConfigOption, configured, errors, fail
+from orchestrator.cli.frame import ConfigOption, configured, errors, fail, put, put_line
 
 if TYPE_CHECKING:
     from orchestrator.stats.shown import Report
@@ -90,11 +90,11 @@ def stats(  # noqa: PLR0913, PLR0917 (each is a flag)
         )
         match output:
             case StatsForm.TEXT:
-                typer.echo(shown.as_text(report))
+                put(shown.as_text(report))
             case StatsForm.JSON:
-                typer.echo(shown.as_json(report))
+                put_line(shown.as_json(report))
             case StatsForm.CSV:
-                typer.echo(shown.as_csv(report), nl=False)
+                put(shown.as_csv(report), end=False)
 
 
 def moment(text: str, now: datetime) -> datetime:

@@ -155,7 +155,7 @@ async def test_a_reader_has_no_tool_to_edit_with(start, work):
 
 async def test_a_model_that_falls_silent_is_a_stall_and_ends(start, work):
     turns = [{"text": "Half of an", "fault": "hang", "repeat": "forever"}]
-    async with start(turns, Limits(stall_s=10)) as (supervisor, _):
+    async with start(turns, Limits(stall_s=10, first_s=10)) as (supervisor, _):
         outcome = await supervisor.run(Task(prompt="x", workspace=work, isolation="none"))
     assert outcome.status == "stalled"
 
