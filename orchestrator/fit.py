@@ -104,8 +104,9 @@ def _why_small(model: Model) -> str:
 
 
 def _can_be_lean(agent: Agent, about: About) -> bool:
-    """What the user has set for the agent stands."""
-    return bool(about.lean) and not any(name in agent.options for name in about.lean)
+    """What the user has set for the agent, or has in the CLI's own home, stands."""
+    own = agent.profile == "user"
+    return bool(about.lean) and not own and not any(name in agent.options for name in about.lean)
 
 
 def _told(agent: Agent, about: About, model: Model) -> Agent:

@@ -77,6 +77,12 @@ def test_a_small_window_or_a_small_model_gets_the_leanest_form(model, why):
     assert found.notes == (f"compact: Heavy in its leanest form, as {why}",)
 
 
+def test_an_agent_in_the_users_own_home_keeps_the_form_that_it_has_there():
+    found = fitted(Model(name="qwen:7b", context=64_000), agent=replace(AGENT, profile="user"))
+    assert "compact" not in found.agent.options
+    assert not any("leanest" in note for note in found.notes)
+
+
 def test_a_window_that_holds_not_even_the_leanest_form_is_refused_with_what_would_help():
     error = refused(Model(name="x", context=4_000), others={"light": replace(LIGHT, lean={})})
     assert error.kind == "context_overflow"
