@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -86,19 +87,17 @@ anyio.run(main, Path(sys.argv[1]))
 """
 
 
-def test_a_shortage_of_processes_is_a_refusal_that_the_other_agents_do_not_notice(tmp_path):
+def test_a_shortage_of_processes_is_a_refusal_that_the_other_agents_do_not_notice():
     if os.geteuid() == 0 and shutil.which("pgrep") is None:
         pytest.skip("no pgrep")
     try:
         interpreter, env = interpreter_of(nobody=True)
     except LookupError as error:
         pytest.skip(str(error))
-    folder = tmp_path / "nobody"
-    folder.mkdir()
-    for parent in (folder, tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o777 if parent == folder else 0o755)
-    argv = [*interpreter, "-c", FEW_PROCESSES, str(folder)]
-    done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, timeout=18)
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are for their owner alone
+        Path(folder).chmod(0o777)
+        argv = [*interpreter, "-c", FEW_PROCESSES, folder]
+        done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, timeout=50)
     assert done.stdout == b"ok\n", done.stderr.decode()
 
 
