@@ -317,3 +317,14 @@ def test_which_cli_an_agent_is_may_depend_on_the_agent():
     agent = Agent(name="mine", adapter="scripted")
     assert about_of(Scripted(), agent).title == "Scripted"
     assert about_of(Several(), agent).title == "mine"
+
+
+@pytest.mark.parametrize("digits", ["18446744073709551616", "1" * 40])
+def test_a_number_that_would_not_come_back_as_it_was_leaves_the_line_raw(digits):
+    assert json_line(b'{"a": [1, {"b": ["x", %s]}]}' % digits.encode()) is None
+
+
+def test_many_digits_in_a_text_are_no_number():
+    digits = "1" * 40
+    line = b'{"a": ["%s", 1.5, null], "b": {"c": true}}' % digits.encode()
+    assert json_line(line) == {"a": [digits, 1.5, None], "b": {"c": True}}

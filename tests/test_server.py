@@ -6,6 +6,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.server import (
     Model,
     ModelServer,
+    Reply,
     address_of,
     count_of,
     find_model,
@@ -103,3 +104,8 @@ def test_nothing_else_than_what_was_meant_is_read():
 def test_a_kind_that_cannot_look_sees_nothing():
     with pytest.raises(StopIteration):
         next(ModelServer(name="x", title="X", port=1).look())
+
+
+def test_a_kind_that_cannot_tell_what_was_used_says_nothing():
+    kind = ModelServer(name="plain", title="Plain", port=None)
+    assert kind.use(Reply(status=200, body={"models": []}), "x") is None

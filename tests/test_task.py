@@ -23,7 +23,9 @@ from orchestrator.task import (
     TaskFile,
     TaskModel,
     check_tasks,
+    parse_duration,
     parse_flags,
+    parse_size,
     parse_task,
     parse_task_file,
     task_schema,
@@ -931,3 +933,23 @@ def test_a_graph_that_was_never_a_file_is_checked_like_one():
     with pytest.raises(InputError, match=r"tasks\.0\.prompt: \{\{ tasks\.b\.text \}\}: no task"):
         check_tasks(TaskFile(tasks=tasks))
     check_tasks(TaskFile(tasks=tasks, single=True))
+
+
+def test_a_duration_and_a_size_of_a_flag():
+    assert (parse_duration("30m"), parse_duration("30d")) == (1800.0, 30 * 86400.0)
+    assert parse_size("20GiB") == 20 * 1024**3
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "allowed"),
+    [
+        (parse_duration, "d", "a duration"),
+        (parse_duration, "-1d", "a duration"),
+        (parse_duration, "", "a duration"),
+        (parse_size, "lots\x1b", "a size"),
+    ],
+)
+def test_a_flag_that_is_no_duration_or_size_says_what_is_one(parse, text, allowed):
+    with pytest.raises(InputError, match=allowed) as refused:
+        parse(text)
+    assert "\x1b" not in str(refused.value)

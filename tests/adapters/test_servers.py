@@ -419,3 +419,11 @@ def test_ollama_deletes_a_model():
 )  # fmt: skip
 def test_versions_are_compared_by_number(version, wanted, is_it):
     assert at_least(version, *wanted) == is_it
+
+
+def test_ollama_tells_until_when_a_model_is_held_and_so_that_it_was_used():
+    loaded = [{"name": "a:1", "expires_at": "then"}, {"name": "b:1", "expires_at": "later"}]
+    use = SERVERS["ollama"].use
+    assert use(Reply(status=200, body={"models": loaded}), "b:1") == "later"
+    assert use(Reply(status=200, body={"models": loaded}), "c:1") is None
+    assert use(Reply(status=200, body={"models": []}), "a:1") is None

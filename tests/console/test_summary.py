@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.console.state import Board, Row
-from orchestrator.console.summary import job_summary, summary
+from orchestrator.console.summary import job_summary, summary, summary_lines
 from orchestrator.console.text import cells
 from orchestrator.events import Changes, Failure, Outcome, Status, Usage
 from tests import strategies
@@ -278,3 +278,11 @@ def test_a_limit_of_all_tasks_is_told_with_its_remedy_beside_them():
     alone = {"a": Row(id="a", outcome=Outcome(status="budget_exceeded", error=why))}
     same = Board(rows=alone, outcome=Outcome(status="budget_exceeded", error=why))
     assert "all tasks" not in job_summary(same)
+
+
+def test_a_failed_run_with_a_session_can_be_gone_on_with():
+    outcome = Outcome(status="failed", session_id="s", run_id="01a1-abcdefgh")
+    [*_, last] = summary_lines(outcome, told=True)
+    assert "".join(span.text for span in last) == (
+        'next       orchestrate runs resume abcdefgh -p "..."'
+    )

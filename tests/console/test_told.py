@@ -141,3 +141,11 @@ def test_processes_that_are_left_running_are_named():
     line = told(event(ProcessReaped(survivors=0, kept=1)))
     assert line is not None
     assert line.startswith("  1 process(es) of the agent are left running (detached: keep)")
+
+
+def test_each_kind_of_news_has_its_tone():
+    assert tone(event(RunStarted(adapter="codex"))) == "bold"
+    assert tone(event(Check(command="true", passed=True))) == "good"
+    assert tone(event(Check(command="true", passed=False))) == "bad"
+    assert tone(event(Notice(text="x"))) == "dim"
+    assert tone(event(Message(text="x"))) == "plain"
