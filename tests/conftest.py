@@ -1,11 +1,16 @@
 """What every test shares: one event loop, time-outs by marker, property tests that do not hurry."""
 
+import signal
 from collections.abc import Iterable
 
 import hypothesis
 import pytest
 
 REAL_AGENT_S = 120
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # Started in the background of a script: all that the tests start would ignore Ctrl-C, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile(
     "project",

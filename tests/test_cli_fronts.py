@@ -99,7 +99,10 @@ def test_a_signal_is_the_programs_own(environ: dict[str, str], number: signal.Si
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["pid"] == process.pid
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=10)
+        try:
+            _, stderr = process.communicate(timeout=10)
+        finally:
+            process.kill()
     assert process.returncode == -number
     assert (b"KeyboardInterrupt" in stderr) == (number == signal.SIGINT)  # the program's own words
 
