@@ -13,6 +13,7 @@ from typing import NoReturn
 import typer
 
 from orchestrator.cli import agents, config, local, models, runs
+from orchestrator.cli.delegate import delegate
 from orchestrator.cli.doctor import doctor
 from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCCEEDED, say
 from orchestrator.cli.fronts import Commands
@@ -29,7 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Run coding agents as supervised processes: one event stream, one truthful outcome.",
 )
-for command in (run, validate, schema, replay, stats, doctor, init, route):
+for command in (run, validate, schema, replay, stats, doctor, init, route, delegate):
     app.command()(command)
 app.add_typer(runs.app, name="runs")
 app.add_typer(agents.app, name="agents")

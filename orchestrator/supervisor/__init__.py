@@ -9,12 +9,13 @@ outcome.check()
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterable
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
     contextmanager,
+    nullcontext,
 )
 from dataclasses import replace
 from functools import partial
@@ -32,9 +33,11 @@ from orchestrator.gateway import Gateways, open_gateways
 from orchestrator.journal import Record, read_outcome, read_record
 from orchestrator.redaction import known
 from orchestrator.run.attempt import Control, Reaper, new_run_id, open_reaper
+from orchestrator.run.recorder import Publish
 from orchestrator.slots import Slots
 from orchestrator.supervisor.attempts import Continued, Means, attempts, check_task, grounds
-from orchestrator.supervisor.job import Job, Sink, fan_out, run_job
+from orchestrator.supervisor.desk import Desk, open_desk
+from orchestrator.supervisor.job import Also, Job, Say, Sink, fan_out, run_job
 from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Task, TaskFile, check_tasks
 from orchestrator.usage import add
@@ -115,12 +118,14 @@ class Supervisor:
             apart=frozenset(means.grounds),
             secrets=known((), self._config.environ),
         )
-        outcome = await run_job(
-            job,
-            work=lambda each, told, say: attempts(each, replace(means, publish=told, say=say)),
-            publish=publish,
-            stop=lambda passed: _stop(controls, passed),
-        )
+        async with _desk(file.tasks, self._config) as desk:
+            means = replace(means, desk=desk)
+            outcome = await run_job(
+                job,
+                work=partial(_work, means),
+                publish=publish,
+                stop=lambda passed: _stop(controls, passed),
+            )
         return outcome.tasks[task.id] if isinstance(task, Task) else outcome
 
     @asynccontextmanager
@@ -209,6 +214,33 @@ class Supervisor:
                 "the supervisor is not running: use `async with Supervisor(...)`"
             )
         return self._reaper
+
+
+async def _work(means: Means, task: Task, told: Publish, say: Say, also: Also) -> Outcome:
+    """Do a task of the job, or one that another of them hands on."""
+    means, desk = replace(means, publish=told, say=say, also=also), means.desk
+    if desk is None or (above := desk.above.get(task.id)) is None:
+        return await attempts(task, means)
+    where = await grounds((task,), means.config, means.reaper, exclude=above.copied)
+    means = replace(means, grounds=where, leaves=frozenset(), continued=None)
+    # Without a work tree of its own it is in its parent's folder: others must not be there, too.
+    async with desk.alone if not where and task.allowed != "read" else nullcontext():
+        return await attempts(task, means)
+
+
+@asynccontextmanager
+async def _desk(tasks: Sequence[Task], config: Config) -> AsyncGenerator[Desk | None]:
+    """The desk of a job in which work may be handed on. Raises SupervisionError."""
+    if not any(task.delegation for task in tasks):
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        try:
+            opened = open_desk(config.state, (task.id for task in tasks))
+            desk = await stack.enter_async_context(opened)
+        except OSError as error:
+            raise SupervisionError(f"no socket for sub-tasks: {error}") from error
+        yield desk
 
 
 def _ended_as(record: Record, outcome: Outcome) -> str | None:
