@@ -26,6 +26,7 @@ import anyio
 from orchestrator.adapter import about_of
 from orchestrator.budget import Ledger, Verdict
 from orchestrator.config import Config, file_with_defaults
+from orchestrator.discovery import with_nearby
 from orchestrator.errors import InputError, SupervisionError, lone_error
 from orchestrator.events import Outcome
 from orchestrator.gateway import Gateways, open_gateways
@@ -89,13 +90,15 @@ class Supervisor:
         reaper = self._running()
         file = file_with_defaults(_file(task), self._config)
         check_tasks(file)
+        named = [each.agent for each in file.tasks] if continued is None else []
+        config = await with_nearby(self._config, named)
         for each in file.tasks:
-            check_task(each, self._config, continued)
+            check_task(each, config, continued)
         job_id = new_run_id()
         publish = fan_out(sinks)
         ledger, controls = Ledger(file.limits), set[Control]()
         means = Means(
-            config=self._config,
+            config=config,
             reaper=reaper,
             gateways=self._gateways,
             control=partial(self._control, controls),
@@ -103,7 +106,7 @@ class Supervisor:
             job_id=job_id,
             slots=self._slots,
             continued=continued,
-            grounds=await grounds(file.tasks, self._config, reaper),
+            grounds=await grounds(file.tasks, config, reaper),
             leaves=file.leaves,
             ledger=ledger,
         )
