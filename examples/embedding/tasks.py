@@ -30,6 +30,7 @@ app.conf.broker_transport_options = {
     "data_folder_in": f"{QUEUE}/messages",
     "data_folder_out": f"{QUEUE}/messages",
     "control_folder": f"{QUEUE}/control",
+    "polling_interval": 0.1,
 }
 
 

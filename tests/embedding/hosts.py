@@ -124,7 +124,7 @@ class Tree:
     """The processes of an agent, held so that nobody is mistaken for another."""
 
     def __init__(self, pid: int) -> None:
-        self.pids = [pid, *_children(pid)]
+        self.pids = [pid, *children_of(pid)]
         self._handles = [os.pidfd_open(each) for each in self.pids]
 
     @property
@@ -138,9 +138,9 @@ class Tree:
             os.close(handle)
 
 
-def _children(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
     words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [each for word in words for each in (int(word), *_children(int(word)))]
+    return [each for word in words for each in (int(word), *children_of(int(word)))]
 
 
 def run_folders(folder: Path) -> list[Path]:

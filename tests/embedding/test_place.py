@@ -5,7 +5,6 @@ import threading
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
