@@ -54,7 +54,8 @@ class Desk:
 
     async def begin(self, task: Task) -> Job:
         """Start a task beside the request; returns when its first event is on record."""
-        return await self.group.start(self._do, task)
+        job: Job = await self.group.start(self._do, task)
+        return job
 
     async def _do(self, task: Task, *, task_status: anyio.abc.TaskStatus[Job]) -> None:
         job = Job(log=EventStream(self.state))

@@ -18,7 +18,7 @@ from celery import Celery
 
 from orchestrator.config import load_config
 from orchestrator.supervisor import Supervisor
-from orchestrator.task import Limits, Task
+from orchestrator.task import Kind, Limits, Task
 
 QUEUE = Path(os.environ.get("AGENTS_QUEUE", "queue")).absolute()
 
@@ -36,7 +36,7 @@ app.conf.broker_transport_options = {
 
 @app.task
 def agent(
-    prompt: str, workspace: str, kind: str | None = None, minutes: float = 30
+    prompt: str, workspace: str, kind: Kind | None = None, minutes: float = 30
 ) -> dict[str, Any]:
     """What came of it. A failed agent is a result, not an exception."""
     # The limit of time is the supervisor's, which ends the agent cleanly and says so. Celery's own ones are for
