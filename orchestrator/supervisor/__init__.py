@@ -124,8 +124,8 @@ class Supervisor:
         self, file: TaskFile, sinks: tuple[Sink, ...], continued: Continued | None
     ) -> JobOutcome:
         reaper = self._running()
+        check_tasks(file)  # before anything is made of its values: a wrong one must not be lost
         file = file_with_defaults(file, self._config)
-        check_tasks(file)
         for each in file.tasks:
             check_task(each, self._config, continued)
         job_id = new_run_id()

@@ -1,6 +1,7 @@
 """Where a supervisor may be entered, used and left, and what becomes of runs that are on then."""
 
 import asyncio
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import anyio.to_thread
 import pytest
 
 from orchestrator.config import Config
-from orchestrator.errors import SupervisionError
+from orchestrator.errors import InputError, SupervisionError
 from orchestrator.events import Event, Message, Outcome, ProcessSpawned
 from orchestrator.journal import read_events, read_outcome
 from orchestrator.supervisor import Supervisor
@@ -270,3 +271,28 @@ def test_threads_have_a_supervisor_and_a_loop_each(work: Path, state: Path) -> N
 def test_one_thread_may_have_one_loop_after_the_other(work: Path, state: Path) -> None:
     config = scripted_config(state, say("a"), DONE)
     assert [asyncio.run(_once(config, work)) for _ in range(2)] == ["succeeded"] * 2
+
+
+# --- a task that a host made of somebody else's words
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"privacy": "Local"}, "privacy: 'Local' is none of any, local"),
+        ({"privacy": None}, "privacy: None is none of"),
+        ({"kind": "dance"}, "kind: 'dance' is none of search, summary"),
+        ({"workspace": "work"}, "workspace: not a Path"),
+        ({"prompt": None}, "prompt: not a str"),
+        ({"limits": {"wall_s": 3}}, "limits: not a Limits"),
+    ],
+)
+async def test_a_task_with_a_wrong_value_is_refused_by_name(
+    wrong: dict[str, object], words: str, work: Path, state: Path
+) -> None:
+    task = dataclasses.replace(task_in(work), **wrong)  # type: ignore[arg-type]
+    async with Supervisor(scripted_config(state, DONE)) as supervisor:
+        with pytest.raises(InputError, match=words) as error:
+            await supervisor.run(task)
+    assert "task 'task'" in str(error.value)
+    assert not (state / "runs").exists()
