@@ -37,7 +37,7 @@ from orchestrator.journal import JobRecord, Journal, make_folder, now, write_job
 from orchestrator.outcome import STATUS, together
 from orchestrator.run.recorder import Publish, Recorder
 from orchestrator.run.watch import limit_event
-from orchestrator.task import Task, TaskFile
+from orchestrator.task import Task, TaskFile, recorded
 from orchestrator.telemetry import warn
 from orchestrator.template import Reference, rendered
 from orchestrator.usage import add
@@ -100,7 +100,9 @@ async def _journal(job: Job) -> AsyncGenerator[Journal]:
 
 def _begun(job: Job) -> Journal:
     folder = make_folder(job.folder.parent, job.folder.name)
-    record = JobRecord(job_id=job.id, started=now(), tasks=job.file.tasks, name=job.file.name)
+    record = JobRecord(
+        job_id=job.id, started=now(), tasks=tuple(map(recorded, job.file.tasks)), name=job.file.name
+    )
     write_job(folder, record, job.secrets)
     return Journal(folder)
 
