@@ -193,22 +193,6 @@ def _checked(written: _Written) -> Options:
 
 def options_of(agent: Agent) -> Options:
     """The agent's options, checked. Raises ConfigError with every problem found."""
-    given, options = _CHECKED.get(id(agent.options), (None, None))
-    if options is None or given is not agent.options:
-        options = _checked(agent)
-        while len(_CHECKED) >= _MOST:
-            _CHECKED.pop(next(iter(_CHECKED)), None)
-        _CHECKED[id(agent.options)] = agent.options, options
-    return options
-
-
-_CHECKED: dict[int, tuple[Mapping[str, object], Options]] = {}
-_MOST = 64
-# They are asked for eight times a run, and checking them takes a millisecond. A mapping that is
-# kept here keeps its id.
-
-
-def _checked(agent: Agent) -> Options:
     try:
         return _checked(_Written(repr(agent.options), agent.options))
     except ValidationError as error:
