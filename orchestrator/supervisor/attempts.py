@@ -51,6 +51,7 @@ from orchestrator.supervisor.following import (
 from orchestrator.task import DEFAULT_LIMITS, Task
 from orchestrator.workspace.deliver import Delivery
 from orchestrator.workspace.git import GitError
+from orchestrator.workspace.looks import Looks
 from orchestrator.workspace.place import Ground, Place, Want, ground, place
 from orchestrator.workspace.snapshot import make_scratch
 from orchestrator.workspace.worktree import ConflictError
@@ -82,7 +83,7 @@ class Means:
 
     `say` tells what is not of one attempt. `grounds` are what the tasks stand on that work in work
     trees of their own, `commits` what they came to, `leaves` the tasks that nobody needs. `ledger`
-    is where all runs write down what they spend.
+    is where all runs write down what they spend, `looks` sees folders that several may work in.
     """
 
     config: Config
@@ -99,6 +100,7 @@ class Means:
     leaves: frozenset[str] = frozenset()
     delivery: Delivery = field(default_factory=Delivery)
     ledger: Ledger = field(default_factory=Ledger)
+    looks: Looks = field(default_factory=Looks)
 
 
 async def attempts(task: Task, means: Means) -> Outcome:
@@ -459,6 +461,7 @@ async def _plan(
         auth=auth_of(agent, command, config),
         notes=notes,
         ledger=means.ledger,
+        looks=means.looks,
     )
 
 
