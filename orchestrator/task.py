@@ -11,9 +11,19 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar, get_args
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pydantic import (
     AfterValidator,
@@ -599,11 +609,39 @@ def parse_flags(flags: Mapping[str, object], *, folder: Path) -> Task:
 
 
 def check_tasks(file: TaskFile) -> None:
-    """Raises InputError unless the ids, needs and templates of the tasks are right."""
+    """Raises InputError unless the values, ids, needs and templates of the tasks are right."""
+    for task in file.tasks:
+        _check_values(task)
     problems = list(_graph_problems(file))
     if problems:
         told = (f"{'.'.join(map(str, where))}: {why}" for where, why, _ in problems)
         raise InputError("\n".join(map(shown, told)))
+
+
+def _check_values(task: Task) -> None:
+    """Whoever makes a task in code may have its words from anywhere: `privacy` must not be lost by
+    a letter.
+    """
+    for name, allowed in _closed().items():
+        value = getattr(task, name)
+        if value not in allowed:
+            known = ", ".join(word for word in allowed if word is not None)
+            raise InputError(f"task {task.id!r}: {name}: {value!r} is none of {known}")
+    for name, type_ in {"prompt": str, "workspace": Path, "limits": Limits}.items():
+        if not isinstance(getattr(task, name), type_):
+            raise InputError(f"task {task.id!r}: {name}: not a {type_.__name__}")
+
+
+@cache
+def _closed() -> Mapping[str, tuple[str | None, ...]]:
+    """The fields of a task that hold one of a few words, and which; None where it may be absent."""
+    found: dict[str, tuple[str | None, ...]] = {}
+    for name, type_ in get_type_hints(Task).items():
+        either = (type_, *get_args(type_))
+        words = [word for one in either if get_origin(one) is Literal for word in get_args(one)]
+        if words:
+            found[name] = (*words, *(None for one in either if one is type(None)))
+    return found
 
 
 def _task_file(value: Mapping[str, object], tree: Tree, folder: Path) -> TaskFile:
