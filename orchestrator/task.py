@@ -62,6 +62,7 @@ Strategy: TypeAlias = Literal["auto", "local", "cloud", "cascade"]
 Fallback: TypeAlias = Literal["none", "cloud"]
 Handoff: TypeAlias = Literal["clean", "continue"]
 Detached: TypeAlias = Literal["kill", "keep"]
+Recovery: TypeAlias = Literal["none", "resume", "restart"]
 Dialect: TypeAlias = Literal["chat", "responses", "messages", "gemini", "ollama"]
 """A wire dialect of model servers: what an agent needs and a server offers."""
 
@@ -154,7 +155,8 @@ class Task:
     `session_id`: the agent's own conversation to go on with, made in the agent home `home`.
     `needs`: the ids of the tasks in the same file that must have succeeded. `isolation` None: as
     the workspace is. `expect`: a JSON Schema that the answer must satisfy. `force`: no
-    warning of an agent that is too heavy for its model.
+    warning of an agent that is too heavy for its model. `recovery`: what another worker does when
+    the one that ran it is gone; `retry_safe`: doing it twice does no harm.
     """
 
     prompt: str
@@ -185,6 +187,8 @@ class Task:
     detached: Detached = "kill"
     force: bool = False
     retries: int = 0
+    recovery: Recovery = "none"
+    retry_safe: bool = False
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     env_from: tuple[str, ...] = ()
     session_id: str | None = None
@@ -453,6 +457,14 @@ class _Keys(_Model):
     retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=0, description="Further attempts after a failure that may pass."
     )
+    recovery: Recovery = Field(
+        default="none",
+        description="What becomes of a task whose worker was killed: `none`, it is interrupted; "
+        "`resume`, the agent's session goes on in its work tree; `restart`, it begins again.",
+    )
+    retry_safe: bool = Field(
+        default=False, description="Doing it twice does no harm: `recovery` may begin it again."
+    )
     limits: LimitsModel = LimitsModel()
     env: dict[
         Annotated[EnvName, AfterValidator(_no_secret)],
@@ -616,6 +628,8 @@ def _task(top: TaskModel, own: _Keys, folder: Path) -> Task:
         handoff=keys.handoff,
         detached=keys.detached,
         retries=keys.retries,
+        recovery=keys.recovery,
+        retry_safe=keys.retry_safe,
         env=MappingProxyType({**top.env, **own.env}),
         env_from=tuple(keys.env_from),
     )

@@ -9,7 +9,7 @@ outcome.check()
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterable
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -33,8 +33,15 @@ from orchestrator.journal import Record, read_outcome, read_record
 from orchestrator.redaction import known
 from orchestrator.run.attempt import Control, Reaper, new_run_id, open_reaper
 from orchestrator.slots import Slots
-from orchestrator.supervisor.attempts import Continued, Means, attempts, check_task, grounds
-from orchestrator.supervisor.job import Job, Sink, fan_out, run_job
+from orchestrator.supervisor.attempts import (
+    Continued,
+    Means,
+    attempts,
+    check_task,
+    commits_of,
+    grounds,
+)
+from orchestrator.supervisor.job import Job, Sink, ended_before, fan_out, run_job
 from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Task, TaskFile, check_tasks
 from orchestrator.usage import add
@@ -76,7 +83,11 @@ class Supervisor:
         return await self._stack.__aexit__(kind, error, trace)
 
     async def run(
-        self, task: Task | TaskFile, *sinks: Sink, continued: Continued | None = None
+        self,
+        task: Task | TaskFile,
+        *sinks: Sink,
+        continued: Continued | Mapping[str, Continued] | None = None,
+        job_id: str | None = None,
     ) -> Outcome:
         """Do a task, or the tasks of a file; `sinks` are called with each event. A failed agent is
         an outcome, not an exception.
@@ -85,13 +96,19 @@ class Supervisor:
         InputError if a task cannot be meant (unknown agent, no workspace), JournalError and
         SupervisionError if our own work failed. Cancelling it kills the agents at once. When the
         reaper is lost, the runs that it had end as `interrupted`; the next ones have a new one.
+        `continued` is what the task goes on from, or each of some by its id. `job_id` is a UUIDv7
+        that somebody gave the job before; if there is a record of it that was cut off, the job goes
+        on in it, with the tasks that were not over.
         """
         reaper = self._running()
         file = file_with_defaults(_file(task), self._config)
         check_tasks(file)
+        of = _by_task(file, continued)
         for each in file.tasks:
-            check_task(each, self._config, continued)
-        job_id = new_run_id()
+            check_task(each, self._config, of.get(each.id))
+        queued, job_id = job_id is not None, job_id or new_run_id()
+        folder = self._config.state / "jobs" / job_id
+        ended = {id_: one for id_, one in ended_before(folder).items() if id_ in file.needs}
         publish = fan_out(sinks)
         ledger, controls = Ledger(file.limits), set[Control]()
         means = Means(
@@ -102,7 +119,7 @@ class Supervisor:
             publish=publish,
             job_id=job_id,
             slots=self._slots,
-            continued=continued,
+            commits=commits_of(file, ended),
             grounds=await grounds(file.tasks, self._config, reaper),
             leaves=file.leaves,
             ledger=ledger,
@@ -110,14 +127,18 @@ class Supervisor:
         job = Job(
             id=job_id,
             file=file,
-            folder=self._config.state / "jobs" / job_id,
+            folder=folder,
             ledger=ledger,
             apart=frozenset(means.grounds),
             secrets=known((), self._config.environ),
+            queued=queued,
+            ended=ended,
         )
         outcome = await run_job(
             job,
-            work=lambda each, told, say: attempts(each, replace(means, publish=told, say=say)),
+            work=lambda each, told, say: attempts(
+                each, replace(means, publish=told, say=say, continued=of.get(each.id))
+            ),
             publish=publish,
             stop=lambda passed: _stop(controls, passed),
         )
@@ -215,6 +236,18 @@ def _ended_as(record: Record, outcome: Outcome) -> str | None:
     """The commit that a run's work tree ended as."""
     kept = outcome.changes.commit if outcome.changes else None
     return kept or (record.tree.start if record.tree else None)
+
+
+def _by_task(
+    file: TaskFile, continued: Continued | Mapping[str, Continued] | None
+) -> Mapping[str, Continued]:
+    match continued:
+        case None:
+            return {}
+        case Continued():
+            return {task.id: continued for task in file.tasks}
+        case _:
+            return continued
 
 
 def _stop(controls: Iterable[Control], passed: Verdict) -> None:

@@ -39,6 +39,7 @@ def test_without_any_configuration_the_built_in_values_are_told(home):
         "limits.cost_usd": (5.0, "default", None),
         "limits.output": ("1GiB", "default", None),
         "limits.privacy": ("any", "default", None),
+        "queue.concurrency": (4, "default", None),
         "state": (str(home / "home" / ".local" / "state" / "orchestrate"), "default", None),
     }
 
