@@ -11,9 +11,19 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar, get_args
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pydantic import (
     AfterValidator,
@@ -126,6 +136,29 @@ class Limits:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class McpServer:
+    """A program that speaks the Model Context Protocol on stdin and stdout, for the agent to start.
+
+    `command[0]` is an absolute path or a program's name. `env` is what the program knows beyond a
+    small base; what is named like a secret stands on no command line and in no record.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def key(self) -> str:
+        """The name, as every CLI takes it for a key of its settings."""
+        return re.sub(r"[^A-Za-z0-9_-]", "_", self.name)
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """What of `env` is named like a secret."""
+        return {name: value for name, value in self.env.items() if _SECRET.search(name)}
+
+
 DEFAULT_LIMITS = Limits(
     wall_s=30 * 60,
     stall_s=5 * 60,
@@ -156,7 +189,8 @@ class Task:
     `needs`: the ids of the tasks in the same file that must have succeeded. `isolation` None: as
     the workspace is. `expect`: a JSON Schema that the answer must satisfy. `force`: no
     warning of an agent that is too heavy for its model. `recovery`: what another worker does when
-    the one that ran it is gone; `retry_safe`: doing it twice does no harm.
+    the one that ran it is gone; `retry_safe`: doing it twice does no harm. `mcp_servers` are given
+    to an agent that can have any (`About.mcp`), and are in no record.
     """
 
     prompt: str
@@ -194,6 +228,7 @@ class Task:
     session_id: str | None = None
     home: Path | None = None
     parent_run_id: str | None = None
+    mcp_servers: tuple[McpServer, ...] = ()
 
     @property
     def allowed(self) -> Access:
@@ -201,6 +236,11 @@ class Task:
         if self.access is not None:
             return self.access
         return "read" if self.kind in READING_KINDS else "edit"
+
+
+def recorded(task: Task) -> Task:
+    """The task as a record holds it: what MCP servers know is theirs."""
+    return replace(task, mcp_servers=()) if task.mcp_servers else task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -545,11 +585,39 @@ def parse_flags(flags: Mapping[str, object], *, folder: Path) -> Task:
 
 
 def check_tasks(file: TaskFile) -> None:
-    """Raises InputError unless the ids, needs and templates of the tasks are right."""
+    """Raises InputError unless the values, ids, needs and templates of the tasks are right."""
+    for task in file.tasks:
+        _check_values(task)
     problems = list(_graph_problems(file))
     if problems:
         told = (f"{'.'.join(map(str, where))}: {why}" for where, why, _ in problems)
         raise InputError("\n".join(map(shown, told)))
+
+
+def _check_values(task: Task) -> None:
+    """Whoever makes a task in code may have its words from anywhere: `privacy` must not be lost by
+    a letter.
+    """
+    for name, allowed in _closed().items():
+        value = getattr(task, name)
+        if value not in allowed:
+            known = ", ".join(word for word in allowed if word is not None)
+            raise InputError(f"task {task.id!r}: {name}: {value!r} is none of {known}")
+    for name, type_ in {"prompt": str, "workspace": Path, "limits": Limits}.items():
+        if not isinstance(getattr(task, name), type_):
+            raise InputError(f"task {task.id!r}: {name}: not a {type_.__name__}")
+
+
+@cache
+def _closed() -> Mapping[str, tuple[str | None, ...]]:
+    """The fields of a task that hold one of a few words, and which; None where it may be absent."""
+    found: dict[str, tuple[str | None, ...]] = {}
+    for name, type_ in get_type_hints(Task).items():
+        either = (type_, *get_args(type_))
+        words = [word for one in either if get_origin(one) is Literal for word in get_args(one)]
+        if words:
+            found[name] = (*words, *(None for one in either if one is type(None)))
+    return found
 
 
 def _task_file(value: Mapping[str, object], tree: Tree, folder: Path) -> TaskFile:

@@ -27,7 +27,7 @@ from orchestrator.adapter import about_of
 from orchestrator.budget import Ledger, Verdict
 from orchestrator.config import Config, file_with_defaults
 from orchestrator.errors import InputError, SupervisionError, lone_error
-from orchestrator.events import Outcome
+from orchestrator.events import JobOutcome, Outcome
 from orchestrator.gateway import Gateways, open_gateways
 from orchestrator.journal import Record, read_outcome, read_record
 from orchestrator.redaction import known
@@ -42,20 +42,32 @@ from orchestrator.supervisor.attempts import (
     grounds,
 )
 from orchestrator.supervisor.job import Job, Sink, ended_before, fan_out, run_job
+from orchestrator.supervisor.lifetime import Lifetime
 from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Task, TaskFile, check_tasks
 from orchestrator.usage import add
+from orchestrator.workspace.looks import Looks
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = ["Continued", "EventStream", "Sink", "Supervisor"]
 
+LEFT = "the supervisor's block was left"
+WIND_UP_S = 60.0
+"""How long runs may take for a clean end when the block is left: an agent's own interrupt, SIGINT
+and SIGTERM have 5 s each, then its work is saved."""
+END_S = 30.0
+"""How long they may take when their agents were killed."""
+
 
 class Supervisor:
     """Runs tasks. An async context manager: what it started is ended when the block is left.
 
-    Raises SupervisionError on entering if the reaper cannot be started.
+    Runs that other tasks have going on then are interrupted cleanly, and waited for; when leaving
+    is cancelled, they are killed. It may be left in another task than it was entered in. Raises
+    SupervisionError on entering if the reaper cannot be started, and wherever it is used outside
+    its block, in another thread, event loop or process.
     """
 
     def __init__(self, config: Config) -> None:
@@ -65,12 +77,21 @@ class Supervisor:
         self._gateways: Gateways | None = None
         self._controls: set[Control] = set()
         self._slots = Slots(config.state / "slots")
+        self._looks = Looks()
         self._interrupted: str | None = None
+        self._lifetime = Lifetime()
 
     async def __aenter__(self) -> Self:
-        self._reaper = await self._stack.enter_async_context(open_reaper())
-        gateways = open_gateways(self._config, self._reaper)
-        self._gateways = await self._stack.enter_async_context(gateways)
+        self._lifetime.begin()
+        try:
+            async with AsyncExitStack() as stack:
+                self._reaper = await stack.enter_async_context(open_reaper())
+                gateways = open_gateways(self._config, self._reaper)
+                self._gateways = await stack.enter_async_context(gateways)
+                self._stack = stack.pop_all()
+        except BaseException:
+            self._lifetime.forget()
+            raise
         return self
 
     async def __aexit__(
@@ -79,8 +100,19 @@ class Supervisor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        self._reaper = None
-        return await self._stack.__aexit__(kind, error, trace)
+        if self._lifetime.forked:
+            return None  # what it started is its first process' to end
+        self._lifetime.check_place()
+        self._lifetime.end()
+        try:
+            self.interrupt(LEFT)
+            await self._lifetime.idle(WIND_UP_S)
+        finally:
+            # What is not over by now loses its agent, and comes to its end by that.
+            suppressed = await self._stack.__aexit__(kind, error, trace)
+            with anyio.CancelScope(shield=True):
+                await self._lifetime.idle(END_S)
+        return suppressed
 
     async def run(
         self,
@@ -100,9 +132,20 @@ class Supervisor:
         that somebody gave the job before; if there is a record of it that was cut off, the job goes
         on in it, with the tasks that were not over.
         """
+        with self._lifetime.job():
+            outcome = await self._job(_file(task), sinks, continued, job_id)
+        return outcome.tasks[task.id] if isinstance(task, Task) else outcome
+
+    async def _job(
+        self,
+        file: TaskFile,
+        sinks: tuple[Sink, ...],
+        continued: Continued | Mapping[str, Continued] | None,
+        job_id: str | None,
+    ) -> JobOutcome:
         reaper = self._running()
-        file = file_with_defaults(_file(task), self._config)
-        check_tasks(file)
+        check_tasks(file)  # before anything is made of its values: a wrong one must not be lost
+        file = file_with_defaults(file, self._config)
         of = _by_task(file, continued)
         for each in file.tasks:
             check_task(each, self._config, of.get(each.id))
@@ -123,6 +166,7 @@ class Supervisor:
             grounds=await grounds(file.tasks, self._config, reaper),
             leaves=file.leaves,
             ledger=ledger,
+            looks=self._looks,
         )
         job = Job(
             id=job_id,
@@ -134,7 +178,7 @@ class Supervisor:
             queued=queued,
             ended=ended,
         )
-        outcome = await run_job(
+        return await run_job(
             job,
             work=lambda each, told, say: attempts(
                 each, replace(means, publish=told, say=say, continued=of.get(each.id))
@@ -142,7 +186,6 @@ class Supervisor:
             publish=publish,
             stop=lambda passed: _stop(controls, passed),
         )
-        return outcome.tasks[task.id] if isinstance(task, Task) else outcome
 
     @asynccontextmanager
     async def _stream(self, task: Task | TaskFile) -> AsyncGenerator[EventStream]:
@@ -168,8 +211,10 @@ class Supervisor:
     def interrupt(self, why: str = "interrupted by the user") -> None:
         """Stop all runs cleanly; their outcomes are `interrupted`. Returns at once.
 
-        To stop at once instead, cancel `run`.
+        To stop at once instead, cancel `run`. Raises SupervisionError in another thread than the
+        event loop's.
         """
+        self._lifetime.check_place()
         self._interrupted = why  # a run that is only being prepared is stopped, too
         for control in self._controls:
             control.stop("interrupted", why)
@@ -226,9 +271,7 @@ class Supervisor:
 
     def _running(self) -> Reaper:
         if self._reaper is None:
-            raise SupervisionError(
-                "the supervisor is not running: use `async with Supervisor(...)`"
-            )
+            raise SupervisionError("the supervisor has no reaper")
         return self._reaper
 
 
