@@ -93,11 +93,12 @@ class Setting:
 class Config:
     """Everything that the supervisor needs to know; frozen.
 
-    `agents` are the configured ones in file order, `default_agent` names the one to prefer. `kinds`
-    says which class (`cheap`, `reasoning`) or which agent does work of a kind. `state` is the
-    folder of records, `agents_folder` where programs of our own installing are. `environ` is what
-    agents' environments are chosen from; it may hold keys and is not shown. `settings` tells where
-    each value comes from. `servers` are the kinds of model server that there are, `places` the
+    `agents` are the configured ones in file order, `nearby` those of model servers that were found
+    running (`discovery.with_nearby`), `default_agent` names the one to prefer. `kinds` says which
+    class (`cheap`, `reasoning`) or which agent does work of a kind. `state` is the folder of
+    records, `agents_folder` where programs of our own installing are. `environ` is what agents'
+    environments are chosen from; it may hold keys and is not shown. `settings` tells where each
+    value comes from. `servers` are the kinds of model server that there are, `places` the
     configured ones. `gateway` is for agents that do not speak what a server speaks. `local` tells
     how the switch of local mode stands; it is asked for each task.
     `left_out` is what a project's file may not say, where that was no error; then nothing of it
@@ -105,6 +106,7 @@ class Config:
     """
 
     agents: tuple[Agent, ...] = ()
+    nearby: tuple[Agent, ...] = ()
     default_agent: str | None = None
     defaults: Defaults = Defaults()
     kinds: Mapping[Kind, str] = field(default_factory=lambda: MappingProxyType({}))

@@ -1,5 +1,6 @@
 """What is there: programs on this machine, and model servers that answer. All I/O of choosing."""
 
+from orchestrator.discovery.nearby import with_nearby
 from orchestrator.discovery.programs import auth_of, locate, locate_in, look, version
 from orchestrator.discovery.readiness import Ready, ready
 from orchestrator.discovery.servers import (
@@ -39,4 +40,5 @@ __all__ = [
     "use_of",
     "version",
     "with_model",
+    "with_nearby",
 ]

@@ -26,6 +26,7 @@ import anyio
 from orchestrator.adapter import about_of
 from orchestrator.budget import Ledger, Verdict
 from orchestrator.config import Config, file_with_defaults
+from orchestrator.discovery import with_nearby
 from orchestrator.errors import InputError, SupervisionError, lone_error
 from orchestrator.events import JobOutcome, Outcome
 from orchestrator.gateway import Gateways, open_gateways
@@ -147,15 +148,17 @@ class Supervisor:
         check_tasks(file)  # before anything is made of its values: a wrong one must not be lost
         file = file_with_defaults(file, self._config)
         of = _by_task(file, continued)
+        named = [each.agent for each in file.tasks if each.id not in of]
+        config = await with_nearby(self._config, named)
         for each in file.tasks:
-            check_task(each, self._config, of.get(each.id))
+            check_task(each, config, of.get(each.id))
         queued, job_id = job_id is not None, job_id or new_run_id()
         folder = self._config.state / "jobs" / job_id
         ended = {id_: one for id_, one in ended_before(folder).items() if id_ in file.needs}
         publish = fan_out(sinks)
         ledger, controls = Ledger(file.limits), set[Control]()
         means = Means(
-            config=self._config,
+            config=config,
             reaper=reaper,
             gateways=self._gateways,
             control=partial(self._control, controls),
@@ -163,7 +166,7 @@ class Supervisor:
             job_id=job_id,
             slots=self._slots,
             commits=commits_of(file, ended),
-            grounds=await grounds(file.tasks, self._config, reaper),
+            grounds=await grounds(file.tasks, config, reaper),
             leaves=file.leaves,
             ledger=ledger,
             looks=self._looks,

@@ -135,7 +135,9 @@ class Client:
         if not file.tasks:
             raise InputError("no task: the file has none")
         if any(task.mcp_servers for task in file.tasks):
-            raise InputError("mcp_servers: what they know is in no record, so not in a queue either")
+            raise InputError(
+                "mcp_servers: what they know is in no record, so not in a queue either"
+            )
         if priority not in PRIORITIES:
             raise InputError(f"priority: {priority} is not between -1000 and 1000")
         wanted = wire.Wanted(file=file, folder=folder, config=config)
