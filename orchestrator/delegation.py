@@ -113,6 +113,7 @@ def _child(parent: Parent, asked: Asked) -> Task:
         handoff="clean",
         detached="kill",
         retries=0,
+        recovery="none",
         session_id=None,
         home=None,
         parent_run_id=parent.run_id,

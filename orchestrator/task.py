@@ -72,6 +72,7 @@ Strategy: TypeAlias = Literal["auto", "local", "cloud", "cascade"]
 Fallback: TypeAlias = Literal["none", "cloud"]
 Handoff: TypeAlias = Literal["clean", "continue"]
 Detached: TypeAlias = Literal["kill", "keep"]
+Recovery: TypeAlias = Literal["none", "resume", "restart"]
 Dialect: TypeAlias = Literal["chat", "responses", "messages", "gemini", "ollama"]
 """A wire dialect of model servers: what an agent needs and a server offers."""
 
@@ -196,9 +197,10 @@ class Task:
     `session_id`: the agent's own conversation to go on with, made in the agent home `home`.
     `needs`: the ids of the tasks in the same file that must have succeeded. `isolation` None: as
     the workspace is. `expect`: a JSON Schema that the answer must satisfy. `force`: no
-    warning of an agent that is too heavy for its model. `mcp_servers` are given to an agent that
-    can have any (`About.mcp`), and are in no record. `delegation`: its agent may hand sub-tasks
-    on to other agents.
+    warning of an agent that is too heavy for its model. `recovery`: what another worker does when
+    the one that ran it is gone; `retry_safe`: doing it twice does no harm. `mcp_servers` are given
+    to an agent that can have any (`About.mcp`), and are in no record. `delegation`: its agent may
+    hand sub-tasks on to other agents.
     """
 
     prompt: str
@@ -229,6 +231,8 @@ class Task:
     detached: Detached = "kill"
     force: bool = False
     retries: int = 0
+    recovery: Recovery = "none"
+    retry_safe: bool = False
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     env_from: tuple[str, ...] = ()
     session_id: str | None = None
@@ -526,6 +530,14 @@ class _Keys(_Model):
     retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=0, description="Further attempts after a failure that may pass."
     )
+    recovery: Recovery = Field(
+        default="none",
+        description="What becomes of a task whose worker was killed: `none`, it is interrupted; "
+        "`resume`, the agent's session goes on in its work tree; `restart`, it begins again.",
+    )
+    retry_safe: bool = Field(
+        default=False, description="Doing it twice does no harm: `recovery` may begin it again."
+    )
     limits: LimitsModel = LimitsModel()
     delegation: Switch | None = Field(
         default=None, description="on: the agent may hand sub-tasks on to other agents."
@@ -721,6 +733,8 @@ def _task(top: TaskModel, own: _Keys, folder: Path) -> Task:
         detached=keys.detached,
         retries=keys.retries,
         delegation=keys.delegation,
+        recovery=keys.recovery,
+        retry_safe=keys.retry_safe,
         env=MappingProxyType({**top.env, **own.env}),
         env_from=tuple(keys.env_from),
     )

@@ -110,6 +110,25 @@ class BoundsModel(LimitsModel):
         )
 
 
+def _database(url: str) -> str:
+    if re.match(r"(sqlite:///|postgres(ql)?://)\S", url):
+        return url
+    raise ValueError("sqlite:///PATH, or postgresql://USER@HOST/NAME")
+
+
+class QueueModel(_Strict):
+    """The queue of the background worker."""
+
+    database: Annotated[Text, AfterValidator(_database)] | None = Field(
+        default=None,
+        description="Where it is: `sqlite:///PATH` for one machine, `postgresql://USER@HOST/NAME` "
+        "for many. Default: a file in the state directory.",
+    )
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        default=None, description="How many jobs a worker does at the same time. Default: 4."
+    )
+
+
 class ServerModel(_Strict):
     """A model server by name. A model `NAME/MODEL` is then served there."""
 
@@ -166,6 +185,7 @@ class FileModel(_Strict):
 
     defaults: DefaultsModel = DefaultsModel()
     limits: BoundsModel = BoundsModel()
+    queue: QueueModel = QueueModel()
     servers: dict[Annotated[str, Field(min_length=1)], ServerModel] = Field(
         default={}, description="Model servers by name."
     )
@@ -296,6 +316,7 @@ def _inside(value: object) -> Iterable[object]:
 _TABLES: Mapping[str, type[BaseModel]] = {
     "defaults": DefaultsModel,
     "limits": BoundsModel,
+    "queue": QueueModel,
     "servers": ServerModel,
 }
 
@@ -315,7 +336,11 @@ def problem(error: Mapping[str, object]) -> str:
 
 def _homes(key: str) -> str:
     """The tables that know this key, as one writes them."""
-    found = [f"[{table}]" for table in ("defaults", "limits") if key in _TABLES[table].model_fields]
+    found = [
+        f"[{table}]"
+        for table in ("defaults", "limits", "queue")
+        if key in _TABLES[table].model_fields
+    ]
     return " or ".join(found)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.adapter import Agent
 from orchestrator.config import ladder
-from orchestrator.config.file import BoundsModel, DefaultsModel
+from orchestrator.config.file import BoundsModel, DefaultsModel, QueueModel
 from orchestrator.config.ladder import Rung
 from orchestrator.config.positions import Key, is_list, is_table, value_at
 from orchestrator.config.value import Origin, Setting, Stated
@@ -30,10 +30,11 @@ _BUILT_IN: Mapping[Key, object] = {
     ("limits", "depth"): 3,
     ("limits", "children"): 10,
     ("limits", "privacy"): "any",
+    ("queue", "concurrency"): 4,
 }
 _SECRET = re.compile(r"(?i)(key|token|secret|passw(or)?d|credentials?|authorization|cookie)s?$")
 _LOOKS_SECRET = re.compile(r"\b(sk-|gh[pousr]_|AIza|xox[a-z]-|Bearer\s)\S{6,}")
-_USERINFO = re.compile(r"(?<=//)[^/@\s]*@")
+_USERINFO = re.compile(r"(?<=//)[^/@\s]*@|(?<=[?&])(ssl)?password=[^&\s]*&?")
 
 
 def settings(
@@ -47,6 +48,7 @@ def settings(
     return (
         *_preferences(rungs, [("defaults", name) for name in DefaultsModel.model_fields]),
         *_limits(rungs),
+        *_preferences(rungs, [("queue", name) for name in QueueModel.model_fields]),
         *_preferences(rungs, sorted({("kinds", kind) for kind in ladder.kinds(rungs)})),
         *_tables("servers", {name: of for name, (_, of) in ladder.servers(rungs).items()}, rungs),
         *_variables(servers, environ),

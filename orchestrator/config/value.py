@@ -54,6 +54,16 @@ class Bounds:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Queue:
+    """Where the background worker's queue is (None: a file in the state), and how many jobs a
+    worker does at the same time. The address may hold a password: it is not shown.
+    """
+
+    database: str | None = field(default=None, repr=False)
+    concurrency: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
 class Origin:
     """Who said it, and where: FILE:LINE or the name of a variable."""
 
@@ -106,6 +116,7 @@ class Config:
     local: Callable[[], LocalMode] = LocalMode
     limits: Limits = Limits()
     bounds: Bounds = Bounds()
+    queue: Queue = Queue()
     state: Path = field(default_factory=lambda: user_state_path("orchestrate"))
     agents_folder: Path = field(default_factory=lambda: user_data_path("orchestrate") / "agents")
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)

@@ -34,6 +34,7 @@ from orchestrator.events import (
     Usage,
 )
 from orchestrator.gateway import Gateways, Passage
+from orchestrator.graph import before
 from orchestrator.journal import Tree, make_private, now
 from orchestrator.outcome import STATUS
 from orchestrator.route import Route
@@ -51,7 +52,7 @@ from orchestrator.supervisor.following import (
     following,
     summed,
 )
-from orchestrator.task import DEFAULT_LIMITS, Task
+from orchestrator.task import DEFAULT_LIMITS, Task, TaskFile
 from orchestrator.workspace.deliver import Delivery
 from orchestrator.workspace.git import GitError
 from orchestrator.workspace.looks import Looks
@@ -177,6 +178,18 @@ def _ended_as(task: Task, outcome: Outcome, means: Means) -> tuple[str, ...]:
     if outcome.changes is not None and outcome.changes.commit is not None:
         return (outcome.changes.commit,)
     return _needed(task, means)
+
+
+def commits_of(file: TaskFile, ended: Mapping[str, Outcome]) -> dict[str, tuple[str, ...]]:
+    """The same of tasks that were over before the job went on."""
+    found: dict[str, tuple[str, ...]] = {}
+    earlier = before(file.needs)
+    for id_ in sorted(ended, key=lambda id_: len(earlier[id_])):
+        changes = ended[id_].changes
+        own = changes.commit if changes is not None else None
+        needed = (commit for need in file.needs[id_] for commit in found.get(need, ()))
+        found[id_] = (own,) if own is not None else tuple(dict.fromkeys(needed))
+    return found
 
 
 def _needed(task: Task, means: Means) -> tuple[str, ...]:

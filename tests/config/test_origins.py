@@ -42,6 +42,7 @@ def test_without_any_configuration_the_built_in_values_are_told(home):
         "limits.depth": (3, "default", None),
         "limits.children": (10, "default", None),
         "limits.privacy": ("any", "default", None),
+        "queue.concurrency": (4, "default", None),
         "state": (str(home / "home" / ".local" / "state" / "orchestrate"), "default", None),
     }
 
