@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Itera
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -84,6 +84,7 @@ from orchestrator.slots import Held
 from orchestrator.task import Limits, Task, recorded
 from orchestrator.telemetry import warn
 from orchestrator.usage import priced
+from orchestrator.workspace.deliver import NotDeliveredError
 from orchestrator.workspace.git import GitError
 from orchestrator.workspace.looks import Before, Looks
 from orchestrator.workspace.place import Place
@@ -115,6 +116,12 @@ _SHORT = 1000
 FREE_S = 1.0
 
 Found = TypeVar("Found")
+Deliver: TypeAlias = Callable[
+    [events.Changes, Sequence[str]], Awaitable[tuple[events.Changes, str]]
+]
+"""Brings what was changed to where it is wanted, and none of the secrets: gives the changes with
+what is to be known of that, and what is to be said.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +132,7 @@ class Plan:
     the record names it (a scripted model server has another address each time). `notes` become
     notices. `auth` is what the agent comes to its model with. `refused`: why it
     is not started at all. `place` is the work tree made for the
-    run, if one was; `deliver` brings its commit to the user's files, and gives what is to be said.
+    run, if one was; `deliver` brings its commit to where it is wanted.
     `attempt` counts from 1 in the task. `held` are hands for a slot of the model's server, None: it
     has any number. `failures`: how many tool calls in a row may fail.
     `ledger` is where what it spends is written down, with the other runs of its task and job.
@@ -148,7 +155,7 @@ class Plan:
     refused: Error | None = None
     notes: tuple[str, ...] = ()
     place: Place | None = None
-    deliver: Callable[[str], Awaitable[str]] | None = None
+    deliver: Deliver | None = None
     route: Route | None = None
     attempt: int = 1
     held: Held | None = None
@@ -383,7 +390,10 @@ class _Run:
         if not decide(self._facts()).ok:
             return
         try:
-            said = await self.plan.deliver(self.changes.commit)
+            secrets = _secrets(self.plan, self.config)
+            self.changes, said = await self.plan.deliver(self.changes, secrets)
+        except NotDeliveredError as error:
+            self.recorder.say(Error(kind="conflict", text=str(error), hint=error.hint))
         except ConflictError as error:
             text = f"{error} with the work tree's own commits: nothing was applied"
             hint = f"Merge it yourself: git merge {self.changes.branch}"
