@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -175,13 +176,18 @@ class Control:
 
 @dataclass(kw_only=True)
 class _Live:
-    """What a running agent is made of."""
+    """What a running agent is made of. `step` takes in what it wrote and holds it to its limits; it
+    runs in the `context` of the run's task, for sinks are called by it.
+    """
 
     process: Process
     intake: Intake
     watch: Watch
     ended: Ended | None = None
     lost: ReaperLostError | None = None
+    step: Callable[[], None]
+    context: Context = field(default_factory=copy_context)
+    failure: Exception | None = None
     wake: anyio.Event = field(default_factory=anyio.Event)
     due: float = 0.0
     idle_s: float = IDLE_S
@@ -193,20 +199,35 @@ class _Live:
         return self.ended is not None or self.lost is not None
 
     def look(self) -> None:
-        """Wake who follows the agent's files if there is something to read, or limits to hold.
+        """Do what there is to do if there is something to read, or limits to hold.
 
-        Of a thousand agents fifty times a second: what is not stdout can wait for a few ticks.
+        Of a thousand agents fifty times a second: what is not stdout can wait for a few ticks, and
+        the task that follows the agent is woken only for what a task is needed for.
         """
         self.ticks += 1
         few = self.ticks % FEW == 0
-        if self.intake.spoke() or (few and (self.intake.grown() or time.monotonic() >= self.due)):
+        if self.wake.is_set() or not (
+            self.intake.spoke() or (few and (self.intake.grown() or time.monotonic() >= self.due))
+        ):
+            return
+        try:
+            self.context.run(self.step)
+        except Exception as error:  # noqa: BLE001 (raised again by the task, see `awake`)
+            self.failure = error
             self.wake.set()
+
+    async def awake(self) -> None:
+        """Until there is something that `look` could not do. Raises what it failed with."""
+        await self.wake.wait()
+        if self.failure is not None:
+            raise self.failure
 
     def rest(self, *, grew: bool) -> None:
         """Until the next look at the limits: the longer there is silence, the longer."""
         self.idle_s = IDLE_S if grew else min(self.idle_s * SLACKENING, LONG_IDLE_S)
         self.due = time.monotonic() + self.idle_s
-        if self.intake.grown():  # more than a quantum: go on at once
+        # More than a quantum: go on at once.
+        if self.intake.sends or (grew and self.intake.grown()):
             self.wake.set()
 
 
@@ -542,7 +563,9 @@ class _Run:
                     tails=tails,
                 )
                 watch = Watch(self._watched(), self.recorder, process.pid)
-                live = _Live(process=process, intake=intake, watch=watch)
+                live = _Live(
+                    process=process, intake=intake, watch=watch, step=lambda: self._step(live)
+                )
                 try:
                     await self._follow(live)
                     await self._bury(live)
@@ -566,13 +589,16 @@ class _Run:
             group.start_soon(self._stop_when_asked, live)
             while not live.over:
                 live.wake = anyio.Event()
-                if grew := live.intake.pump():
-                    live.watch.grew()
+                self._step(live)
                 await _send(live, live.intake.taken())
-                self._hold_to_limits(live)
-                live.rest(grew=grew)
-                await live.wake.wait()
+                await live.awake()
             group.cancel_scope.cancel()
+
+    def _step(self, live: _Live) -> None:
+        if grew := live.intake.pump():
+            live.watch.grew()
+        self._hold_to_limits(live)
+        live.rest(grew=grew)
 
     async def _stop_when_asked(self, live: _Live) -> None:
         await self.control.requested.wait()

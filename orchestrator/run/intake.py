@@ -42,6 +42,8 @@ class Intake:
         self._stderr = stderr
         self._tails = tails
         self._last_words = b""
+        self.spoke = stdout.grown
+        """Whether stdout has grown, or became shorter: asked fifty times a second."""
 
     @property
     def spools(self) -> tuple[Spool, Spool]:
@@ -56,10 +58,6 @@ class Intake:
     def grown(self) -> bool:
         """Whether there is something to read, or a file became shorter."""
         return self._stdout.grown() or self._stderr.grown() or self._tails.grown()
-
-    def spoke(self) -> bool:
-        """The same of stdout alone."""
-        return self._stdout.grown()
 
     def taken(self) -> list[Send]:
         """What the agent is to be told; afterwards there is nothing left of it."""

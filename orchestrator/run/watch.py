@@ -53,7 +53,11 @@ class Watch:
         self._pulse: Pulse | None = None
         self._felt = self._began
         self._next = 0.0
-        self._seen: object = None
+        self._seen: list[object] = []
+        both = watched.limits, watched.ledger.limits
+        self._bounds_steps = any(limits.steps is not None for limits in both)
+        self._bounds_tokens = any(limits.tokens is not None for limits in both)
+        self._bounds_cost = any(limits.cost_usd is not None for limits in both)
 
     def grew(self) -> None:
         """The agent has written something."""
@@ -72,12 +76,17 @@ class Watch:
         return verdict(watched.limits, self._reading(now, output_bytes)) or self._job_passed()
 
     def _has_spent(self) -> bool:
-        """Whether the agent has used more since the last look, or began or ended a turn. Most lines
-        say nothing of that, and to weigh each took as long as to read it.
+        """Whether the agent has used more, since the last look, of what a limit bounds, or began or
+        ended a turn. Most lines say nothing of that, and to weigh each took as long as to read it.
         """
         recorder, counts = self._recorder, self._recorder.counts
-        steps, turns = recorder.digest.steps, (counts.turns, counts.in_turn)
-        seen = steps, counts.model_calls, turns, recorder.usage, recorder.cost_usd
+        seen: list[object] = [counts.turns, counts.in_turn]
+        if self._bounds_steps:
+            seen += [recorder.digest.steps, counts.model_calls]
+        if self._bounds_tokens:
+            seen.append(recorder.usage)
+        if self._bounds_cost:
+            seen.append(recorder.cost_usd)
         changed, self._seen = seen != self._seen, seen
         return changed
 
