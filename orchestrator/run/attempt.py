@@ -188,10 +188,13 @@ class _Live:
     step: Callable[[], None]
     context: Context = field(default_factory=copy_context)
     failure: Exception | None = None
-    wake: anyio.Event = field(default_factory=anyio.Event)
+    woken: bool = False
     due: float = 0.0
     idle_s: float = IDLE_S
     ticks: int = 0
+
+    def __post_init__(self) -> None:
+        self._wake = anyio.Event()
 
     @property
     def over(self) -> bool:
@@ -206,19 +209,25 @@ class _Live:
         """
         self.ticks += 1
         few = self.ticks % FEW == 0
-        if self.wake.is_set() or not (
+        if self.woken or not (
             self.intake.spoke() or (few and (self.intake.grown() or time.monotonic() >= self.due))
         ):
             return
         try:
             self.context.run(self.step)
-        except Exception as error:  # noqa: BLE001 (raised again by the task, see `awake`)
+        except Exception as error:  # noqa: BLE001 (raised again by the task, see `sleep`)
             self.failure = error
-            self.wake.set()
+            self.wake()
 
-    async def awake(self) -> None:
-        """Until there is something that `look` could not do. Raises what it failed with."""
-        await self.wake.wait()
+    def wake(self) -> None:
+        """Have the task that follows the agent do what a task is needed for."""
+        self.woken = True
+        self._wake.set()
+
+    async def sleep(self) -> None:
+        """Until the task is needed. Raises what `look` failed with."""
+        await self._wake.wait()
+        self.woken, self._wake = False, anyio.Event()
         if self.failure is not None:
             raise self.failure
 
@@ -226,9 +235,8 @@ class _Live:
         """Until the next look at the limits: the longer there is silence, the longer."""
         self.idle_s = IDLE_S if grew else min(self.idle_s * SLACKENING, LONG_IDLE_S)
         self.due = time.monotonic() + self.idle_s
-        # More than a quantum: go on at once.
-        if self.intake.sends or (grew and self.intake.grown()):
-            self.wake.set()
+        if self.intake.sends or self.intake.more:
+            self.wake()
 
 
 async def perform(
@@ -588,10 +596,9 @@ class _Run:
             group.start_soon(_watch, live)
             group.start_soon(self._stop_when_asked, live)
             while not live.over:
-                live.wake = anyio.Event()
                 self._step(live)
                 await _send(live, live.intake.taken())
-                await live.awake()
+                await live.sleep()
             group.cancel_scope.cancel()
 
     def _step(self, live: _Live) -> None:
@@ -688,7 +695,7 @@ class _Run:
     def _hold_to_limits(self, live: _Live) -> None:
         if self.control.stopped is not None:
             return
-        passed = live.watch.hold(live.intake.size)
+        passed = live.watch.hold(live.intake)
         failures = self.recorder.digest.failures
         if live.watch.unseen is not None and not self._blind:
             self._blind = True
@@ -826,7 +833,7 @@ async def _watch(live: _Live) -> None:
         live.ended = await live.process.wait()
     except ReaperLostError as error:
         live.lost = error
-    live.wake.set()
+    live.wake()
 
 
 async def until(

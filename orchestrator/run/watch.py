@@ -21,6 +21,7 @@ from orchestrator.budget import (
 )
 from orchestrator.events import Limit, Stall
 from orchestrator.pulse import Pulse, feel
+from orchestrator.run.intake import Intake
 from orchestrator.run.recorder import Recorder
 from orchestrator.task import Limits
 
@@ -64,16 +65,17 @@ class Watch:
         self._live("output")
         self._pulse = None  # what was received before is no sign of life after
 
-    def hold(self, output_bytes: int) -> Verdict | None:
+    def hold(self, intake: Intake) -> Verdict | None:
         """The limit for which the agent is to be stopped, the task's own before the job's."""
         watched, now = self._watched, time.monotonic()
         limit = watched.limits.output_bytes
-        if now < self._next and not self._has_spent() and (limit is None or output_bytes <= limit):
+        within = limit is None or intake.read <= limit
+        if now < self._next and within and not self._has_spent():
             return None
         self._next = now + _SOONEST_S
         self._write_down(now)
         self._feel(now)
-        return verdict(watched.limits, self._reading(now, output_bytes)) or self._job_passed()
+        return verdict(watched.limits, self._reading(now, intake.size)) or self._job_passed()
 
     def _has_spent(self) -> bool:
         """Whether the agent has used more, since the last look, of what a limit bounds, or began or

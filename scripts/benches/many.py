@@ -93,6 +93,7 @@ class Steady:
     resident: int
     cpu: float
     events: float
+    speed: float
 
 
 def before_others(pids: Sequence[int], *, first: bool) -> None:
@@ -101,6 +102,14 @@ def before_others(pids: Sequence[int], *, first: bool) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.sched_setscheduler(pid, policy, os.sched_param(priority))
+
+
+def speed() -> float:
+    """Millions of additions in a second of CPU: how fast the machine is now (25 when it is calm)."""
+    began, total = time.process_time(), 0
+    for number in range(10**6):
+        total += number
+    return 1 / (time.process_time() - began)
 
 
 async def steady(seen: Seen, seconds: float) -> Steady:
@@ -118,6 +127,7 @@ async def steady(seen: Seen, seconds: float) -> Steady:
         resident=int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize(),
         cpu=(time.process_time() - cpu) / (time.monotonic() - began),
         events=len(seen.latencies) / (time.monotonic() - began),
+        speed=speed(),
     )
 
 
@@ -155,6 +165,7 @@ async def run(count: int, lines: int, pause: float, first: bool = False) -> bool
 
 def told(found: Steady, said: float, lost: int, failed: int) -> bool:
     print(f"supervisor's CPU: {found.cpu:.2f} of one core; load {os.getloadavg()[0]:.1f}")
+    print(f"the machine's speed meanwhile: {found.speed:.0f} million additions a second of CPU")
     print(f"events a second: {found.events:.0f} of {said:.0f} that the agents say at most")
     print(f"event to journal, median: {found.late_median * 1000:.0f} ms")
     rows = [
