@@ -9,9 +9,16 @@ from urllib.parse import urlsplit
 import anyio
 
 from orchestrator.config import Config, LocalMode, places_of, tier_of
+from orchestrator.discovery.nearby import with_found
 from orchestrator.discovery.sandbox import Sandbox, sandbox
 from orchestrator.discovery.servers import FoundServer, find_servers
-from orchestrator.discovery.survey import FoundAdapter, FoundAgent, Survey, survey_with
+from orchestrator.discovery.survey import (
+    FoundAdapter,
+    FoundAgent,
+    Survey,
+    agents_there,
+    survey_with,
+)
 from orchestrator.errors import ConfigError, lone_error
 from orchestrator.process import Guarantee, guarantees, open_reaper
 from orchestrator.server import Model, find_model
@@ -70,6 +77,7 @@ async def diagnose(config: Config) -> Diagnosis:
             group.start_soon(look_at_sandbox)
             surveys.append(await survey_with(config, reaper, limit_s=VERSIONS_S))
     (surveyed,) = surveys
+    surveyed = replace(surveyed, agents=agents_there(with_found(config, servers)))
     keys = tuple(sorted(_keys(config)))
     ready = _ready(surveyed.agents, surveyed.adapters, servers)
     problems = (

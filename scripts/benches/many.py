@@ -105,7 +105,7 @@ def before_others(pids: Sequence[int], *, first: bool) -> None:
 
 
 def speed() -> float:
-    """Millions of additions in a second of CPU: how fast the machine is now (25 when it is calm)."""
+    """Millions of additions in a second of CPU: how fast the machine is at this moment."""
     began, total = time.process_time(), 0
     for number in range(10**6):
         total += number
