@@ -38,20 +38,29 @@ class Defaults:
     isolation: Isolation | None = None
     deliver: Deliver | None = None
     access: Access | None = None
+    delegation: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
     """Limits that are not of one run: the strictest of all levels holds; None is no bound.
 
-    `agents` are the names of those that may be used. `depth` is how often one agent may hand work
-    to the next.
+    `agents` are the names of those that may be used.
     """
 
     concurrency: int | None = None
-    depth: int | None = None
     privacy: Privacy = "any"
     agents: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queue:
+    """Where the background worker's queue is (None: a file in the state), and how many jobs a
+    worker does at the same time. The address may hold a password: it is not shown.
+    """
+
+    database: str | None = field(default=None, repr=False)
+    concurrency: int = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +116,7 @@ class Config:
     local: Callable[[], LocalMode] = LocalMode
     limits: Limits = Limits()
     bounds: Bounds = Bounds()
+    queue: Queue = Queue()
     state: Path = field(default_factory=lambda: user_state_path("orchestrate"))
     agents_folder: Path = field(default_factory=lambda: user_data_path("orchestrate") / "agents")
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)

@@ -11,10 +11,16 @@ import errno
 import shutil
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -130,6 +136,7 @@ class Plan:
     has any number. `failures`: how many tool calls in a row may fail.
     `ledger` is where what it spends is written down, with the other runs of its task and job.
     `looks` sees the folders of runs that have no work tree of their own.
+    `handing`: its agent may hand on work. `hidden` are more values that no record may hold.
     """
 
     job_id: str
@@ -155,6 +162,23 @@ class Plan:
     failures: int | None = None
     ledger: Ledger = field(default_factory=Ledger)
     looks: Looks = field(default_factory=Looks)
+    handing: Handing | None = None
+    hidden: tuple[str, ...] = ()
+
+
+class Handing(Protocol):
+    """What lets the agent of a run hand on work while it runs."""
+
+    @property
+    def waiting(self) -> int:
+        """How often the agent waits for sub-tasks now."""
+        ...
+
+    def open(
+        self, plan: Plan, say: Callable[[events.Update], None]
+    ) -> AbstractAsyncContextManager[None]:
+        """A block in which it may; all that it handed on ends with it."""
+        ...
 
 
 class Control:
@@ -504,7 +528,7 @@ class _Run:
         """The agent; then what really served it, by the server's own word where that says it."""
         agent = self.plan.agent
         before = await use_of(agent, self.config)
-        await self._agent()
+        await self._agent_and_its_children()
         after = await use_of(agent, self.config) if before is not None else None
         digest = self.recorder.digest
         if before is not None and after is not None and after.mark is not None:
@@ -519,6 +543,14 @@ class _Run:
 
     def _waits(self, text: str) -> None:
         self.recorder.say(Notice(text=text))
+
+    async def _agent_and_its_children(self) -> None:
+        """The agent; when it has ended, nobody is left who could want what it handed on."""
+        if self.plan.handing is None:
+            await self._agent()
+            return
+        async with self.plan.handing.open(self.plan, self.recorder.say):
+            await self._agent()
 
     async def _agent(self) -> None:
         plan, command = self.plan, self.plan.command
@@ -662,6 +694,8 @@ class _Run:
     def _hold_to_limits(self, live: _Live) -> None:
         if self.control.stopped is not None:
             return
+        if self.plan.handing is not None and self.plan.handing.waiting:
+            live.watch.waits()
         passed = live.watch.hold(live.intake.size)
         failures = self.recorder.digest.failures
         if live.watch.unseen is not None and not self._blind:
@@ -872,4 +906,4 @@ def _secret_names(plan: Plan) -> tuple[str, ...]:
 
 def _secrets(plan: Plan, config: Config) -> tuple[str, ...]:
     """Their values, and whatever else in the environment is called a key."""
-    return known(_secret_names(plan), config.environ)
+    return (*known(_secret_names(plan), config.environ), *plan.hidden)

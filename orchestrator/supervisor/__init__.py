@@ -9,12 +9,13 @@ outcome.check()
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterable
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
     contextmanager,
+    nullcontext,
 )
 from dataclasses import replace
 from functools import partial
@@ -33,9 +34,26 @@ from orchestrator.gateway import Gateways, open_gateways
 from orchestrator.journal import Record, read_outcome, read_record
 from orchestrator.redaction import known
 from orchestrator.run.attempt import Control, Reaper, new_run_id, open_reaper
+from orchestrator.run.recorder import Publish
 from orchestrator.slots import Slots
-from orchestrator.supervisor.attempts import Continued, Means, attempts, check_task, grounds
-from orchestrator.supervisor.job import Job, Sink, fan_out, run_job
+from orchestrator.supervisor.attempts import (
+    Continued,
+    Means,
+    attempts,
+    check_task,
+    commits_of,
+    grounds,
+)
+from orchestrator.supervisor.desk import Desk, open_desk
+from orchestrator.supervisor.job import (
+    Also,
+    Job,
+    Say,
+    Sink,
+    ended_before,
+    fan_out,
+    run_job,
+)
 from orchestrator.supervisor.lifetime import Lifetime
 from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Task, TaskFile, check_tasks
@@ -109,7 +127,11 @@ class Supervisor:
         return suppressed
 
     async def run(
-        self, task: Task | TaskFile, *sinks: Sink, continued: Continued | None = None
+        self,
+        task: Task | TaskFile,
+        *sinks: Sink,
+        continued: Continued | Mapping[str, Continued] | None = None,
+        job_id: str | None = None,
     ) -> Outcome:
         """Do a task, or the tasks of a file; `sinks` are called with each event. A failed agent is
         an outcome, not an exception.
@@ -118,22 +140,33 @@ class Supervisor:
         InputError if a task cannot be meant (unknown agent, no workspace), JournalError and
         SupervisionError if our own work failed. Cancelling it kills the agents at once. When the
         reaper is lost, the runs that it had end as `interrupted`; the next ones have a new one.
+        `continued` is what the task goes on from, or each of some by its id. `job_id` is a UUIDv7
+        that somebody gave the job before; if there is a record of it that was cut off, the job goes
+        on in it, with the tasks that were not over.
         """
         with self._lifetime.job():
-            outcome = await self._job(_file(task), sinks, continued)
+            outcome = await self._job(_file(task), sinks, continued, job_id)
         return outcome.tasks[task.id] if isinstance(task, Task) else outcome
 
     async def _job(
-        self, file: TaskFile, sinks: tuple[Sink, ...], continued: Continued | None
+        self,
+        file: TaskFile,
+        sinks: tuple[Sink, ...],
+        continued: Continued | Mapping[str, Continued] | None,
+        job_id: str | None,
     ) -> JobOutcome:
         reaper = self._running()
         check_tasks(file)  # before anything is made of its values: a wrong one must not be lost
         file = file_with_defaults(file, self._config)
-        named = [each.agent for each in file.tasks] if continued is None else []
+        of = _by_task(file, continued)
+        named = [each.agent for each in file.tasks if each.id not in of]
+        named += [None for each in file.tasks if each.delegation]  # to any agent that there is
         config = await with_nearby(self._config, named)
         for each in file.tasks:
-            check_task(each, config, continued)
-        job_id = new_run_id()
+            check_task(each, config, of.get(each.id))
+        queued, job_id = job_id is not None, job_id or new_run_id()
+        folder = self._config.state / "jobs" / job_id
+        ended = {id_: one for id_, one in ended_before(folder).items() if id_ in file.needs}
         publish = fan_out(sinks)
         ledger, controls = Ledger(file.limits), set[Control]()
         means = Means(
@@ -144,7 +177,7 @@ class Supervisor:
             publish=publish,
             job_id=job_id,
             slots=self._slots,
-            continued=continued,
+            commits=commits_of(file, ended),
             grounds=await grounds(file.tasks, config, reaper),
             leaves=file.leaves,
             ledger=ledger,
@@ -153,17 +186,20 @@ class Supervisor:
         job = Job(
             id=job_id,
             file=file,
-            folder=self._config.state / "jobs" / job_id,
+            folder=folder,
             ledger=ledger,
             apart=frozenset(means.grounds),
             secrets=known((), self._config.environ),
+            queued=queued,
+            ended=ended,
         )
-        return await run_job(
-            job,
-            work=lambda each, told, say: attempts(each, replace(means, publish=told, say=say)),
-            publish=publish,
-            stop=lambda passed: _stop(controls, passed),
-        )
+        async with _desk(file.tasks, config) as desk:
+            return await run_job(
+                job,
+                work=partial(_work, replace(means, desk=desk), of),
+                publish=publish,
+                stop=lambda passed: _stop(controls, passed),
+            )
 
     @asynccontextmanager
     async def _stream(self, task: Task | TaskFile) -> AsyncGenerator[EventStream]:
@@ -253,10 +289,57 @@ class Supervisor:
         return self._reaper
 
 
+async def _work(
+    means: Means,
+    continued: Mapping[str, Continued],
+    task: Task,
+    told: Publish,
+    say: Say,
+    also: Also,
+) -> Outcome:
+    """Do a task of the job, or one that another of them hands on."""
+    desk, of = means.desk, continued.get(task.id)
+    means = replace(means, publish=told, say=say, also=also, continued=of)
+    if desk is None or (above := desk.above.get(task.id)) is None:
+        return await attempts(task, means)
+    where = await grounds((task,), means.config, means.reaper, exclude=above.copied)
+    means = replace(means, grounds=where, leaves=frozenset())
+    # Without a work tree of its own it is in its parent's folder: others must not be there, too.
+    async with desk.alone if not where and task.allowed != "read" else nullcontext():
+        return await attempts(task, means)
+
+
+@asynccontextmanager
+async def _desk(tasks: Sequence[Task], config: Config) -> AsyncGenerator[Desk | None]:
+    """The desk of a job in which work may be handed on. Raises SupervisionError."""
+    if not any(task.delegation for task in tasks):
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        try:
+            opened = open_desk(config.state, (task.id for task in tasks))
+            desk = await stack.enter_async_context(opened)
+        except OSError as error:
+            raise SupervisionError(f"no socket for sub-tasks: {error}") from error
+        yield desk
+
+
 def _ended_as(record: Record, outcome: Outcome) -> str | None:
     """The commit that a run's work tree ended as."""
     kept = outcome.changes.commit if outcome.changes else None
     return kept or (record.tree.start if record.tree else None)
+
+
+def _by_task(
+    file: TaskFile, continued: Continued | Mapping[str, Continued] | None
+) -> Mapping[str, Continued]:
+    match continued:
+        case None:
+            return {}
+        case Continued():
+            return {task.id: continued for task in file.tasks}
+        case _:
+            return continued
 
 
 def _stop(controls: Iterable[Control], passed: Verdict) -> None:

@@ -176,5 +176,6 @@ def test_a_file_that_needs_no_trust_is_said_to_need_none(place):
 
 def test_the_schema_of_a_configuration_is_printed(place):
     schema = json.loads(CliRunner().invoke(app, ["schema", "config"]).stdout)
-    assert set(schema["properties"]) == {"defaults", "limits", "servers", "agents", "kinds"}
+    tables = {"defaults", "limits", "queue", "servers", "agents", "kinds"}
+    assert set(schema["properties"]) == tables
     assert schema["additionalProperties"] is False
