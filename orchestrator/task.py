@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -657,6 +657,14 @@ def parse_task_file(text: bytes, *, file: str, folder: Path) -> TaskFile:
     """
     tree = Tree(file, _fields, _keys_of)
     return _task_file(tree.load(text), tree, folder)
+
+
+def written_in(text: bytes, *, file: str) -> tuple[Mapping[str, object], Callable[[Where], int]]:
+    """What a task file says, as it is written, and the line of each of its keys. Raises
+    TaskFileError for what is no YAML.
+    """
+    tree = Tree(file, _fields, _keys_of)
+    return tree.load(text), tree.line
 
 
 def parse_task(text: bytes, *, file: str, folder: Path) -> Task:
