@@ -162,7 +162,7 @@ class About:
     does nothing with a model that calls none.
     `key_env` is the variable that usually holds the provider's key, `keys` are all in which one may
     be. `logins` are files that are there while the user is logged in; a path may begin with `~` or
-    `$NAME`. They are looked for and never read.
+    `$NAME`. They are looked for and never read. `log_in` is what a person types to log in.
     `enforces` are the levels of access that the CLI itself can hold an agent to. `tells_cost`:
     whether it states what its calls cost. `mcp`: it takes the MCP servers of a task.
     """
@@ -186,6 +186,7 @@ class About:
     key_env: str | None = None
     keys: tuple[str, ...] = ()
     logins: tuple[str, ...] = ()
+    log_in: str = ""
 
     @property
     def install_hint(self) -> str:

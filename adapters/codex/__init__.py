@@ -48,6 +48,7 @@ ABOUT = About(
     key_env="OPENAI_API_KEY",
     keys=("OPENAI_API_KEY", "CODEX_API_KEY"),
     logins=("$CODEX_HOME/auth.json", "~/.codex/auth.json"),
+    log_in="`codex login`",
 )
 
 

@@ -25,8 +25,8 @@ from orchestrator.task import (
     Strategy,
 )
 
-Level: TypeAlias = Literal["default", "provider", "user", "project", "file", "environment"]
-"""Who says something, the weakest first; a task and its flags come after all of these."""
+Level: TypeAlias = Literal["default", "provider", "user", "project", "file", "environment", "task"]
+"""Who says something, the weakest first; the flags of a task come after all of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
