@@ -238,7 +238,9 @@ async def of_trees(config: Config) -> list[str]:
                 found.append(f"{folder.name}: its work tree is not listed")
             elif remain is not None and "cannot be told" in remain.holds:
                 found.append(f"{folder.name}: {remain.holds}")
-        kept = [remain for remain in await prune(desk) if not remain.removed]
+        remains = await prune(desk)
+    # One that was just being made has no record yet; it goes when it is old enough.
+    kept = [one for one in remains if not (one.removed or one.holds.startswith("no run yet"))]
     return found + [f"{remain.what} stays: {remain.holds}" for remain in kept]
 
 
