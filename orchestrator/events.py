@@ -329,7 +329,8 @@ class Usage(_Plain):
     """Tokens and cost, always a delta for this run; the sum of all is the run's. None is unknown, 0
     is zero.
 
-    `input_tokens` excludes cached tokens; `output_tokens` includes `reasoning_tokens`.
+    `input_tokens` excludes cached tokens; `output_tokens` includes `reasoning_tokens`. A call with
+    the `cost_source` `agent` and no cost has its cost in the usage of its turn.
     """
 
     type: Literal["usage"] = "usage"

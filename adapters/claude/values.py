@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeGuard, TypeVar
 
@@ -15,10 +16,10 @@ MOST = 1000
 """How many things of a kind are remembered by their ids: a session may have any number of them."""
 
 
-def hold(known: dict[str, Value], id_: str, value: Value) -> None:
+def hold(known: dict[str, Value], id_: str, value: Value, *, most: int = MOST) -> None:
     """Remember it, and forget the oldest one if there are too many."""
     known[id_] = value
-    if len(known) > MOST:
+    if len(known) > most:
         del known[next(iter(known))]
 
 
@@ -86,6 +87,37 @@ def call_usage(value: object) -> Usage | None:
     )
 
 
+def call_end(begun: Usage, counts: Mapping[str, object]) -> Usage:
+    """The same call at its end: what a `message_delta` states is all of it so far."""
+    details = fields(counts.get("output_tokens_details"))
+    return replace(
+        begun,
+        # Where the provider itself used tools, the prompt has grown meanwhile.
+        input_tokens=whole(counts.get("input_tokens")) or begun.input_tokens,
+        cache_read_tokens=whole(counts.get("cache_read_input_tokens")) or begun.cache_read_tokens,
+        cache_write_tokens=whole(counts.get("cache_creation_input_tokens"))
+        or begun.cache_write_tokens,
+        output_tokens=whole(counts.get("output_tokens")),
+        reasoning_tokens=whole(details.get("thinking_tokens")),
+    )
+
+
+def used(usage: Usage) -> bool:
+    """Whether there are any tokens."""
+    return bool(prompt_size(usage) or usage.output_tokens)
+
+
+def usage_sum(one: Usage, other: Usage) -> Usage:
+    """Tokens of both."""
+    return Usage(
+        input_tokens=_both(one.input_tokens, other.input_tokens),
+        output_tokens=_both(one.output_tokens, other.output_tokens),
+        cache_read_tokens=_both(one.cache_read_tokens, other.cache_read_tokens),
+        cache_write_tokens=_both(one.cache_write_tokens, other.cache_write_tokens),
+        reasoning_tokens=_both(one.reasoning_tokens, other.reasoning_tokens),
+    )
+
+
 def models_usage(value: object, *, billed: bool) -> Usage | None:
     """Tokens of all models, sub-agents' included; None if there is no such table.
 
@@ -122,6 +154,10 @@ def prompt_size(usage: Usage) -> int:
     """Tokens that the model read in one call."""
     cached = (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
     return (usage.input_tokens or 0) + cached
+
+
+def _both(one: int | None, other: int | None) -> int:
+    return (one or 0) + (other or 0)
 
 
 def _sum(counts: Iterable[object]) -> int:

@@ -37,7 +37,7 @@ from orchestrator.lines import Line
 from orchestrator.outcome import Digest
 from orchestrator.redaction import Pieces, pattern, spellings
 from orchestrator.telemetry import warn
-from orchestrator.usage import add
+from orchestrator.usage import Tally
 
 Publish = Callable[[Event], None]
 _named = Raw._make  # half of the time that `Raw(...)` takes
@@ -78,6 +78,8 @@ class Recorder:
         self.usage: Usage | None = None
         self.cost_usd = 0.0
         # A lower bound, where some costs are unknown: what a budget is held against.
+        self._tally = Tally()
+        self._stated_usd = 0.0
         self._head = {name: head.get(name) for name in _HEAD}
         self._prefix = events.prefix(**self._head)
         self._write = write
@@ -96,7 +98,7 @@ class Recorder:
             case SessionStarted(model=str(model)):
                 self._served = model
             case Usage():
-                update = self._price(update, self._served or self.digest.model)
+                update = self._priced(update)
             case _:
                 pass
         if update.type in _OF_PIECES and self._secret is not None:
@@ -167,8 +169,17 @@ class Recorder:
         self.digest.add(update)
         self.counts.add(update)
         if update.type == "usage":
-            self.usage = add(self.usage, update)
-            self.cost_usd += update.cost_usd or 0.0
+            self._used(update)
+
+    def _used(self, usage: Usage) -> None:
+        self._tally = self._tally.plus(usage)
+        self._stated_usd += usage.cost_usd or 0.0
+        known = self._tally.estimated(self._priced)
+        owed_usd = known.owed.cost_usd if known.owed is not None else None
+        self.usage, self.cost_usd = known.usage, self._stated_usd + (owed_usd or 0.0)
+
+    def _priced(self, usage: Usage) -> Usage:
+        return self._price(usage, self._served or self.digest.model)
 
     def _encoded(self, waiting: list[_Waiting], now: str) -> list[bytes]:
         """Their lines. What is written otherwise than it was said is replaced in `waiting`."""
