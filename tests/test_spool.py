@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -210,7 +211,7 @@ for _ in range(3000):
 """
 QUIET = """
 import json, time
-for number in range(20):
+for number in range(10):
     print(json.dumps({"type": "message", "text": f"{time.monotonic()}"}), flush=True)
     time.sleep(0.02)
 print(json.dumps({"type": "end"}))
@@ -374,7 +375,7 @@ def say(**line): sys.stdout.write(json.dumps(line) + "\\n")
 def part(**event): say(type="stream_event", event=event)
 
 say(type="system", subtype="init", session_id="s", model="m")
-for number in range(20):
+for number in range(10):
     id_ = f"m{number}"
     usage = {"input_tokens": 9, "output_tokens": 1}
     part(type="message_start", message={"id": id_, "usage": usage})
@@ -390,7 +391,7 @@ class SpeaksAsClaude(Speaks):
     """The same, in claude's words."""
 
     def conversation(self, task: Task, agent: Agent, before: Usage | None) -> Conversation:
-        return ADAPTERS["claude"].conversation(task, agent, before)
+        return ADAPTERS["claude"].conversation(task, replace(agent, options={}), before)
 
 
 @pytest.mark.timeout(60)

@@ -1,5 +1,6 @@
 """Budgets over a whole task file: what one task spends counts against all, with real processes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ class AsClaude(Scripted):
     """Says its lines in claude's words."""
 
     def conversation(self, task: Task, agent: Agent, before: Usage | None) -> Conversation:
-        return ADAPTERS["claude"].conversation(task, agent, before)
+        return ADAPTERS["claude"].conversation(task, replace(agent, options={}), before)
 
 
 def call(number: int) -> list[Step]:
