@@ -79,17 +79,17 @@ class Tally:
     @property
     def usage(self) -> Usage | None:
         """All of it; the cost is unknown as long as some is owed."""
-        return add(self.told, self.owed)
+        return self.told if self.owed is None else add(self.told, self.owed)
 
     def plus(self, usage: Usage) -> Tally:
         """With one more usage of the run."""
         if is_owed(usage):
-            return replace(self, owed=add(self.owed, usage))
+            return Tally(told=self.told, owed=add(self.owed, usage))
         if self.owed is not None and usage.scope == "turn" and usage.cost_source == "agent":
             turn = add(self.owed, usage) or usage
             turn = replace(turn, cost_usd=usage.cost_usd, cost_source=usage.cost_source)
             return Tally(told=add(self.told, turn))
-        return replace(self, told=add(self.told, usage))
+        return Tally(told=add(self.told, usage), owed=self.owed)
 
     def estimated(self, price: Callable[[Usage], Usage]) -> Tally:
         """The same with what is owed as far as a list has a price for it: until the agent says it,
@@ -97,7 +97,7 @@ class Tally:
         """
         if self.owed is None:
             return self
-        return replace(self, owed=price(replace(self.owed, cost_source=None)))
+        return Tally(told=self.told, owed=price(replace(self.owed, cost_source=None)))
 
 
 def is_owed(usage: Usage) -> bool:

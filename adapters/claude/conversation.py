@@ -80,9 +80,11 @@ class ClaudeConversation:
     # Of this turn: whether a tool did something, and whether its `result` came.
     _acted: bool = False
     _over: bool = False
-    # Of the streamed message: id, block, what the call used so far, and how much of it was told.
+    # Of the streamed message: its id, the block's, a piece of it without text, what the call used
+    # so far, and how much of that was told.
     _message: str = ""
-    _block: int = 0
+    _block: str = ":0"
+    _silence: MessageDelta = field(default_factory=lambda: MessageDelta(id=":0", text=""))
     _call: Usage | None = None
     _told: Usage | None = None
     # What was told of calls since the last `result`.
@@ -138,37 +140,42 @@ class ClaudeConversation:
     # --- messages
 
     def _streamed(self, part: Mapping[str, object]) -> Iterable[Update]:
-        """A piece of the message that is being written; pieces without text are empty ones."""
+        """A piece of the message that is being written; pieces without text are silence."""
         match part.get("type"):
             case "content_block_delta" if is_object(delta := part.get("delta")):
                 return (self._delta(delta),)
             case "message_start":
                 return (self._begins(part.get("message")),)
             case "content_block_start" if isinstance(index := part.get("index"), int):
-                self._block = index
+                self._at(self._message, index)
             case "message_delta":
                 return self._answered(fields(part.get("usage")))
             case _:
                 pass
-        return (MessageDelta(id=self._id(self._block), text=""),)
+        return (self._silence,)
+
+    def _at(self, message: str, block: int) -> None:
+        """What comes is of this block of this message."""
+        self._message, self._block = message, f"{message}:{block}"
+        self._silence = MessageDelta(id=self._block, text="")
 
     def _begins(self, message: object) -> Update:
         match message:
             case {"id": str(id_)}:
-                self._message, self._block, self._told = id_, 0, None
+                self._at(id_, 0)
+                self._told = None
                 self._call = call_usage(fields(message).get("usage"))
                 return self._occupied()
             case _:
-                return MessageDelta(id=self._id(self._block), text="")
+                return self._silence
 
     def _delta(self, delta: Mapping[str, object]) -> Update:
         # Most lines are such ones: a pattern would take as long as all the rest of it.
-        id_ = f"{self._message}:{self._block}"
         if isinstance(piece := delta.get("text"), str):
-            return MessageDelta(id=id_, text=piece)
+            return MessageDelta(id=self._block, text=piece)
         if isinstance(piece := delta.get("thinking"), str):
-            return ThoughtDelta(id=id_, text=piece)
-        return MessageDelta(id=id_, text="")
+            return ThoughtDelta(id=self._block, text=piece)
+        return self._silence
 
     def _answered(self, counts: Mapping[str, object]) -> Iterator[Update]:
         """The end of a call: only now the tokens of the answer are known, and the call is told."""
@@ -192,9 +199,6 @@ class ClaudeConversation:
         if self._call is None:
             return Context()
         return Context(used=prompt_size(self._call) + (self._call.output_tokens or 0))
-
-    def _id(self, block: int) -> str:
-        return f"{self._message}:{block}"
 
     def _assistant(
         self, event: Mapping[str, object], message: Mapping[str, object], line: bytes
@@ -317,7 +321,7 @@ class ClaudeConversation:
             case "model_refusal_no_fallback", _:
                 yield Notice(text="the model's safeguards stopped its answer")
             case "thinking_tokens", _:
-                yield ThoughtDelta(id=self._id(self._block), text="")
+                yield ThoughtDelta(id=self._block, text="")
             case _:
                 yield unparsed(line)
 
