@@ -162,9 +162,9 @@ class About:
     does nothing with a model that calls none.
     `key_env` is the variable that usually holds the provider's key, `keys` are all in which one may
     be. `logins` are files that are there while the user is logged in; a path may begin with `~` or
-    `$NAME`. They are looked for and never read.
+    `$NAME`. They are looked for and never read. `log_in` is what a person types to log in.
     `enforces` are the levels of access that the CLI itself can hold an agent to. `tells_cost`:
-    whether it states what its calls cost.
+    whether it states what its calls cost. `mcp`: it takes the MCP servers of a task.
     """
 
     name: str
@@ -182,9 +182,11 @@ class About:
     enforces: tuple[Literal["read", "edit", "full"], ...] = ("read", "edit", "full")
     resumes: bool = False
     tells_cost: bool = True
+    mcp: bool = False
     key_env: str | None = None
     keys: tuple[str, ...] = ()
     logins: tuple[str, ...] = ()
+    log_in: str = ""
 
     @property
     def install_hint(self) -> str:

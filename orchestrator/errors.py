@@ -11,6 +11,7 @@ other.
     ├── SupervisionError     the reaper cannot be started
     │   └── ReaperLostError  it ended; what it supervised has been killed, and the next has another
     ├── AskError             a model server could not be asked; `why` says in one word
+    ├── DeskError            nobody is there to ask for a sub-task
     ├── JournalError         the record of a run could not be written or read
     │   └── DiskFullError    there is no room for it; what stands in it is whole
     └── OutcomeError         raised by `Outcome.check()`: the run did not succeed
@@ -78,6 +79,10 @@ class AskError(OrchestrateError):
     def __init__(self, message: str, *, why: Why, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.why: Why = why
+
+
+class DeskError(OrchestrateError):
+    """There is nobody to ask for a sub-task: the supervisor is gone, or cannot be reached."""
 
 
 class JournalError(OrchestrateError):

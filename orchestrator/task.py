@@ -9,11 +9,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar, get_args
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pydantic import (
     AfterValidator,
@@ -62,6 +72,7 @@ Strategy: TypeAlias = Literal["auto", "local", "cloud", "cascade"]
 Fallback: TypeAlias = Literal["none", "cloud"]
 Handoff: TypeAlias = Literal["clean", "continue"]
 Detached: TypeAlias = Literal["kill", "keep"]
+Recovery: TypeAlias = Literal["none", "resume", "restart"]
 Dialect: TypeAlias = Literal["chat", "responses", "messages", "gemini", "ollama"]
 """A wire dialect of model servers: what an agent needs and a server offers."""
 
@@ -77,7 +88,8 @@ EDITING_KINDS: frozenset[Kind] = frozenset(
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Bounds of one run, in seconds, bytes and dollars; None is no bound. The strictest of all
-    wins. `budget` says what counts.
+    wins. `budget` says what counts. `depth`: how often one agent may hand work to the next;
+    `children`: how many sub-tasks a run may hand on.
     """
 
     wall_s: float | None = None
@@ -91,6 +103,8 @@ class Limits:
     tokens: int | None = None
     cost_usd: float | None = None
     output_bytes: int | None = None
+    depth: int | None = None
+    children: int | None = None
 
     def meet(self, other: Limits) -> Limits:
         """The strictest of both, limit by limit."""
@@ -106,6 +120,8 @@ class Limits:
             tokens=_strictest(self.tokens, other.tokens),
             cost_usd=_strictest(self.cost_usd, other.cost_usd),
             output_bytes=_strictest(self.output_bytes, other.output_bytes),
+            depth=_strictest(self.depth, other.depth),
+            children=_strictest(self.children, other.children),
         )
 
     def else_(self, defaults: Limits) -> Limits:
@@ -122,7 +138,32 @@ class Limits:
             tokens=defaults.tokens if self.tokens is None else self.tokens,
             cost_usd=defaults.cost_usd if self.cost_usd is None else self.cost_usd,
             output_bytes=defaults.output_bytes if self.output_bytes is None else self.output_bytes,
+            depth=defaults.depth if self.depth is None else self.depth,
+            children=defaults.children if self.children is None else self.children,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class McpServer:
+    """A program that speaks the Model Context Protocol on stdin and stdout, for the agent to start.
+
+    `command[0]` is an absolute path or a program's name. `env` is what the program knows beyond a
+    small base; what is named like a secret stands on no command line and in no record.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def key(self) -> str:
+        """The name, as every CLI takes it for a key of its settings."""
+        return re.sub(r"[^A-Za-z0-9_-]", "_", self.name)
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """What of `env` is named like a secret."""
+        return {name: value for name, value in self.env.items() if _SECRET.search(name)}
 
 
 DEFAULT_LIMITS = Limits(
@@ -133,6 +174,8 @@ DEFAULT_LIMITS = Limits(
     setup_s=10 * 60,
     cost_usd=5.0,
     output_bytes=1024**3,
+    depth=3,
+    children=10,
 )
 
 
@@ -154,7 +197,10 @@ class Task:
     `session_id`: the agent's own conversation to go on with, made in the agent home `home`.
     `needs`: the ids of the tasks in the same file that must have succeeded. `isolation` None: as
     the workspace is. `expect`: a JSON Schema that the answer must satisfy. `force`: no
-    warning of an agent that is too heavy for its model.
+    warning of an agent that is too heavy for its model. `recovery`: what another worker does when
+    the one that ran it is gone; `retry_safe`: doing it twice does no harm. `mcp_servers` are given
+    to an agent that can have any (`About.mcp`), and are in no record. `delegation`: its agent may
+    hand sub-tasks on to other agents.
     """
 
     prompt: str
@@ -185,11 +231,15 @@ class Task:
     detached: Detached = "kill"
     force: bool = False
     retries: int = 0
+    recovery: Recovery = "none"
+    retry_safe: bool = False
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     env_from: tuple[str, ...] = ()
     session_id: str | None = None
     home: Path | None = None
     parent_run_id: str | None = None
+    mcp_servers: tuple[McpServer, ...] = ()
+    delegation: bool | None = None
 
     @property
     def allowed(self) -> Access:
@@ -197,6 +247,11 @@ class Task:
         if self.access is not None:
             return self.access
         return "read" if self.kind in READING_KINDS else "edit"
+
+
+def recorded(task: Task) -> Task:
+    """The task as a record holds it: what MCP servers know is theirs."""
+    return replace(task, mcp_servers=()) if task.mcp_servers else task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,6 +344,19 @@ def _bytes(value: object) -> int:
     raise ValueError("a size above 0, such as 500MiB or 1GiB")
 
 
+_OnOff: TypeAlias = Literal["on", "off"]
+
+
+def _switched(value: object) -> object:
+    match value:
+        case "on" | "off":
+            return value == "on"
+        case bool() | None:
+            return value
+        case _:
+            raise ValueError("on or off")
+
+
 def _inside(value: str) -> str:
     path = PurePosixPath(value)
     if not value or path.is_absolute() or ".." in path.parts:
@@ -323,6 +391,7 @@ def _form(value: object) -> str | None:
 _SECRET = re.compile(
     r"(?i)(^|_)((api|access|private|secret)_?key|token|secret|password|passwd|credentials?)($|_)"
 )
+Switch = Annotated[bool, BeforeValidator(_switched, json_schema_input_type=bool | _OnOff)]
 Seconds = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=float | str)]
 Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str)]
 TaskId = Annotated[str, StringConstraints(pattern=TASK_ID)]
@@ -359,6 +428,12 @@ class LimitsModel(_Model):
         default=None, description="Dollars, as far as the cost is known."
     )
     output: Bytes | None = Field(default=None, description="Raw output of the agent, such as 1GiB.")
+    depth: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        default=None, description="How often one agent may hand work to the next (delegation)."
+    )
+    children: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        default=None, description="How many sub-tasks one run may hand on (delegation)."
+    )
 
     def limits(self) -> Limits:
         """The same as a value of the core."""
@@ -374,6 +449,8 @@ class LimitsModel(_Model):
             tokens=self.tokens,
             cost_usd=self.cost_usd,
             output_bytes=self.output,
+            depth=self.depth,
+            children=self.children,
         )
 
 
@@ -453,7 +530,18 @@ class _Keys(_Model):
     retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=0, description="Further attempts after a failure that may pass."
     )
+    recovery: Recovery = Field(
+        default="none",
+        description="What becomes of a task whose worker was killed: `none`, it is interrupted; "
+        "`resume`, the agent's session goes on in its work tree; `restart`, it begins again.",
+    )
+    retry_safe: bool = Field(
+        default=False, description="Doing it twice does no harm: `recovery` may begin it again."
+    )
     limits: LimitsModel = LimitsModel()
+    delegation: Switch | None = Field(
+        default=None, description="on: the agent may hand sub-tasks on to other agents."
+    )
     env: dict[
         Annotated[EnvName, AfterValidator(_no_secret)],
         Annotated[str, StringConstraints(pattern=PLAIN)],
@@ -519,6 +607,14 @@ def parse_task_file(text: bytes, *, file: str, folder: Path) -> TaskFile:
     return _task_file(tree.load(text), tree, folder)
 
 
+def written_in(text: bytes, *, file: str) -> tuple[Mapping[str, object], Callable[[Where], int]]:
+    """What a task file says, as it is written, and the line of each of its keys. Raises
+    TaskFileError for what is no YAML.
+    """
+    tree = Tree(file, _fields, _keys_of)
+    return tree.load(text), tree.line
+
+
 def parse_task(text: bytes, *, file: str, folder: Path) -> Task:
     """The one task in the bytes of a task file. Raises TaskFileError, also if there are several."""
     found = parse_task_file(text, file=file, folder=folder)
@@ -533,11 +629,39 @@ def parse_flags(flags: Mapping[str, object], *, folder: Path) -> Task:
 
 
 def check_tasks(file: TaskFile) -> None:
-    """Raises InputError unless the ids, needs and templates of the tasks are right."""
+    """Raises InputError unless the values, ids, needs and templates of the tasks are right."""
+    for task in file.tasks:
+        _check_values(task)
     problems = list(_graph_problems(file))
     if problems:
         told = (f"{'.'.join(map(str, where))}: {why}" for where, why, _ in problems)
         raise InputError("\n".join(map(shown, told)))
+
+
+def _check_values(task: Task) -> None:
+    """Whoever makes a task in code may have its words from anywhere: `privacy` must not be lost by
+    a letter.
+    """
+    for name, allowed in _closed().items():
+        value = getattr(task, name)
+        if value not in allowed:
+            known = ", ".join(word for word in allowed if word is not None)
+            raise InputError(f"task {task.id!r}: {name}: {value!r} is none of {known}")
+    for name, type_ in {"prompt": str, "workspace": Path, "limits": Limits}.items():
+        if not isinstance(getattr(task, name), type_):
+            raise InputError(f"task {task.id!r}: {name}: not a {type_.__name__}")
+
+
+@cache
+def _closed() -> Mapping[str, tuple[str | None, ...]]:
+    """The fields of a task that hold one of a few words, and which; None where it may be absent."""
+    found: dict[str, tuple[str | None, ...]] = {}
+    for name, type_ in get_type_hints(Task).items():
+        either = (type_, *get_args(type_))
+        words = [word for one in either if get_origin(one) is Literal for word in get_args(one)]
+        if words:
+            found[name] = (*words, *(None for one in either if one is type(None)))
+    return found
 
 
 def _task_file(value: Mapping[str, object], tree: Tree, folder: Path) -> TaskFile:
@@ -616,6 +740,9 @@ def _task(top: TaskModel, own: _Keys, folder: Path) -> Task:
         handoff=keys.handoff,
         detached=keys.detached,
         retries=keys.retries,
+        delegation=keys.delegation,
+        recovery=keys.recovery,
+        retry_safe=keys.retry_safe,
         env=MappingProxyType({**top.env, **own.env}),
         env_from=tuple(keys.env_from),
     )

@@ -350,16 +350,16 @@ def read_task(file: Path) -> Task:
     """The one task of a file."""
     from orchestrator.task import parse_task
 
-    return parse_task(_bytes(file), file=str(file), folder=file.absolute().parent)
+    return parse_task(read_bytes(file), file=str(file), folder=file.absolute().parent)
 
 
 def read_tasks(file: Path) -> TaskFile:
     from orchestrator.task import parse_task_file
 
-    return parse_task_file(_bytes(file), file=str(file), folder=file.absolute().parent)
+    return parse_task_file(read_bytes(file), file=str(file), folder=file.absolute().parent)
 
 
-def _bytes(file: Path) -> bytes:
+def read_bytes(file: Path) -> bytes:
     from orchestrator.document import SIZE_LIMIT
 
     try:

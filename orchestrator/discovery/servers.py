@@ -55,8 +55,8 @@ _AT_ONCE = 8
 class FoundServer:
     """A model server as it was seen. `problem` is why it is of no use, None if it is of use.
 
-    `base_url` is where it was asked. `seen_at` is Unix time. `open_to`: the addresses beyond
-    loopback at which it listens, if it is on this machine.
+    `base_url` is where it was asked. `seen_at` is Unix time, `latency_s` how long it took to tell.
+    `open_to`: the addresses beyond loopback at which it listens, if it is on this machine.
     """
 
     name: str
@@ -73,6 +73,7 @@ class FoundServer:
     problem: Error | None = None
     open_to: tuple[str, ...] = ()
     seen_at: float = 0.0
+    latency_s: float | None = None
 
     @property
     def age_s(self) -> float:
@@ -109,7 +110,7 @@ async def find_servers(config: Config, *, limit_s: float = ASK_S) -> tuple[Found
 
 async def see(place: Place, config: Config, *, limit_s: float = ASK_S) -> FoundServer:
     """One server, asked now. Keeps what it saw."""
-    kind = config.servers[place.kind]
+    kind, began = config.servers[place.kind], time.monotonic()
     try:
         address = address_of(place.base_url, kind.port)
         kind, seen = await _identified(place, address, config, limit_s)
@@ -117,6 +118,7 @@ async def see(place: Place, config: Config, *, limit_s: float = ASK_S) -> FoundS
         return _found(place, kind, place.base_url, None, problem_of(error, kind, place.base_url))
     problem = _of_no_use(seen, kind, address)
     found = _found(place, kind, address, None if problem and not seen else seen, problem)
+    found = replace(found, latency_s=round(time.monotonic() - began, 3))
     _keep(found, config)
     return found
 
@@ -140,7 +142,7 @@ async def _identified(
                 return kind, seen
     if (plain := _plain_kind(config)) is not None:
         seen = await _look(plain.look(), address, key, limit_s)
-        if seen is not None and seen.models:
+        if seen is not None and seen.sure and seen.models:
             return plain, seen
     return expected, None
 
@@ -368,19 +370,37 @@ async def with_model(agent: Agent, config: Config) -> Agent | Error:
     if place is None or agent.model is not None:
         return agent
     kind = config.servers[place.kind]
-    for name in kind.model_env:
-        if model := config.environ.get(name):
-            return replace(agent, model=model)
+    if model := _of_variable(kind, config):
+        return replace(agent, model=model)
     found = _kept(place, config) or await see(place, config, limit_s=PATIENT_S)
     if found.problem is not None:
         return found.problem
-    told = any(model.loaded is not None for model in found.models)
-    listed = found.loaded if told else found.models
-    candidates = [model for model in listed if model.name != ANY]
-    if len(candidates) == 1:
-        return replace(agent, model=candidates[0].name)
+    if model := _the_one(found):
+        return replace(agent, model=model)
     # A gateway may know a name for what the agent asks for by itself.
     return _none_named(found, kind) if kind.port is not None else agent
+
+
+def _of_variable(kind: ModelServer, config: Config) -> str | None:
+    return next((model for name in kind.model_env if (model := config.environ.get(name))), None)
+
+
+def _the_one(found: FoundServer) -> str | None:
+    """The only model that is loaded, or that there is where nobody tells which are."""
+    told = any(model.loaded is not None for model in found.models)
+    listed = found.loaded if told else found.models
+    candidates = [model.name for model in listed if model.name != ANY]
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def only_model(found: FoundServer, config: Config) -> str | None:
+    """The model that an agent of nobody's choice has there: the variable's, the only one loaded,
+    or the only one that there is. None: there are several to choose from, or none that is here.
+    """
+    at_home = [model.name for model in found.models if not model.remote and model.name != ANY]
+    alone = at_home[0] if len(at_home) == 1 else None
+    model = _of_variable(config.servers[found.kind], config) or _the_one(found) or alone
+    return None if model is None or is_remote(model) else model
 
 
 def _none_named(found: FoundServer, kind: ModelServer) -> Error:

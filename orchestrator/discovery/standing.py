@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -16,11 +18,15 @@ from orchestrator.discovery.programs import is_logged_in, look
 from orchestrator.discovery.servers import FoundServer, model_at, place_of, seen
 from orchestrator.errors import ConfigError, lone_error
 from orchestrator.events import Error
+from orchestrator.prices import price_of
 from orchestrator.route import Route, Standing, State, choose, estimated_tokens
 from orchestrator.server import address_of
 from orchestrator.slots import Room, Slots
 from orchestrator.task import Task
 from orchestrator.usage import expected
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 LOCAL_SLOTS, CLOUD_SLOTS = 1, 20
 """How many agents a server, or a provider, serves at a time where nobody says: a model at home has
@@ -29,15 +35,52 @@ one GPU, and agents that share it only wait for each other inside of it.
 
 
 async def routes_of(
-    task: Task, config: Config, slots: Slots, *, agents: Sequence[Agent] | None = None
+    task: Task,
+    config: Config,
+    slots: Slots,
+    *,
+    agents: Sequence[Agent] | None = None,
+    left_usd: float | None = None,
 ) -> tuple[Route, ...]:
-    """A route for every agent that may do the task, or for each of those that are given. Raises
-    ConfigError for an agent that is named and is none, or is configured wrongly.
+    """A route for every agent that may do the task, or for each of those that are given. `left_usd`
+    is what it may still cost. Raises ConfigError for an agent that is named and is none, or is
+    configured wrongly.
     """
     named = task.agent is not None or agents is not None
     given = agents_for(task.agent, config) if agents is None else agents
     placed, state = look(given, config, named=named)
+    state = replace(state, left_usd=left_usd)
     return choose(task, placed, await stand(task, placed, state, config, slots))
+
+
+async def offers(config: Config, slots: Slots) -> list[JsonValue]:
+    """Every agent as it stands now, for whoever chooses one: what it runs, where, whether it can,
+    its window in tokens and its price for a million tokens.
+    """
+    task = Task(prompt="-", workspace=Path("/"))
+    placed, state = look(agents_for(None, config), config)
+    state = await stand(task, placed, state, config, slots)
+    routes = choose(task, placed, state)
+    return [_offer(route, state.standing.get(route.agent.name)) for route in routes]
+
+
+def _offer(route: Route, now: Standing | None) -> JsonValue:
+    agent, price = route.agent, price_of(route.agent)
+    usd: dict[str, JsonValue] | None = {"input": 0.0, "output": 0.0}
+    if agent.tier == "cloud":
+        usd = None if price is None else {"input": price.input, "output": price.output}
+    window = now.context if now is not None else None
+    return {
+        "name": agent.name,
+        "adapter": agent.adapter,
+        "model": agent.model,
+        "tier": agent.tier,
+        "available": route.rank is not None,
+        **({} if route.rank is not None else {"why_not": route.reason}),
+        "context": window or (price.window if price is not None else None),
+        "usd_per_million_tokens": usd,
+        "slots_free": None if now is None or now.slots is None else max(0, now.slots - now.taken),
+    }
 
 
 async def stand(
@@ -104,23 +147,30 @@ def _at_rest(task: Task, agent: Agent, config: Config, slots: Slots) -> Standing
     except ConfigError:
         return Standing()  # it is ruled out by that
     room = room_of(agent, about, config)
+    cost, call = _costs(task, agent, about, config)
     return Standing(
         own_tokens=about.prompt_tokens,
         calls_tools=about.tools,
         credentials=_credentials(agent, about, config),
         slots=room.slots if room else None,
         taken=slots.taken(room) if room else 0,
-        cost_usd=_cost(task, agent, about, config),
+        cost_usd=cost,
+        call_usd=call,
     )
 
 
-def _cost(task: Task, agent: Agent, about: About, config: Config) -> float | None:
-    """What the task may cost; None is unknown, as it is where the CLI's own login pays."""
+def _costs(
+    task: Task, agent: Agent, about: About, config: Config
+) -> tuple[float | None, float | None]:
+    """What the task may cost, and its first call; None is unknown, as it is where the CLI's own
+    login pays.
+    """
     names = (name for name in (agent.api_key_env, about.key_env) if name)
     if agent.tier == "cloud" and not any(config.environ.get(name) for name in names):
-        return None
+        return None, None
     tokens = estimated_tokens(task) + (about.prompt_tokens or 0)
-    return expected(agent, prompt_tokens=tokens).cost_usd
+    one = expected(agent, prompt_tokens=tokens, calls=1)
+    return expected(agent, prompt_tokens=tokens).cost_usd, one.cost_usd
 
 
 def _credentials(agent: Agent, about: About, config: Config) -> bool | None:
@@ -156,6 +206,7 @@ async def _asked(agents: Sequence[Agent], state: State, config: Config) -> dict[
 
 
 def _served(agent: Agent, now: Standing, server: FoundServer, config: Config) -> Standing:
+    now = replace(now, latency_s=server.latency_s)
     if server.problem is not None:
         return replace(now, problem=_told(server.problem))
     model = model_at(server, agent, config)

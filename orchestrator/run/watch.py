@@ -64,6 +64,10 @@ class Watch:
         self._live("output")
         self._pulse = None  # what was received before is no sign of life after
 
+    def waits(self) -> None:
+        """The agent waits for a sub-task, which has limits of its own."""
+        self._live("child")
+
     def hold(self, output_bytes: int) -> Verdict | None:
         """The limit for which the agent is to be stopped, the task's own before the job's."""
         watched, now = self._watched, time.monotonic()

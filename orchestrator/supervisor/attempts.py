@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,12 +34,15 @@ from orchestrator.events import (
     Usage,
 )
 from orchestrator.gateway import Gateways, Passage
+from orchestrator.graph import before
 from orchestrator.journal import Tree, make_private, now
 from orchestrator.outcome import STATUS
 from orchestrator.route import Route
 from orchestrator.run.attempt import Control, Plan, Reaper, new_run_id, perform, until
 from orchestrator.run.recorder import Publish
 from orchestrator.slots import Slots
+from orchestrator.supervisor.children import Do
+from orchestrator.supervisor.desk import TOLD, Desk, Handing
 from orchestrator.supervisor.following import (
     EARLY_FAILURES,
     Clock,
@@ -48,9 +52,10 @@ from orchestrator.supervisor.following import (
     following,
     summed,
 )
-from orchestrator.task import DEFAULT_LIMITS, Task
+from orchestrator.task import DEFAULT_LIMITS, Task, TaskFile
 from orchestrator.workspace.deliver import Delivery
 from orchestrator.workspace.git import GitError
+from orchestrator.workspace.looks import Looks
 from orchestrator.workspace.place import Ground, Place, Want, ground, place
 from orchestrator.workspace.snapshot import make_scratch
 from orchestrator.workspace.worktree import ConflictError
@@ -80,9 +85,10 @@ def _unheard(update: Update) -> None:
 class Means:
     """What the attempts of a job are made with. `control` opens one for each attempt.
 
-    `say` tells what is not of one attempt. `grounds` are what the tasks stand on that work in work
+    `say` tells what is not of one attempt. `also` does a task that one of them hands on, which it
+    asks for at the `desk`. `grounds` are what the tasks stand on that work in work
     trees of their own, `commits` what they came to, `leaves` the tasks that nobody needs. `ledger`
-    is where all runs write down what they spend.
+    is where all runs write down what they spend, `looks` sees folders that several may work in.
     """
 
     config: Config
@@ -92,6 +98,8 @@ class Means:
     job_id: str
     slots: Slots
     say: Callable[[Update], None] = field(default=_unheard)
+    also: Do | None = None
+    desk: Desk | None = None
     gateways: Gateways | None = None
     continued: Continued | None = None
     grounds: Mapping[str, Ground] = field(default_factory=dict[str, Ground])
@@ -99,6 +107,7 @@ class Means:
     leaves: frozenset[str] = frozenset()
     delivery: Delivery = field(default_factory=Delivery)
     ledger: Ledger = field(default_factory=Ledger)
+    looks: Looks = field(default_factory=Looks)
 
 
 async def attempts(task: Task, means: Means) -> Outcome:
@@ -171,6 +180,18 @@ def _ended_as(task: Task, outcome: Outcome, means: Means) -> tuple[str, ...]:
     return _needed(task, means)
 
 
+def commits_of(file: TaskFile, ended: Mapping[str, Outcome]) -> dict[str, tuple[str, ...]]:
+    """The same of tasks that were over before the job went on."""
+    found: dict[str, tuple[str, ...]] = {}
+    earlier = before(file.needs)
+    for id_ in sorted(ended, key=lambda id_: len(earlier[id_])):
+        changes = ended[id_].changes
+        own = changes.commit if changes is not None else None
+        needed = (commit for need in file.needs[id_] for commit in found.get(need, ()))
+        found[id_] = (own,) if own is not None else tuple(dict.fromkeys(needed))
+    return found
+
+
 def _needed(task: Task, means: Means) -> tuple[str, ...]:
     every = (commit for need in task.needs for commit in means.commits.get(need, ()))
     return tuple(dict.fromkeys(every))
@@ -199,7 +220,7 @@ async def _attempt(
         placed = None
         agent = await until(control.requested, with_model, step.route.agent, means.config)
         if isinstance(agent, Error):
-            return replace(over, outcome=_without_model(agent))
+            return replace(over, outcome=_without_model(agent), refused=True)
         prepared = Ready(agent=agent or step.route.agent)
         if agent is not None:
             found = await until(control.requested, ready, agent, task, means.config)
@@ -233,7 +254,8 @@ async def _attempt(
             control=control,
             publish=means.publish,
         )
-        return Done(route=route, outcome=outcome, workspace=placed[0].workspace)
+        refused = prepared.error is not None
+        return Done(route=route, outcome=outcome, workspace=placed[0].workspace, refused=refused)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +268,7 @@ class _Handed:
 
 def _handed(task: Task, step: Next, done: Sequence[Done]) -> _Handed:
     """The task for this attempt: afresh, or with what the agent before it left."""
-    before = done[-1] if done else None
+    before = _last_begun(done)
     if before is None or step.again or task.handoff == "clean" or before.workspace is None:
         return _Handed(task=task)
     task = replace(task, prompt=continued(task, before.outcome, before.route.agent.name))
@@ -256,10 +278,15 @@ def _handed(task: Task, step: Next, done: Sequence[Done]) -> _Handed:
     return _Handed(task=task, commit=changes.commit if changes else None)
 
 
+def _last_begun(done: Sequence[Done]) -> Done | None:
+    """The last attempt in which an agent was started."""
+    return next((each for each in reversed(done) if not each.refused), None)
+
+
 def _in_order(plan: Plan, step: Next, done: Sequence[Done], *, made: bool) -> Plan:
     """The plan as one of several attempts. `made`: it has a place that was made for it."""
     notes = plan.notes
-    if done and not made:
+    if _last_begun(done) is not None and not made:
         notes = (*notes, "it begins with what the attempt before left in the folder itself")
     return replace(
         plan,
@@ -295,7 +322,9 @@ def _on_its_way(prepared: Ready, way: Passage | Error | None, means: Means) -> t
 
 async def _routes(task: Task, means: Means) -> tuple[Route, ...]:
     agents = None if means.continued is None else (means.continued.agent,)
-    return await routes_of(task, means.config, means.slots, agents=agents)
+    stated = task.limits.meet(means.config.limits)
+    left_usd = means.ledger.left_usd(task.id, stated)
+    return await routes_of(task, means.config, means.slots, agents=agents, left_usd=left_usd)
 
 
 def _unroutable(task: Task, routes: Sequence[Route]) -> Outcome:
@@ -321,8 +350,12 @@ def _without_model(error: Error) -> Outcome:
 # --- place ---------------------------------------------------------------------------------------
 
 
-async def grounds(tasks: Sequence[Task], config: Config, reaper: Reaper) -> Mapping[str, Ground]:
-    """What each task stands on that is to work in a work tree of its own. Raises InputError."""
+async def grounds(
+    tasks: Sequence[Task], config: Config, reaper: Reaper, *, exclude: Sequence[str] = ()
+) -> Mapping[str, Ground]:
+    """What each task stands on that is to work in a work tree of its own. `exclude`: patterns of
+    files that are not taken along. Raises InputError.
+    """
     found: dict[str, Ground] = {}
     known: dict[tuple[Path, bool], Ground | None] = {}
     for task in tasks:
@@ -336,6 +369,7 @@ async def grounds(tasks: Sequence[Task], config: Config, reaper: Reaper) -> Mapp
                 state=config.state.resolve(),
                 environ=config.environ,
                 include_uncommitted=task.include_uncommitted,
+                exclude=exclude,
             )
         where = known[key]
         if where is not None:
@@ -427,8 +461,22 @@ async def _plan(
         recorded = replace(agent, base_url=recorded.base_url)
     if task.expect is not None:
         task = replace(task, prompt=f"{task.prompt}\n\n{asked(task.expect)}")
-    command = adapter.command(task, agent)
-    room = room_of(route.agent, about_of(adapter, agent), config)
+    about = about_of(adapter, agent)
+    if task.mcp_servers and not about.mcp:
+        names = ", ".join(server.name for server in task.mcp_servers)
+        notes = (*notes, f"{agent.name} takes no MCP servers: it is without {names}")
+    handing, given = _handing(task, means), task
+    env: Mapping[str, str] = {}
+    if handing is not None and about.mcp and _has_mcp():
+        given = replace(task, mcp_servers=(*task.mcp_servers, handing.server()))
+    elif handing is not None:
+        task = given = replace(task, prompt=f"{task.prompt}\n\n{TOLD}")
+        env = handing.variables(config.environ.get("PATH"))
+        if about.mcp:
+            notes = (*notes, "delegation by the command alone: pip install 'orchestrate[mcp]'")
+    command = adapter.command(given, agent)
+    command = replace(command, env={**command.env, **env})
+    room = room_of(route.agent, about, config)
     return Plan(
         job_id=means.job_id,
         run_id=run_id,
@@ -448,7 +496,32 @@ async def _plan(
         auth=auth_of(agent, command, config),
         notes=notes,
         ledger=means.ledger,
+        looks=means.looks,
+        handing=handing,
+        hidden=() if handing is None else (handing.token,),
     )
+
+
+def _handing(task: Task, means: Means) -> Handing | None:
+    """What the task's agent hands on work with, if it may."""
+    depth = task.limits.meet(means.config.limits).else_(DEFAULT_LIMITS).depth
+    if not task.delegation or depth == 0 or means.desk is None or means.also is None:
+        return None
+    return Handing(
+        desk=means.desk,
+        config=means.config,
+        slots=means.slots,
+        ledger=means.ledger,
+        do=means.also,
+        check=lambda child: check_task(child, means.config, None),
+        prompt=task.prompt,
+    )
+
+
+@cache
+def _has_mcp() -> bool:
+    """Whether the MCP server can be started."""
+    return find_spec("mcp") is not None
 
 
 def _home(task: Task, agent: Agent, run_id: str, config: Config) -> str | None:

@@ -7,17 +7,19 @@ in the job's journal, and the job's last event is `job.finished`.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import anyio
 import anyio.abc
+from anyio import to_thread
 
 from orchestrator.budget import Ledger, Verdict
-from orchestrator.errors import InputError, OrchestrateError, lone_error
+from orchestrator.errors import InputError, JournalError, OrchestrateError, lone_error
 from orchestrator.events import (
     Event,
     Failure,
@@ -31,20 +33,38 @@ from orchestrator.events import (
     Usage,
 )
 from orchestrator.graph import Claim, step
-from orchestrator.journal import JobRecord, Journal, make_folder, now, write_job, write_outcome
+from orchestrator.journal import (
+    CANCEL,
+    EVENTS,
+    JOB,
+    OUTCOME,
+    JobRecord,
+    Journal,
+    make_folder,
+    make_private,
+    now,
+    read_events,
+    write_job,
+    write_outcome,
+)
 from orchestrator.outcome import STATUS, together
 from orchestrator.run.recorder import Publish, Recorder
 from orchestrator.run.watch import limit_event
-from orchestrator.task import Task, TaskFile
+from orchestrator.task import Task, TaskFile, recorded
 from orchestrator.telemetry import warn
 from orchestrator.template import Reference, rendered
 from orchestrator.usage import add
 
 Sink: TypeAlias = Callable[[Event], None]
 Say: TypeAlias = Callable[[Update], None]
-Work: TypeAlias = Callable[[Task, Publish, Say], Awaitable[Outcome]]
-"""Does a task: gets where its runs' events go, and what says something of the task itself."""
+Also: TypeAlias = Callable[[Task, Sink], Awaitable[Outcome]]
+"""Does a task that another one hands on; the sink hears its events."""
+Work: TypeAlias = Callable[[Task, Publish, Say, Also], Awaitable[Outcome]]
+"""Does a task: gets where its runs' events go, what says something of the task itself, and what
+does a task that this one hands on.
+"""
 
+ASKED_S = 0.5
 CONCURRENCY = 4
 """How many tasks run side by side where the file does not say."""
 
@@ -54,7 +74,8 @@ class Job:
     """A job, prepared: its tasks, which were checked, and where its record goes.
 
     The tasks that are `apart` work where nobody else does. All of them write down in `ledger` what
-    they spend. The record has none of the `secrets`.
+    they spend. The record has none of the `secrets`. `ended` are those that were over already, in a
+    job that goes on after it was cut off.
     """
 
     id: str
@@ -63,6 +84,8 @@ class Job:
     ledger: Ledger
     apart: Collection[str] = ()
     secrets: Sequence[str] = ()
+    queued: bool = False
+    ended: Mapping[str, Outcome] = field(default_factory=dict[str, Outcome])
 
 
 async def run_job(
@@ -73,19 +96,74 @@ async def run_job(
     When a limit that holds over all of them is passed, the rest is skipped; `stop` ends those that
     run when their time is up.
     """
-    folder = make_folder(job.folder.parent, job.folder.name)
-    record = JobRecord(job_id=job.id, started=now(), tasks=job.file.tasks, name=job.file.name)
-    write_job(folder, record, job.secrets)
-    with Journal(folder) as journal:
+    async with _journal(job) as journal:
         course = _Course(job, journal=journal, work=work, publish=publish, stop=stop)
         try:
             with lone_error():
                 await course.run()
+            course.cut_off(None)  # somebody asked for its end
         except BaseException as error:
             course.cut_off(error)
-            course.finish()
+            await course.finish()
             raise
-        return course.finish()
+        return await course.finish()
+
+
+@asynccontextmanager
+async def _journal(job: Job) -> AsyncGenerator[Journal]:
+    """The journal of a job. Threads wait for the disk, as they do for those of runs."""
+    journal = await to_thread.run_sync(_begun, job)
+    try:
+        yield journal
+    finally:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(journal.close)
+
+
+def ended_before(folder: Path) -> dict[str, Outcome]:
+    """The tasks of a job that was cut off which were over by then; nothing, if there is no record.
+
+    What was interrupted with it is not over. Raises JournalError.
+    """
+    if not (folder / EVENTS).exists():
+        return {}
+    return {
+        event.task_id: event.update.outcome
+        for event in read_events(folder)
+        if isinstance(event.update, TaskFinished)
+        and event.task_id is not None
+        and event.update.outcome.status != "interrupted"
+    }
+
+
+def _begun(job: Job) -> Journal:
+    """A new one, or that of the job that goes on. Raises JournalError, also if it is running."""
+    file = job.file
+    record = JobRecord(
+        job_id=job.id,
+        started=now(),
+        tasks=tuple(map(recorded, file.tasks)),
+        name=file.name,
+        queued=job.queued,
+        concurrency=file.concurrency,
+        limits=file.limits,
+        single=file.single,
+    )
+    if not job.folder.exists():
+        write_job(make_folder(job.folder.parent, job.folder.name), record, job.secrets)
+        return Journal(job.folder)
+    make_private(job.folder)
+    journal = Journal.reopen(job.folder)
+    if journal is None:
+        raise JournalError(f"job {job.id} is running already")
+    if not (job.folder / JOB).exists():
+        write_job(job.folder, record, job.secrets)
+    (job.folder / OUTCOME).unlink(missing_ok=True)
+    return journal
+
+
+def _last_seq(folder: Path) -> int:
+    return max((event.seq for event in read_events(folder)), default=0)
 
 
 class _Course:
@@ -111,17 +189,20 @@ class _Course:
             if task.id not in job.apart and (claim := claimed(task))
         }
         self._running: set[str] = set()
-        self._outcomes: dict[str, Outcome] = {}
+        self._outcomes: dict[str, Outcome] = dict(job.ended)
         self._of_runs: dict[str, Outcome] = {}
+        self._handed_on: dict[str, Task] = {}
+        self._of_handed_on: dict[str, Outcome] = {}
         self._stop = stop
         self._stopped = False
-        self._seq = 0
+        self._seq = _last_seq(journal.folder)
         self._began = time.monotonic()
 
     async def run(self) -> None:
         """Until no task is left."""
         async with anyio.create_task_group() as clock:
             clock.start_soon(self._deadline)
+            clock.start_soon(self._asked, clock.cancel_scope)
             async with anyio.create_task_group() as group:
                 self._go_on(group)
             clock.cancel_scope.cancel()
@@ -132,6 +213,12 @@ class _Course:
             await anyio.sleep(wall_s)
             self._job.ledger.late(time.monotonic() - self._began)
             self._hold()
+
+    async def _asked(self, scope: anyio.CancelScope) -> None:
+        """End it all when another process asks for that."""
+        while not (self._job.folder / CANCEL).exists():  # noqa: ASYNC110 (a file)
+            await anyio.sleep(ASKED_S)
+        scope.cancel()
 
     def _hold(self) -> Verdict | None:
         """The limit of all that was passed, if one was; then nothing goes on."""
@@ -170,7 +257,8 @@ class _Course:
         if not self._job.file.single:
             task = replace(task, prompt=rendered(task.prompt, self._value))
         try:
-            outcome = await self._work(task, self._told, partial(self._say, task.id))
+            say = partial(self._say, task.id)
+            outcome = await self._work(task, self._told, say, self.also)
         except InputError as error:
             if self._job.file.single:
                 raise  # whoever asked for this task alone is told at once
@@ -178,30 +266,56 @@ class _Course:
         self._end(task.id, outcome)
         self._go_on(group)
 
+    async def also(self, task: Task, heard: Sink) -> Outcome:
+        """Do a task that one of them hands on. The job's outcome is not its own, its usage is."""
+
+        def told(event: Event) -> None:
+            heard(event)
+            self._told(event)
+
+        self._handed_on[task.id] = task
+        self._say(task.id, TaskStarted(id=task.id, kind=task.kind, needs=[]))
+        outcome: Outcome | None = None
+        try:
+            outcome = await self._work(task, told, partial(self._say, task.id), self.also)
+        except InputError as error:
+            outcome = _failed(error)
+        finally:
+            if outcome is None:
+                outcome = self._of_runs.get(task.id) or _failed(None)
+            self._of_handed_on[task.id] = outcome
+            self._say(task.id, TaskFinished(outcome=outcome))
+        return outcome
+
     def _end(self, id_: str, outcome: Outcome) -> None:
         self._running.discard(id_)
         self._outcomes[id_] = outcome
         self._say(id_, TaskFinished(outcome=outcome))
 
-    def cut_off(self, error: BaseException) -> None:
+    def cut_off(self, error: BaseException | None) -> None:
         """Every task that is not over ends with the job."""
         for id_ in self._tasks:
             if id_ not in self._outcomes:
                 why = error if id_ in self._running else None
                 self._end(id_, self._of_runs.get(id_) or _failed(why))
 
-    def finish(self) -> JobOutcome:
-        """Put the outcome on record. Raises JournalError."""
+    async def finish(self) -> JobOutcome:
+        """Put the outcome on record. Is not cancelled. Raises JournalError."""
         outcome = together({id_: self._outcomes[id_] for id_ in self._tasks})
         if self._job.ledger.passed is not None:
             outcome = _cut_short(outcome, self._job.ledger.passed)
-        outcome.usage = _usage(list(outcome.tasks.values()))
+        outcome.usage = _usage([*outcome.tasks.values(), *self._of_handed_on.values()])
         outcome.duration_s = round(time.monotonic() - self._began, 3)
         short = replace(outcome, tasks={id_: _short(one) for id_, one in outcome.tasks.items()})
         self._say(None, JobFinished(outcome=short))
-        self._journal.sync()
-        write_outcome(self._journal.folder, short)
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(self._last, short)
         return outcome
+
+    def _last(self, outcome: JobOutcome) -> None:
+        """The outcome in a file of its own, when the journal is safe."""
+        self._journal.sync()
+        write_outcome(self._journal.folder, outcome)
 
     def _value(self, reference: Reference) -> str:
         """What a template's reference stands for; the task that it names is over."""
@@ -214,11 +328,12 @@ class _Course:
         self._hold()
 
     def _say(self, task_id: str | None, update: Update) -> None:
+        task = self._tasks.get(task_id or "") or self._handed_on.get(task_id or "")
         head = {
             "job_id": self._job.id,
             "run_id": None,
             "task_id": task_id,
-            "parent_run_id": self._tasks[task_id].parent_run_id if task_id else None,
+            "parent_run_id": task.parent_run_id if task else None,
             "agent": None,
         }
         recorder = Recorder(
