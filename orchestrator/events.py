@@ -176,6 +176,17 @@ class Considered(_Plain):
 
 
 @_plain
+class Delivered(_Plain):
+    """The work, where `deliver` brought it: `push`, the branch is where the workspace was fetched;
+    `bundle` and `patch`, it is the `content` (base64), and goes onto the commit `base`.
+    """
+
+    form: Literal["push", "bundle", "patch"]
+    base: str
+    content: str | None = None
+
+
+@_plain
 class Changes(_Plain):
     """What changed in a work tree. `diff` is unified, cut at a limit (`truncated`).
 
@@ -189,6 +200,7 @@ class Changes(_Plain):
     truncated: bool = False
     commit: str | None = None
     branch: str | None = None
+    delivered: Delivered | None = None
 
 
 @_plain

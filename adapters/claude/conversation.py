@@ -164,7 +164,7 @@ class ClaudeConversation:
             case {"id": str(id_)}:
                 self._at(id_, 0)
                 self._told = None
-                self._call = call_usage(fields(message).get("usage"))
+                self._call = call_usage(fields(message).get("usage"), self._payer)
                 return self._occupied()
             case _:
                 return self._silence
@@ -181,7 +181,7 @@ class ClaudeConversation:
         """The end of a call: only now the tokens of the answer are known, and the call is told."""
         if self._call is not None and whole(counts.get("output_tokens")) is not None:
             self._call = call_end(self._call, counts)
-            new = replace(usage_since(self._call, self._told), cost_source=self._payer)
+            new = usage_since(self._call, self._told)
             self._told = self._call
             if used(new):
                 self._calls = usage_sum(self._calls, new)

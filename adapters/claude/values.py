@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeGuard, TypeVar
 
 from orchestrator.adapter import TEXT_LIMIT
-from orchestrator.events import Usage
+from orchestrator.events import CostSource, Usage
 
 Value = TypeVar("Value")
 
@@ -71,7 +70,7 @@ def first_line(said: str) -> str:
     return said.strip().partition("\n")[0]
 
 
-def call_usage(value: object) -> Usage | None:
+def call_usage(value: object, source: CostSource | None = None) -> Usage | None:
     """Tokens of one call, or of one `result`, as Anthropic's API counts them."""
     counts = fields(value)
     read = whole(counts.get("input_tokens"))
@@ -84,21 +83,23 @@ def call_usage(value: object) -> Usage | None:
         cache_read_tokens=whole(counts.get("cache_read_input_tokens")),
         cache_write_tokens=whole(counts.get("cache_creation_input_tokens")),
         reasoning_tokens=whole(details.get("thinking_tokens")),
+        cost_source=source,
     )
 
 
 def call_end(begun: Usage, counts: Mapping[str, object]) -> Usage:
     """The same call at its end: what a `message_delta` states is all of it so far."""
+    prompt, read = whole(counts.get("input_tokens")), whole(counts.get("cache_read_input_tokens"))
+    written = whole(counts.get("cache_creation_input_tokens"))
     details = fields(counts.get("output_tokens_details"))
-    return replace(
-        begun,
+    return Usage(
         # Where the provider itself used tools, the prompt has grown meanwhile.
-        input_tokens=whole(counts.get("input_tokens")) or begun.input_tokens,
-        cache_read_tokens=whole(counts.get("cache_read_input_tokens")) or begun.cache_read_tokens,
-        cache_write_tokens=whole(counts.get("cache_creation_input_tokens"))
-        or begun.cache_write_tokens,
+        input_tokens=prompt or begun.input_tokens,
+        cache_read_tokens=read or begun.cache_read_tokens,
+        cache_write_tokens=written or begun.cache_write_tokens,
         output_tokens=whole(counts.get("output_tokens")),
         reasoning_tokens=whole(details.get("thinking_tokens")),
+        cost_source=begun.cost_source,
     )
 
 
