@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 import orjson
 
 from orchestrator.events import ErrorKind, Output, Permission, Unparsed, Update, Usage
-from orchestrator.task import Dialect, Task
+from orchestrator.task import Dialect, McpServer, Task
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -278,6 +278,26 @@ class SpeaksForSeveral(Protocol):
 
     def about_for(self, agent: Agent) -> About:
         """What this agent's CLI is. Raises ConfigError if the agent's options do not fit."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class McpSetup:
+    """The CLI's own commands that make an MCP server known to it for good: `show` fails if there is
+    none of that name, else it prints the server's command.
+    """
+
+    add: tuple[str, ...]
+    remove: tuple[str, ...]
+    show: tuple[str, ...]
+
+
+@runtime_checkable
+class SetsUpMcp(Protocol):
+    """What an adapter also is, if its CLI can be told to use an MCP server from now on."""
+
+    def mcp_setup(self, program: str, server: McpServer) -> McpSetup:
+        """The commands; `program` is the CLI's."""
         ...
 
 
