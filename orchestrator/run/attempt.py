@@ -21,7 +21,7 @@ from contextlib import (
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -92,6 +92,7 @@ from orchestrator.slots import Held
 from orchestrator.task import Limits, Task, recorded
 from orchestrator.telemetry import warn
 from orchestrator.usage import priced
+from orchestrator.workspace.deliver import NotDeliveredError
 from orchestrator.workspace.git import GitError
 from orchestrator.workspace.looks import Before, Looks
 from orchestrator.workspace.place import Place
@@ -123,6 +124,12 @@ _SHORT = 1000
 FREE_S = 1.0
 
 Found = TypeVar("Found")
+Deliver: TypeAlias = Callable[
+    [events.Changes, Sequence[str]], Awaitable[tuple[events.Changes, str]]
+]
+"""Brings what was changed to where it is wanted, and none of the secrets: gives the changes with
+what is to be known of that, and what is to be said.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +140,7 @@ class Plan:
     the record names it (a scripted model server has another address each time). `notes` become
     notices. `auth` is what the agent comes to its model with. `refused`: why it
     is not started at all. `place` is the work tree made for the
-    run, if one was; `deliver` brings its commit to the user's files, and gives what is to be said.
+    run, if one was; `deliver` brings its commit to where it is wanted.
     `attempt` counts from 1 in the task. `held` are hands for a slot of the model's server, None: it
     has any number. `failures`: how many tool calls in a row may fail.
     `ledger` is where what it spends is written down, with the other runs of its task and job.
@@ -157,7 +164,7 @@ class Plan:
     refused: Error | None = None
     notes: tuple[str, ...] = ()
     place: Place | None = None
-    deliver: Callable[[str], Awaitable[str]] | None = None
+    deliver: Deliver | None = None
     route: Route | None = None
     attempt: int = 1
     held: Held | None = None
@@ -257,9 +264,14 @@ class _Live:
             raise self.failure
 
     def rest(self, *, grew: bool) -> None:
-        """Until the next look at the limits: the longer there is silence, the longer."""
+        """Until the next look at the limits: the longer there is silence, the longer, but not
+        beyond the moment at which one is passed.
+        """
         self.idle_s = IDLE_S if grew else min(self.idle_s * SLACKENING, LONG_IDLE_S)
-        self.due = time.monotonic() + self.idle_s
+        now = time.monotonic()
+        self.due = now + self.idle_s
+        if now < self.watch.due:
+            self.due = min(self.due, self.watch.due)
         if self.intake.sends or self.intake.more:
             self.wake()
 
@@ -437,7 +449,10 @@ class _Run:
         if not decide(self._facts()).ok:
             return
         try:
-            said = await self.plan.deliver(self.changes.commit)
+            secrets = _secrets(self.plan, self.config)
+            self.changes, said = await self.plan.deliver(self.changes, secrets)
+        except NotDeliveredError as error:
+            self.recorder.say(Error(kind="conflict", text=str(error), hint=error.hint))
         except ConflictError as error:
             text = f"{error} with the work tree's own commits: nothing was applied"
             hint = f"Merge it yourself: git merge {self.changes.branch}"
