@@ -164,7 +164,7 @@ class About:
     be. `logins` are files that are there while the user is logged in; a path may begin with `~` or
     `$NAME`. They are looked for and never read.
     `enforces` are the levels of access that the CLI itself can hold an agent to. `tells_cost`:
-    whether it states what its calls cost.
+    whether it states what its calls cost. `mcp`: it takes the MCP servers of a task.
     """
 
     name: str
@@ -182,6 +182,7 @@ class About:
     enforces: tuple[Literal["read", "edit", "full"], ...] = ("read", "edit", "full")
     resumes: bool = False
     tells_cost: bool = True
+    mcp: bool = False
     key_env: str | None = None
     keys: tuple[str, ...] = ()
     logins: tuple[str, ...] = ()

@@ -125,6 +125,29 @@ class Limits:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class McpServer:
+    """A program that speaks the Model Context Protocol on stdin and stdout, for the agent to start.
+
+    `command[0]` is an absolute path or a program's name. `env` is what the program knows beyond a
+    small base; what is named like a secret stands on no command line and in no record.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def key(self) -> str:
+        """The name, as every CLI takes it for a key of its settings."""
+        return re.sub(r"[^A-Za-z0-9_-]", "_", self.name)
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """What of `env` is named like a secret."""
+        return {name: value for name, value in self.env.items() if _SECRET.search(name)}
+
+
 DEFAULT_LIMITS = Limits(
     wall_s=30 * 60,
     stall_s=5 * 60,
@@ -154,7 +177,8 @@ class Task:
     `session_id`: the agent's own conversation to go on with, made in the agent home `home`.
     `needs`: the ids of the tasks in the same file that must have succeeded. `isolation` None: as
     the workspace is. `expect`: a JSON Schema that the answer must satisfy. `force`: no
-    warning of an agent that is too heavy for its model.
+    warning of an agent that is too heavy for its model. `mcp_servers` are given to an agent that
+    can have any (`About.mcp`), and are in no record.
     """
 
     prompt: str
@@ -190,6 +214,7 @@ class Task:
     session_id: str | None = None
     home: Path | None = None
     parent_run_id: str | None = None
+    mcp_servers: tuple[McpServer, ...] = ()
 
     @property
     def allowed(self) -> Access:
@@ -197,6 +222,11 @@ class Task:
         if self.access is not None:
             return self.access
         return "read" if self.kind in READING_KINDS else "edit"
+
+
+def recorded(task: Task) -> Task:
+    """The task as a record holds it: what MCP servers know is theirs."""
+    return replace(task, mcp_servers=()) if task.mcp_servers else task
 
 
 @dataclass(frozen=True, kw_only=True)

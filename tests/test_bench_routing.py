@@ -26,13 +26,15 @@ def printed(lines: Sequence[str]) -> dict[str, tuple[float, float]]:
 def calculated(items: Sequence[Item], verifier: Verifier) -> dict[str, tuple[float, float]]:
     solved = sum(item.paid.ok for item in items)
     price = sum(item.paid.cost for item in items)
-    moved = [item.draw < (verifier.errs if item.home.ok else verifier.finds) for item in items]
-    right = sum(
-        item.paid.ok if out else item.home.ok for item, out in zip(items, moved, strict=True)
-    )
-    spent = sum(item.home.cost for item in items)
-    spent += sum(item.paid.cost for item, out in zip(items, moved, strict=True) if out)
+    kept = [1 - (verifier.errs if item.home.ok else verifier.finds) for item in items]
+    right, spent = 0.0, 0.0
+    for item, stays in zip(items, kept, strict=True):
+        right += stays * item.home.ok + (1 - stays) * item.paid.ok
+        spent += item.home.cost + (1 - stays) * item.paid.cost
     at_home = sum(item.home.ok for item in items)
+    out = 1 - sum(kept) / len(items)
+    drawn = out * solved + (1 - out) * at_home
+    drawn_price = out * price + (1 - out) * sum(item.home.cost for item in items)
     best = sum(item.home.ok or item.paid.ok for item in items)
     best_price = sum(
         item.paid.cost if item.paid.ok and not item.home.ok else item.home.cost for item in items
@@ -42,6 +44,7 @@ def calculated(items: Sequence[Item], verifier: Verifier) -> dict[str, tuple[flo
         "always cloud": (100.0, 100.0),
         "always local": (100 * at_home / solved, 100 * sum(i.home.cost for i in items) / price),
         "oracle": (100 * best / solved, 100 * best_price / price),
+        f"random ({out:.0%} to the cloud)": (100 * drawn / solved, 100 * drawn_price / price),
     }
 
 
@@ -68,7 +71,12 @@ def test_a_table_of_ones_own_is_read_and_a_wrong_row_is_named(
     table = tmp_path / "table.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert routing.main([str(table), "--local", "small", "--cloud", "big"]) == 0
-    assert capsys.readouterr().out.startswith("1 items;")
+    told = capsys.readouterr().out
+    assert told.startswith("1 items;")
+    assert "prompt length" in told
+    table.write_text("".join(json.dumps({**row, "prompt": None}) + "\n" for row in rows))
+    assert routing.main([str(table), "--local", "small", "--cloud", "big"]) == 0
+    assert "prompt length" not in capsys.readouterr().out  # nobody knows it: no figure is made up
     assert routing.main([str(table)]) == 2
     assert "no item has 'home' and 'paid'" in capsys.readouterr().err
     table.write_text('{"task": "a"}\n')

@@ -45,6 +45,7 @@ ABOUT = About(
     # `edit` allows commands; without `sandbox`, nothing holds a command to the workspace.
     enforces=("read", "full"),
     resumes=True,
+    mcp=True,
     key_env="ANTHROPIC_API_KEY",
     keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"),
     logins=("$CLAUDE_CONFIG_DIR/.credentials.json", "~/.claude/.credentials.json"),

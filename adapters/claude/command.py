@@ -50,8 +50,10 @@ _QUIET: Mapping[str, str] = MappingProxyType(
 _SANDBOX: Mapping[str, bool] = MappingProxyType(
     {"enabled": True, "failIfUnavailable": True, "allowUnsandboxedCommands": False}
 )
-# Run before each of its commands: else every command that the model runs sees the key.
-_UNSET = b"unset ANTHROPIC_API_KEY ANTHROPIC_AUTH_TOKEN CLAUDE_CODE_OAUTH_TOKEN\n"
+_TOOL_MS = 24 * 3600 * 1000
+# What a tool of an MCP server may take is the task's to say (`limits.tool`).
+# Unset before each of its commands: else every command that the model runs sees the key.
+_KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")
 
 
 def command_of(task: Task, agent: Agent) -> Command:
@@ -69,11 +71,19 @@ def command_of(task: Task, agent: Agent) -> Command:
     return Command(
         argv=tuple(_argv(task, agent, options)),
         cwd=str(task.workspace),
-        env={**_QUIET, **_retries(agent), **_place(agent), **_home(agent), **options.env},
+        env={
+            **_QUIET,
+            **_retries(agent),
+            **_place(agent),
+            **_home(agent),
+            **_instructions(agent),
+            **_mcp_environment(task, agent),
+            **options.env,
+        },
         env_from=env_from,
         secrets=(key,) if key else (),
         stdin="open",
-        files=_files(agent, options),
+        files=_files(task, agent, options),
         interrupt=signal.SIGINT,
     )
 
@@ -111,18 +121,21 @@ def _argv(task: Task, agent: Agent, options: Options) -> Iterable[str]:
     access = task.allowed
     yield from (agent.program or "claude", "-p", "--verbose", "--include-partial-messages")
     yield from ("--input-format", "stream-json", "--output-format", "stream-json")
-    yield from _profile(agent, options, access)
+    yield from _profile(task, agent, options)
     yield from _settings(task, agent, options)
     yield from ("--permission-mode", _MODES[access], "--permission-prompts", "none")
     tools = _tools(options, access)
     if tools is not None:
         yield from ("--tools", ",".join(tools))
     # With access `read`, no rule of the user's and no MCP server may open what is closed.
-    yield from ("--allowedTools", ",".join((*_ALLOWED[access], *options.allow)))
+    servers = [f"mcp__{server.key}" for server in task.mcp_servers]
+    yield from ("--allowedTools", ",".join((*_ALLOWED[access], *options.allow, *servers)))
     if agent.profile == "clean" or access == "read":
         yield "--strict-mcp-config"
     if options.mcp is not None:
         yield from ("--mcp-config", str(PurePath(agent.home or "", "mcp.json")))
+    if task.mcp_servers:
+        yield from ("--mcp-config", orjson.dumps({"mcpServers": _mcp(task)}).decode())
     if agent.model is not None:
         yield from ("--model", agent.model)
     yield from options.flags
@@ -135,7 +148,7 @@ def _argv(task: Task, agent: Agent, options: Options) -> Iterable[str]:
         yield from ("--resume", task.session_id)
 
 
-def _profile(agent: Agent, options: Options, access: Access) -> Iterable[str]:
+def _profile(task: Task, agent: Agent, options: Options) -> Iterable[str]:
     """The leanest prompt that has the tools: `--bare` knows only Bash, Edit and Read, and no login.
 
     Measured: a request of 4 KB with `--bare`, of 13 KB with three tools to look around, of 77 KB
@@ -144,9 +157,11 @@ def _profile(agent: Agent, options: Options, access: Access) -> Iterable[str]:
     if agent.profile != "clean":
         return ()
     known = agent.base_url is not None or agent.api_key_env not in {None, _LOGIN}
-    if options.bare and known and access != "read":
+    if options.bare and known and task.allowed != "read":
         return ("--bare",)
-    return ("--safe-mode", "--disable-slash-commands")
+    # Safe mode has no MCP server, also none that is named on the command line.
+    safe = () if task.mcp_servers or options.mcp is not None else ("--safe-mode",)
+    return (*safe, "--disable-slash-commands")
 
 
 def _settings(task: Task, agent: Agent, options: Options) -> Iterable[str]:
@@ -177,6 +192,41 @@ def _tools(options: Options, access: Access) -> tuple[str, ...] | None:
     return tuple(tool for tool in options.tools or _LOOKING if tool in _LOOKING)
 
 
+def _mcp(task: Task) -> dict[str, object]:
+    """The task's MCP servers. Secrets are named only: a command line is public."""
+    return {
+        server.key: {
+            "type": "stdio",
+            "command": server.command[0],
+            "args": list(server.command[1:]),
+            "env": {**server.env, **{name: f"${{{name}}}" for name in server.secrets}},
+        }
+        for server in task.mcp_servers
+    }
+
+
+def _mcp_environment(task: Task, agent: Agent) -> dict[str, str]:
+    """What MCP servers are told by name, and that their tools may take as long as the task lets
+    them.
+    """
+    if not task.mcp_servers:
+        return {}
+    secrets: dict[str, str] = {}
+    for server in task.mcp_servers:
+        for name, value in server.secrets.items():
+            if secrets.setdefault(name, value) != value:
+                raise ConfigError(
+                    f"agent {agent.name!r}: two MCP servers have different values of {name}",
+                    hint="claude passes on one: give one of them to the server by other means.",
+                )
+    return {"MCP_TIMEOUT": "60000", "MCP_TOOL_TIMEOUT": str(_TOOL_MS), **secrets}
+
+
+def _unset(task: Task) -> bytes:
+    secrets = (name for server in task.mcp_servers for name in server.secrets)
+    return f"unset {' '.join(dict.fromkeys((*_KEYS, *secrets)))}\n".encode()
+
+
 def _expected(task: Task, options: Options) -> Iterable[str]:
     """Its own structured output: a tool, so the schema must be that of an object."""
     expected = task.expect or {}
@@ -189,6 +239,13 @@ def _limits(task: Task, agent: Agent) -> Iterable[str]:
         yield from ("--max-turns", str(task.limits.steps))
     if task.limits.cost_usd is not None and bills(agent):
         yield from ("--max-budget-usd", f"{task.limits.cost_usd:g}")
+
+
+def _instructions(agent: Agent) -> dict[str, str]:
+    """Of nobody, as in safe mode, which is not always there."""
+    if agent.profile != "clean":
+        return {}
+    return {"CLAUDE_CODE_DISABLE_CLAUDE_MDS": "1", "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1"}
 
 
 def _place(agent: Agent) -> dict[str, str]:
@@ -224,11 +281,11 @@ def _home(agent: Agent) -> dict[str, str]:
     }
 
 
-def _files(agent: Agent, options: Options) -> dict[str, bytes]:
+def _files(task: Task, agent: Agent, options: Options) -> dict[str, bytes]:
     if agent.home is None:
         return {}
     home = PurePath(agent.home)
-    files = {str(home / "unset-keys.sh"): _UNSET}
+    files = {str(home / "unset-keys.sh"): _unset(task)}
     if options.mcp is not None:
         files[str(home / "mcp.json")] = orjson.dumps({"mcpServers": options.mcp})
     return files

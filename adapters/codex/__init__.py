@@ -44,6 +44,7 @@ ABOUT = About(
     window_option="context_window",
     resumes=True,
     tells_cost=False,
+    mcp=True,
     key_env="OPENAI_API_KEY",
     keys=("OPENAI_API_KEY", "CODEX_API_KEY"),
     logins=("$CODEX_HOME/auth.json", "~/.codex/auth.json"),

@@ -23,6 +23,8 @@ KEY = "RUN_KEY"
 _SANDBOX = MappingProxyType(
     {"read": "read-only", "edit": "workspace-write", "full": "danger-full-access"}
 )
+_TOOL_S = 24 * 3600
+# Its own limit of a call is 60 s; what a tool may take is the task's to say (`limits.tool`).
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -62,6 +64,7 @@ def command_of(task: Task, agent: Agent) -> Command:
         env["CODEX_OSS_BASE_URL"] = endpoint(agent.base_url)
     if key is not None and agent.api_key_env is not None:
         env_from[key] = agent.api_key_env
+    env |= _mcp_secrets(task, agent)
     return Command(
         argv=tuple(_argv(task, agent, options, key)),
         cwd=str(task.workspace),
@@ -96,7 +99,10 @@ def _argv(task: Task, agent: Agent, options: Options, key: str | None) -> Iterab
         yield from ("-m", _model(agent.model, agent, options))
     if options.oss:
         yield from ("--oss", "--local-provider", str(agent.server))
-    settings = {**_settings(agent, options, key), **options.settings}
+    settings = {**_settings(agent, options, key), **options.settings, **_mcp(task)}
+    if hidden := [*([key] if key else ()), *_mcp_secrets(task, agent)]:
+        # Else every command that the model runs sees them.
+        settings["shell_environment_policy.exclude"] = hidden
     yield from chain.from_iterable(("-c", f"{name}={_toml(settings[name])}") for name in settings)
     if task.session_id is not None:
         # A name that codex does not know would begin a new session, without a word.
@@ -125,6 +131,37 @@ def _disabled(agent: Agent) -> tuple[str, ...]:
     return (*always, "plugins", "apps", "image_generation") if agent.profile == "clean" else always
 
 
+def _mcp(task: Task) -> dict[str, object]:
+    """The task's MCP servers; without one of them, codex does not begin."""
+    return {
+        f"mcp_servers.{server.key}": {
+            "command": server.command[0],
+            "args": list(server.command[1:]),
+            "env": {name: server.env[name] for name in server.env.keys() - server.secrets.keys()},
+            "env_vars": sorted(server.secrets),
+            "required": True,
+            "startup_timeout_sec": 60,
+            "tool_timeout_sec": _TOOL_S,
+            # Else each call needs an approval, which nobody can give.
+            "default_tools_approval_mode": "approve",
+        }
+        for server in task.mcp_servers
+    }
+
+
+def _mcp_secrets(task: Task, agent: Agent) -> dict[str, str]:
+    """What codex passes on to MCP servers from its own environment: a command line is public."""
+    secrets: dict[str, str] = {}
+    for server in task.mcp_servers:
+        for name, value in server.secrets.items():
+            if secrets.setdefault(name, value) != value:
+                raise ConfigError(
+                    f"agent {agent.name!r}: two MCP servers have different values of {name}",
+                    hint="codex passes on one: give one of them to the server by other means.",
+                )
+    return secrets
+
+
 def _settings(agent: Agent, options: Options, key: str | None) -> dict[str, object]:
     """Overrides of config.toml."""
     settings: dict[str, object] = {
@@ -141,9 +178,6 @@ def _settings(agent: Agent, options: Options, key: str | None) -> dict[str, obje
     if options.compact:
         settings["model_instructions_file"] = _instructions(agent)
         settings["include_permissions_instructions"] = False
-    if key is not None:
-        # Else every command that the model runs sees the key.
-        settings["shell_environment_policy.exclude"] = [key]
     if agent.base_url is not None and not options.oss:
         # Rather than `--oss`, which downloads models and cannot be told to retry less.
         settings["model_provider"] = "endpoint"

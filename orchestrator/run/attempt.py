@@ -80,7 +80,7 @@ from orchestrator.run.recorder import Publish, Recorder, new_run_id
 from orchestrator.run.spool import Spool, Tails
 from orchestrator.run.watch import Watch, Watched, limit_event
 from orchestrator.slots import Held
-from orchestrator.task import Limits, Task
+from orchestrator.task import Limits, Task, recorded
 from orchestrator.telemetry import warn
 from orchestrator.usage import priced
 from orchestrator.workspace.git import GitError
@@ -813,7 +813,7 @@ def _record(plan: Plan) -> Record:
         run_id=plan.run_id,
         job_id=plan.job_id,
         started=plan.started,
-        task=replace(plan.task, workspace=users),
+        task=replace(recorded(plan.task), workspace=users),
         tree=tree,
         agent=plan.recorded,
         before=plan.before,

@@ -427,6 +427,9 @@ async def _plan(
         recorded = replace(agent, base_url=recorded.base_url)
     if task.expect is not None:
         task = replace(task, prompt=f"{task.prompt}\n\n{asked(task.expect)}")
+    if task.mcp_servers and not about_of(adapter, agent).mcp:
+        names = ", ".join(server.name for server in task.mcp_servers)
+        notes = (*notes, f"{agent.name} takes no MCP servers: it is without {names}")
     command = adapter.command(task, agent)
     room = room_of(route.agent, about_of(adapter, agent), config)
     return Plan(

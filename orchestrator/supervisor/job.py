@@ -35,7 +35,7 @@ from orchestrator.journal import JobRecord, Journal, make_folder, now, write_job
 from orchestrator.outcome import STATUS, together
 from orchestrator.run.recorder import Publish, Recorder
 from orchestrator.run.watch import limit_event
-from orchestrator.task import Task, TaskFile
+from orchestrator.task import Task, TaskFile, recorded
 from orchestrator.telemetry import warn
 from orchestrator.template import Reference, rendered
 from orchestrator.usage import add
@@ -74,7 +74,9 @@ async def run_job(
     run when their time is up.
     """
     folder = make_folder(job.folder.parent, job.folder.name)
-    record = JobRecord(job_id=job.id, started=now(), tasks=job.file.tasks, name=job.file.name)
+    record = JobRecord(
+        job_id=job.id, started=now(), tasks=tuple(map(recorded, job.file.tasks)), name=job.file.name
+    )
     write_job(folder, record, job.secrets)
     with Journal(folder) as journal:
         course = _Course(job, journal=journal, work=work, publish=publish, stop=stop)

@@ -4,6 +4,7 @@ Outcomes of agents, item by item, are replayed through the real `choose` and `fo
 always-cloud, always-local, random, prompt length and an oracle, each with a bootstrap interval. And
 how long a decision takes. A table is JSON lines: {"task", "agent", "ok", "cost", "calls",
 "prompt"}, an agent named in `--local` and one in `--cloud`; `prompt` is a text or its length.
+What is by chance (a check that errs, a draw) is weighed by how likely it is, not drawn.
 """
 
 from __future__ import annotations
@@ -44,13 +45,12 @@ class Tried:
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """An item with what came of it at home and in the cloud. `draw` from 0 to 1 is its luck."""
+    """An item with what came of it at home and in the cloud. `length`: of its prompt, if known."""
 
     name: str
-    length: int
+    length: int | None
     home: Tried
     paid: Tried
-    draw: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,10 @@ class Verifier:
 
     finds: float
     errs: float
+
+    def __call__(self, item: Item) -> float:
+        """How likely it finds wrong what was done at home."""
+        return self.errs if item.home.ok else self.finds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,9 @@ class Score:
     spend: float
 
 
-Result = tuple[bool, float]
+Result = tuple[float, float]
+"""How likely an item is solved, and what it is expected to cost."""
+
 Policy = Callable[[Item], Result]
 
 
@@ -77,6 +83,13 @@ Policy = Callable[[Item], Result]
 
 
 def cascade(item: Item, verifier: Verifier) -> Result:
+    """What is expected of the item: the check of what was done at home finds it wrong, or not."""
+    return mixed(
+        _cascade(item, found_wrong=True), _cascade(item, found_wrong=False), verifier(item)
+    )
+
+
+def _cascade(item: Item, *, found_wrong: bool) -> Result:
     """The item by the product's own code: who is first, and what follows what came of that."""
     routes = choose(CASCADE, (HOME, PAID), State())
     done: list[Done] = []
@@ -85,12 +98,19 @@ def cascade(item: Item, verifier: Verifier) -> Result:
         local = step.route.agent.tier == "local"
         tried = item.home if local else item.paid
         cost, ok = cost + tried.cost, tried.ok
-        found_wrong = local and item.draw < (verifier.errs if tried.ok else verifier.finds)
-        done.append(Done(route=step.route, outcome=_ended(found_wrong)))
+        done.append(Done(route=step.route, outcome=_ended(found_wrong=local and found_wrong)))
     return ok, cost
 
 
-def _ended(found_wrong: bool) -> Outcome:
+def mixed(one: Result, other: Result, share: float) -> Result:
+    """The one in so many cases, in the rest the other."""
+    return (
+        share * one[0] + (1 - share) * other[0],
+        share * one[1] + (1 - share) * other[1],
+    )
+
+
+def _ended(*, found_wrong: bool) -> Outcome:
     if not found_wrong:
         return Outcome(status="succeeded", verified=True, run_id="r")
     failure = Failure(kind="check_failed", text="the check failed")
@@ -111,31 +131,27 @@ def by(goes_out: Callable[[Item], bool]) -> Policy:
 
 def longest(items: Sequence[Item], share: float) -> Callable[[Item], bool]:
     """The longest prompts go to the cloud, so many of them."""
-    order = sorted(items, key=lambda item: (-item.length, item.name))
+    order = sorted(items, key=lambda item: (-(item.length or 0), item.name))
     names = {item.name for item in order[: round(share * len(items))]}
     return lambda item: item.name in names
 
 
-def chance(items: Sequence[Item], share: float) -> Callable[[Item], bool]:
-    draw = random.Random(SEED)
-    names = [item.name for item in items]
-    draw.shuffle(names)
-    out = set(names[: round(share * len(items))])
-    return lambda item: item.name in out
-
-
 def policies(items: Sequence[Item], verifier: Verifier) -> dict[str, Policy]:
-    """Random and length send as many to the cloud as the cascade does."""
-    escalated = [cascade(item, verifier)[1] > item.home.cost for item in items]
-    share = sum(escalated) / len(items)
-    return {
+    """Random and length send as many to the cloud as the cascade does. Length is left out where no
+    prompt is known.
+    """
+    share = sum(map(verifier, items)) / len(items)
+    cloud, home = always("paid"), always("home")
+    found: dict[str, Policy] = {
         "cascade": lambda item: cascade(item, verifier),
-        "always cloud": always("paid"),
-        "always local": always("home"),
-        f"random ({share:.0%} to the cloud)": by(chance(items, share)),
-        f"prompt length ({share:.0%})": by(longest(items, share)),
+        "always cloud": cloud,
+        "always local": home,
+        f"random ({share:.0%} to the cloud)": lambda item: mixed(cloud(item), home(item), share),
         "oracle": by(lambda item: not item.home.ok and item.paid.ok),
     }
+    if any(item.length for item in items):
+        found[f"prompt length ({share:.0%})"] = by(longest(items, share))
+    return found
 
 
 # --- figures -------------------------------------------------------------------------------------
@@ -206,19 +222,19 @@ def made(size: int = 500) -> list[Mapping[str, object]]:
 def items_of(rows: Sequence[Mapping[str, object]], home: str, paid: str) -> list[Item]:
     """The items that both agents tried. Raises ValueError for a row that is none."""
     tried: dict[str, dict[str, Tried]] = {}
-    lengths: dict[str, int] = {}
+    lengths: dict[str, int | None] = {}
     for at, row in enumerate(rows, 1):
         match row:
             case {"task": str(task), "agent": str(agent), "ok": bool(ok), "cost": int() | float()}:
                 calls, prompt = row.get("calls"), row.get("prompt")
-                lengths[task] = len(prompt) if isinstance(prompt, str) else _whole(prompt)
+                length = len(prompt) if isinstance(prompt, str) else _whole(prompt)
+                lengths[task] = length or lengths.get(task)
                 cost = float(str(row["cost"]))
                 tried.setdefault(task, {})[agent] = Tried(ok=ok, cost=cost, calls=_whole(calls))
             case _:
                 raise ValueError(f"row {at} has not all of task, agent, ok, cost: {row!r:.200}")
-    draw = random.Random(SEED)
     return [
-        Item(name=name, length=lengths[name], home=by[home], paid=by[paid], draw=draw.random())
+        Item(name=name, length=lengths[name], home=by[home], paid=by[paid])
         for name, by in sorted(tried.items())
         if home in by and paid in by
     ]

@@ -39,7 +39,7 @@ from orchestrator.events import (
     Update,
     Usage,
 )
-from orchestrator.task import Limits, Task
+from orchestrator.task import Limits, McpServer, Task
 from orchestrator.usage import add
 
 RECORDED = Path(__file__).parent.parent / "recordings/claude/2.1.328"
@@ -188,6 +188,44 @@ def test_access_read_leaves_no_tool_that_writes():
     assert "--strict-mcp-config" in command.argv
     asked = with_options(tools=["Read", "Bash"])
     assert after(adapter.command(replace(TASK, kind="review"), asked), "--tools") == ["Read"]
+
+
+ORACLE = McpServer(
+    name="the oracle",
+    command=("/bin/oracle", "--loud"),
+    env={"PLACE": "Delphi", "ORACLE_TOKEN": "wise"},
+)
+ASKING = replace(TASK, mcp_servers=(ORACLE,))
+
+
+def test_a_tasks_mcp_servers_may_be_called_and_their_secrets_are_only_named():
+    command = adapter.command(ASKING, LOCAL)
+    (config,) = after(command, "--mcp-config")
+    assert json.loads(config)["mcpServers"] == {
+        "the_oracle": {
+            "type": "stdio",
+            "command": "/bin/oracle",
+            "args": ["--loud"],
+            "env": {"PLACE": "Delphi", "ORACLE_TOKEN": "${ORACLE_TOKEN}"},
+        }
+    }
+    assert after(command, "--allowedTools") == ["Read,Glob,Grep,Bash,mcp__the_oracle"]
+    assert command.env["ORACLE_TOKEN"] == "wise"
+    assert b" ORACLE_TOKEN\n" in command.files[command.env["CLAUDE_ENV_FILE"]]
+
+
+def test_with_mcp_servers_a_clean_agent_reads_nobodys_instructions_without_safe_mode():
+    for task, agent in ((ASKING, LOCAL), (TASK, with_options(mcp={"x": {"command": "y"}}))):
+        command = adapter.command(replace(task, access="read"), agent)
+        assert not {"--safe-mode", "--bare"} & set(command.argv)
+        assert command.env["CLAUDE_CODE_DISABLE_CLAUDE_MDS"] == "1"
+    assert "CLAUDE_CODE_DISABLE_CLAUDE_MDS" not in adapter.command(ASKING, CLOUD).env
+
+
+def test_two_mcp_servers_with_different_secrets_of_one_name_are_refused():
+    other = replace(ORACLE, name="other", env={"ORACLE_TOKEN": "else"})
+    with pytest.raises(ConfigError, match="different values of ORACLE_TOKEN"):
+        adapter.command(replace(TASK, mcp_servers=(ORACLE, other)), LOCAL)
 
 
 def test_access_edit_allows_commands_and_edits_in_the_workspace():

@@ -35,7 +35,7 @@ from orchestrator.events import (
     Usage,
 )
 from orchestrator.outcome import Digest, Facts, decide
-from orchestrator.task import Task
+from orchestrator.task import McpServer, Task
 from orchestrator.usage import add
 
 RECORDED = Path(__file__).parent.parent / "recordings/codex/0.169.0"
@@ -101,6 +101,32 @@ def test_access_is_a_sandbox_and_nobody_is_asked(access, sandbox):
 
 def test_kinds_that_only_read_may_only_read():
     assert after(adapter.command(replace(TASK, kind="review"), LOCAL), "-s") == ["read-only"]
+
+
+ORACLE = McpServer(
+    name="the oracle",
+    command=("/bin/oracle", "--loud"),
+    env={"PLACE": "Delphi", "ORACLE_TOKEN": "wise"},
+)
+
+
+def test_a_tasks_mcp_servers_may_be_called_and_their_secrets_are_only_named():
+    command = adapter.command(
+        replace(TASK, mcp_servers=(ORACLE,)), replace(LOCAL, api_key_env="MY_KEY")
+    )
+    found = settings(command)
+    server = found["mcp_servers.the_oracle"]
+    assert '"command"="/bin/oracle","args"=["--loud"],"env"={"PLACE"="Delphi"}' in server
+    assert '"env_vars"=["ORACLE_TOKEN"]' in server
+    assert '"default_tools_approval_mode"="approve"' in server
+    assert command.env["ORACLE_TOKEN"] == "wise"
+    assert found["shell_environment_policy.exclude"] == '["RUN_KEY","ORACLE_TOKEN"]'
+
+
+def test_two_mcp_servers_with_different_secrets_of_one_name_are_refused():
+    other = replace(ORACLE, name="other", env={"ORACLE_TOKEN": "else"})
+    with pytest.raises(ConfigError, match="different values of ORACLE_TOKEN"):
+        adapter.command(replace(TASK, mcp_servers=(ORACLE, other)), LOCAL)
 
 
 def test_an_address_becomes_a_provider_of_its_own_that_gives_up_soon():
