@@ -238,6 +238,16 @@ class Ledger:
             text = f"time limit of {self.limits.wall_s:g} s for the tasks together reached"
             self.passed = _late("wall", seconds, text)
 
+    def left_usd(self, task_id: str, limits: Limits) -> float | None:
+        """What a task with these limits may still cost, None: nobody bounds it."""
+        bounds = ((limits, self.task(task_id)), (self.limits, self.job))
+        left = [
+            max(0.0, each.cost_usd - spent.cost_usd)
+            for each, spent in bounds
+            if each.cost_usd is not None
+        ]
+        return min(left, default=None)
+
     def task(self, task_id: str) -> Spent:
         """What all runs of a task have used."""
         return total(self._spent.get(task_id, {}).values())

@@ -165,8 +165,12 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back what was reserved, and say that nobody writes any more."""
         with suppress(OSError):
-            os.ftruncate(self._fd, self._good)  # gives back what was reserved
+            os.ftruncate(self._fd, self._good)
         os.close(self._fd)
 
     def append(self, lines: Sequence[bytes]) -> None:

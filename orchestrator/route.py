@@ -17,6 +17,7 @@ from orchestrator.config import port_of, tier_of, tier_of_place
 from orchestrator.events import Considered, Tier
 from orchestrator.server import Place, is_remote
 from orchestrator.task import Kind, Task
+from orchestrator.usage import dollars
 
 Class: TypeAlias = Literal["cheap", "reasoning"]
 """How much thinking work takes: `cheap` work is done by local models where there are some."""
@@ -56,8 +57,8 @@ class Standing:
     `problem`: why its model cannot be had. `context` (tokens, as really configured), `tools` and
     `loaded` are the model's; `own_tokens` is the size of the agent's own prompt, `calls_tools`
     whether it needs a model that does. `credentials`: whether a key or a login was seen. `taken` of
-    `slots` are in use by all processes of this machine. `cost_usd`: what the task is expected to
-    cost.
+    `slots` are in use by all processes of this machine. `latency_s`: how long its server took to
+    tell of itself. `cost_usd`: what the task is expected to cost, `call_usd` its first call alone.
     """
 
     problem: str | None = None
@@ -71,6 +72,7 @@ class Standing:
     taken: int = 0
     latency_s: float | None = None
     cost_usd: float | None = None
+    call_usd: float | None = None
 
 
 def _no_standing() -> Mapping[str, Standing]:
@@ -295,9 +297,9 @@ def _unfit(task: Task, agent: Agent, state: State) -> str | None:
         )
     if now.calls_tools and now.tools is False:
         return f"it needs a model that calls tools, and {agent.model or 'this one'} does not"
-    cost = _expected(agent, state)
-    if cost is not None and state.left_usd is not None and cost > state.left_usd:
-        return f"expected to cost ${cost:.2f}, and ${state.left_usd:.2f} of the budget is left"
+    call, left = now.call_usd, state.left_usd
+    if agent.tier == "cloud" and call is not None and left is not None and call > left:
+        return f"one call costs about {dollars(call)}, and {dollars(left)} of the budget is left"
     return None
 
 
@@ -385,14 +387,25 @@ def _ordered(candidates: Sequence[Agent], wish: _Wish, state: State) -> list[Age
 
 
 def _put_back(agent: Agent, state: State, *, written: bool) -> int:
-    """How far an agent stands behind others, whatever the place: one that can hardly work, and a
-    cloud that nobody wrote down where somebody wrote down an agent.
+    """How far an agent stands behind others, whatever the place: one that can hardly work or that
+    the budget will hardly do for, and a cloud that nobody wrote down where somebody wrote down an
+    agent.
     """
     if agent.tier == "local":
         return 0
     if _standing(agent, state).credentials is False:
+        return 3
+    if _too_dear(agent, state):
         return 2
     return 1 if written and agent.name not in state.configured else 0
+
+
+def _too_dear(agent: Agent, state: State) -> bool:
+    """Whether more than what is left is likely to be spent: an assumption, and no reason to refuse
+    it.
+    """
+    cost = _expected(agent, state)
+    return cost is not None and state.left_usd is not None and cost > state.left_usd
 
 
 def _twin(agent: Agent) -> object:
@@ -404,9 +417,12 @@ def _twin(agent: Agent) -> object:
 
 
 def _load(now: Standing) -> tuple[object, ...]:
-    """A free slot, then the least busy, then a model that is warm, then the quickest to answer."""
+    """A free slot, then the least busy, then a model that is warm, then the quickest to answer.
+
+    Less than a tenth of a second is no difference: what a model says takes longer.
+    """
     slots = now.slots or 1
-    latency = now.latency_s if now.latency_s is not None else float("inf")
+    latency = round(now.latency_s, 1) if now.latency_s is not None else float("inf")
     return (now.taken >= slots, now.taken / slots, now.loaded is False, latency)
 
 
@@ -438,4 +454,7 @@ def _reason(task: Task, agent: Agent, before: Sequence[Route], wish: _Wish, stat
         why = f"{why}; {now.taken} of {now.slots} slots taken"
     if agent.tier == "cloud" and now.credentials is False:
         why = f"{why}; neither a key nor a login was seen"
+    if _too_dear(agent, state):
+        cost, left = _expected(agent, state) or 0.0, state.left_usd or 0.0
+        why = f"{why}; expected to cost {dollars(cost)}, more than the {dollars(left)} that is left"
     return why

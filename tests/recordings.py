@@ -38,11 +38,11 @@ class Recording:
     def stderr(self) -> str:
         return self._file(".stderr").read_text("utf-8", "replace")
 
-    @property
+    @cached_property
     def adapter(self) -> Adapter:
         return ADAPTERS[str(self.facts["adapter"])]
 
-    @property
+    @cached_property
     def task(self) -> Task:
         asked = self.facts["task"]
         assert isinstance(asked, dict)
@@ -53,7 +53,7 @@ class Recording:
             workspace=Path(asked["workspace"]),
         )
 
-    @property
+    @cached_property
     def agent(self) -> Agent:
         named = self.facts["agent"]
         assert isinstance(named, dict)
@@ -68,7 +68,7 @@ class Recording:
         assert isinstance(changed, list)
         return Changes(files=changed, insertions=0, deletions=0)
 
-    @property
+    @cached_property
     def exit(self) -> Exit:
         ended = self.facts["exit"]
         assert isinstance(ended, dict)

@@ -208,6 +208,17 @@ def test_the_attempts_of_a_task_add_up():
     assert ledger.job.steps == 12
 
 
+def test_what_is_left_is_the_least_of_the_task_and_of_all_together():
+    ledger = Ledger(Limits(cost_usd=3))
+    assert Ledger().left_usd("a", Limits()) is None
+    assert ledger.left_usd("a", Limits()) == 3
+    ledger.put("a", "1", Spent(cost_usd=1.5), "call")
+    ledger.put("b", "2", Spent(cost_usd=1.0), "call")
+    assert ledger.left_usd("a", Limits(cost_usd=1.75)) == 0.25
+    assert ledger.left_usd("b", Limits(cost_usd=1.75)) == 0.5
+    assert ledger.left_usd("b", Limits(cost_usd=0.5)) == 0
+
+
 spents = st.builds(Spent, steps=st.integers(0, 50), tokens=st.integers(0, 10**6))
 
 

@@ -188,15 +188,24 @@ def test_the_prompt_is_estimated_by_its_bytes():
     assert estimated_tokens(replace(TASK, prompt="\ud800")) == 1
 
 
-def test_what_costs_more_than_is_left_is_out_and_what_is_at_home_costs_nothing():
-    state = State(standing={"paid": Standing(cost_usd=0.5)}, left_usd=0.1)
-    routes = choose(TASK, BOTH, state)
-    assert [(route.agent.name, route.rank, route.cost_usd) for route in routes] == [
+def test_what_cannot_be_paid_is_out_and_what_may_not_be_is_put_back():
+    dear = Standing(cost_usd=0.5, call_usd=0.05)
+    task = replace(TASK, fallback="cloud")
+
+    def left(dollars: float) -> tuple[Route, ...]:
+        return choose(task, BOTH, State(standing={"paid": dear}, left_usd=dollars))
+
+    assert [(one.agent.name, one.rank, one.cost_usd) for one in left(0.04)] == [
         ("home", 0, 0.0),
         ("paid", None, 0.5),
     ]
-    assert routes[1].reason == "expected to cost $0.50, and $0.10 of the budget is left"
-    assert names(choose(TASK, BOTH, replace(state, left_usd=0.5))) == ["paid", "home"]
+    assert left(0.04)[1].reason == "one call costs about $0.0500, and $0.0400 of the budget is left"
+    assert names(left(0.1)) == ["home", "paid"]  # that it costs so much is an assumption
+    said = "expected to cost $0.50, more than the $0.10 that is left"
+    assert left(0.1)[1].reason.endswith(said)
+    assert names(left(0.5)) == ["paid", "home"]
+    alone = choose(TASK, [PAID], State(standing={"paid": dear}, left_usd=0.1))
+    assert (names(alone), alone[0].reason.endswith(said)) == (["paid"], True)
 
 
 # --- load -----------------------------------------------------------------------------------------
@@ -212,6 +221,8 @@ def test_what_costs_more_than_is_left_is_out_and_what_is_at_home_costs_nothing()
         (Standing(slots=2, taken=1, loaded=True), Standing(slots=2, loaded=False), "desk"),
         (Standing(loaded=False), Standing(loaded=True), "desk"),
         (Standing(latency_s=0.2), Standing(latency_s=0.1), "desk"),
+        (Standing(latency_s=0.03), Standing(latency_s=0.001), "home"),
+        (Standing(latency_s=0.9, loaded=True), Standing(latency_s=0.1, loaded=False), "home"),
         (Standing(), Standing(latency_s=0.1), "desk"),
     ],
 )
@@ -311,6 +322,7 @@ STANDING = st.builds(
     taken=st.integers(0, 20),
     latency_s=st.sampled_from([None, 0.1, 2.0]),
     cost_usd=st.sampled_from([None, 0.0, 0.5]),
+    call_usd=st.sampled_from([None, 0.0, 0.2]),
 )
 STATES = st.builds(
     State,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Annotated, Literal, TypeGuard
 
@@ -175,10 +177,24 @@ class Options(Strict):
         return "" if "{prompt}" in elsewhere or "{prompt_file}" in elsewhere else "{prompt}"
 
 
+@dataclass(frozen=True)
+class _Written:
+    """A description, known again by how it is written."""
+
+    text: str
+    options: Mapping[str, object] = field(compare=False)
+
+
+@lru_cache(maxsize=64)
+def _checked(written: _Written) -> Options:
+    # To check a description takes milliseconds, and each run asks for it several times.
+    return Options.model_validate(dict(written.options))
+
+
 def options_of(agent: Agent) -> Options:
     """The agent's options, checked. Raises ConfigError with every problem found."""
     try:
-        return Options.model_validate(dict(agent.options))
+        return _checked(_Written(repr(agent.options), agent.options))
     except ValidationError as error:
         problems = dict.fromkeys(_problem(problem, agent.options) for problem in error.errors())
         lines = "\n".join(f"agent {agent.name!r}: {problem}" for problem in problems)

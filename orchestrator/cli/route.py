@@ -76,6 +76,7 @@ def route(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
 
 
 async def _routes(asked: Task | TaskFile, config: Config) -> list[tuple[Task, tuple[Route, ...]]]:
+    from orchestrator.budget import Ledger
     from orchestrator.config import file_with_defaults
     from orchestrator.discovery import routes_of
     from orchestrator.slots import Slots
@@ -83,8 +84,20 @@ async def _routes(asked: Task | TaskFile, config: Config) -> list[tuple[Task, tu
 
     file = TaskFile(tasks=(asked,)) if isinstance(asked, Task) else asked
     slots = Slots(config.state / "slots")
-    tasks = file_with_defaults(file, config).tasks
-    return [(task, await routes_of(task, config, slots)) for task in tasks]
+    file = file_with_defaults(file, config)
+    ledger = Ledger(file.limits)
+    return [
+        (
+            task,
+            await routes_of(
+                task,
+                config,
+                slots,
+                left_usd=ledger.left_usd(task.id, task.limits.meet(config.limits)),
+            ),
+        )
+        for task in file.tasks
+    ]
 
 
 def _told(task: Task, routes: Sequence[Route]) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -21,6 +22,9 @@ from orchestrator.route import State
 from orchestrator.server import ModelServer, Place
 
 VERSION_S = 30.0
+FRESH_S = 1.0
+# Where a program was found it is looked for again after this time: looking through all folders
+# takes milliseconds, and many runs that start together each want to know.
 _VERSION = re.compile(rb"\d+\.\d+[0-9A-Za-z.+-]*")
 
 
@@ -29,6 +33,18 @@ def locate(program: Program, config: Config) -> str | None:
 
     Looked for in the environments of our own first (they hold the tested versions), then on PATH.
     """
+    key = program, config.environ.get("PATH", os.defpath), config.agents_folder
+    at, found = _FOUND.get(key, (-FRESH_S, None))
+    if found is None or time.monotonic() - at >= FRESH_S or not os.access(found, os.X_OK):
+        found = _located(program, config)
+        _FOUND[key] = time.monotonic(), found
+    return found
+
+
+_FOUND: dict[tuple[Program, str, Path], tuple[float, str | None]] = {}
+
+
+def _located(program: Program, config: Config) -> str | None:
     for folder in _folders(config):
         if (found := shutil.which(program.name, path=str(folder))) is not None:
             return _native(Path(found), program)

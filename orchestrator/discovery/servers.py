@@ -55,8 +55,8 @@ _AT_ONCE = 8
 class FoundServer:
     """A model server as it was seen. `problem` is why it is of no use, None if it is of use.
 
-    `base_url` is where it was asked. `seen_at` is Unix time. `open_to`: the addresses beyond
-    loopback at which it listens, if it is on this machine.
+    `base_url` is where it was asked. `seen_at` is Unix time, `latency_s` how long it took to tell.
+    `open_to`: the addresses beyond loopback at which it listens, if it is on this machine.
     """
 
     name: str
@@ -73,6 +73,7 @@ class FoundServer:
     problem: Error | None = None
     open_to: tuple[str, ...] = ()
     seen_at: float = 0.0
+    latency_s: float | None = None
 
     @property
     def age_s(self) -> float:
@@ -109,7 +110,7 @@ async def find_servers(config: Config, *, limit_s: float = ASK_S) -> tuple[Found
 
 async def see(place: Place, config: Config, *, limit_s: float = ASK_S) -> FoundServer:
     """One server, asked now. Keeps what it saw."""
-    kind = config.servers[place.kind]
+    kind, began = config.servers[place.kind], time.monotonic()
     try:
         address = address_of(place.base_url, kind.port)
         kind, seen = await _identified(place, address, config, limit_s)
@@ -117,6 +118,7 @@ async def see(place: Place, config: Config, *, limit_s: float = ASK_S) -> FoundS
         return _found(place, kind, place.base_url, None, problem_of(error, kind, place.base_url))
     problem = _of_no_use(seen, kind, address)
     found = _found(place, kind, address, None if problem and not seen else seen, problem)
+    found = replace(found, latency_s=round(time.monotonic() - began, 3))
     _keep(found, config)
     return found
 

@@ -29,14 +29,21 @@ one GPU, and agents that share it only wait for each other inside of it.
 
 
 async def routes_of(
-    task: Task, config: Config, slots: Slots, *, agents: Sequence[Agent] | None = None
+    task: Task,
+    config: Config,
+    slots: Slots,
+    *,
+    agents: Sequence[Agent] | None = None,
+    left_usd: float | None = None,
 ) -> tuple[Route, ...]:
-    """A route for every agent that may do the task, or for each of those that are given. Raises
-    ConfigError for an agent that is named and is none, or is configured wrongly.
+    """A route for every agent that may do the task, or for each of those that are given. `left_usd`
+    is what it may still cost. Raises ConfigError for an agent that is named and is none, or is
+    configured wrongly.
     """
     named = task.agent is not None or agents is not None
     given = agents_for(task.agent, config) if agents is None else agents
     placed, state = look(given, config, named=named)
+    state = replace(state, left_usd=left_usd)
     return choose(task, placed, await stand(task, placed, state, config, slots))
 
 
@@ -104,23 +111,30 @@ def _at_rest(task: Task, agent: Agent, config: Config, slots: Slots) -> Standing
     except ConfigError:
         return Standing()  # it is ruled out by that
     room = room_of(agent, about, config)
+    cost, call = _costs(task, agent, about, config)
     return Standing(
         own_tokens=about.prompt_tokens,
         calls_tools=about.tools,
         credentials=_credentials(agent, about, config),
         slots=room.slots if room else None,
         taken=slots.taken(room) if room else 0,
-        cost_usd=_cost(task, agent, about, config),
+        cost_usd=cost,
+        call_usd=call,
     )
 
 
-def _cost(task: Task, agent: Agent, about: About, config: Config) -> float | None:
-    """What the task may cost; None is unknown, as it is where the CLI's own login pays."""
+def _costs(
+    task: Task, agent: Agent, about: About, config: Config
+) -> tuple[float | None, float | None]:
+    """What the task may cost, and its first call; None is unknown, as it is where the CLI's own
+    login pays.
+    """
     names = (name for name in (agent.api_key_env, about.key_env) if name)
     if agent.tier == "cloud" and not any(config.environ.get(name) for name in names):
-        return None
+        return None, None
     tokens = estimated_tokens(task) + (about.prompt_tokens or 0)
-    return expected(agent, prompt_tokens=tokens).cost_usd
+    one = expected(agent, prompt_tokens=tokens, calls=1)
+    return expected(agent, prompt_tokens=tokens).cost_usd, one.cost_usd
 
 
 def _credentials(agent: Agent, about: About, config: Config) -> bool | None:
@@ -156,6 +170,7 @@ async def _asked(agents: Sequence[Agent], state: State, config: Config) -> dict[
 
 
 def _served(agent: Agent, now: Standing, server: FoundServer, config: Config) -> Standing:
+    now = replace(now, latency_s=server.latency_s)
     if server.problem is not None:
         return replace(now, problem=_told(server.problem))
     model = model_at(server, agent, config)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 import anyio
+from anyio import to_thread
 
 from orchestrator import events
 from orchestrator.adapter import Adapter, Agent, Command, Exit, Send, about_of
@@ -84,8 +85,8 @@ from orchestrator.task import Limits, Task, recorded
 from orchestrator.telemetry import warn
 from orchestrator.usage import priced
 from orchestrator.workspace.git import GitError
+from orchestrator.workspace.looks import Before, Looks
 from orchestrator.workspace.place import Place
-from orchestrator.workspace.snapshot import Snapshot, changes, snapshot
 from orchestrator.workspace.worktree import ConflictError, Kept
 
 __all__ = [
@@ -128,6 +129,7 @@ class Plan:
     `attempt` counts from 1 in the task. `held` are hands for a slot of the model's server, None: it
     has any number. `failures`: how many tool calls in a row may fail.
     `ledger` is where what it spends is written down, with the other runs of its task and job.
+    `looks` sees the folders of runs that have no work tree of their own.
     """
 
     job_id: str
@@ -152,6 +154,7 @@ class Plan:
     held: Held | None = None
     failures: int | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    looks: Looks = field(default_factory=Looks)
 
 
 class Control:
@@ -216,8 +219,10 @@ async def perform(
     Raises JournalError if the record cannot be written, SupervisionError if there is no reaper to
     be had. Cancellation kills the agent at once, and the outcome is still written.
     """
-    folder = make_folder(config.state / "runs", plan.run_id)
-    with _journal(folder, _record(plan), _secrets(plan, config)) as journal:
+    async with (
+        _journal(config.state / "runs", _record(plan), _secrets(plan, config)) as journal,
+        AsyncExitStack() as stack,
+    ):
         recorder = Recorder(
             head={
                 "job_id": plan.job_id,
@@ -231,7 +236,7 @@ async def perform(
             price=lambda usage, served: priced(usage, plan.agent, plan.auth, served),
             secret_values=_secrets(plan, config),
         )
-        run = _Run(plan, config=config, reaper=reaper, control=control, recorder=recorder)
+        run = _Run(plan, config, reaper=reaper, control=control, recorder=recorder, stack=stack)
         started = time.monotonic()
         try:
             await run.attempt()
@@ -243,37 +248,56 @@ async def perform(
                 # A failure of our own: what is known is still put on record.
                 recorder.say(Error(kind="crashed", text=f"orchestrate failed: {error}"))
                 await run.leave()
-                run.finish(time.monotonic() - started, journal)
+                await run.finish(time.monotonic() - started, journal)
                 raise
             control.stop("disk_full", str(full))
             run.full(full, journal)
         except BaseException:
             control.stop("cancelled", "the run was cancelled")
             await run.leave()
-            run.finish(time.monotonic() - started, journal)
+            await run.finish(time.monotonic() - started, journal)
             raise
         await run.leave()
-        return run.finish(time.monotonic() - started, journal)
+        return await run.finish(time.monotonic() - started, journal)
 
 
-@contextmanager
-def _journal(folder: Path, record: Record, secrets: Sequence[str]) -> Generator[Journal]:
-    """The journal of a run, which is a run as soon as its record stands beside it, not before."""
+@asynccontextmanager
+async def _journal(runs: Path, record: Record, secrets: Sequence[str]) -> AsyncGenerator[Journal]:
+    """The journal of a run, in a folder of its own."""
+    # A disk that is busy with others' work takes its time to make and to sync files (measured: 45
+    # ms a run). A thread waits for that; this one serves the other agents meanwhile.
+    journal = await to_thread.run_sync(_begun, runs, record, secrets)
+    try:
+        yield journal
+    finally:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(journal.close)
+
+
+def _begun(runs: Path, record: Record, secrets: Sequence[str]) -> Journal:
+    """A run is one as soon as its record stands beside its journal, not before."""
+    folder = make_folder(runs, record.run_id)
     try:
         journal = Journal(folder)
         write_record(folder, record, secrets)
     except JournalError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    with journal:
-        yield journal
+    return journal
 
 
 class _Run:
     """The state of one run while `perform` lasts."""
 
     def __init__(
-        self, plan: Plan, *, config: Config, reaper: Reaper, control: Control, recorder: Recorder
+        self,
+        plan: Plan,
+        config: Config,
+        *,
+        reaper: Reaper,
+        control: Control,
+        recorder: Recorder,
+        stack: AsyncExitStack,
     ) -> None:
         self.plan = plan
         self.recorder = recorder
@@ -281,6 +305,7 @@ class _Run:
         self.config = config
         self.reaper = reaper
         self.control = control
+        self.stack = stack
         self.exit: Exit | None = None
         self.changes: events.Changes | None = None
         self.check: Check | None = None
@@ -388,8 +413,16 @@ class _Run:
         if version is not None and about.tested and version not in about.tested:
             yield f"{about.title} {version} is untested (tested: {', '.join(about.tested)})"
 
-    def finish(self, duration_s: float, journal: Journal) -> Outcome:
-        """Decide, and put the outcome on record. Raises JournalError."""
+    async def finish(self, duration_s: float, journal: Journal) -> Outcome:
+        """Decide, and put the outcome on record. Is not cancelled. Raises JournalError."""
+        outcome = self._decided(duration_s)
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(self._scrub)
+            outcome = self._recorded(outcome, journal)
+            await to_thread.run_sync(self._last, outcome, journal)
+        return outcome
+
+    def _decided(self, duration_s: float) -> Outcome:
         outcome = decide(self._facts())
         agent = self.plan.recorded
         if outcome.error is not None:
@@ -399,28 +432,31 @@ class _Run:
         outcome.model = outcome.model or agent.model
         outcome.run_id = self.plan.run_id
         outcome.duration_s = round(duration_s, 3)
-        shutil.rmtree(self.folder / _STORE, ignore_errors=True)  # the diff is kept in diff.patch
+        return outcome
+
+    def _scrub(self) -> None:
+        """No secret stays in what the agent wrote itself."""
         raw = (self.folder / name for name in (STDOUT, STDERR, TAILS))
         for path in (*raw, *self.folder.glob("*.patch")):
             scrub(path, _secrets(self.plan, self.config))
-        return self._recorded(outcome, journal)
 
     def _recorded(self, outcome: Outcome, journal: Journal) -> Outcome:
-        """The outcome, as the last event and in a file of its own."""
+        """The outcome, as the last event."""
         if self._full:
-            outcome = self.recorder.finish(_short(outcome))
-        else:
-            try:
-                outcome = self.recorder.finish(outcome)
-            except DiskFullError as error:
-                self.full(error, journal)
-                outcome = self.recorder.finish(_short(outcome))
+            return self.recorder.finish(_short(outcome))
+        try:
+            return self.recorder.finish(outcome)
+        except DiskFullError as error:
+            self.full(error, journal)
+            return self.recorder.finish(_short(outcome))
+
+    def _last(self, outcome: Outcome, journal: Journal) -> None:
+        """The outcome in a file of its own, when the journal is safe."""
         journal.sync()
         try:
             write_outcome(self.folder, outcome)
         except DiskFullError as error:  # the journal's last event says it, too
             warn("the outcome stands only in the journal", error=str(error))
-        return outcome
 
     def full(self, error: DiskFullError, journal: Journal) -> None:
         """From here on only the last words are written, with the room that was kept for them.
@@ -697,23 +733,20 @@ class _Run:
         if self.changes.files:
             self.recorder.say(WorkspaceChanged(changes=self.changes))
 
-    async def _look(self) -> Snapshot | None:
-        task = self.plan.task
+    async def _look(self) -> Before | None:
+        task, ours = self.plan.task, self.config.state
+        look = await self.stack.enter_async_context(
+            self.plan.looks.at(task.workspace, self.folder / _STORE, ours=ours)
+        )
         try:
-            return await snapshot(
-                self.reaper,
-                task.workspace,
-                self.folder / _STORE,
-                ours=self.config.state,
-                files=task.files,
-            )
+            return await look.before(self.reaper, task.files)
         except (GitError, SpawnError) as why:
             self.recorder.say(Notice(text=f"changes cannot be told: {why}"))
             return None
 
-    async def _compare(self, before: Snapshot) -> None:
+    async def _compare(self, before: Before) -> None:
         try:
-            self.changes = await changes(self.reaper, before, self.folder / _PATCH)
+            self.changes = await before.changes(self.reaper, self.folder / _PATCH)
         except (GitError, SpawnError) as why:
             self.recorder.say(Notice(text=f"changes cannot be told: {why}"))
             return

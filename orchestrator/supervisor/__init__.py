@@ -38,6 +38,7 @@ from orchestrator.supervisor.job import Job, Sink, fan_out, run_job
 from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Task, TaskFile, check_tasks
 from orchestrator.usage import add
+from orchestrator.workspace.looks import Looks
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -58,6 +59,7 @@ class Supervisor:
         self._gateways: Gateways | None = None
         self._controls: set[Control] = set()
         self._slots = Slots(config.state / "slots")
+        self._looks = Looks()
         self._interrupted: str | None = None
 
     async def __aenter__(self) -> Self:
@@ -106,6 +108,7 @@ class Supervisor:
             grounds=await grounds(file.tasks, self._config, reaper),
             leaves=file.leaves,
             ledger=ledger,
+            looks=self._looks,
         )
         job = Job(
             id=job_id,

@@ -51,6 +51,7 @@ from orchestrator.supervisor.following import (
 from orchestrator.task import DEFAULT_LIMITS, Task
 from orchestrator.workspace.deliver import Delivery
 from orchestrator.workspace.git import GitError
+from orchestrator.workspace.looks import Looks
 from orchestrator.workspace.place import Ground, Place, Want, ground, place
 from orchestrator.workspace.snapshot import make_scratch
 from orchestrator.workspace.worktree import ConflictError
@@ -82,7 +83,7 @@ class Means:
 
     `say` tells what is not of one attempt. `grounds` are what the tasks stand on that work in work
     trees of their own, `commits` what they came to, `leaves` the tasks that nobody needs. `ledger`
-    is where all runs write down what they spend.
+    is where all runs write down what they spend, `looks` sees folders that several may work in.
     """
 
     config: Config
@@ -99,6 +100,7 @@ class Means:
     leaves: frozenset[str] = frozenset()
     delivery: Delivery = field(default_factory=Delivery)
     ledger: Ledger = field(default_factory=Ledger)
+    looks: Looks = field(default_factory=Looks)
 
 
 async def attempts(task: Task, means: Means) -> Outcome:
@@ -199,7 +201,7 @@ async def _attempt(
         placed = None
         agent = await until(control.requested, with_model, step.route.agent, means.config)
         if isinstance(agent, Error):
-            return replace(over, outcome=_without_model(agent))
+            return replace(over, outcome=_without_model(agent), refused=True)
         prepared = Ready(agent=agent or step.route.agent)
         if agent is not None:
             found = await until(control.requested, ready, agent, task, means.config)
@@ -233,7 +235,8 @@ async def _attempt(
             control=control,
             publish=means.publish,
         )
-        return Done(route=route, outcome=outcome, workspace=placed[0].workspace)
+        refused = prepared.error is not None
+        return Done(route=route, outcome=outcome, workspace=placed[0].workspace, refused=refused)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +249,7 @@ class _Handed:
 
 def _handed(task: Task, step: Next, done: Sequence[Done]) -> _Handed:
     """The task for this attempt: afresh, or with what the agent before it left."""
-    before = done[-1] if done else None
+    before = _last_begun(done)
     if before is None or step.again or task.handoff == "clean" or before.workspace is None:
         return _Handed(task=task)
     task = replace(task, prompt=continued(task, before.outcome, before.route.agent.name))
@@ -256,10 +259,15 @@ def _handed(task: Task, step: Next, done: Sequence[Done]) -> _Handed:
     return _Handed(task=task, commit=changes.commit if changes else None)
 
 
+def _last_begun(done: Sequence[Done]) -> Done | None:
+    """The last attempt in which an agent was started."""
+    return next((each for each in reversed(done) if not each.refused), None)
+
+
 def _in_order(plan: Plan, step: Next, done: Sequence[Done], *, made: bool) -> Plan:
     """The plan as one of several attempts. `made`: it has a place that was made for it."""
     notes = plan.notes
-    if done and not made:
+    if _last_begun(done) is not None and not made:
         notes = (*notes, "it begins with what the attempt before left in the folder itself")
     return replace(
         plan,
@@ -295,7 +303,9 @@ def _on_its_way(prepared: Ready, way: Passage | Error | None, means: Means) -> t
 
 async def _routes(task: Task, means: Means) -> tuple[Route, ...]:
     agents = None if means.continued is None else (means.continued.agent,)
-    return await routes_of(task, means.config, means.slots, agents=agents)
+    stated = task.limits.meet(means.config.limits)
+    left_usd = means.ledger.left_usd(task.id, stated)
+    return await routes_of(task, means.config, means.slots, agents=agents, left_usd=left_usd)
 
 
 def _unroutable(task: Task, routes: Sequence[Route]) -> Outcome:
@@ -451,6 +461,7 @@ async def _plan(
         auth=auth_of(agent, command, config),
         notes=notes,
         ledger=means.ledger,
+        looks=means.looks,
     )
 
 

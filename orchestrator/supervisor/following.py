@@ -1,9 +1,9 @@
 """What a task does after an attempt: the same agent again, the next one, or nothing. Pure.
 
-Again: only after a failure that may pass, and as often as the task's `retries` say. The next one: a
-server elsewhere where the first cannot be reached, else the next stage of the route, which leads
-from home to the cloud only where the user wrote that. Limits of time hold for all attempts of a
-task together.
+Again: only after a failure that may pass, and as often as the task's `retries` say. The next one:
+the next route where this one was not even begun, a server elsewhere where the first cannot be
+reached, else the next stage of the route. From home to the cloud leads none of them unless the user
+wrote that. Limits of time hold for all attempts of a task together.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from orchestrator.adapter import Agent
 from orchestrator.budget import Spent
 from orchestrator.events import ErrorKind, Failure, Outcome, Usage
 from orchestrator.route import Route, stages
@@ -51,11 +52,14 @@ EARLY_FAILURES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """An attempt that is over. `workspace`: where it worked, None: it came to no place."""
+    """An attempt that is over. `workspace`: where it worked, None: it came to no place. `refused`:
+    a look at its model server said that it cannot work there, so that nothing was started.
+    """
 
     route: Route
     outcome: Outcome
     workspace: Path | None = None
+    refused: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +105,8 @@ def following(
         return None
     onward = _onward(plan, done)
     why = f"{failure.kind}: {failure.text}"
+    if done[-1].refused and (route := _instead(task, routes, done)) is not None:
+        return replace(_next(route, limits, clock, last=onward is None), why=why)
     delay_s = _delay(task, done, failure, clock)
     if delay_s is not None and (left_s is None or delay_s < left_s):
         again = _next(done[-1].route, limits, clock, delay_s=delay_s, last=onward is None)
@@ -172,6 +178,44 @@ def _instant(text: str | None) -> datetime | None:
     except ValueError:
         return None
     return instant if instant is not None and instant.tzinfo is not None else None
+
+
+def _instead(task: Task, routes: Sequence[Route], done: Sequence[Done]) -> Route | None:
+    """The next route that may do what this agent could not even begin, in their order.
+
+    From home to the cloud is `_onward`'s to say. Where the server itself is the trouble, no other
+    agent of it is tried, and where the model is, none that would use the same.
+    """
+    if task.agent is not None:
+        return None
+    tried = {each.route.agent.name for each in done}
+    at_home = any(each.route.agent.tier == "local" for each in done)
+    others = (
+        route
+        for route in routes
+        if route.rank is not None
+        and route.agent.name not in tried
+        and not (at_home and route.agent.tier == "cloud")
+        and not any(_would_be_refused(route.agent, each) for each in done if each.refused)
+    )
+    return next(others, None)
+
+
+def _would_be_refused(agent: Agent, before: Done) -> bool:
+    failure = before.outcome.error
+    same = failure is not None and _blamed(before.route.agent, failure.kind)
+    return failure is not None and _blamed(agent, failure.kind) == same
+
+
+def _blamed(agent: Agent, kind: ErrorKind) -> object:
+    """What a refusal of that kind is about: equal for agents that would be refused as well."""
+    match kind:
+        case "unavailable" | "timed_out" | "auth_failed" if agent.base_url is not None:
+            return agent.base_url
+        case "model_not_found" | "load_failed" | "out_of_memory" if agent.base_url is not None:
+            return agent.base_url, agent.model
+        case _:
+            return agent.name
 
 
 def _elsewhere(

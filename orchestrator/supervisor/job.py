@@ -7,7 +7,8 @@ in the job's journal, and the job's last event is `job.finished`.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TypeAlias
 
 import anyio
 import anyio.abc
+from anyio import to_thread
 
 from orchestrator.budget import Ledger, Verdict
 from orchestrator.errors import InputError, OrchestrateError, lone_error
@@ -73,21 +75,36 @@ async def run_job(
     When a limit that holds over all of them is passed, the rest is skipped; `stop` ends those that
     run when their time is up.
     """
-    folder = make_folder(job.folder.parent, job.folder.name)
-    record = JobRecord(
-        job_id=job.id, started=now(), tasks=tuple(map(recorded, job.file.tasks)), name=job.file.name
-    )
-    write_job(folder, record, job.secrets)
-    with Journal(folder) as journal:
+    async with _journal(job) as journal:
         course = _Course(job, journal=journal, work=work, publish=publish, stop=stop)
         try:
             with lone_error():
                 await course.run()
         except BaseException as error:
             course.cut_off(error)
-            course.finish()
+            await course.finish()
             raise
-        return course.finish()
+        return await course.finish()
+
+
+@asynccontextmanager
+async def _journal(job: Job) -> AsyncGenerator[Journal]:
+    """The journal of a job. Threads wait for the disk, as they do for those of runs."""
+    journal = await to_thread.run_sync(_begun, job)
+    try:
+        yield journal
+    finally:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(journal.close)
+
+
+def _begun(job: Job) -> Journal:
+    folder = make_folder(job.folder.parent, job.folder.name)
+    record = JobRecord(
+        job_id=job.id, started=now(), tasks=tuple(map(recorded, job.file.tasks)), name=job.file.name
+    )
+    write_job(folder, record, job.secrets)
+    return Journal(folder)
 
 
 class _Course:
@@ -192,8 +209,8 @@ class _Course:
                 why = error if id_ in self._running else None
                 self._end(id_, self._of_runs.get(id_) or _failed(why))
 
-    def finish(self) -> JobOutcome:
-        """Put the outcome on record. Raises JournalError."""
+    async def finish(self) -> JobOutcome:
+        """Put the outcome on record. Is not cancelled. Raises JournalError."""
         outcome = together({id_: self._outcomes[id_] for id_ in self._tasks})
         if self._job.ledger.passed is not None:
             outcome = _cut_short(outcome, self._job.ledger.passed)
@@ -201,9 +218,14 @@ class _Course:
         outcome.duration_s = round(time.monotonic() - self._began, 3)
         short = replace(outcome, tasks={id_: _short(one) for id_, one in outcome.tasks.items()})
         self._say(None, JobFinished(outcome=short))
-        self._journal.sync()
-        write_outcome(self._journal.folder, short)
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(self._last, short)
         return outcome
+
+    def _last(self, outcome: JobOutcome) -> None:
+        """The outcome in a file of its own, when the journal is safe."""
+        self._journal.sync()
+        write_outcome(self._journal.folder, outcome)
 
     def _value(self, reference: Reference) -> str:
         """What a template's reference stands for; the task that it names is over."""

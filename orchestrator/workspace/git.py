@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from orchestrator import private
 from orchestrator.errors import OrchestrateError
 from orchestrator.process import Completed, Reaper, run_to_end
 
@@ -87,8 +89,8 @@ async def run_git(
 class Git:
     """Git with our repository `folder` (GIT_DIR) on the work tree `root`; `index`: not its own.
 
-    `config` is all the configuration there is. It is written anew before each command: the folder
-    may have been in reach of an agent.
+    `config` is all the configuration there is. That is seen to before each command: the folder may
+    have been in reach of an agent.
     """
 
     reaper: Reaper
@@ -134,9 +136,13 @@ class Git:
 
 
 def _pin(folder: Path, config: str) -> None:
-    for planted in ("config", "commondir", "config.worktree"):
+    for planted in ("commondir", "config.worktree"):
         (folder / planted).unlink(missing_ok=True)
-    (folder / "config").write_bytes(os.fsencode(config))
+    file, wanted = folder / "config", os.fsencode(config)
+    with suppress(OSError):
+        if private.read(file) == wanted:
+            return  # also of another command, which may be reading it just now
+    private.replace(file, wanted)
 
 
 def quoted(text: str) -> str:
@@ -159,20 +165,20 @@ async def entries(git: Git, mode: bytes) -> dict[str, str]:
     return {os.fsdecode(path): head.split(b" ")[1].decode() for head, path in found}
 
 
-async def write_tree(git: Git, *without: str) -> str:
+async def write_tree(git: Git, *without: str, links: Mapping[str, str] | None = None) -> str:
     """The id of the tree of the work tree as it is now, but for the paths `without`.
 
     What cannot be read (a repository without commits inside, another user's file) is left out.
     """
-    await add_all(git, *without)
+    await add_all(git, *without, links=links)
     return await git.word("write-tree")
 
 
-async def add_all(git: Git, *without: str) -> None:
-    """Bring the index to what the work tree is now."""
+async def add_all(git: Git, *without: str, links: Mapping[str, str] | None = None) -> None:
+    """Bring the index to what the work tree is now. `links` are those that it has, if known."""
     # Git would ask each repository inside whether it is dirty, by a `git status` in there that
     # obeys its configuration (proved: its fsmonitor ran). Untracked ones are not asked.
-    links = await entries(git, LINK)
+    links = await entries(git, LINK) if links is None else links
     inside = {path: id_ for path, id_ in links.items() if os.path.lexists(git.root / path / ".git")}
     await put(git, GONE, inside)
     places = (f":(exclude,top,literal){path}" for path in without)

@@ -59,8 +59,9 @@ class Snapshot:
     """The state of a work tree: `tree` is the id of a git tree in our repository `store`.
 
     `nested` are the repositories inside of it, by their path in it: git itself does not look into
-    them. `ours` (a path in it, or None) is where we write ourselves. `stamps` are size and time of
-    change of files that matter whatever git ignores.
+    them. `links` are what git keeps in their place, with the ids of their commits. `ours` (a path
+    in it, or None) is where we write ourselves. `stamps` are size and time of change of files that
+    matter whatever git ignores.
     """
 
     root: Path
@@ -68,17 +69,13 @@ class Snapshot:
     tree: str
     ours: str | None = None
     nested: Mapping[str, Snapshot] = field(default_factory=dict[str, "Snapshot"])
+    links: Mapping[str, str] = field(default_factory=dict[str, str])
     stamps: Mapping[Path, tuple[int, int]] = field(default_factory=dict[Path, tuple[int, int]])
 
 
-async def snapshot(
-    reaper: Reaper, workspace: Path, store: Path, *, ours: Path, files: Sequence[str] = ()
-) -> Snapshot:
-    """The work tree as it is now; `store` is a folder for our repository, made if needed.
-
-    The root is the top of the user's repository, or the workspace if it is in none or ignored
-    there. What is below `ours` is left out. `files` (relative to the workspace) are seen even if
-    git ignores them. Raises GitError.
+async def root_of(reaper: Reaper, workspace: Path, store: Path) -> Path:
+    """What is to be looked at for a workspace: the top of the user's repository, or the workspace
+    itself if it is in none or ignored there. Raises GitError.
     """
     root = await to_thread.run_sync(_top, workspace)
     if root is not None and root != workspace:
@@ -89,31 +86,63 @@ async def snapshot(
     if root is None:
         root = workspace
         await to_thread.run_sync(_refuse_huge, root)
-    stamps = _stamps(workspace / file for file in files)
-    return replace(await _snapshot(reaper, root, store, ours, depth=0), stamps=stamps)
+    return root
 
 
-async def _snapshot(reaper: Reaper, root: Path, store: Path, ours: Path, *, depth: int) -> Snapshot:
-    await to_thread.run_sync(_make_store, store, root)
+async def snapshot(
+    reaper: Reaper,
+    root: Path,
+    store: Path,
+    *,
+    ours: Path,
+    before: Snapshot | None = None,
+    depth: int = 0,
+) -> Snapshot:
+    """The work tree as it is now, without what is below `ours`; `store` is the folder of our
+    repository, which nobody else may use meanwhile. `before` is the last one that was written to
+    it; the repositories that there were then are looked into again. Raises GitError.
+    """
     own = str(ours.relative_to(root)) if ours.is_relative_to(root) else None
+    if before is None:
+        await to_thread.run_sync(_make_store, store, root)
+    (store / "index.lock").unlink(missing_ok=True)  # of a look that was cancelled
     git = _git(reaper, root, store)
-    tree = await _write_tree(git, own)
-    nested: dict[str, Snapshot] = {}
-    for path in await _repositories(git) if depth < NESTING else ():
-        inner = store / "nested" / str(len(nested))
-        nested[path] = await _snapshot(reaper, root / path, inner, ours, depth=depth + 1)
-    return Snapshot(root=root, store=store, tree=tree, ours=own, nested=nested)
+    links: Mapping[str, str] = before.links if before is not None else {}
+    tree = await _write_tree(git, own, links)
+    if before is None or tree != before.tree:
+        links = await entries(git, LINK)
+    known = dict(before.nested) if before is not None else {}
+    for path in _inside(root, links, known) if depth < NESTING else ():
+        last = known.get(path)
+        if last is not None and not last.root.is_dir():
+            continue  # gone: that its link is, is told
+        inner = last.store if last is not None else store / "nested" / str(len(known))
+        known[path] = await snapshot(
+            reaper, root / path, inner, ours=ours, before=last, depth=depth + 1
+        )
+    return Snapshot(root=root, store=store, tree=tree, ours=own, nested=known, links=links)
 
 
-async def _repositories(git: Git) -> list[str]:
-    """The repositories inside of a work tree that git keeps as links, those that are there."""
-    links = await entries(git, LINK)
-    return [path for path in links if (git.root / path / ".git").exists()][:REPOSITORIES]
+def _inside(root: Path, links: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The repositories in a work tree that are looked into: those known, and the links of git's
+    that are there.
+    """
+    there = (path for path in links if (root / path / ".git").exists())
+    return list(dict.fromkeys((*known, *there)))[:REPOSITORIES]
 
 
-async def changes(reaper: Reaper, before: Snapshot, patch: Path) -> Changes:
-    """What changed since; the whole diff goes to `patch` (0600). Raises GitError."""
-    found = await _changes(reaper, before, patch)
+def with_files(found: Snapshot, workspace: Path, files: Sequence[str]) -> Snapshot:
+    """The snapshot with those files of the workspace that are to be seen even if git ignores
+    them.
+    """
+    return replace(found, stamps=_stamps(workspace / file for file in files))
+
+
+async def changes(reaper: Reaper, before: Snapshot, now: Snapshot, patch: Path) -> Changes:
+    """What changed from one to the other; the whole diff goes to `patch` (0600). Raises
+    GitError.
+    """
+    found = await _changes(reaper, before, now, patch)
     others = [
         str(path.relative_to(before.root) if path.is_relative_to(before.root) else path)
         for path, stamp in before.stamps.items()
@@ -123,11 +152,14 @@ async def changes(reaper: Reaper, before: Snapshot, patch: Path) -> Changes:
     return found
 
 
-async def _changes(reaper: Reaper, before: Snapshot, patch: Path) -> Changes:
-    found = await _own_changes(reaper, before, patch)
+async def _changes(reaper: Reaper, before: Snapshot, now: Snapshot, patch: Path) -> Changes:
+    git = _git(reaper, before.root, before.store)
+    found = await compare(git, before.tree, now.tree, patch)
     for number, (path, inner) in enumerate(before.nested.items()):
+        if not inner.root.is_dir():
+            continue  # and with it the objects that a diff would be made of
         part = patch.with_name(f"{patch.stem}-{number}{patch.suffix}")
-        more = await _changes(reaper, inner, part)
+        more = await _changes(reaper, inner, now.nested[path], part)
         if more.files:
             # That the link moved is told by the files behind it.
             inside = [f"{path}/{file}" for file in more.files]
@@ -137,11 +169,6 @@ async def _changes(reaper: Reaper, before: Snapshot, patch: Path) -> Changes:
             found.diff = f"{found.diff or ''}{more.diff or ''}"[:DIFF_LIMIT]
             found.truncated = found.truncated or more.truncated
     return found
-
-
-async def _own_changes(reaper: Reaper, before: Snapshot, patch: Path) -> Changes:
-    git = _git(reaper, before.root, before.store)
-    return await compare(git, before.tree, await _write_tree(git, before.ours), patch)
 
 
 async def compare(git: Git, before: str, now: str, patch: Path | None) -> Changes:
@@ -222,8 +249,8 @@ async def _in(reaper: Reaper, folder: Path, *arguments: str) -> None:
         raise InputError(f"workspace.scratch: {error}") from error
 
 
-async def _write_tree(git: Git, ours: str | None) -> str:
-    return await write_tree(git, *(() if ours is None else (ours,)))
+async def _write_tree(git: Git, ours: str | None, links: Mapping[str, str]) -> str:
+    return await write_tree(git, *(() if ours is None else (ours,)), links=links)
 
 
 def _top(workspace: Path) -> Path | None:

@@ -11,7 +11,8 @@ import anyio
 import pytest
 
 from adapters.servers.ollama import server as ollama
-from orchestrator.adapter import Agent, Command
+from adapters.servers.vllm import server as vllm
+from orchestrator.adapter import About, Agent, Command
 from orchestrator.config import Config
 from orchestrator.events import (
     Event,
@@ -314,6 +315,63 @@ async def test_an_interrupt_during_a_pause_ends_the_task(
         outcome = await supervisor.run(task, stop_in_the_pause)
     assert outcome.status == "interrupted"
     assert ran(events) == [("home", 1)]
+
+
+# --- refused before it began ----------------------------------------------------------------------
+
+WORDS = Script(turns=(Turn(text="no", repeat="forever"),), model="m", server="vllm")
+NEEDS_TOOLS = About(name="scripted", title="Scripted", program=None, prompt_tokens=100)
+
+
+async def refused_at_home(
+    work: Path, tmp_path: Path, *more: str, **task: str
+) -> tuple[Outcome, list[Event], ByTurn]:
+    """`first` is at a server whose model calls no tool when one is tried; the others are not."""
+    steps = [say("done"), DONE]
+    adapter = ByTurn(about=NEEDS_TOOLS, scripts={name: [steps] for name in ("first", *more)})
+    async with model_server(WORDS) as server:
+        url = server.base_url
+        first = Agent(name="first", adapter="scripted", model="m", server="vllm", tier="local")
+        others = {
+            "desk": replace(first, name="desk", server=None, base_url=f"{url}/desk"),
+            "paid": Agent(name="paid", adapter="scripted", tier="cloud"),
+        }
+        agents = (replace(first, base_url=url), *(others[name] for name in more))
+        settings = replace(config(tmp_path, adapter), agents=agents, servers={"vllm": vllm})
+        wanted = Task(prompt="p", workspace=work, kind="search", **task)  # type: ignore[arg-type]
+        outcome, events = await outcome_of(settings, wanted)
+    return outcome, events, adapter
+
+
+async def test_what_a_server_cannot_do_the_next_route_does_and_the_event_says_why(
+    work: Path, tmp_path: Path
+) -> None:
+    outcome, events, adapter = await refused_at_home(work, tmp_path, "desk", handoff="continue")
+    outcome.check()
+    assert ran(events) == [("first", 1), ("desk", 2)]
+    (moved,) = updates(events, RouteEscalated)
+    assert isinstance(moved, RouteEscalated)
+    assert (moved.from_agent, moved.to_agent) == ("first", "desk")
+    assert moved.why == (
+        "tools_unsupported: m calls no tools, and Scripted does nothing without them."
+    )
+    assert adapter.prompts[-1] == "p"  # nobody worked on it before: there is nothing to go on from
+    assert not [note for note in updates(events, Notice) if "begins with" in str(note)]
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_what_the_only_server_at_home_cannot_do_leaves_it_only_by_the_users_word(
+    work: Path, tmp_path: Path, leaves: bool
+) -> None:
+    word = {"fallback": "cloud"} if leaves else {}
+    outcome, events, _ = await refused_at_home(work, tmp_path, "paid", **word)
+    assert outcome.ok is leaves
+    assert ran(events) == ([("first", 1), ("paid", 2)] if leaves else [("first", 1)])
+    if not leaves:
+        assert (outcome.status, outcome.agent) == ("failed", "first")
+        assert outcome.error is not None
+        assert outcome.error.kind == "tools_unsupported"
+        assert "Set `fallback: cloud`" in (outcome.error.hint or "")
 
 
 # --- slots ----------------------------------------------------------------------------------------

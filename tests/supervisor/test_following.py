@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import get_args
 
 import pytest
@@ -48,6 +49,7 @@ def after(
     agents: Sequence[Agent] = (HOME, PAID),
     clock: Clock = CLOCK,
     limits: Limits | None = None,
+    refused: bool = False,
 ) -> Next | None:
     """What follows when the best agent ended so, once or several times."""
     routes = choose(task, agents, State())
@@ -55,7 +57,7 @@ def after(
     for outcome in outcomes:
         step = following(task, routes, done, limits or Limits(), clock)
         assert step is not None
-        done.append(Done(route=step.route, outcome=outcome))
+        done.append(Done(route=step.route, outcome=outcome, refused=refused))
     return following(task, routes, done, limits or Limits(), clock)
 
 
@@ -205,6 +207,54 @@ def test_a_server_that_cannot_be_reached_leaves_the_work_to_the_next_one_at_home
     assert after(replace(AT_HOME, agent="home"), down, agents=[HOME, DESK]) is None
 
 
+SAME = replace(HOME, name="same", adapter="y")  # another CLI at the server and model of HOME
+OTHER = replace(HOME, name="other", model="r")
+NOWHERE = replace(HOME, name="nowhere", base_url=None)
+FAR = replace(DESK, options={"own": 1})  # else, as HOME's twin, it would come before the others
+AGENTS_AT_HOME = (HOME, SAME, OTHER, FAR, PAID)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("unavailable", "desk"),
+        ("timed_out", "desk"),
+        ("auth_failed", "desk"),
+        ("model_not_found", "other"),
+        ("load_failed", "other"),
+        ("context_overflow", "same"),
+        ("tools_unsupported", "same"),
+    ],
+)
+@pytest.mark.parametrize(
+    "task", [AT_HOME, replace(AT_HOME, privacy="local"), CASCADE, replace(AT_HOME, retries=3)]
+)
+def test_what_was_refused_before_it_began_goes_to_the_next_route_that_would_not_be(
+    kind: ErrorKind, expected: str, task: Task
+) -> None:
+    step = after(task, failed(kind), agents=AGENTS_AT_HOME, refused=True)
+    assert (name(step), step and step.why, step and step.again) == (expected, f"{kind}: why", False)
+
+
+def test_from_home_what_is_refused_goes_to_the_cloud_only_by_the_users_word():
+    no = failed("context_overflow")
+    refused = [no] * 4
+    assert after(AT_HOME, *refused, agents=AGENTS_AT_HOME, refused=True) is None
+    assert name(after(CASCADE, *refused, agents=AGENTS_AT_HOME, refused=True)) == "paid"
+    assert after(replace(AT_HOME, agent="home"), no, agents=(HOME, SAME), refused=True) is None
+    nowhere = replace(NOWHERE, name="elsewhere")
+    down = failed("unavailable")
+    assert name(after(AT_HOME, down, agents=(NOWHERE, nowhere), refused=True)) == "elsewhere"
+
+
+def test_from_the_cloud_what_is_refused_may_go_home_and_not_out_again():
+    task, no = Task(prompt="p", kind="fix"), failed("auth_failed")
+    other = replace(PAID, name="other-paid")
+    assert name(after(task, no, agents=(PAID, HOME), refused=True)) == "home"
+    assert name(after(task, no, agents=(PAID, other, HOME), refused=True)) == "other-paid"
+    assert name(after(task, no, no, agents=(PAID, other, HOME), refused=True)) == "home"
+
+
 def test_an_agent_with_a_successor_has_half_of_the_time_and_so_many_steps():
     limits = Limits(wall_s=100, steps=200, cost_usd=1)
     first = after(CASCADE, limits=limits)
@@ -273,9 +323,9 @@ TASKS = st.builds(
 OUTCOMES = st.lists(st.sampled_from([failed(kind) for kind in KINDS]), max_size=12)
 
 
-@given(TASKS, AGENTS, OUTCOMES, st.floats(0, 1))
+@given(TASKS, AGENTS, OUTCOMES, st.floats(0, 1), st.booleans())
 def test_the_attempts_of_a_task_end_and_go_only_where_the_user_let_them(
-    task, agents, outcomes, chance
+    task, agents, outcomes, chance, refused
 ):
     routes = choose(task, agents, State())
     clock = replace(CLOCK, chance=chance)
@@ -284,15 +334,17 @@ def test_the_attempts_of_a_task_end_and_go_only_where_the_user_let_them(
         step = following(task, routes, done, Limits(), clock)
         if step is None:
             break
-        done.append(Done(route=step.route, outcome=outcome))
+        done.append(Done(route=step.route, outcome=outcome, refused=refused))
     tiers = [each.route.agent.tier for each in done]
-    assert tiers == sorted(tiers, key=lambda tier: tier == "cloud")
+    if not refused:
+        assert tiers == sorted(tiers, key=lambda tier: tier == "cloud")
     assert all(each.route.rank is not None for each in done)
     if task.privacy == "local":
         assert "cloud" not in tiers
     if len(set(tiers)) > 1:
-        assert task.strategy == "cascade" or task.fallback == "cloud"
         assert task.agent is None
+    if ("local", "cloud") in pairwise(tiers):
+        assert task.strategy == "cascade" or task.fallback == "cloud"
         assert task.model is None
     for agent in agents:
         assert sum(each.route.agent.name == agent.name for each in done) <= 1 + task.retries

@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator.process import Reaper, open_reaper
 from orchestrator.workspace.deliver import NotAppliedError, apply
+from orchestrator.workspace.looks import Look
 from orchestrator.workspace.place import Ground, Want, ground, place
-from orchestrator.workspace.snapshot import changes, snapshot
 from tests.workspace.scene import ENV, fingerprint, git, repository, write
 
 pytestmark = pytest.mark.anyio
@@ -177,11 +177,11 @@ async def test_a_snapshot_executes_nothing_of_a_repository_inside(
     inner = repository(user / "inner", {"x": "x\n"})
     plant(inner / ".git", *evil)
     store = tmp_path / "store"
-    before = await snapshot(reaper, user, store, ours=tmp_path / "state")
+    before = await Look(user, store, tmp_path / "state").before(reaper)
     (store / "config").write_text(configuration(evil[0]))
     (store / "commondir").write_text(str(inner / ".git"))
     write(user, {"inner/x": "changed\n", ".gitattributes": ATTRIBUTES})
-    found = await changes(reaper, before, tmp_path / "p.patch")
+    found = await before.changes(reaper, tmp_path / "p.patch")
     assert found.files == [".gitattributes", "inner/x"]
     assert not evil[1].exists(), evil[1].read_text()
 
