@@ -13,9 +13,9 @@ from types import MappingProxyType
 
 import orjson
 
-from adapters.acp import AcpConversation, Manner, Permissions
-from adapters.places import USERS_OWN, openai_url
-from adapters.reading import fields, is_object
+from adapters.acp import AcpConversation, Manner, Options, merged, options_of
+from adapters.places import USERS_OWN, openai_url, private_home
+from adapters.reading import fields
 from orchestrator.adapter import About, Agent, Command, Install, Program
 from orchestrator.errors import ConfigError
 from orchestrator.events import Usage
@@ -63,6 +63,8 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
 
 _KEY = "ORCHESTRATE_KEY"
 _PROVIDER = "orchestrate"
+_OUTPUT = 32_000
+"""What it asks for where it does not know the model."""
 _QUIET: Mapping[str, str] = MappingProxyType(
     {
         "OPENCODE_DISABLE_AUTOUPDATE": "1",
@@ -84,15 +86,6 @@ _PERMISSION: Mapping[Access, Mapping[str, str]] = MappingProxyType(
 _PLUGINS = orjson.dumps({"packages": {"": {"dependencies": {"@opencode-ai/plugin": "*"}}}})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What an agent's options ask for."""
-
-    permissions: Permissions = "access"
-    limit: Mapping[str, int]
-    settings: Mapping[str, object]
-
-
 @dataclass(frozen=True)
 class Opencode:
     """The adapter."""
@@ -101,7 +94,7 @@ class Opencode:
 
     def command(self, task: Task, agent: Agent) -> Command:
         """`opencode acp`, its stdin open. Raises ConfigError for what cannot work."""
-        options = options_of(agent)
+        options = _options(agent)
         env_from: dict[str, str] = {}
         if agent.home is None:
             env_from |= {name: name for name in USERS_OWN}
@@ -109,7 +102,7 @@ class Opencode:
         if key is not None and agent.api_key_env is not None:
             env_from[key] = agent.api_key_env
         settings = orjson.dumps(_settings(task, agent, options), default=dict).decode()
-        home = {} if agent.home is None else {"HOME": agent.home}
+        home, files = private_home(agent.home, key)
         return Command(
             argv=(agent.program or "opencode", "acp"),
             cwd=str(task.workspace),
@@ -117,13 +110,13 @@ class Opencode:
             env_from=env_from,
             secrets=(key,) if key else (),
             stdin="open",
-            files=_files(agent),
+            files={**files, **_files(agent)},
         )
 
     def conversation(self, task: Task, agent: Agent, before: Usage | None) -> AcpConversation:
         """A fresh conversation. Raises ConfigError if the options do not fit."""
         del before  # each turn's usage is told by itself
-        options = options_of(agent)
+        options = _options(agent)
         held = task.allowed in self.about.enforces
         note = "access: edit; opencode keeps its own edits to it, not its commands"
         manner = Manner(
@@ -131,37 +124,16 @@ class Opencode:
             permissions=options.permissions,
             cached_in_input=False,
             last_call_only=True,
+            answer_limit=_output(options),
+            window=options.context_window,
             billed=agent.tier == "cloud",
             note=None if held else note,
         )
         return AcpConversation(task=task, manner=manner)
 
 
-def options_of(agent: Agent) -> Options:
-    """The agent's options. Raises ConfigError for an unknown or ill-typed one."""
-    permissions: Permissions = "access"
-    limit: dict[str, int] = {}
-    settings: Mapping[str, object] = {}
-    for name, value in agent.options.items():
-        match name, value:
-            case "permissions", "access" | "allow" | "deny":
-                permissions = value
-            case "context_window", int() if value > 0:
-                limit["context"] = value
-            case "max_output_tokens", int() if value > 0:
-                limit["output"] = value
-            case "settings", _ if is_object(value):
-                settings = value
-            case _:
-                raise ConfigError(_wrong(agent, name, value))
-    return Options(permissions=permissions, limit=limit, settings=settings)
-
-
-def _wrong(agent: Agent, name: str, value: object) -> str:
-    if name not in OPTIONS:
-        known = ", ".join(OPTIONS)
-        return f"agent {agent.name!r}: opencode has no option {name!r} (known: {known})"
-    return f"agent {agent.name!r}: option {name!r} is {OPTIONS[name]}; found {value!r}"
+def _options(agent: Agent) -> Options:
+    return options_of(agent, "opencode", OPTIONS)
 
 
 def _key_name(agent: Agent) -> str | None:
@@ -173,13 +145,13 @@ def _key_name(agent: Agent) -> str | None:
 
 def _settings(task: Task, agent: Agent, options: Options) -> dict[str, object]:
     """Its configuration, which comes on top of the user's own (profile `user`)."""
-    settings: dict[str, object] = {
+    ours: dict[str, object] = {
         "autoupdate": False,
         "share": "disabled",
         # It would ask a model for a title of the session first.
         "agent": {"title": {"disable": True}},
-        **options.settings,
     }
+    settings = merged(ours, options.settings)
     permission = dict(_PERMISSION[task.allowed])
     if options.permissions != "access" and task.allowed != "read":
         permission |= dict.fromkeys(("edit", "bash", "webfetch", "external_directory"), "ask")
@@ -198,9 +170,8 @@ def _served(agent: Agent, base_url: str, model: str, options: Options) -> dict[s
     """The one provider that there is: the agent's own server, for its small chores, too."""
     key = "{env:" + _KEY + "}" if agent.api_key_env else "none"
     served: dict[str, object] = {"name": model}
-    if "context" in options.limit:
-        context = options.limit["context"]
-        served["limit"] = {"context": context, "output": options.limit.get("output", context // 4)}
+    if (context := options.context_window) is not None:
+        served["limit"] = {"context": context, "output": _output(options)}
     return {
         "model": f"{_PROVIDER}/{model}",
         "small_model": f"{_PROVIDER}/{model}",
@@ -213,6 +184,13 @@ def _served(agent: Agent, base_url: str, model: str, options: Options) -> dict[s
             }
         },
     }
+
+
+def _output(options: Options) -> int:
+    """The most tokens of one answer: what we tell it, else its own default."""
+    if options.context_window is None:
+        return _OUTPUT
+    return options.max_output_tokens or options.context_window // 4
 
 
 def _files(agent: Agent) -> dict[str, bytes]:

@@ -1,6 +1,8 @@
-"""Addresses of model servers as OpenAI-compatible clients want them, and what is the user's own."""
+"""Where a CLI finds its model and its settings: addresses, a home of its own, or the user's."""
 
 from __future__ import annotations
+
+from pathlib import PurePath
 
 USERS_OWN = (
     "HOME",
@@ -24,3 +26,19 @@ def openai_url(url: str) -> str:
     root = root_url(url)
     has_path = "/" in root.split("://", 1)[1]
     return root if has_path and not url.rstrip("/").endswith("/v1") else f"{root}/v1"
+
+
+def private_home(home: str | None, key: str | None) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Variables and files that make a private folder the home of a CLI, if it has one.
+
+    The `key`, a variable's name, is not for the commands that the model runs: a shell reads one of
+    the files before each, and forgets it.
+    """
+    if home is None:
+        return {}, {}
+    env = {"HOME": home}
+    if key is None:
+        return env, {}
+    folder, unset = PurePath(home), f"unset {key}\n".encode()
+    files = {str(folder / "unset-key.sh"): unset, str(folder / ".zshenv"): unset}
+    return {**env, "BASH_ENV": str(folder / "unset-key.sh")}, files

@@ -7,4 +7,6 @@ from __future__ import annotations
 
 from adapters.acp.conversation import AcpConversation as AcpConversation
 from adapters.acp.conversation import Manner as Manner
-from adapters.acp.policy import Permissions as Permissions
+from adapters.acp.options import Options as Options
+from adapters.acp.options import merged as merged
+from adapters.acp.options import options_of as options_of

@@ -64,8 +64,9 @@ class Manner:
 
     `auth` is the method to log in with, `mode` and `model` are set in the session; None: as it is.
     `cached_in_input`: it counts cached tokens among those read. `billed`: the cost that it states
-    is paid. `last_call_only`: the usage that it tells is not the whole turn's. `note` says what of
-    the access it is not held to.
+    is paid. `last_call_only`: the usage that it tells is not the whole turn's. An answer of as many
+    tokens as `answer_limit`, or one that fills the `window`, was cut, whatever it says. `leave_s`:
+    how long it may stay when its input is closed. `note` says what of the access it is not held to.
     """
 
     title: str
@@ -76,6 +77,9 @@ class Manner:
     cached_in_input: bool = True
     billed: bool = False
     last_call_only: bool = False
+    answer_limit: int | None = None
+    window: int | None = None
+    leave_s: float = 5.0
     note: str | None = None
 
 
@@ -184,7 +188,10 @@ class AcpConversation:
         if not cancelled:
             yield error
         yield TurnFinished(stop_reason="cancelled" if cancelled else "error")
-        yield Send(end=True)
+        yield self._bye()
+
+    def _bye(self) -> Send:
+        return Send(end=True, leave_s=self.manner.leave_s)
 
     def _greeted(self, result: Mapping[str, object]) -> Said:
         version = whole(result.get("protocolVersion"))
@@ -272,8 +279,18 @@ class AcpConversation:
             yield from self._end(Error(kind="incomplete", text=said))
             return
         self._over = True
-        yield TurnFinished(stop_reason=reason)
-        yield Send(end=True)
+        yield TurnFinished(stop_reason="max_tokens" if self._was_cut(result) else reason)
+        yield self._bye()
+
+    def _was_cut(self, result: Mapping[str, object]) -> bool:
+        """Some say `end_turn` of an answer, too, that was cut at its limit (opencode)."""
+        used, manner = result_usage(result), self.manner
+        if used is None or used.output_tokens is None:
+            return False
+        wrote = used.output_tokens + (used.reasoning_tokens or 0)
+        read = (used.input_tokens or 0) + (used.cache_read_tokens or 0)
+        full = manner.window is not None and read + wrote >= manner.window
+        return full or (manner.answer_limit is not None and wrote >= manner.answer_limit)
 
     def _ask(self, step: Step, method: str, **params: object) -> Send:
         self._step = step
@@ -333,7 +350,7 @@ class AcpConversation:
             yield unparsed(line)
         elif self._step == "session":
             yield unparsed(line, _PAST)
-        elif self._session not in {None, params.get("sessionId")}:
+        elif self._session is not None and params.get("sessionId") != self._session:
             yield unparsed(line, "of another session")
         else:
             yield from self._update(kind, update, line)

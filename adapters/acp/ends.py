@@ -28,7 +28,7 @@ def failure(error: object, doing: str) -> Error:
     said = _said(known)
     code = whole(known.get("code"))
     status = _status(known, code)
-    kind = error_kind(said, status)
+    kind = error_kind(f"{said} {_dumped(known.get('data'))}", status)
     if kind == "unknown" and code is not None:
         kind = _BY_CODE.get(code, "unknown")
     told = said or f"error {code}"
@@ -38,7 +38,7 @@ def failure(error: object, doing: str) -> Error:
 def without_end(exit: Exit, title: str) -> Error:
     """Why it ended, where no answer said so."""
     words = complaint(exit.stderr)
-    if words is None:
+    if words is None or exit.status == 0:
         said = f"{title} ended (exit {exit.status}) before its turn was over"
         return Error(kind="incomplete", text=said)
     kind = error_kind(exit.stderr)
@@ -49,12 +49,16 @@ def _said(error: Mapping[str, object]) -> str:
     """The message, and what is under `data`, each once: a message is often `Internal error`."""
     message, data = text(error.get("message")), error.get("data")
     details = text(data) or text(fields(data).get("details")) or text(fields(data).get("message"))
-    if details is None and data:
-        details = orjson.dumps(data).decode()
+    if details is None and data and message in {None, "Internal error"}:
+        details = _dumped(data)
     parts = [part for part in (message, details) if part]
     if len(parts) == 2 and parts[0] in parts[1]:
         del parts[0]
     return ": ".join(first_line(part) if len(part) > _SHORT else part for part in parts)[:_SHORT]
+
+
+def _dumped(data: object) -> str:
+    return orjson.dumps(data).decode()
 
 
 def _status(error: Mapping[str, object], code: int | None) -> int | None:

@@ -183,6 +183,8 @@ class _Live:
     ended: Ended | None = None
     lost: ReaperLostError | None = None
     wake: anyio.Event = field(default_factory=anyio.Event)
+    done: anyio.Event = field(default_factory=anyio.Event)
+    leave_s: float = 0.0
     due: float = 0.0
     idle_s: float = IDLE_S
     ticks: int = 0
@@ -310,6 +312,7 @@ class _Run:
         self.changes: events.Changes | None = None
         self.check: Check | None = None
         self._blind = False
+        self._dismissed = False
         self._looked = 0.0
         self._full = False
 
@@ -564,6 +567,7 @@ class _Run:
         async with anyio.create_task_group() as group:
             group.start_soon(_watch, live)
             group.start_soon(self._stop_when_asked, live)
+            group.start_soon(self._dismiss_when_done, live)
             while not live.over:
                 live.wake = anyio.Event()
                 if grew := live.intake.pump():
@@ -581,6 +585,15 @@ class _Run:
             with anyio.move_on_after(GRACE_S):
                 await live.process.wait()
         await live.process.stop(interrupt=self.plan.command.interrupt, grace_s=GRACE_S)
+
+    async def _dismiss_when_done(self, live: _Live) -> None:
+        """End an agent that stays although there is nothing more for it to do."""
+        await live.done.wait()
+        with anyio.move_on_after(live.leave_s):
+            await live.process.wait()
+        if live.ended is None and self.control.stopped is None:
+            self._dismissed = True
+            await live.process.stop(interrupt=None, grace_s=GRACE_S)
 
     async def _bury(self, live: _Live) -> None:
         """The process has ended: kill what it left, so that nothing writes any more."""
@@ -628,7 +641,9 @@ class _Run:
         """Read what is left, and let the conversation have its last word."""
         ended = live.ended
         self.exit = Exit(
-            status=ended.status if ended else None, signal=ended.signal if ended else None
+            status=ended.status if ended else None,
+            signal=ended.signal if ended else None,
+            dismissed=self._dismissed,
         )
         self.exit = live.intake.close(self.exit)
         passed = live.watch.settle()
@@ -792,6 +807,9 @@ async def _send(live: _Live, sends: Iterable[Send]) -> bool:
         read = await live.process.send(send.data) and read
         if send.end:
             await live.process.close_stdin()
+        if send.leave_s is not None:
+            live.leave_s = send.leave_s
+            live.done.set()
     return read
 
 
