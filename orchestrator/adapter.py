@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 import orjson
 
 from orchestrator.events import ErrorKind, Output, Permission, Unparsed, Update, Usage
-from orchestrator.task import Dialect, Task
+from orchestrator.task import Dialect, McpServer, Task
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -170,7 +170,7 @@ class About:
     does nothing with a model that calls none.
     `key_env` is the variable that usually holds the provider's key, `keys` are all in which one may
     be. `logins` are files that are there while the user is logged in; a path may begin with `~` or
-    `$NAME`. They are looked for and never read.
+    `$NAME`. They are looked for and never read. `log_in` is what a person types to log in.
     `enforces` are the levels of access that the CLI itself can hold an agent to. `tells_cost`:
     whether it states what its calls cost. `mcp`: it takes the MCP servers of a task.
     """
@@ -194,6 +194,7 @@ class About:
     key_env: str | None = None
     keys: tuple[str, ...] = ()
     logins: tuple[str, ...] = ()
+    log_in: str = ""
 
     @property
     def install_hint(self) -> str:
@@ -285,6 +286,26 @@ class SpeaksForSeveral(Protocol):
 
     def about_for(self, agent: Agent) -> About:
         """What this agent's CLI is. Raises ConfigError if the agent's options do not fit."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class McpSetup:
+    """The CLI's own commands that make an MCP server known to it for good: `show` fails if there is
+    none of that name, else it prints the server's command.
+    """
+
+    add: tuple[str, ...]
+    remove: tuple[str, ...]
+    show: tuple[str, ...]
+
+
+@runtime_checkable
+class SetsUpMcp(Protocol):
+    """What an adapter also is, if its CLI can be told to use an MCP server from now on."""
+
+    def mcp_setup(self, program: str, server: McpServer) -> McpSetup:
+        """The commands; `program` is the CLI's."""
         ...
 
 

@@ -175,6 +175,17 @@ class Considered(_Plain):
 
 
 @_plain
+class Delivered(_Plain):
+    """The work, where `deliver` brought it: `push`, the branch is where the workspace was fetched;
+    `bundle` and `patch`, it is the `content` (base64), and goes onto the commit `base`.
+    """
+
+    form: Literal["push", "bundle", "patch"]
+    base: str
+    content: str | None = None
+
+
+@_plain
 class Changes(_Plain):
     """What changed in a work tree. `diff` is unified, cut at a limit (`truncated`).
 
@@ -188,6 +199,7 @@ class Changes(_Plain):
     truncated: bool = False
     commit: str | None = None
     branch: str | None = None
+    delivered: Delivered | None = None
 
 
 @_plain
@@ -315,13 +327,16 @@ class Permission(_Plain):
 
 @_plain
 class Subagent(_Plain):
-    """An agent that this agent started. `child_run_id` is set when it is a run of ours."""
+    """An agent that this agent started. `child_task_id` is set when it does a sub-task of ours,
+    `child_run_id` when that has a run; only of such a one it is told when it was `requested`.
+    """
 
     type: Literal["subagent"] = "subagent"
     id: str
-    status: Literal["started", "completed", "failed"]
+    status: Literal["requested", "started", "completed", "failed"]
     child_agent: str | None = None
     child_run_id: str | None = None
+    child_task_id: str | None = None
 
 
 @_plain
@@ -614,7 +629,7 @@ class ProcessReaped(_Plain):
 @_plain
 class Stall(_Plain):
     """No progress for `seconds`; `budget` says which wait it was, `last` what the last sign of life
-    was: `start`, `output`, `bytes` or `cpu`.
+    was: `start`, `output`, `bytes`, `cpu` or `child`.
     """
 
     type: Literal["stall"] = "stall"

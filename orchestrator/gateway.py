@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
-import anyio.abc
 
 from orchestrator.adapter import About, Agent, Command, Gateway, Upstream
 from orchestrator.client import ask
@@ -27,6 +26,7 @@ from orchestrator.errors import AskError, OrchestrateError, lone_error
 from orchestrator.events import Error
 from orchestrator.journal import make_private
 from orchestrator.process import Reaper, environment
+from orchestrator.process.background import Background
 from orchestrator.process.start import Start, Stdio, spool, write_private
 from orchestrator.server import Ask, find_model, is_remote
 from orchestrator.telemetry import warn
@@ -80,10 +80,10 @@ class _Running:
 class Gateways:
     """The gateways of one supervisor. Made by `open_gateways`."""
 
-    def __init__(self, config: Config, reaper: Reaper, group: anyio.abc.TaskGroup) -> None:
+    def __init__(self, config: Config, reaper: Reaper, background: Background) -> None:
         self._config = config
         self._reaper = reaper
-        self._group = group
+        self._background = background
         self._running: list[_Running] = []
         self._opening = anyio.Lock()
 
@@ -152,7 +152,7 @@ class Gateways:
         )
         command = gateway.command(program, upstream, folder=str(folder), key_from=KEY)
         self._running.append(one)
-        self._group.start_soon(self._keep, one, command)
+        self._background.start(self._keep, one, command)
         return one
 
     async def _keep(self, one: _Running, command: Command) -> None:
@@ -171,6 +171,8 @@ class Gateways:
                 one.failed = f"it ended {_DEATHS} times in a row: {_last_words(one.stderr)}"
         except (OrchestrateError, OSError) as error:
             one.failed = str(error)
+        except Exception as error:  # noqa: BLE001 (nobody awaits it: whoever waits for it is told)
+            one.failed = f"orchestrate failed: {error!r}"
         finally:
             one.changed.set()
 
@@ -228,10 +230,11 @@ class Gateways:
 @asynccontextmanager
 async def open_gateways(config: Config, reaper: Reaper) -> AsyncGenerator[Gateways]:
     """Nothing is started before it is needed; at the end of the block all are ended."""
-    with lone_error():
-        async with anyio.create_task_group() as group:
-            yield Gateways(config, reaper, group)
-            group.cancel_scope.cancel()
+    background = Background()
+    try:
+        yield Gateways(config, reaper, background)
+    finally:
+        await background.end()
 
 
 def needs_gateway(about: About, found: FoundServer) -> bool:

@@ -9,6 +9,7 @@ outcome.
     jobs/JOB_ID/  events.jsonl     the events that belong to no run
                   job.json         what was asked
                   outcome.json     how it ended, with the outcomes of its tasks
+                  cancel           there if somebody asked for its end
 
 Files are 0600 in folders 0700. An event is in the journal before anyone sees it.
 """
@@ -34,9 +35,9 @@ import orjson
 from orchestrator import private
 from orchestrator.adapter import Agent
 from orchestrator.errors import DiskFullError, InputError, JournalError, first_problem
-from orchestrator.events import Event, Outcome, RunFinished, Usage, decode
+from orchestrator.events import Event, JobOutcome, Outcome, RunFinished, Usage, decode
 from orchestrator.redaction import may_escape, pattern, raw_pattern, spellings, without
-from orchestrator.task import Task
+from orchestrator.task import Limits, Task
 
 if TYPE_CHECKING:
     import ctypes
@@ -45,11 +46,12 @@ if TYPE_CHECKING:
 
     from pydantic import TypeAdapter
 
-EVENTS, TASK, JOB, OUTCOME, STDOUT, STDERR, TAILS = (
+EVENTS, TASK, JOB, OUTCOME, CANCEL, STDOUT, STDERR, TAILS = (
     "events.jsonl",
     "task.json",
     "job.json",
     "outcome.json",
+    "cancel",
     "stdout",
     "stderr",
     "tails",
@@ -115,12 +117,18 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class JobRecord:
-    """What job.json holds: one invocation and its tasks."""
+    """What job.json holds: one invocation and its tasks; `queued` if a worker took it from the
+    queue. What is said at the top of a file is there as far as it is needed to do it again.
+    """
 
     job_id: str
     started: str
     tasks: tuple[Task, ...]
     name: str | None = None
+    queued: bool = False
+    concurrency: int | None = None
+    limits: Limits = Limits()
+    single: bool = False
 
 
 class Journal:
@@ -332,6 +340,13 @@ def _of_jobs() -> TypeAdapter[JobRecord]:
 
 
 @cache
+def _of_job_outcomes() -> TypeAdapter[JobOutcome]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(JobOutcome)
+
+
+@cache
 def _of_outcomes() -> TypeAdapter[Outcome]:
     from pydantic import TypeAdapter
 
@@ -448,6 +463,23 @@ def read_outcome(folder: Path) -> Outcome | None:
         raise JournalError(f"{path}: not an outcome: {first_problem(error)}") from error
 
 
+def read_job_outcome(folder: Path) -> JobOutcome | None:
+    """How a job ended, with its tasks; None while it goes on, or if it was cut off. Raises
+    JournalError.
+    """
+    from pydantic import ValidationError
+
+    path = folder / OUTCOME
+    try:
+        return _of_job_outcomes().validate_json(private.read(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise JournalError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise JournalError(f"{path}: not an outcome: {first_problem(error)}") from error
+
+
 def _last_outcome(folder: Path) -> Outcome | None:
     line = _last_line(folder)
     if b'"type":"run.finished"' not in line:
@@ -503,6 +535,60 @@ def find_run(runs: Path, name: str) -> Path:
         case several:
             text = f"{name!r} could be any of {len(several)} runs"
             raise InputError(text, hint="Give more of the id; `orchestrate runs list` shows them.")
+
+
+def ask_to_cancel(folder: Path) -> None:
+    """Ask whoever runs a job to end it now. Raises JournalError."""
+    try:
+        private.replace(folder / CANCEL, b"")
+    except OSError as error:
+        raise _refused(f"cannot write {folder / CANCEL}", error) from error
+
+
+def follow_job(state: Path, job_id: str) -> Iterator[bytes]:
+    r"""The lines of a job and of its runs as they are written, in the order of their times, until
+    it is over. Blocks.
+    """
+    job, runs = state / "jobs" / job_id, state / "runs"
+    read: dict[Path, int] = {}
+    others: set[Path] = set()
+    while True:
+        over = not running(job)  # asked before reading: what was written until then is read below
+        for folder in list_runs(runs):
+            if folder.name >= job_id and folder not in read and folder not in others:
+                with suppress(JournalError):
+                    mine = read_record(folder).job_id == job_id
+                    read.update({folder: 0} if mine else {})
+                    others.update(() if mine else {folder})
+        read.setdefault(job, 0)
+        lines = [line for folder in read for line in _since(folder, read)]
+        yield from sorted(lines, key=_time_of)
+        if over:
+            return
+        time.sleep(_FOLLOW_S)
+
+
+def _since(folder: Path, read: dict[Path, int]) -> list[bytes]:
+    """The whole lines after the byte up to which a journal was read; that is moved on."""
+    try:
+        with os.fdopen(private.opened(folder / EVENTS), "rb") as file:
+            file.seek(read[folder])
+            block = file.read()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise JournalError(f"cannot read {folder / EVENTS}: {error.strerror}") from error
+    whole = block[: block.rfind(b"\n") + 1]
+    read[folder] += len(whole)
+    return whole.split(b"\n")[:-1]
+
+
+def _time_of(line: bytes) -> str:
+    match orjson.loads(line):
+        case {"time": str(time_)}:
+            return time_
+        case _:
+            return ""
 
 
 def find_job(jobs: Path, name: str) -> Path | None:

@@ -135,7 +135,7 @@ class Digest:
                 self.error = update
             case RateLimit():
                 self.limit = update
-            case Subagent(id=id_, status=status):
+            case Subagent(id=id_, status=status, child_task_id=None):
                 self.subagents[id_] = status
             case Permission():
                 self._permission(update)

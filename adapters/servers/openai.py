@@ -1,6 +1,15 @@
 """OpenAI, or any place that speaks its API: a cloud, unless the address is one's own."""
 
-from orchestrator.server import Ask, Look, ModelServer, Seen, openai_models
+from orchestrator.server import (
+    Ask,
+    Look,
+    ModelServer,
+    Reply,
+    Seen,
+    inner,
+    items,
+    openai_models,
+)
 from orchestrator.task import Dialect
 
 
@@ -40,7 +49,13 @@ def _look_closer() -> Look:
         has.append("messages")
     if responses.status in _COMPLAINS:
         has.append("responses")
-    return Seen(sure=False, dialects=tuple(has), models=models)
+    return Seen(sure=_says_so(listed), dialects=tuple(has), models=models)
+
+
+def _says_so(listed: Reply) -> bool:
+    """Whether the list calls itself one of models: other things than these have a `/v1/models`."""
+    kinds = {each.get("object") for each in items(inner(listed.body, "data"))}
+    return inner(listed.body, "object") == "list" or kinds == {"model"}
 
 
 _COMPLAINS = frozenset({400, 422})

@@ -13,6 +13,7 @@ from orchestrator.cli.frame import (
     ListOption,
     configured,
     errors,
+    fail,
     looked_at,
     put,
     put_json,
@@ -123,10 +124,17 @@ def use_(
     \b
     orchestrate agents use codex
     """  # noqa: D301 (click takes \b for: leave these lines alone)
+    import anyio
+
     from orchestrator.config import set_default
+    from orchestrator.discovery import with_nearby
 
     with errors():
-        path = set_default(name, configured(config), config)
+        settings = configured(config)
+        nearby = anyio.run(with_nearby, settings, (name,)).nearby
+        if name in {agent.name for agent in nearby}:
+            fail(f"{name} is there only while its server runs: write it down (`orchestrate init`)")
+        path = set_default(name, settings, config)
         put(f"{name} is the default agent ({path})")
         winner = configured(config).default_agent
         if winner != name:

@@ -78,13 +78,14 @@ def route(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
 async def _routes(asked: Task | TaskFile, config: Config) -> list[tuple[Task, tuple[Route, ...]]]:
     from orchestrator.budget import Ledger
     from orchestrator.config import file_with_defaults
-    from orchestrator.discovery import routes_of
+    from orchestrator.discovery import routes_of, with_nearby
     from orchestrator.slots import Slots
     from orchestrator.task import Task, TaskFile
 
     file = TaskFile(tasks=(asked,)) if isinstance(asked, Task) else asked
     slots = Slots(config.state / "slots")
     file = file_with_defaults(file, config)
+    config = await with_nearby(config, [task.agent for task in file.tasks])
     ledger = Ledger(file.limits)
     return [
         (

@@ -27,6 +27,7 @@ from orchestrator.cli.frame import (
 from orchestrator.cli.keeping import gc, recover
 from orchestrator.cli.run import run_and_leave
 from orchestrator.cli.showing import line_printer, lively, width
+from orchestrator.cli.submitted import cancel, follow, queued_told, retry, wait
 from orchestrator.cli.trees import apply, diff, discard, prune
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def show(
     from orchestrator.cli.jobs import job_told
     from orchestrator.console.paint import painted
     from orchestrator.console.story import story
+    from orchestrator.errors import InputError
     from orchestrator.journal import find_job, find_run
 
     with errors():
@@ -112,7 +114,13 @@ def show(
             for part in job_told(job, runs, width=width(), colour=colour):
                 put_painted(part, colour=colour)
             return
-        folder = find_run(runs, run_)
+        try:
+            folder = find_run(runs, run_)
+        except InputError:
+            if (told := queued_told(run_, config)) is None:
+                raise
+            put(told)
+            return
         if raw:
             _print_raw(folder)
             return
@@ -264,5 +272,5 @@ def resume(
         run_and_leave(loaded, task, continued, output)
 
 
-for command in (diff, apply, discard, prune):
+for command in (diff, apply, discard, prune, follow, wait, cancel, retry):
     app.command()(command)

@@ -28,7 +28,7 @@ from orchestrator.config.local import (
 )
 from orchestrator.config.places import places_of, tier_of_place
 from orchestrator.config.plugins import Adapters, check_adapter
-from orchestrator.config.value import Bounds, Config, Defaults, Setting
+from orchestrator.config.value import Bounds, Config, Defaults, Queue, Setting
 
 __all__ = [
     "Adapters",
@@ -37,6 +37,7 @@ __all__ = [
     "Config",
     "Defaults",
     "LocalMode",
+    "Queue",
     "Setting",
     "agents_for",
     "at_home",

@@ -146,15 +146,17 @@ def _default_stated(config: Config) -> str:
 
 
 def _discovered(config: Config) -> list[Agent]:
-    """An agent for each adapter with a program, and one for each server that the environment names.
+    """An agent for each adapter with a program, and one for each server that the environment names
+    or that was found running.
 
     Those with a local model come first, then by name.
     """
     taken = {agent.name for agent in config.agents}
+    named = [agent for name in config.adapters for agent in _agents_of(name, config)]
+    names = {agent.name for agent in named}
     found = [
         agent
-        for name in config.adapters
-        for agent in _agents_of(name, config)
+        for agent in (*named, *(one for one in config.nearby if one.name not in names))
         if agent.name not in taken
     ]
     return sorted(found, key=lambda agent: (agent.tier == "cloud", agent.name))

@@ -29,6 +29,7 @@ from orchestrator.task import (
     LimitsModel,
     Privacy,
     Strategy,
+    Switch,
 )
 
 FILE = "orchestrate.toml"
@@ -63,6 +64,9 @@ class DefaultsModel(_Strict):
         description="What agents may do: `read`, `edit`, `full`. Kinds that only read keep to "
         "`read`.",
     )
+    delegation: Switch | None = Field(
+        default=None, description="Agents may hand sub-tasks on to other agents."
+    )
 
     def defaults(self) -> Defaults:
         """The same as a value of the core."""
@@ -72,6 +76,7 @@ class DefaultsModel(_Strict):
             isolation=self.isolation,
             deliver=self.deliver,
             access=self.access,
+            delegation=self.delegation,
         )
 
 
@@ -87,9 +92,6 @@ class BoundsModel(LimitsModel):
     concurrency: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         default=None, description="Tasks at the same time."
     )
-    depth: Annotated[int, Field(ge=0, le=100)] | None = Field(
-        default=None, description="How often one agent may hand work to the next."
-    )
     privacy: Privacy | None = Field(
         default=None, description="`local`: only agents whose model is local."
     )
@@ -103,10 +105,28 @@ class BoundsModel(LimitsModel):
         """What is not of one run, as a value of the core."""
         return Bounds(
             concurrency=self.concurrency,
-            depth=self.depth,
             privacy=self.privacy or "any",
             agents=None if self.agents is None else frozenset(self.agents),
         )
+
+
+def _database(url: str) -> str:
+    if re.match(r"(sqlite:///|postgres(ql)?://)\S", url):
+        return url
+    raise ValueError("sqlite:///PATH, or postgresql://USER@HOST/NAME")
+
+
+class QueueModel(_Strict):
+    """The queue of the background worker."""
+
+    database: Annotated[Text, AfterValidator(_database)] | None = Field(
+        default=None,
+        description="Where it is: `sqlite:///PATH` for one machine, `postgresql://USER@HOST/NAME` "
+        "for many. Default: a file in the state directory.",
+    )
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        default=None, description="How many jobs a worker does at the same time. Default: 4."
+    )
 
 
 class ServerModel(_Strict):
@@ -165,6 +185,7 @@ class FileModel(_Strict):
 
     defaults: DefaultsModel = DefaultsModel()
     limits: BoundsModel = BoundsModel()
+    queue: QueueModel = QueueModel()
     servers: dict[Annotated[str, Field(min_length=1)], ServerModel] = Field(
         default={}, description="Model servers by name."
     )
@@ -295,6 +316,7 @@ def _inside(value: object) -> Iterable[object]:
 _TABLES: Mapping[str, type[BaseModel]] = {
     "defaults": DefaultsModel,
     "limits": BoundsModel,
+    "queue": QueueModel,
     "servers": ServerModel,
 }
 
@@ -314,7 +336,11 @@ def problem(error: Mapping[str, object]) -> str:
 
 def _homes(key: str) -> str:
     """The tables that know this key, as one writes them."""
-    found = [f"[{table}]" for table in ("defaults", "limits") if key in _TABLES[table].model_fields]
+    found = [
+        f"[{table}]"
+        for table in ("defaults", "limits", "queue")
+        if key in _TABLES[table].model_fields
+    ]
     return " or ".join(found)
 
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 from orchestrator.adapter import Agent
 from orchestrator.config.file import AgentModel, DefaultsModel, FileModel, ServerModel
 from orchestrator.config.positions import Key
-from orchestrator.config.value import Bounds, Config, Level
+from orchestrator.config.value import Bounds, Config, Level, Queue
 from orchestrator.task import READING_KINDS, Kind, Limits, Privacy, Task, TaskFile
 
 T = TypeVar("T")
@@ -47,7 +47,6 @@ def meet(one: Bounds, other: Bounds) -> Bounds:
     """The strictest of both, bound by bound; of two lists of agents what is in both."""
     return Bounds(
         concurrency=_least(one.concurrency, other.concurrency),
-        depth=_least(one.depth, other.depth),
         privacy=strictest(one.privacy, other.privacy),
         agents=other.agents
         if one.agents is None
@@ -80,6 +79,17 @@ def limits(rungs: Sequence[Rung]) -> Limits:
 
 def bounds(rungs: Sequence[Rung]) -> Bounds:
     return reduce(meet, (rung.model.limits.bounds() for rung in rungs), Bounds())
+
+
+def queue(rungs: Sequence[Rung]) -> Queue:
+    """The queue of all levels, key by key."""
+    stated = [rung.model.queue for rung in rungs]
+    usual = Queue()
+    return Queue(
+        database=prefer(*(one.database for one in stated)),
+        concurrency=prefer(usual.concurrency, *(one.concurrency for one in stated))
+        or usual.concurrency,
+    )
 
 
 def servers(rungs: Sequence[Rung]) -> dict[str, tuple[ServerModel, Rung]]:

@@ -178,6 +178,7 @@ def _config(rungs: Sequence[Rung], environ: Mapping[str, str], state: Path) -> C
         local=read_local,
         limits=ladder.limits(rungs),
         bounds=ladder.bounds(rungs),
+        queue=ladder.queue(rungs),
         state=state,
         agents_folder=(_of_user(user_data_path) or state) / "agents",
         environ=MappingProxyType(dict(environ)),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.adapter import Agent
 from orchestrator.config import ladder
-from orchestrator.config.file import BoundsModel, DefaultsModel
+from orchestrator.config.file import BoundsModel, DefaultsModel, QueueModel
 from orchestrator.config.ladder import Rung
 from orchestrator.config.positions import Key, is_list, is_table, value_at
 from orchestrator.config.value import Origin, Setting, Stated
@@ -19,6 +19,7 @@ _BUILT_IN: Mapping[Key, object] = {
     ("defaults", "strategy"): "auto",
     ("defaults", "fallback"): "none",
     ("defaults", "deliver"): "branch",
+    ("defaults", "delegation"): "off",
     ("limits", "wall"): "30m",
     ("limits", "stall"): "5m",
     ("limits", "tool"): "15m",
@@ -26,11 +27,14 @@ _BUILT_IN: Mapping[Key, object] = {
     ("limits", "setup"): "10m",
     ("limits", "cost_usd"): 5.0,
     ("limits", "output"): "1GiB",
+    ("limits", "depth"): 3,
+    ("limits", "children"): 10,
     ("limits", "privacy"): "any",
+    ("queue", "concurrency"): 4,
 }
 _SECRET = re.compile(r"(?i)(key|token|secret|passw(or)?d|credentials?|authorization|cookie)s?$")
 _LOOKS_SECRET = re.compile(r"\b(sk-|gh[pousr]_|AIza|xox[a-z]-|Bearer\s)\S{6,}")
-_USERINFO = re.compile(r"(?<=//)[^/@\s]*@")
+_USERINFO = re.compile(r"(?<=//)[^/@\s]*@|(?<=[?&])(ssl)?password=[^&\s]*&?")
 
 
 def settings(
@@ -44,6 +48,7 @@ def settings(
     return (
         *_preferences(rungs, [("defaults", name) for name in DefaultsModel.model_fields]),
         *_limits(rungs),
+        *_preferences(rungs, [("queue", name) for name in QueueModel.model_fields]),
         *_preferences(rungs, sorted({("kinds", kind) for kind in ladder.kinds(rungs)})),
         *_tables("servers", {name: of for name, (_, of) in ladder.servers(rungs).items()}, rungs),
         *_variables(servers, environ),

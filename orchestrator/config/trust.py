@@ -30,7 +30,7 @@ _LOOSENING: Mapping[str, frozenset[str]] = {
     "strategy": frozenset({"cloud", "cascade"}),
     "fallback": frozenset({"cloud"}),
     "isolation": frozenset({"none"}),
-    "deliver": frozenset({"apply"}),
+    "deliver": frozenset({"apply", "push"}),
     "access": frozenset({"full"}),
 }
 # Defaults that send work to the cloud, let agents out of a sandbox or touch the user's own files.
@@ -62,6 +62,8 @@ def _refused(file: Read) -> Iterator[Key]:
     for name, loosening in _LOOSENING.items():
         if getattr(model.defaults, name) in loosening:
             yield "defaults", name
+    for key in sorted(model.queue.model_fields_set):  # tasks, keys' names and all, would go there
+        yield "queue", key
     for name, agent in model.agents.items():
         for key in sorted({*agent.model_fields_set, *(agent.model_extra or {})} - _AGENT):
             yield "agents", name, key

@@ -25,8 +25,8 @@ from orchestrator.task import (
     Strategy,
 )
 
-Level: TypeAlias = Literal["default", "provider", "user", "project", "file", "environment"]
-"""Who says something, the weakest first; a task and its flags come after all of these."""
+Level: TypeAlias = Literal["default", "provider", "user", "project", "file", "environment", "task"]
+"""Who says something, the weakest first; the flags of a task come after all of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,20 +38,29 @@ class Defaults:
     isolation: Isolation | None = None
     deliver: Deliver | None = None
     access: Access | None = None
+    delegation: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
     """Limits that are not of one run: the strictest of all levels holds; None is no bound.
 
-    `agents` are the names of those that may be used. `depth` is how often one agent may hand work
-    to the next.
+    `agents` are the names of those that may be used.
     """
 
     concurrency: int | None = None
-    depth: int | None = None
     privacy: Privacy = "any"
     agents: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queue:
+    """Where the background worker's queue is (None: a file in the state), and how many jobs a
+    worker does at the same time. The address may hold a password: it is not shown.
+    """
+
+    database: str | None = field(default=None, repr=False)
+    concurrency: int = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +92,12 @@ class Setting:
 class Config:
     """Everything that the supervisor needs to know; frozen.
 
-    `agents` are the configured ones in file order, `default_agent` names the one to prefer. `kinds`
-    says which class (`cheap`, `reasoning`) or which agent does work of a kind. `state` is the
-    folder of records, `agents_folder` where programs of our own installing are. `environ` is what
-    agents' environments are chosen from; it may hold keys and is not shown. `settings` tells where
-    each value comes from. `servers` are the kinds of model server that there are, `places` the
+    `agents` are the configured ones in file order, `nearby` those of model servers that were found
+    running (`discovery.with_nearby`), `default_agent` names the one to prefer. `kinds` says which
+    class (`cheap`, `reasoning`) or which agent does work of a kind. `state` is the folder of
+    records, `agents_folder` where programs of our own installing are. `environ` is what agents'
+    environments are chosen from; it may hold keys and is not shown. `settings` tells where each
+    value comes from. `servers` are the kinds of model server that there are, `places` the
     configured ones. `gateway` is for agents that do not speak what a server speaks. `local` tells
     how the switch of local mode stands; it is asked for each task.
     `left_out` is what a project's file may not say, where that was no error; then nothing of it
@@ -95,6 +105,7 @@ class Config:
     """
 
     agents: tuple[Agent, ...] = ()
+    nearby: tuple[Agent, ...] = ()
     default_agent: str | None = None
     defaults: Defaults = Defaults()
     kinds: Mapping[Kind, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -105,6 +116,7 @@ class Config:
     local: Callable[[], LocalMode] = LocalMode
     limits: Limits = Limits()
     bounds: Bounds = Bounds()
+    queue: Queue = Queue()
     state: Path = field(default_factory=lambda: user_state_path("orchestrate"))
     agents_folder: Path = field(default_factory=lambda: user_data_path("orchestrate") / "agents")
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)

@@ -1,7 +1,8 @@
 """`ORCHESTRATE_*`: a level of the configuration, one variable for each default and limit. Pure.
 
-`ORCHESTRATE_STRATEGY` is `defaults.strategy`, `ORCHESTRATE_LIMITS_WALL` is `limits.wall`, a list is
-written with commas. One that is empty is as if it were not set.
+`ORCHESTRATE_STRATEGY` is `defaults.strategy`, `ORCHESTRATE_LIMITS_WALL` is `limits.wall`,
+`ORCHESTRATE_QUEUE_DATABASE` is `queue.database`, a list is written with commas. One that is empty
+is as if it were not set.
 """
 
 from __future__ import annotations
@@ -12,22 +13,32 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
-from orchestrator.config.file import BoundsModel, DefaultsModel, FileModel, problem
+from orchestrator.config.file import (
+    BoundsModel,
+    DefaultsModel,
+    FileModel,
+    QueueModel,
+    problem,
+)
 from orchestrator.config.ladder import Rung
 from orchestrator.config.positions import Key
 from orchestrator.document import parts
 from orchestrator.errors import ConfigError, shown
 
 PREFIX = "ORCHESTRATE_"
+DESK = ("ORCHESTRATE_SOCKET", "ORCHESTRATE_TOKEN")
+"""Where an agent's own sub-tasks are asked for, and what says whose they are."""
+
 SETTINGS: Mapping[str, Key] = MappingProxyType(
     {
         **{f"{PREFIX}{name.upper()}": ("defaults", name) for name in DefaultsModel.model_fields},
         **{f"{PREFIX}LIMITS_{name.upper()}": ("limits", name) for name in BoundsModel.model_fields},
+        **{f"{PREFIX}QUEUE_{name.upper()}": ("queue", name) for name in QueueModel.model_fields},
     }
 )
 """Each variable with the key that it sets."""
 
-_OTHERS = ("ORCHESTRATE_CONFIG", "ORCHESTRATE_STATE_DIR", "ORCHESTRATE_RUN_ID")
+_OTHERS = ("ORCHESTRATE_CONFIG", "ORCHESTRATE_STATE_DIR", "ORCHESTRATE_RUN_ID", *DESK)
 _ALIKE = 0.75
 _LISTS = frozenset({("limits", "agents")})
 
@@ -39,7 +50,7 @@ def of_environment(environ: Mapping[str, str]) -> Rung:
     unknown = [shown(f"{name}: {why}") for name in sorted(environ) if (why := _misspelt(name))]
     if unknown:
         raise ConfigError("\n".join(unknown))
-    raw: dict[str, dict[str, object]] = {"defaults": {}, "limits": {}}
+    raw: dict[str, dict[str, object]] = {"defaults": {}, "limits": {}, "queue": {}}
     for name, (table, key) in SETTINGS.items():
         if text := environ.get(name):
             names = [part.strip() for part in text.split(",") if part.strip()]
@@ -48,7 +59,8 @@ def of_environment(environ: Mapping[str, str]) -> Rung:
         model = FileModel.model_validate(raw, strict=False)
     except ValidationError as error:
         raise ConfigError("\n".join(_told(error))) from None
-    for table, fields in (("defaults", model.defaults), ("limits", model.limits)):
+    tables = {"defaults": model.defaults, "limits": model.limits, "queue": model.queue}
+    for table, fields in tables.items():
         for key, value in raw[table].items():
             raw[table][key] = getattr(fields, key) if _number(value) else value
     return Rung(level="environment", model=model, raw=raw, where=variable_of)
@@ -61,7 +73,7 @@ def _number(value: object) -> bool:
 def variable_of(key: Key) -> str:
     """The variable that sets a key."""
     table, name = key
-    return f"{PREFIX}{'LIMITS_' if table == 'limits' else ''}{name.upper()}"
+    return f"{PREFIX}{'' if table == 'defaults' else f'{table.upper()}_'}{name.upper()}"
 
 
 def _told(error: ValidationError) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What is there: programs on this machine, and model servers that answer. All I/O of choosing."""
 
+from orchestrator.discovery.nearby import with_nearby
 from orchestrator.discovery.programs import auth_of, locate, locate_in, look, version
 from orchestrator.discovery.readiness import Ready, ready
 from orchestrator.discovery.servers import (
@@ -13,7 +14,7 @@ from orchestrator.discovery.servers import (
     use_of,
     with_model,
 )
-from orchestrator.discovery.standing import room_of, routes_of
+from orchestrator.discovery.standing import offers, room_of, routes_of
 from orchestrator.discovery.survey import FoundAdapter, FoundAgent, Survey, survey
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "locate",
     "locate_in",
     "look",
+    "offers",
     "preflight",
     "problem_of",
     "ready",
@@ -39,4 +41,5 @@ __all__ = [
     "use_of",
     "version",
     "with_model",
+    "with_nearby",
 ]

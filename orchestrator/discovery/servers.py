@@ -142,7 +142,7 @@ async def _identified(
                 return kind, seen
     if (plain := _plain_kind(config)) is not None:
         seen = await _look(plain.look(), address, key, limit_s)
-        if seen is not None and seen.models:
+        if seen is not None and seen.sure and seen.models:
             return plain, seen
     return expected, None
 
@@ -370,19 +370,37 @@ async def with_model(agent: Agent, config: Config) -> Agent | Error:
     if place is None or agent.model is not None:
         return agent
     kind = config.servers[place.kind]
-    for name in kind.model_env:
-        if model := config.environ.get(name):
-            return replace(agent, model=model)
+    if model := _of_variable(kind, config):
+        return replace(agent, model=model)
     found = _kept(place, config) or await see(place, config, limit_s=PATIENT_S)
     if found.problem is not None:
         return found.problem
-    told = any(model.loaded is not None for model in found.models)
-    listed = found.loaded if told else found.models
-    candidates = [model for model in listed if model.name != ANY]
-    if len(candidates) == 1:
-        return replace(agent, model=candidates[0].name)
+    if model := _the_one(found):
+        return replace(agent, model=model)
     # A gateway may know a name for what the agent asks for by itself.
     return _none_named(found, kind) if kind.port is not None else agent
+
+
+def _of_variable(kind: ModelServer, config: Config) -> str | None:
+    return next((model for name in kind.model_env if (model := config.environ.get(name))), None)
+
+
+def _the_one(found: FoundServer) -> str | None:
+    """The only model that is loaded, or that there is where nobody tells which are."""
+    told = any(model.loaded is not None for model in found.models)
+    listed = found.loaded if told else found.models
+    candidates = [model.name for model in listed if model.name != ANY]
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def only_model(found: FoundServer, config: Config) -> str | None:
+    """The model that an agent of nobody's choice has there: the variable's, the only one loaded,
+    or the only one that there is. None: there are several to choose from, or none that is here.
+    """
+    at_home = [model.name for model in found.models if not model.remote and model.name != ANY]
+    alone = at_home[0] if len(at_home) == 1 else None
+    model = _of_variable(config.servers[found.kind], config) or _the_one(found) or alone
+    return None if model is None or is_remote(model) else model
 
 
 def _none_named(found: FoundServer, kind: ModelServer) -> Error:

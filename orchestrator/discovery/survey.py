@@ -9,6 +9,7 @@ import anyio
 
 from orchestrator.adapter import About, Agent, about_of
 from orchestrator.config import Config, agents_for
+from orchestrator.discovery.nearby import with_nearby
 from orchestrator.discovery.programs import VERSION_S, auth_of, is_logged_in, locate, look, version
 from orchestrator.errors import ConfigError, lone_error
 from orchestrator.events import Auth, Tier
@@ -62,7 +63,7 @@ async def survey(config: Config) -> Survey:
     """Every adapter with its program and version, and every agent. Starts the programs."""
     with lone_error():
         async with open_reaper() as reaper:
-            return await survey_with(config, reaper)
+            return await survey_with(await with_nearby(config), reaper)
 
 
 async def survey_with(config: Config, reaper: Reaper, *, limit_s: float = VERSION_S) -> Survey:
@@ -77,11 +78,14 @@ async def survey_with(config: Config, reaper: Reaper, *, limit_s: float = VERSIO
 
         for name in config.adapters:
             group.start_soon(look_at, name)
+    adapters = tuple(found[name] for name in sorted(found))
+    return Survey(adapters=adapters, agents=agents_there(config))
+
+
+def agents_there(config: Config) -> tuple[FoundAgent, ...]:
+    """Every agent, in the order of preference."""
     placed, state = look(agents_for(None, config), config)
-    return Survey(
-        adapters=tuple(found[name] for name in sorted(found)),
-        agents=tuple(_agent(agent, state.problems.get(agent.name), config) for agent in placed),
-    )
+    return tuple(_agent(agent, state.problems.get(agent.name), config) for agent in placed)
 
 
 async def _adapter(name: str, config: Config, reaper: Reaper, limit_s: float) -> FoundAdapter:

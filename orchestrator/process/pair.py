@@ -340,6 +340,10 @@ def launch() -> Pair:
     started.
     """
     try:
+        asyncio.get_running_loop()
+    except RuntimeError as error:
+        raise SupervisionError("there is no running asyncio event loop") from error
+    try:
         with ExitStack() as sent, ExitStack() as kept:
             pair = (_launch if lacking() is None else _launch_groups)(sent, kept)
             kept.pop_all()

@@ -9,12 +9,13 @@ outcome.check()
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterable
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
     contextmanager,
+    nullcontext,
 )
 from dataclasses import replace
 from functools import partial
@@ -26,15 +27,34 @@ import anyio
 from orchestrator.adapter import about_of
 from orchestrator.budget import Ledger, Verdict
 from orchestrator.config import Config, file_with_defaults
+from orchestrator.discovery import with_nearby
 from orchestrator.errors import InputError, SupervisionError, lone_error
-from orchestrator.events import Outcome
+from orchestrator.events import JobOutcome, Outcome
 from orchestrator.gateway import Gateways, open_gateways
 from orchestrator.journal import Record, read_outcome, read_record
 from orchestrator.redaction import known
 from orchestrator.run.attempt import Control, Reaper, new_run_id, open_reaper
+from orchestrator.run.recorder import Publish
 from orchestrator.slots import Slots
-from orchestrator.supervisor.attempts import Continued, Means, attempts, check_task, grounds
-from orchestrator.supervisor.job import Job, Sink, fan_out, run_job
+from orchestrator.supervisor.attempts import (
+    Continued,
+    Means,
+    attempts,
+    check_task,
+    commits_of,
+    grounds,
+)
+from orchestrator.supervisor.desk import Desk, open_desk
+from orchestrator.supervisor.job import (
+    Also,
+    Job,
+    Say,
+    Sink,
+    ended_before,
+    fan_out,
+    run_job,
+)
+from orchestrator.supervisor.lifetime import Lifetime
 from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Task, TaskFile, check_tasks
 from orchestrator.usage import add
@@ -45,11 +65,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Continued", "EventStream", "Sink", "Supervisor"]
 
+LEFT = "the supervisor's block was left"
+WIND_UP_S = 60.0
+"""How long runs may take for a clean end when the block is left: an agent's own interrupt, SIGINT
+and SIGTERM have 5 s each, then its work is saved."""
+END_S = 30.0
+"""How long they may take when their agents were killed."""
+
 
 class Supervisor:
     """Runs tasks. An async context manager: what it started is ended when the block is left.
 
-    Raises SupervisionError on entering if the reaper cannot be started.
+    Runs that other tasks have going on then are interrupted cleanly, and waited for; when leaving
+    is cancelled, they are killed. It may be left in another task than it was entered in. Raises
+    SupervisionError on entering if the reaper cannot be started, and wherever it is used outside
+    its block, in another thread, event loop or process.
     """
 
     def __init__(self, config: Config) -> None:
@@ -61,11 +91,19 @@ class Supervisor:
         self._slots = Slots(config.state / "slots")
         self._looks = Looks()
         self._interrupted: str | None = None
+        self._lifetime = Lifetime()
 
     async def __aenter__(self) -> Self:
-        self._reaper = await self._stack.enter_async_context(open_reaper())
-        gateways = open_gateways(self._config, self._reaper)
-        self._gateways = await self._stack.enter_async_context(gateways)
+        self._lifetime.begin()
+        try:
+            async with AsyncExitStack() as stack:
+                self._reaper = await stack.enter_async_context(open_reaper())
+                gateways = open_gateways(self._config, self._reaper)
+                self._gateways = await stack.enter_async_context(gateways)
+                self._stack = stack.pop_all()
+        except BaseException:
+            self._lifetime.forget()
+            raise
         return self
 
     async def __aexit__(
@@ -74,11 +112,26 @@ class Supervisor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        self._reaper = None
-        return await self._stack.__aexit__(kind, error, trace)
+        if self._lifetime.forked:
+            return None  # what it started is its first process' to end
+        self._lifetime.check_place()
+        self._lifetime.end()
+        try:
+            self.interrupt(LEFT)
+            await self._lifetime.idle(WIND_UP_S)
+        finally:
+            # What is not over by now loses its agent, and comes to its end by that.
+            suppressed = await self._stack.__aexit__(kind, error, trace)
+            with anyio.CancelScope(shield=True):
+                await self._lifetime.idle(END_S)
+        return suppressed
 
     async def run(
-        self, task: Task | TaskFile, *sinks: Sink, continued: Continued | None = None
+        self,
+        task: Task | TaskFile,
+        *sinks: Sink,
+        continued: Continued | Mapping[str, Continued] | None = None,
+        job_id: str | None = None,
     ) -> Outcome:
         """Do a task, or the tasks of a file; `sinks` are called with each event. A failed agent is
         an outcome, not an exception.
@@ -87,25 +140,45 @@ class Supervisor:
         InputError if a task cannot be meant (unknown agent, no workspace), JournalError and
         SupervisionError if our own work failed. Cancelling it kills the agents at once. When the
         reaper is lost, the runs that it had end as `interrupted`; the next ones have a new one.
+        `continued` is what the task goes on from, or each of some by its id. `job_id` is a UUIDv7
+        that somebody gave the job before; if there is a record of it that was cut off, the job goes
+        on in it, with the tasks that were not over.
         """
+        with self._lifetime.job():
+            outcome = await self._job(_file(task), sinks, continued, job_id)
+        return outcome.tasks[task.id] if isinstance(task, Task) else outcome
+
+    async def _job(
+        self,
+        file: TaskFile,
+        sinks: tuple[Sink, ...],
+        continued: Continued | Mapping[str, Continued] | None,
+        job_id: str | None,
+    ) -> JobOutcome:
         reaper = self._running()
-        file = file_with_defaults(_file(task), self._config)
-        check_tasks(file)
+        check_tasks(file)  # before anything is made of its values: a wrong one must not be lost
+        file = file_with_defaults(file, self._config)
+        of = _by_task(file, continued)
+        named = [each.agent for each in file.tasks if each.id not in of]
+        named += [None for each in file.tasks if each.delegation]  # to any agent that there is
+        config = await with_nearby(self._config, named)
         for each in file.tasks:
-            check_task(each, self._config, continued)
-        job_id = new_run_id()
+            check_task(each, config, of.get(each.id))
+        queued, job_id = job_id is not None, job_id or new_run_id()
+        folder = self._config.state / "jobs" / job_id
+        ended = {id_: one for id_, one in ended_before(folder).items() if id_ in file.needs}
         publish = fan_out(sinks)
         ledger, controls = Ledger(file.limits), set[Control]()
         means = Means(
-            config=self._config,
+            config=config,
             reaper=reaper,
             gateways=self._gateways,
             control=partial(self._control, controls),
             publish=publish,
             job_id=job_id,
             slots=self._slots,
-            continued=continued,
-            grounds=await grounds(file.tasks, self._config, reaper),
+            commits=commits_of(file, ended),
+            grounds=await grounds(file.tasks, config, reaper),
             leaves=file.leaves,
             ledger=ledger,
             looks=self._looks,
@@ -113,18 +186,20 @@ class Supervisor:
         job = Job(
             id=job_id,
             file=file,
-            folder=self._config.state / "jobs" / job_id,
+            folder=folder,
             ledger=ledger,
             apart=frozenset(means.grounds),
             secrets=known((), self._config.environ),
+            queued=queued,
+            ended=ended,
         )
-        outcome = await run_job(
-            job,
-            work=lambda each, told, say: attempts(each, replace(means, publish=told, say=say)),
-            publish=publish,
-            stop=lambda passed: _stop(controls, passed),
-        )
-        return outcome.tasks[task.id] if isinstance(task, Task) else outcome
+        async with _desk(file.tasks, config) as desk:
+            return await run_job(
+                job,
+                work=partial(_work, replace(means, desk=desk), of),
+                publish=publish,
+                stop=lambda passed: _stop(controls, passed),
+            )
 
     @asynccontextmanager
     async def _stream(self, task: Task | TaskFile) -> AsyncGenerator[EventStream]:
@@ -150,8 +225,10 @@ class Supervisor:
     def interrupt(self, why: str = "interrupted by the user") -> None:
         """Stop all runs cleanly; their outcomes are `interrupted`. Returns at once.
 
-        To stop at once instead, cancel `run`.
+        To stop at once instead, cancel `run`. Raises SupervisionError in another thread than the
+        event loop's.
         """
+        self._lifetime.check_place()
         self._interrupted = why  # a run that is only being prepared is stopped, too
         for control in self._controls:
             control.stop("interrupted", why)
@@ -208,16 +285,61 @@ class Supervisor:
 
     def _running(self) -> Reaper:
         if self._reaper is None:
-            raise SupervisionError(
-                "the supervisor is not running: use `async with Supervisor(...)`"
-            )
+            raise SupervisionError("the supervisor has no reaper")
         return self._reaper
+
+
+async def _work(
+    means: Means,
+    continued: Mapping[str, Continued],
+    task: Task,
+    told: Publish,
+    say: Say,
+    also: Also,
+) -> Outcome:
+    """Do a task of the job, or one that another of them hands on."""
+    desk, of = means.desk, continued.get(task.id)
+    means = replace(means, publish=told, say=say, also=also, continued=of)
+    if desk is None or (above := desk.above.get(task.id)) is None:
+        return await attempts(task, means)
+    where = await grounds((task,), means.config, means.reaper, exclude=above.copied)
+    means = replace(means, grounds=where, leaves=frozenset())
+    # Without a work tree of its own it is in its parent's folder: others must not be there, too.
+    async with desk.alone if not where and task.allowed != "read" else nullcontext():
+        return await attempts(task, means)
+
+
+@asynccontextmanager
+async def _desk(tasks: Sequence[Task], config: Config) -> AsyncGenerator[Desk | None]:
+    """The desk of a job in which work may be handed on. Raises SupervisionError."""
+    if not any(task.delegation for task in tasks):
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        try:
+            opened = open_desk(config.state, (task.id for task in tasks))
+            desk = await stack.enter_async_context(opened)
+        except OSError as error:
+            raise SupervisionError(f"no socket for sub-tasks: {error}") from error
+        yield desk
 
 
 def _ended_as(record: Record, outcome: Outcome) -> str | None:
     """The commit that a run's work tree ended as."""
     kept = outcome.changes.commit if outcome.changes else None
     return kept or (record.tree.start if record.tree else None)
+
+
+def _by_task(
+    file: TaskFile, continued: Continued | Mapping[str, Continued] | None
+) -> Mapping[str, Continued]:
+    match continued:
+        case None:
+            return {}
+        case Continued():
+            return {task.id: continued for task in file.tasks}
+        case _:
+            return continued
 
 
 def _stop(controls: Iterable[Control], passed: Verdict) -> None:

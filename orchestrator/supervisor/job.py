@@ -7,9 +7,9 @@ in the job's journal, and the job's last event is `job.finished`.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -19,7 +19,7 @@ import anyio.abc
 from anyio import to_thread
 
 from orchestrator.budget import Ledger, Verdict
-from orchestrator.errors import InputError, OrchestrateError, lone_error
+from orchestrator.errors import InputError, JournalError, OrchestrateError, lone_error
 from orchestrator.events import (
     Event,
     Failure,
@@ -33,7 +33,20 @@ from orchestrator.events import (
     Usage,
 )
 from orchestrator.graph import Claim, step
-from orchestrator.journal import JobRecord, Journal, make_folder, now, write_job, write_outcome
+from orchestrator.journal import (
+    CANCEL,
+    EVENTS,
+    JOB,
+    OUTCOME,
+    JobRecord,
+    Journal,
+    make_folder,
+    make_private,
+    now,
+    read_events,
+    write_job,
+    write_outcome,
+)
 from orchestrator.outcome import STATUS, together
 from orchestrator.run.recorder import Publish, Recorder
 from orchestrator.run.watch import limit_event
@@ -44,9 +57,14 @@ from orchestrator.usage import add
 
 Sink: TypeAlias = Callable[[Event], None]
 Say: TypeAlias = Callable[[Update], None]
-Work: TypeAlias = Callable[[Task, Publish, Say], Awaitable[Outcome]]
-"""Does a task: gets where its runs' events go, and what says something of the task itself."""
+Also: TypeAlias = Callable[[Task, Sink], Awaitable[Outcome]]
+"""Does a task that another one hands on; the sink hears its events."""
+Work: TypeAlias = Callable[[Task, Publish, Say, Also], Awaitable[Outcome]]
+"""Does a task: gets where its runs' events go, what says something of the task itself, and what
+does a task that this one hands on.
+"""
 
+ASKED_S = 0.5
 CONCURRENCY = 4
 """How many tasks run side by side where the file does not say."""
 
@@ -56,7 +74,8 @@ class Job:
     """A job, prepared: its tasks, which were checked, and where its record goes.
 
     The tasks that are `apart` work where nobody else does. All of them write down in `ledger` what
-    they spend. The record has none of the `secrets`.
+    they spend. The record has none of the `secrets`. `ended` are those that were over already, in a
+    job that goes on after it was cut off.
     """
 
     id: str
@@ -65,6 +84,8 @@ class Job:
     ledger: Ledger
     apart: Collection[str] = ()
     secrets: Sequence[str] = ()
+    queued: bool = False
+    ended: Mapping[str, Outcome] = field(default_factory=dict[str, Outcome])
 
 
 async def run_job(
@@ -80,6 +101,7 @@ async def run_job(
         try:
             with lone_error():
                 await course.run()
+            course.cut_off(None)  # somebody asked for its end
         except BaseException as error:
             course.cut_off(error)
             await course.finish()
@@ -98,13 +120,50 @@ async def _journal(job: Job) -> AsyncGenerator[Journal]:
             await to_thread.run_sync(journal.close)
 
 
+def ended_before(folder: Path) -> dict[str, Outcome]:
+    """The tasks of a job that was cut off which were over by then; nothing, if there is no record.
+
+    What was interrupted with it is not over. Raises JournalError.
+    """
+    if not (folder / EVENTS).exists():
+        return {}
+    return {
+        event.task_id: event.update.outcome
+        for event in read_events(folder)
+        if isinstance(event.update, TaskFinished)
+        and event.task_id is not None
+        and event.update.outcome.status != "interrupted"
+    }
+
+
 def _begun(job: Job) -> Journal:
-    folder = make_folder(job.folder.parent, job.folder.name)
+    """A new one, or that of the job that goes on. Raises JournalError, also if it is running."""
+    file = job.file
     record = JobRecord(
-        job_id=job.id, started=now(), tasks=tuple(map(recorded, job.file.tasks)), name=job.file.name
+        job_id=job.id,
+        started=now(),
+        tasks=tuple(map(recorded, file.tasks)),
+        name=file.name,
+        queued=job.queued,
+        concurrency=file.concurrency,
+        limits=file.limits,
+        single=file.single,
     )
-    write_job(folder, record, job.secrets)
-    return Journal(folder)
+    if not job.folder.exists():
+        write_job(make_folder(job.folder.parent, job.folder.name), record, job.secrets)
+        return Journal(job.folder)
+    make_private(job.folder)
+    journal = Journal.reopen(job.folder)
+    if journal is None:
+        raise JournalError(f"job {job.id} is running already")
+    if not (job.folder / JOB).exists():
+        write_job(job.folder, record, job.secrets)
+    (job.folder / OUTCOME).unlink(missing_ok=True)
+    return journal
+
+
+def _last_seq(folder: Path) -> int:
+    return max((event.seq for event in read_events(folder)), default=0)
 
 
 class _Course:
@@ -130,17 +189,20 @@ class _Course:
             if task.id not in job.apart and (claim := claimed(task))
         }
         self._running: set[str] = set()
-        self._outcomes: dict[str, Outcome] = {}
+        self._outcomes: dict[str, Outcome] = dict(job.ended)
         self._of_runs: dict[str, Outcome] = {}
+        self._handed_on: dict[str, Task] = {}
+        self._of_handed_on: dict[str, Outcome] = {}
         self._stop = stop
         self._stopped = False
-        self._seq = 0
+        self._seq = _last_seq(journal.folder)
         self._began = time.monotonic()
 
     async def run(self) -> None:
         """Until no task is left."""
         async with anyio.create_task_group() as clock:
             clock.start_soon(self._deadline)
+            clock.start_soon(self._asked, clock.cancel_scope)
             async with anyio.create_task_group() as group:
                 self._go_on(group)
             clock.cancel_scope.cancel()
@@ -151,6 +213,12 @@ class _Course:
             await anyio.sleep(wall_s)
             self._job.ledger.late(time.monotonic() - self._began)
             self._hold()
+
+    async def _asked(self, scope: anyio.CancelScope) -> None:
+        """End it all when another process asks for that."""
+        while not (self._job.folder / CANCEL).exists():  # noqa: ASYNC110 (a file)
+            await anyio.sleep(ASKED_S)
+        scope.cancel()
 
     def _hold(self) -> Verdict | None:
         """The limit of all that was passed, if one was; then nothing goes on."""
@@ -189,7 +257,8 @@ class _Course:
         if not self._job.file.single:
             task = replace(task, prompt=rendered(task.prompt, self._value))
         try:
-            outcome = await self._work(task, self._told, partial(self._say, task.id))
+            say = partial(self._say, task.id)
+            outcome = await self._work(task, self._told, say, self.also)
         except InputError as error:
             if self._job.file.single:
                 raise  # whoever asked for this task alone is told at once
@@ -197,12 +266,33 @@ class _Course:
         self._end(task.id, outcome)
         self._go_on(group)
 
+    async def also(self, task: Task, heard: Sink) -> Outcome:
+        """Do a task that one of them hands on. The job's outcome is not its own, its usage is."""
+
+        def told(event: Event) -> None:
+            heard(event)
+            self._told(event)
+
+        self._handed_on[task.id] = task
+        self._say(task.id, TaskStarted(id=task.id, kind=task.kind, needs=[]))
+        outcome: Outcome | None = None
+        try:
+            outcome = await self._work(task, told, partial(self._say, task.id), self.also)
+        except InputError as error:
+            outcome = _failed(error)
+        finally:
+            if outcome is None:
+                outcome = self._of_runs.get(task.id) or _failed(None)
+            self._of_handed_on[task.id] = outcome
+            self._say(task.id, TaskFinished(outcome=outcome))
+        return outcome
+
     def _end(self, id_: str, outcome: Outcome) -> None:
         self._running.discard(id_)
         self._outcomes[id_] = outcome
         self._say(id_, TaskFinished(outcome=outcome))
 
-    def cut_off(self, error: BaseException) -> None:
+    def cut_off(self, error: BaseException | None) -> None:
         """Every task that is not over ends with the job."""
         for id_ in self._tasks:
             if id_ not in self._outcomes:
@@ -214,7 +304,7 @@ class _Course:
         outcome = together({id_: self._outcomes[id_] for id_ in self._tasks})
         if self._job.ledger.passed is not None:
             outcome = _cut_short(outcome, self._job.ledger.passed)
-        outcome.usage = _usage(list(outcome.tasks.values()))
+        outcome.usage = _usage([*outcome.tasks.values(), *self._of_handed_on.values()])
         outcome.duration_s = round(time.monotonic() - self._began, 3)
         short = replace(outcome, tasks={id_: _short(one) for id_, one in outcome.tasks.items()})
         self._say(None, JobFinished(outcome=short))
@@ -238,11 +328,12 @@ class _Course:
         self._hold()
 
     def _say(self, task_id: str | None, update: Update) -> None:
+        task = self._tasks.get(task_id or "") or self._handed_on.get(task_id or "")
         head = {
             "job_id": self._job.id,
             "run_id": None,
             "task_id": task_id,
-            "parent_run_id": self._tasks[task_id].parent_run_id if task_id else None,
+            "parent_run_id": task.parent_run_id if task else None,
             "agent": None,
         }
         recorder = Recorder(
@@ -258,7 +349,7 @@ class _Course:
 
 def claimed(task: Task) -> Claim | None:
     """The folder that a task works in, if others may work there, too."""
-    if task.template is not None:
+    if task.template is not None or task.source is not None:
         return None
     return Claim(folder=str(task.workspace.resolve()), alone=task.allowed != "read")
 
@@ -335,10 +426,13 @@ def _usage(outcomes: Sequence[Outcome]) -> Usage | None:
 
 
 def _short(outcome: Outcome) -> Outcome:
-    """Without the diff, which the task's own event has."""
+    """Without the diff, and what was delivered, which the task's own event has."""
     if outcome.changes is None:
         return outcome
-    return replace(outcome, changes=replace(outcome.changes, diff=None))
+    delivered = outcome.changes.delivered
+    if delivered is not None:
+        delivered = replace(delivered, content=None)
+    return replace(outcome, changes=replace(outcome.changes, diff=None, delivered=delivered))
 
 
 def fan_out(sinks: Sequence[Sink]) -> Publish:

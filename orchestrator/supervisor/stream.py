@@ -1,4 +1,4 @@
-"""The events of a job as an async iterator, read from its journals: nobody has to hold them."""
+"""The events of a job as async iterators, read from its journals: nobody has to hold them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import anyio
 import anyio.lowlevel
 
 from orchestrator import private
+from orchestrator.errors import JournalError
 from orchestrator.events import Event, Outcome, RunFinished, decode
 from orchestrator.journal import EVENTS
 
-_DROPPED = 4096
-# Places that were read are dropped in blocks: one by one, each would move all that follow.
+_FINISHED = b'"type":"run.finished"'
 _BLOCK = 128
 # After so many events others have their turn: whoever reads may never wait for anything.
 
@@ -25,8 +25,12 @@ _BLOCK = 128
 class EventStream:
     """The events of one job, in the order in which they came: the job's own and its runs'.
 
-    What is held is the number of an event's journal, four bytes for each that is not read yet.
-    `outcome` is set when the iterator has ended.
+    Any number of readers, each at its own pace, from any event on: events are counted from 1, and
+    what is held of each is the number of its journal, four bytes. `outcome` is set when the job is
+    over. As a sink of a run of your own:
+
+        log = EventStream(config.state)
+        log.outcome = await supervisor.run(task, log.told)  # and log.end(), whatever came of it
     """
 
     def __init__(self, state: Path) -> None:
@@ -34,7 +38,7 @@ class EventStream:
         self._state = state
         self._journals: list[Path] = []
         self._numbers: dict[Path, int] = {}
-        self._order = array("L")
+        self._order = array("I")
         self._wake = anyio.Event()
         self._ended = False
 
@@ -52,23 +56,42 @@ class EventStream:
         self._ended = True
         self._wake.set()
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        read = 0
+    @property
+    def count(self) -> int:
+        """How many events there are by now."""
+        return len(self._order)
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._from(0)
+
+    async def after(self, read: int) -> AsyncIterator[tuple[int, Event]]:
+        """The events after the first `read` ones, each with its number, to the last of the job.
+
+        May be given up at any place. Raises JournalError if a journal is not there any more.
+        """
+        number = max(0, read)
+        async for event in self._from(read):
+            number += 1
+            yield number, event
+
+    async def _from(self, read: int) -> AsyncIterator[Event]:
+        at = 0
         with ExitStack() as stack:
             journals = _Journals(stack)
             while True:
-                while read < len(self._order):
-                    event = journals.next(self._journals[self._order[read]])
-                    read += 1
-                    if read == _DROPPED:
-                        del self._order[:read]
-                        read = 0
-                    yield event
-                    if read % _BLOCK == 0:
+                while at < len(self._order):
+                    path = self._journals[self._order[at]]
+                    at += 1
+                    if at <= read:
+                        journals.skip(path)
+                    else:
+                        yield journals.next(path)
+                    if at % _BLOCK == 0:
                         await anyio.lowlevel.checkpoint()
                 if self._ended:
                     return
-                self._wake = anyio.Event()
+                if self._wake.is_set():  # another reader may wait for the same one
+                    self._wake = anyio.Event()
                 await self._wake.wait()
 
     def _journal(self, event: Event) -> Path:
@@ -85,9 +108,22 @@ class _Journals:
         self._open: dict[Path, BinaryIO] = {}
 
     def next(self, path: Path) -> Event:
-        if path not in self._open:
-            self._open[path] = self._stack.enter_context(os.fdopen(private.opened(path), "rb"))
-        event = decode(self._open[path].readline().removesuffix(b"\n"))
+        event = decode(self._line(path).removesuffix(b"\n"))
         if isinstance(event.update, RunFinished):
             self._open.pop(path).close()
         return event
+
+    def skip(self, path: Path) -> None:
+        """Over one event, which somebody has read before."""
+        line = self._line(path)
+        if _FINISHED in line and isinstance(decode(line.removesuffix(b"\n")).update, RunFinished):
+            self._open.pop(path).close()
+
+    def _line(self, path: Path) -> bytes:
+        try:
+            if path not in self._open:
+                opened = os.fdopen(private.opened(path), "rb")
+                self._open[path] = self._stack.enter_context(opened)
+            return self._open[path].readline()
+        except OSError as error:
+            raise JournalError(f"cannot read {path}: {error.strerror}") from error

@@ -99,7 +99,7 @@ WRONG = {
     "an unknown table": ("[agent]\nx = 1", "agent: unknown key; did you mean `agents`?"),
     "an unknown key": (
         "zzz = 1",
-        "zzz: unknown key; known: agents, defaults, kinds, limits, servers",
+        "zzz: unknown key; known: agents, defaults, kinds, limits, queue, servers",
     ),
     "an unknown default": (
         '[defaults]\nagents = "x"',
@@ -228,7 +228,7 @@ def test_each_problem_has_a_line(home):
         named(home, "zzz = 1\n\n[agents.a]\n[servers.desk]\nkind = 'x'\n\nlocal = 3\nslot = 1\n")
     path = home / "named.toml"
     assert str(caught.value).splitlines() == [
-        f"{path}:1: zzz: unknown key; known: agents, defaults, kinds, limits, servers",
+        f"{path}:1: zzz: unknown key; known: agents, defaults, kinds, limits, queue, servers",
         f"{path}:3: agents.a.adapter: required, but not there",
         f"{path}:7: servers.desk.local: found the number 3; allowed: a valid boolean",
         f"{path}:8: servers.desk.slot: unknown key; did you mean `slots`?",

@@ -31,6 +31,7 @@ def test_without_any_configuration_the_built_in_values_are_told(home):
         "defaults.strategy": ("auto", "default", None),
         "defaults.fallback": ("none", "default", None),
         "defaults.deliver": ("branch", "default", None),
+        "defaults.delegation": ("off", "default", None),
         "limits.wall": ("30m", "default", None),
         "limits.stall": ("5m", "default", None),
         "limits.tool": ("15m", "default", None),
@@ -38,7 +39,10 @@ def test_without_any_configuration_the_built_in_values_are_told(home):
         "limits.setup": ("10m", "default", None),
         "limits.cost_usd": (5.0, "default", None),
         "limits.output": ("1GiB", "default", None),
+        "limits.depth": (3, "default", None),
+        "limits.children": (10, "default", None),
         "limits.privacy": ("any", "default", None),
+        "queue.concurrency": (4, "default", None),
         "state": (str(home / "home" / ".local" / "state" / "orchestrate"), "default", None),
     }
 

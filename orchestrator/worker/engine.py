@@ -1,0 +1,484 @@
+"""The queue's engine, DBOS Transact: all of its names stand here and nowhere else.
+
+`Access` is what a client needs: enqueue, look, cancel, follow. `employed` runs jobs. Importing this
+takes over a second: whoever needs it imports it late. SQLite and PostgreSQL are told apart here.
+"""
+
+from __future__ import annotations
+
+import asyncio  # noqa: TID251 (its executor is given back, nothing else)
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import sqlalchemy as sa
+from dbos import (
+    DBOS,
+    DBOSClient,
+    DBOSConfig,
+    DBOSPortableJSONSerializer,
+    EnqueueOptions,
+    Queue,
+    WorkflowStatus,
+)
+from dbos._error import DBOSBaseException  # not exported, and what fences us off is one
+
+from orchestrator.errors import ConfigError, OrchestrateError
+from orchestrator.telemetry import warn
+
+NAME = "orchestrate"
+JOBS, CHILDREN = "jobs", "children"
+"""The queues: what somebody submitted, and what a running job did. Only the first has a limit:
+whoever waits for a child must not keep it from its place."""
+
+QUEUES = (JOBS, CHILDREN)
+_ONCE, _RECOVERABLE = "job", "recoverable-job"
+_EVENTS = "events"
+_VERSION = "1"
+# Constant: the engine's own would be another for each release, and leave its jobs to nobody.
+
+POLL_S, FOLLOW_S = 0.5, 0.1
+_BUSY_MS = 30_000
+_MIDDLE = 1_000_000
+# The engine takes the lowest number first, from 1; ours is the higher the sooner, around 0.
+
+State: TypeAlias = Literal["delayed", "waiting", "running", "succeeded", "failed", "cancelled"]
+_STATES: Mapping[str, State] = {
+    "DELAYED": "delayed",
+    "ENQUEUED": "waiting",
+    "PENDING": "running",
+    "SUCCESS": "succeeded",
+    "CANCELLED": "cancelled",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A job as the engine knows it. Times are seconds since 1970. `state` "succeeded" says that the
+    job was done, however it came out: that is in `output`. `notes` are ours to write.
+    """
+
+    job_id: str
+    state: State
+    queue: str | None = None
+    priority: int = 0
+    submitted: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    delayed_until: float | None = None
+    worker: str | None = None
+    attempts: int = 0
+    recoverable: bool = False
+    input: str | None = None
+    output: str | None = None
+    error: str | None = None
+    notes: Mapping[str, object] | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.state in {"succeeded", "failed", "cancelled"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is said of a job when it is enqueued."""
+
+    job_id: str
+    input: str
+    queue: str = JOBS
+    recoverable: bool = False
+    priority: int = 0
+    delay_s: float | None = None
+    dedup: str | None = None
+    notes: Mapping[str, object] | None = None
+
+
+# --- databases -----------------------------------------------------------------------------------
+
+
+def is_postgres(url: str) -> bool:
+    return url.startswith("postgres")
+
+
+def sqlite_file(url: str) -> Path:
+    """The file of a SQLite database. Raises ConfigError if the address names none."""
+    file = sa.make_url(url).database
+    if not file or file == ":memory:":
+        raise ConfigError("queue.database: a SQLite queue is a file: sqlite:///PATH")
+    return Path(file).absolute()
+
+
+def _engine(url: str) -> sa.Engine:
+    """SQLite as the engine needs it: many readers beside one writer who waits for his turn."""
+    file = sqlite_file(url)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    engine = sa.create_engine(f"sqlite:///{file}", pool_timeout=30)
+
+    @sa.event.listens_for(engine, "connect")
+    def connected(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = "IMMEDIATE"
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        if sqlite3.sqlite_version_info < (3, 42):
+            # The engine asks for parts of seconds by Python's version, not by SQLite's.
+            connection.create_function("unixepoch", -1, _unixepoch)
+
+    return engine
+
+
+def _unixepoch(*arguments: object) -> float | int:
+    now = time.time()
+    return now if "subsec" in arguments or "subsecond" in arguments else int(now)
+
+
+def _postgres(url: str) -> str:
+    return "postgresql://" + url.partition("://")[2]
+
+
+def _migrated(url: str) -> None:
+    """Make the engine's tables, if they are not there."""
+    if is_postgres(url):
+        DBOS.migrate(_postgres(url))
+        return
+    engine = _engine(url)
+    with engine.connect():  # the journal's mode stays with the file
+        pass
+    engine.dispose()
+    DBOS.migrate(f"sqlite:///{sqlite_file(url)}")
+
+
+def _unreachable(url: str, error: Exception) -> ConfigError:
+    from orchestrator.worker.wire import shown_url
+
+    cause = str(getattr(error, "orig", None) or error).strip().splitlines() or [repr(error)]
+    return ConfigError(
+        f"the queue cannot be opened: {shown_url(url)}: {shown_url(cause[0])}",
+        hint="See `queue.database` in `orchestrate config`; is the database server running?",
+    )
+
+
+# --- clients -------------------------------------------------------------------------------------
+
+
+class Access:
+    """The queue from outside of any worker. Its calls block: run them in a thread. `listens`: on
+    PostgreSQL a connection of its own wakes up who follows.
+    """
+
+    def __init__(self, url: str, *, listens: bool = False) -> None:
+        """Raises ConfigError if the database cannot be reached."""
+        quiet()
+        self.url = url
+        self._engine = None if is_postgres(url) else _engine(url)
+        try:
+            self._client = self._opened(listens=listens)
+            if not self._ready():
+                _migrated(url)
+        except Exception as error:
+            if self._engine is not None:
+                self._engine.dispose()
+            raise _unreachable(url, error) from error
+
+    def _opened(self, *, listens: bool) -> DBOSClient:
+        return DBOSClient(
+            system_database_url=_postgres(self.url) if is_postgres(self.url) else None,
+            system_database_engine=self._engine,
+            serializer=DBOSPortableJSONSerializer(),
+            use_listen_notify=listens and is_postgres(self.url),
+            application_name=NAME,
+        )
+
+    def _ready(self) -> bool:
+        try:
+            return bool(self._client.list_queues())
+        except sa.exc.DBAPIError:
+            return False
+
+    def close(self) -> None:
+        self._client.destroy()
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def enqueue(self, order: Order) -> str:
+        """The job's id; that of another one if it has the same `dedup` and is not over."""
+        options: EnqueueOptions = {
+            "workflow_name": _RECOVERABLE if order.recoverable else _ONCE,
+            "queue_name": order.queue,
+            "workflow_id": order.job_id,
+            "workflow_id_reuse_policy": "reject",
+            "priority": _MIDDLE - order.priority,
+        }
+        if order.delay_s is not None:
+            options["delay_seconds"] = order.delay_s
+        if order.dedup is not None:
+            options["deduplication_id"] = order.dedup
+            options["duplication_policy"] = "return-existing"
+        if order.notes is not None:
+            options["attributes"] = dict(order.notes)
+        return self._client.enqueue(options, order.input).get_workflow_id()
+
+    def entry(self, job_id: str, *, whole: bool = True) -> Entry | None:
+        found = self._client.list_workflows(
+            workflow_ids=[job_id], load_input=whole, load_output=whole
+        )
+        return _entry(found[0]) if found else None
+
+    def named(self, part: str) -> list[Entry]:
+        """The jobs whose id begins or ends with this."""
+        begun = self._client.list_workflows(
+            workflow_id_prefix=part, load_input=False, load_output=False
+        )
+        if begun:
+            return [_entry(one) for one in begun]
+        return [one for one in self.entries() if one.job_id.endswith(part)]
+
+    def entries(
+        self, *, states: Sequence[str] | None = None, limit: int | None = None, whole: bool = False
+    ) -> list[Entry]:
+        """Jobs, the oldest first; of many the latest. `states` are the engine's words."""
+        found = self._client.list_workflows(
+            name=[_ONCE, _RECOVERABLE],
+            status=list(states) if states is not None else None,
+            limit=limit,
+            sort_desc=True,
+            load_input=whole,
+            load_output=whole,
+        )
+        return [_entry(one) for one in reversed(found)]
+
+    def of_worker(self, worker: str, *, running: bool = False) -> list[Entry]:
+        """The jobs that a worker took last, or those of them that are not over."""
+        found = self._client.list_workflows(
+            name=[_ONCE, _RECOVERABLE],
+            executor_id=worker,
+            status="PENDING" if running else None,
+            load_input=False,
+            load_output=False,
+        )
+        return [_entry(one) for one in found]
+
+    def cancel(self, job_id: str) -> None:
+        self._client.cancel_workflow(job_id, cancel_children=True)
+
+    def note(self, job_id: str, notes: Mapping[str, object]) -> None:
+        """Write down something of a job, beside what is there."""
+        self._client.update_workflow_attributes(job_id, dict(notes), merge=True)
+
+    def delete(self, job_ids: Sequence[str]) -> None:
+        self._client.delete_workflows(list(job_ids))
+
+    async def blocks(self, job_id: str, offset: int = 0) -> AsyncGenerator[str]:
+        """What the job wrote into its stream, block by block, until it is over."""
+        stream = self._client.read_stream_async(
+            job_id, _EVENTS, offset=offset, polling_interval_sec=FOLLOW_S
+        )
+        try:
+            async for block in stream:
+                if isinstance(block, str):
+                    yield block
+        finally:
+            await stream.aclose()
+
+    def pause(self, *, paused: bool) -> None:
+        """No worker takes a job, or they do again. What is running goes on."""
+        for name in QUEUES:
+            self._queue(name).set_worker_concurrency(0 if paused else None)
+
+    def paused(self) -> bool:
+        queue = self._client.retrieve_queue(JOBS)
+        return queue is not None and queue.worker_concurrency == 0
+
+    def _queue(self, name: str) -> Queue:
+        found = self._client.retrieve_queue(name)
+        return found or self._client.register_queue(name, polling_interval_sec=POLL_S)
+
+    def prepare(self) -> None:
+        """Make the queues that are not there."""
+        for name in QUEUES:
+            self._queue(name)
+
+
+def _entry(status: WorkflowStatus) -> Entry:
+    found = status.input["args"] if status.input else ()
+    return Entry(
+        job_id=status.workflow_id,
+        state=_STATES.get(status.status, "failed"),
+        queue=status.queue_name,
+        priority=_MIDDLE - (status.priority or _MIDDLE),
+        submitted=_seconds(status.created_at),
+        started=_seconds(status.dequeued_at),
+        ended=_seconds(status.completed_at),
+        delayed_until=_seconds(status.delay_until_epoch_ms),
+        worker=status.executor_id,
+        attempts=status.recovery_attempts or 0,
+        recoverable=status.name == _RECOVERABLE,
+        input=next((one for one in found if isinstance(one, str)), None),
+        output=status.output if isinstance(status.output, str) else None,
+        error=None if status.error is None else str(status.error),
+        notes=status.attributes,
+    )
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+# --- workers -------------------------------------------------------------------------------------
+
+Write: TypeAlias = Callable[[str], Awaitable[None]]
+Body: TypeAlias = Callable[[str, str, Write], Awaitable[str]]
+"""Does a job: gets its id, its input and where its events go; gives its output."""
+
+
+class NotOursError(OrchestrateError):
+    """A job that runs here is somebody else's now, or nobody's: the engine takes nothing of it."""
+
+
+class App:
+    """The engine while it runs jobs in this process."""
+
+    def __init__(self, dbos: DBOS) -> None:
+        self._dbos = dbos
+
+    def running(self) -> list[str]:
+        """The jobs that run here."""
+        return list(self._dbos._active_workflows_set.activeList())  # noqa: SLF001
+
+    def recover(self, worker: str) -> None:
+        """Put what a worker that is dead was doing back into the queue. Blocks.
+
+        The engine has no public way: the function is private, idempotent, and held by a test.
+        """
+        self._dbos._recover_pending_workflows([worker])  # noqa: SLF001
+
+
+@asynccontextmanager
+async def employed(
+    url: str, worker: str, body: Body, *, room: Callable[[], int]
+) -> AsyncGenerator[App]:
+    """Take jobs in this event loop while the block lasts, so many at a time as `room` says.
+
+    There is one engine in a process. What is running when the block is left is cut off. Raises
+    ConfigError if the database cannot be reached.
+    """
+    quiet()
+    engine = None if is_postgres(url) else _engine(url)
+    config: DBOSConfig = {
+        "name": NAME,
+        "executor_id": worker,
+        "application_version": _VERSION,
+        "serializer": DBOSPortableJSONSerializer(),
+        "system_database_engine": engine,
+        "use_listen_notify": is_postgres(url),
+        "notification_listener_polling_interval_sec": FOLLOW_S,
+        "max_executor_threads": 16,
+        "log_level": "WARNING",
+    }
+    if is_postgres(url):
+        config["system_database_url"] = _postgres(url)
+    dbos = DBOS(config=config)
+    try:
+        _register(body)
+        try:
+            DBOS.launch()
+            _limited(dbos, room)
+            for name in QUEUES:
+                await DBOS.register_queue_async(
+                    name, polling_interval_sec=POLL_S, on_conflict="never_update"
+                )
+        except Exception as error:
+            raise _unreachable(url, error) from error
+        yield App(dbos)
+    finally:
+        DBOS.destroy(destroy_registry=True)
+        # The engine took the place of the loop's own executor, and its own is shut down now.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+        if engine is not None:
+            engine.dispose()
+
+
+def _register(body: Body) -> None:
+    async def write(block: str) -> None:
+        try:
+            await DBOS.write_stream_async(_EVENTS, block)
+        except DBOSBaseException as error:
+            raise NotOursError("the job was cancelled, or taken over") from error
+
+    # A step that is preemptible is really cancelled when its job is.
+    @DBOS.step(name="perform", preemptible=True)
+    async def perform(job_id: str, input: str) -> str:
+        return await body(job_id, input, write)
+
+    async def job(input: str) -> str:
+        return await perform(DBOS.workflow_id or "", input)
+
+    async def recoverable(input: str) -> str:
+        return await perform(DBOS.workflow_id or "", input)
+
+    DBOS.workflow(name=_ONCE, max_recovery_attempts=0)(job)
+    DBOS.workflow(name=_RECOVERABLE, max_recovery_attempts=1)(recoverable)
+
+
+def _limited(dbos: DBOS, room: Callable[[], int]) -> None:
+    """Let this worker take only as many jobs as it has room for.
+
+    A queue's limit in the database is the same for all workers, and none can be told to take no
+    more. What is paused there stays so. Private, too, and held by a test.
+    """
+    system = dbos._sys_db  # noqa: SLF001
+    looked_up = system.get_queue
+
+    def get_queue(name: str, **options: object) -> Queue | None:
+        queue = looked_up(name, **options)  # type: ignore[arg-type]
+        if queue is not None and queue._worker_concurrency is None:  # noqa: SLF001
+            free = room()
+            queue._worker_concurrency = free if name == JOBS or free == 0 else None  # noqa: SLF001
+        return queue
+
+    system.get_queue = get_queue  # type: ignore[method-assign]
+
+
+# --- its log -------------------------------------------------------------------------------------
+
+
+class _Log(logging.Handler):
+    """The engine's warnings as ours; with a handler there, it adds none of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warn("the queue's engine", said=record.getMessage())
+
+
+class _Expected(logging.Filter):
+    """Not the traceback of each job that was cancelled: that is its outcome."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        told = record.getMessage()
+        return not (
+            "Cancelled" in type(error).__name__
+            or isinstance(error, NotOursError)
+            or "cancelled" in told
+            or "MaxRecoveryAttempts" in told
+        )
+
+
+def quiet() -> None:
+    """Keep the engine from setting up logging: its warnings go where ours go."""
+    log = logging.getLogger("dbos")
+    if not any(isinstance(handler, _Log) for handler in log.handlers):
+        handler = _Log(level=logging.WARNING)
+        handler.addFilter(_Expected())
+        log.addHandler(handler)
+        log.propagate = False
+        log.setLevel(logging.WARNING)

@@ -1,0 +1,108 @@
+"""What a worker that died left on this machine: its records are completed, its agents are dead.
+
+Whoever takes a job over calls this first. Then it says how each task goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from orchestrator.config import Config
+from orchestrator.errors import OrchestrateError
+from orchestrator.events import JobOutcome
+from orchestrator.journal import JOB, Record, read_job_outcome, read_outcome, runs_of
+from orchestrator.run.recovery import recover
+from orchestrator.supervisor import Continued, Supervisor
+from orchestrator.supervisor.job import ended_before
+from orchestrator.supervisor.recovery import recover_job
+from orchestrator.task import Task, TaskFile
+
+GO_ON = (
+    "You were cut off in the middle of this task, by no fault of yours. Look at what is done "
+    "already, and finish it."
+)
+
+
+class StillRunningError(OrchestrateError):
+    """Somebody is doing the job now."""
+
+
+def runs_completed(job_id: str, config: Config) -> list[Record]:
+    """Complete the records of a job's runs. When it returns, none of its agents is alive. Blocks.
+
+    Raises JournalError if one is, or a record cannot be read, StillRunningError if a run goes on.
+    """
+    runs = config.state / "runs"
+    made = runs_of(runs, job_id)
+    for record in made:
+        folder = runs / record.run_id
+        if read_outcome(folder) is None and recover(folder, config) is None:
+            raise StillRunningError(f"run {record.run_id} of job {job_id} is going on")
+    return made
+
+
+def completed(job_id: str, config: Config) -> JobOutcome | None:
+    """Complete a job's whole record here: how it ended. None: there is none. Raises as above."""
+    folder = config.state / "jobs" / job_id
+    if not (folder / JOB).exists():
+        return None
+    made = runs_completed(job_id, config)
+    if (found := read_job_outcome(folder)) is not None:
+        return found
+    outcome = recover_job(folder, config.state / "runs", made)
+    if outcome is None:
+        raise StillRunningError(f"job {job_id} is going on")
+    return outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoesOn:
+    """How a job goes on that was cut off. `refused` says why it does not."""
+
+    file: TaskFile
+    continued: dict[str, Continued] = field(default_factory=dict[str, Continued])
+    refused: str | None = None
+
+
+def goes_on(job_id: str, file: TaskFile, supervisor: Supervisor, config: Config) -> GoesOn:
+    """A job with the tasks that were not over resumed, or begun again, as each of them says."""
+    made = runs_of(config.state / "runs", job_id)
+    over = ended_before(config.state / "jobs" / job_id)
+    tasks: list[Task] = []
+    continued: dict[str, Continued] = {}
+    for task in file.tasks:
+        if task.id in over or task.recovery != "resume":
+            tasks.append(task)
+            continue
+        mine = [record for record in made if record.task.id == task.id]
+        if not mine and over_or_unbegun(job_id, task, config):
+            tasks.append(task)
+            continue
+        found = _resumed(task, mine, supervisor, config.state / "runs")
+        if isinstance(found, str):
+            if not task.retry_safe:
+                return GoesOn(file=file, refused=f"task {task.id!r} cannot be resumed: {found}")
+            tasks.append(task)
+        else:
+            resumed, continued[task.id] = found
+            tasks.append(resumed)
+    return GoesOn(file=replace(file, tasks=tuple(tasks)), continued=continued)
+
+
+def over_or_unbegun(job_id: str, task: Task, config: Config) -> bool:
+    """Whether nothing was begun of a task, as far as this machine knows."""
+    return (config.state / "jobs" / job_id / JOB).exists()
+
+
+def _resumed(
+    task: Task, made: list[Record], supervisor: Supervisor, runs: Path
+) -> tuple[Task, Continued] | str:
+    if not made:
+        return "its record is not on this machine"
+    try:
+        resumed, continued = supervisor.resumed(runs / made[-1].run_id, GO_ON)
+    except OrchestrateError as error:
+        return str(error)
+    whole = replace(resumed, id=task.id, needs=task.needs, kind=task.kind, access=task.access)
+    return whole, continued

@@ -1,0 +1,415 @@
+"""A worker: takes jobs from the queue and does each by a Supervisor of its own, until it is told to
+stop. It also looks after the jobs of workers that died.
+
+The configuration and the switch of local mode are read anew for each job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from orchestrator.config import Config, load_config
+from orchestrator.errors import InputError, OrchestrateError, lone_error
+from orchestrator.events import (
+    ErrorKind,
+    Event,
+    Failure,
+    JobFinished,
+    JobOutcome,
+    MessageDelta,
+    Notice,
+    Outcome,
+    ThoughtDelta,
+)
+from orchestrator.journal import OUTCOME
+from orchestrator.outcome import together
+from orchestrator.supervisor import Supervisor
+from orchestrator.task import TaskFile
+from orchestrator.telemetry import warn
+from orchestrator.worker import records, wire
+from orchestrator.worker.client import interrupted, open_access
+from orchestrator.worker.engine import (
+    Access,
+    App,
+    Entry,
+    NotOursError,
+    Write,
+    employed,
+    is_postgres,
+    sqlite_file,
+)
+from orchestrator.worker.lease import Files, Session, session, worker_id
+
+SWEEP_S = 0.5
+BATCH_S, BATCH = 0.06, 200
+MOST = 20_000
+"""Events that wait for the database; what comes when it is away for longer is in the journal alone.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Post:
+    """Where a worker works: its queue, how many jobs at a time, its records, and the configuration
+    file that counts instead of each job's own.
+    """
+
+    url: str
+    concurrency: int
+    state: Path
+    config: Path | None = None
+
+
+@dataclass
+class Shift:
+    """A worker's shift, as whoever started it ends it: `drain` lets it take no more jobs, `stop`
+    interrupts those that run. `idle_ends`: it is over when nothing is left to do.
+    """
+
+    idle_ends: bool = False
+    draining: anyio.Event = field(default_factory=anyio.Event)
+    stopping: anyio.Event = field(default_factory=anyio.Event)
+
+    def drain(self) -> None:
+        self.draining.set()
+
+    def stop(self) -> None:
+        self.draining.set()
+        self.stopping.set()
+
+
+class LeaseLostError(OrchestrateError):
+    """Others may think that this worker is dead, so it has ended its agents."""
+
+
+async def work(post: Post, shift: Shift, tell: Callable[[str], None] = lambda _: None) -> None:
+    """Do jobs until the shift is over. Cancelling it kills all agents at once.
+
+    Raises ConfigError if the queue cannot be opened, LeaseLostError.
+    """
+    worker = worker_id()
+    files = Files(lease_folder(post))
+    async with AsyncExitStack() as stack:
+        access = await stack.enter_async_context(_opened(post.url))
+        stack.enter_context(files.hold(worker))
+        stack.push_async_callback(_left, worker, files, access)
+        lock = None
+        if is_postgres(post.url):
+            lock = await stack.enter_async_context(session(post.url, worker))
+        desk = Desk(post, shift, access)
+        app = await stack.enter_async_context(employed(post.url, worker, desk.do, room=desk.room))
+        tell(f"worker {worker} takes jobs from {wire.shown_url(post.url)}")
+        async with anyio.create_task_group() as group:
+            group.start_soon(_sweeping, worker, files, lock, access, app, post)
+            if lock is not None:
+                group.start_soon(_given_up, lock)
+            await _until_over(shift, desk, access, app)
+            group.cancel_scope.cancel()
+
+
+async def _left(worker: str, files: Files, access: Access) -> None:
+    """Nothing to look after is left behind, or the lease stays for others to find."""
+    with suppress(Exception), anyio.CancelScope(shield=True), anyio.fail_after(5):
+        jobs = await anyio.to_thread.run_sync(partial(access.of_worker, worker, running=True))
+        if not jobs:
+            files.forget(worker)
+
+
+def lease_folder(post: Post) -> Path:
+    """Where the leases of this machine are: beside a SQLite queue, else in the state."""
+    if is_postgres(post.url):
+        return post.state / "queue" / "workers"
+    file = sqlite_file(post.url)
+    return file.with_name(f"{file.name}.workers")
+
+
+@asynccontextmanager
+async def _opened(url: str) -> AsyncGenerator[Access]:
+    access = await anyio.to_thread.run_sync(open_access, url)
+    try:
+        await anyio.to_thread.run_sync(access.prepare)
+        yield access
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(access.close)
+
+
+async def _given_up(lock: Session) -> None:
+    await lock.lost.wait()
+    raise LeaseLostError(
+        "the worker's lease is lost; its agents were ended",
+        hint="Start it again when the database can be reached: its jobs are looked after then.",
+    )
+
+
+async def _until_over(shift: Shift, desk: Desk, access: Access, app: App) -> None:
+    """Until somebody ended the shift and no job runs here, or there is nothing left to do."""
+    while True:
+        if shift.draining.is_set() and not desk.busy and not app.running():
+            return
+        if shift.idle_ends and not desk.busy and not app.running():
+            waiting = await anyio.to_thread.run_sync(partial(access.entries, states=("ENQUEUED",)))
+            if not waiting or await anyio.to_thread.run_sync(access.paused):
+                shift.drain()
+                continue
+        with anyio.move_on_after(SWEEP_S):
+            await (shift.stopping if shift.draining.is_set() else shift.draining).wait()
+            await anyio.sleep(SWEEP_S / 5)
+
+
+# --- jobs ----------------------------------------------------------------------------------------
+
+
+class Desk:
+    """What is done here: jobs, each with its Supervisor."""
+
+    def __init__(self, post: Post, shift: Shift, access: Access) -> None:
+        self._post = post
+        self._shift = shift
+        self._access = access
+        self.busy = 0
+
+    def room(self) -> int:
+        """How many jobs may be running here; called from any thread."""
+        return 0 if self._shift.draining.is_set() else self._post.concurrency
+
+    async def do(self, job_id: str, text: str, write: Write) -> str:
+        """A job, from what was submitted to its outcome."""
+        self.busy += 1
+        try:
+            return wire.outcome_text(await self._done(job_id, text, write))
+        finally:
+            self.busy -= 1
+
+    async def _done(self, job_id: str, text: str, write: Write) -> JobOutcome:
+        try:
+            wanted = wire.loads(text)
+        except InputError as error:
+            return together({"task": _refused(error)})
+        feed = Feed(write)
+        try:
+            with lone_error():
+                async with anyio.create_task_group() as group:
+                    group.start_soon(feed.run)
+                    outcome = await self._run(job_id, wanted, feed)
+                    await feed.end()
+            return outcome
+        except (anyio.get_cancelled_exc_class(), NotOursError):
+            await self._last_words(job_id, feed.outcome)
+            raise
+
+    async def _run(self, job_id: str, wanted: wire.Wanted, feed: Feed) -> JobOutcome:
+        try:
+            with lone_error():
+                return await self._supervised(job_id, wanted.file, self._config(wanted), feed)
+        except OrchestrateError as error:
+            return _all(wanted.file, _refused(error))
+
+    async def _supervised(
+        self, job_id: str, file: TaskFile, config: Config, feed: Feed
+    ) -> JobOutcome:
+        async with Supervisor(config) as supervisor, anyio.create_task_group() as group:
+            group.start_soon(self._interrupting, supervisor)
+            plan = records.GoesOn(file=file)
+            if (config.state / "jobs" / job_id).exists():
+                await anyio.to_thread.run_sync(records.runs_completed, job_id, config)
+                plan = records.goes_on(job_id, file, supervisor, config)
+            if plan.refused is None:
+                outcome = await supervisor.run(
+                    plan.file, feed.told, continued=plan.continued, job_id=job_id
+                )
+            else:
+                outcome = _interrupted(file, plan.refused)
+            group.cancel_scope.cancel()
+        return outcome if isinstance(outcome, JobOutcome) else together({"task": outcome})
+
+    def _config(self, wanted: wire.Wanted) -> Config:
+        folder = wanted.folder if wanted.folder and wanted.folder.is_dir() else Path.cwd()
+        loaded = load_config(self._post.config or wanted.config, folder=folder)
+        return replace(loaded, state=self._post.state)
+
+    async def _interrupting(self, supervisor: Supervisor) -> None:
+        await self._shift.stopping.wait()
+        supervisor.interrupt("the worker was stopped")
+
+    async def _last_words(self, job_id: str, outcome: JobOutcome | None) -> None:
+        """How a job ended that was cancelled: the engine keeps no output of it."""
+        if outcome is None:
+            return
+        with anyio.CancelScope(shield=True), suppress(Exception):
+            entry = await anyio.to_thread.run_sync(partial(self._access.entry, whole=False), job_id)
+            if entry is None or entry.state != "cancelled":
+                return  # it was taken over, or we are only ended: it will have another outcome
+            noted = {"outcome": wire.outcome_json(outcome)}
+            await anyio.to_thread.run_sync(self._access.note, job_id, noted)
+
+
+def _refused(error: OrchestrateError) -> Outcome:
+    kind: ErrorKind = "invalid_request" if isinstance(error, InputError) else "crashed"
+    failure = Failure(kind=kind, text=str(error), hint=error.hint)
+    return Outcome(status="failed", error=failure, evidence=[failure.text])
+
+
+def _interrupted(file: TaskFile, why: str) -> JobOutcome:
+    failure = Failure(kind="interrupted", text=why)
+    return _all(file, Outcome(status="interrupted", error=failure, evidence=[why]))
+
+
+def _all(file: TaskFile, outcome: Outcome) -> JobOutcome:
+    return together({task.id: replace(outcome) for task in file.tasks})
+
+
+# --- events --------------------------------------------------------------------------------------
+
+
+class Feed:
+    """The events of a job on their way to its followers, in blocks. Its journal has them all; what
+    comes here may be merged or shortened, and is never waited for.
+    """
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self._waiting: list[Event] = []
+        self._left_out = 0
+        self._wake = anyio.Event()
+        self._ended = False
+        self._done = anyio.Event()
+        self.outcome: JobOutcome | None = None
+
+    def told(self, event: Event) -> None:
+        """A sink."""
+        if isinstance(event.update, JobFinished):
+            self.outcome = event.update.outcome
+        if self._waiting and (whole := merged(self._waiting[-1], event)) is not None:
+            self._waiting[-1] = whole
+        elif len(self._waiting) < MOST:
+            self._waiting.append(event)
+        else:
+            self._left_out += 1
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Hand them on until there are no more."""
+        while not self._ended or self._waiting:
+            await self._wake.wait()
+            if len(self._waiting) < BATCH and not self._ended:
+                await anyio.sleep(BATCH_S)
+            self._wake = anyio.Event()
+            if self._ended:
+                self._wake.set()
+            waiting, self._waiting = self._waiting, []
+            if self._left_out:
+                waiting.append(_left_out(self._left_out, waiting[-1]))
+                self._left_out = 0
+            for at in range(0, len(waiting), BATCH):
+                block = b"\n".join(map(wire.line, waiting[at : at + BATCH]))
+                await self._write(block.decode())
+        self._done.set()
+
+    async def end(self) -> None:
+        """Wait until all are handed on."""
+        self._ended = True
+        self._wake.set()
+        await self._done.wait()
+
+
+def merged(before: Event, event: Event) -> Event | None:
+    """Two pieces of one text as one; None if they are not."""
+    if event.run_id != before.run_id:
+        return None
+    match before.update, event.update:
+        case (MessageDelta(id=one, text=text), MessageDelta(id=other) as piece) if one == other:
+            return replace(event, update=replace(piece, text=text + piece.text))
+        case (ThoughtDelta(id=one, text=text), ThoughtDelta(id=other) as piece) if one == other:
+            return replace(event, update=replace(piece, text=text + piece.text))
+        case _:
+            return None
+
+
+def _left_out(count: int, last: Event) -> Event:
+    text = f"{count} events are only in the journal: the queue's database did not keep up"
+    return replace(last, source="supervisor", raw=None, update=Notice(text=text))
+
+
+# --- those that died -----------------------------------------------------------------------------
+
+
+async def _sweeping(
+    worker: str, files: Files, lock: Session | None, access: Access, app: App, post: Post
+) -> None:
+    """Look after the jobs of workers that died, again and again."""
+    while True:
+        try:
+            for dead in await anyio.to_thread.run_sync(files.dead):
+                if await _looked_after(dead, access, app, post):
+                    files.forget(dead)
+            if lock is not None:
+                await _elsewhere(worker, files, lock, access, app, post)
+        except Exception as error:  # noqa: BLE001 (of the database or of a record: tried again)
+            warn("the jobs of a dead worker were not looked after", error=repr(error))
+        await anyio.sleep(SWEEP_S)
+
+
+async def _elsewhere(
+    worker: str, files: Files, lock: Session, access: Access, app: App, post: Post
+) -> None:
+    """The same for workers of other machines, as far as the database knows of their death."""
+    running = await anyio.to_thread.run_sync(partial(access.entries, states=("PENDING",)))
+    owners = {entry.worker for entry in running if entry.worker} - {worker}
+    away = [owner for owner in sorted(owners) if not files.here(owner)]
+    for dead in await lock.dead(away):
+        await _looked_after(dead, access, app, post)
+
+
+async def _looked_after(dead: str, access: Access, app: App, post: Post) -> bool:
+    """Complete the records of a dead worker's jobs, then end them or let them go on elsewhere.
+
+    False if something is left to do: an agent is alive still.
+    """
+    every = await anyio.to_thread.run_sync(partial(access.of_worker, dead))
+    jobs = [job for job in every if job.state == "running" or _cut_off(job, post.state)]
+    settled = [await _settled(job, access, post) for job in jobs]
+    if not all(settled):
+        return False
+    if any(job.state == "running" and _may_go_on(job) for job in jobs):
+        await anyio.to_thread.run_sync(app.recover, dead)
+    return True
+
+
+def _cut_off(job: Entry, state: Path) -> bool:
+    """Whether its record here was never completed."""
+    folder = state / "jobs" / job.job_id
+    return folder.exists() and not (folder / OUTCOME).exists()
+
+
+def _may_go_on(job: Entry) -> bool:
+    return job.recoverable and job.attempts <= 1
+
+
+async def _settled(job: Entry, access: Access, post: Post) -> bool:
+    """One job of a dead worker: its record, and its end if it may not go on."""
+    goes_on = job.state == "running" and _may_go_on(job)
+    try:
+        config = replace(load_config(post.config, looking=True), state=post.state)
+        if goes_on:
+            await anyio.to_thread.run_sync(records.runs_completed, job.job_id, config)
+            return True
+        outcome = await anyio.to_thread.run_sync(records.completed, job.job_id, config)
+    except OrchestrateError as error:
+        warn("a job of a dead worker is not settled yet", job=job.job_id, error=str(error))
+        return False
+    if job.state == "running":
+        whole = await anyio.to_thread.run_sync(access.entry, job.job_id)
+        ended = outcome or interrupted(
+            whole or job, f"its worker, {job.worker}, was ended before it was done"
+        )
+        noted = {"outcome": wire.outcome_json(ended)}
+        await anyio.to_thread.run_sync(access.note, job.job_id, noted)
+        await anyio.to_thread.run_sync(access.cancel, job.job_id)
+    return True
