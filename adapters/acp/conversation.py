@@ -174,7 +174,7 @@ class AcpConversation:
                 yield from self._choose_model()
             case "model":
                 yield from self._prompt()
-            case "prompt":
+            case _:  # the prompt
                 yield from self._ended(result)
 
     def _failed(self, message: Mapping[str, object]) -> Said:
@@ -310,22 +310,21 @@ class AcpConversation:
         self, method: str, id_: object, params: Mapping[str, object], line: bytes
     ) -> Said:
         call = fields(params.get("toolCall"))
-        name = text(call.get("toolCallId"))
+        told = call_of(call)
         if method != "session/request_permission":
             yield unparsed(line, f"a request that is not served here: {method}")
             yield unknown_method(id_, method)
-        elif name is None or self._over:
+        elif told is None or self._over:
             yield unparsed(line, "asks for a permission for no tool call")
             yield selected(id_, None)
         else:
-            yield from self._permission(id_, name, call, params.get("options"))
+            yield from self._pieces.take()
+            yield told  # some agents tell of a call here first
+            yield from self._permission(id_, told.id, call, params.get("options"))
 
     def _permission(
         self, id_: object, name: str, call: Mapping[str, object], options: object
     ) -> Said:
-        yield from self._pieces.take()
-        if (told := call_of(call)) is not None:
-            yield told  # some agents tell of a call here first
         tool = text(call.get("title")) or text(call.get("kind"))
         if self.manner.permissions == "ask":
             asked = Permission(id=name, status="requested", tool=tool)

@@ -10,22 +10,8 @@ import orjson
 from adapters.claude.command import prompt_of
 from adapters.claude.ends import result_end, without_result
 from adapters.claude.tools import WRITERS, begun, ended, missing, plan_status, said, todos
-from adapters.claude.values import (
-    call_usage,
-    fields,
-    first_line,
-    hold,
-    instant,
-    is_object,
-    items,
-    models_usage,
-    number,
-    prompt_size,
-    seconds,
-    text,
-    whole,
-    window,
-)
+from adapters.claude.values import call_usage, instant, models_usage, prompt_size, seconds, window
+from adapters.reading import fields, first_line, hold, is_object, items, number, text, whole
 from orchestrator.adapter import Exit, Send, json_line, unparsed, usage_since
 from orchestrator.events import (
     Context,

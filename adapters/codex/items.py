@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TypeAlias
 
-from adapters.codex.values import fields, items, text, whole
+from adapters.reading import fields, items, text, whole
 from orchestrator.adapter import Exit, error_kind, json_line
 from orchestrator.events import (
     Error,

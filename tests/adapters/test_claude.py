@@ -13,7 +13,7 @@ import pytest
 from adapters.claude import OPTIONS, adapter
 from adapters.claude.command import endpoint
 from adapters.claude.conversation import ClaudeConversation
-from adapters.claude.values import MOST, hold
+from adapters.reading import MOST, hold
 from orchestrator.adapter import Agent, Command, Exit, Send, about_of
 from orchestrator.errors import ConfigError
 from orchestrator.events import (

@@ -150,7 +150,7 @@ async def test_a_session_goes_on(kind: Kind, tmp_path: Path) -> None:
             (folder,) = (config.state / "runs").iterdir()
             task, continued = supervisor.resumed(folder, "Two.")
             second = await supervisor.run(task, continued=continued)
-        assert (first.text, second.text) == ("First.", "Second.")
+        assert (first.text, second.text) == ("First.", "Second."), second
         assert second.session_id == first.session_id
         assert "First." in str(server.requests[-1].body)
 
