@@ -80,6 +80,7 @@ from orchestrator.process import (
     environment,
     open_reaper,
     run_to_end,
+    too_many_files,
 )
 from orchestrator.redaction import known
 from orchestrator.route import Route, considered
@@ -908,6 +909,8 @@ def _opened(path: Path, stack: ExitStack) -> Spool:
     try:
         return stack.enter_context(Spool(path, path.name))
     except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise too_many_files(error) from error
         text = f"the agent put something else in the place of its own {path.name}: {error.strerror}"
         raise SpawnError(text) from error
 
