@@ -23,10 +23,10 @@ _PAGE = 8
 _ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
 
 
-def hold(known: dict[str, Value], id_: str, value: Value) -> None:
+def hold(known: dict[str, Value], id_: str, value: Value, *, most: int = MOST) -> None:
     """Remember it, and forget the oldest one if there are too many."""
     known[id_] = value
-    if len(known) > MOST:
+    if len(known) > most:
         del known[next(iter(known))]
 
 

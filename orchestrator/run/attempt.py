@@ -80,6 +80,7 @@ from orchestrator.process import (
     environment,
     open_reaper,
     run_to_end,
+    too_many_files,
 )
 from orchestrator.redaction import known
 from orchestrator.route import Route, considered
@@ -264,9 +265,14 @@ class _Live:
             raise self.failure
 
     def rest(self, *, grew: bool) -> None:
-        """Until the next look at the limits: the longer there is silence, the longer."""
+        """Until the next look at the limits: the longer there is silence, the longer, but not
+        beyond the moment at which one is passed.
+        """
         self.idle_s = IDLE_S if grew else min(self.idle_s * SLACKENING, LONG_IDLE_S)
-        self.due = time.monotonic() + self.idle_s
+        now = time.monotonic()
+        self.due = now + self.idle_s
+        if now < self.watch.due:
+            self.due = min(self.due, self.watch.due)
         if self.intake.sends or self.intake.more:
             self.wake()
 
@@ -920,6 +926,8 @@ def _opened(path: Path, stack: ExitStack) -> Spool:
     try:
         return stack.enter_context(Spool(path, path.name))
     except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise too_many_files(error) from error
         text = f"the agent put something else in the place of its own {path.name}: {error.strerror}"
         raise SpawnError(text) from error
 
