@@ -155,7 +155,7 @@ async def _until_over(shift: Shift, desk: Desk, access: Access, app: App) -> Non
     while True:
         if shift.draining.is_set() and await _nothing_runs(desk, app):
             return
-        if shift.idle_ends and not desk.busy and not app.running():
+        if shift.idle_ends and desk.idle() and not app.running():
             waiting = await anyio.to_thread.run_sync(partial(access.entries, states=("ENQUEUED",)))
             if not waiting or await anyio.to_thread.run_sync(access.paused):
                 shift.drain()
@@ -166,10 +166,10 @@ async def _until_over(shift: Shift, desk: Desk, access: Access, app: App) -> Non
 
 
 async def _nothing_runs(desk: Desk, app: App) -> bool:
-    if desk.busy or app.running():
+    if not desk.idle() or app.running():
         return False
     await anyio.sleep(POLL_S)  # what was being taken in that moment is seen by then
-    return not desk.busy and not app.running()
+    return desk.idle() and not app.running()
 
 
 # --- jobs ----------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ class Desk:
         self._slots = None if lock is None else FleetSlots(post.state / "slots", lock)
         self._shift = shift
         self._access = access
-        self.busy = 0
+        self._busy = 0
 
     def room(self) -> int:
         """How many jobs may be running here; called from any thread."""
@@ -191,11 +191,15 @@ class Desk:
 
     async def do(self, job_id: str, text: str, write: Write) -> str:
         """A job, from what was submitted to its outcome."""
-        self.busy += 1
+        self._busy += 1
         try:
             return wire.outcome_text(await self._done(job_id, text, write))
         finally:
-            self.busy -= 1
+            self._busy -= 1
+
+    def idle(self) -> bool:
+        """Whether no job is being done here."""
+        return self._busy == 0
 
     async def _done(self, job_id: str, text: str, write: Write) -> JobOutcome:
         try:
@@ -230,7 +234,7 @@ class Desk:
         ):
             group.start_soon(self._interrupting, supervisor)
             plan = records.GoesOn(file=file)
-            if (config.state / "jobs" / job_id).exists():
+            if await self._was_begun(job_id, file, config):
                 await anyio.to_thread.run_sync(records.completed, job_id, config)
                 plan = records.goes_on(job_id, file, supervisor, config)
             if plan.refused is None:
@@ -246,6 +250,15 @@ class Desk:
         folder = wanted.folder if wanted.folder and wanted.folder.is_dir() else Path.cwd()
         loaded = load_config(self._post.config or wanted.config, folder=folder)
         return replace(loaded, state=self._post.state)
+
+    async def _was_begun(self, job_id: str, file: TaskFile, config: Config) -> bool:
+        """Whether another worker had begun it, here or, as far as that matters, elsewhere."""
+        if (config.state / "jobs" / job_id).exists():
+            return True
+        if all(task.recovery != "resume" for task in file.tasks):
+            return False
+        entry = await anyio.to_thread.run_sync(partial(self._access.entry, whole=False), job_id)
+        return entry is not None and entry.attempts > 1
 
     async def _interrupting(self, supervisor: Supervisor) -> None:
         await self._shift.stopping.wait()
