@@ -73,6 +73,7 @@ FRONT = str(Path(__file__).with_name("programs") / "litellm_agent.py")
 KEY = "LITELLM_AGENT_KEY"
 """The variable in which the front finds the key of an agent that names one."""
 
+_LONGEST_S = 24 * 3600.0
 OLLAMA_CONTEXT = 32_768
 # Ollama's own default, 4,096, holds no agent's prompt: 0 tool calls in 3 of 3 runs.
 
@@ -115,6 +116,11 @@ def _options(agent: Agent) -> dict[str, object]:
     return options
 
 
+def _patience(task: Task) -> dict[str, object]:
+    """A command may hand on work and wait for it: as long as the task itself may take."""
+    return {"command_timeout_s": task.limits.wall_s or _LONGEST_S} if task.delegation else {}
+
+
 def _python(agent: Agent) -> str:
     path = PurePosixPath(agent.program or "mini")
     return str(path if path.name.startswith("python") else path.with_name("python"))
@@ -139,7 +145,7 @@ class LiteLLM:
                 + (f"model {model!r} names no provider" if agent.model else "no model is named"),
                 hint="Name it as PROVIDER/MODEL: ollama_chat/qwen2.5-coder, openrouter/..., ...",
             )
-        options = _options(agent)
+        options = {**_patience(task), **_options(agent)}
         kwargs = options.pop("model_kwargs", None)
         defaults = {"num_ctx": OLLAMA_CONTEXT} if provider == "ollama_chat" else {}
         access = environment(agent, provider, KEY)

@@ -7,6 +7,7 @@ word `first`, while a tool call is open `tool`, else `stall`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -19,7 +20,7 @@ from orchestrator.events import (
 )
 from orchestrator.task import Limits
 
-Sign: TypeAlias = Literal["start", "output", "bytes", "cpu"]
+Sign: TypeAlias = Literal["start", "output", "bytes", "cpu", "child"]
 """A sign of life."""
 Unit: TypeAlias = Literal["call", "turn", "run"]
 Stop: TypeAlias = Literal["timed_out", "stalled", "budget_exceeded", "output_limit"]
@@ -33,6 +34,7 @@ _SIGNS: dict[Sign, str] = {
     "output": "output",
     "bytes": "bytes that it received",
     "cpu": "CPU time of a tool",
+    "child": "the wait for a sub-task",
 }
 _WAITS = {
     "first": "before the model's first word",
@@ -165,6 +167,20 @@ def verdict(limits: Limits, reading: Reading) -> Verdict | None:
     return passed
 
 
+def left_s(limits: Limits, reading: Reading) -> float:
+    """How long nothing must change until the first limit of time is passed; may be infinite."""
+    _, patience_s = patience(limits, reading)
+    bounds = (
+        (limits.wall_s, reading.spent.ran_s),
+        (limits.turn_s, reading.turn_s),
+        (patience_s, reading.quiet_s),
+    )
+    return min(
+        (bound - gone for bound, gone in bounds if bound is not None and gone is not None),
+        default=math.inf,
+    )
+
+
 def over(limits: Limits, spent: Spent, unit: Unit, whose: str = "") -> Verdict | None:
     """The limit that was passed of those that add up over runs. `whose` names them in the text."""
     if limits.steps is not None and spent.steps > limits.steps:
@@ -223,6 +239,11 @@ class Ledger:
         self.limits = limits
         self.passed: Verdict | None = None
         self._spent: dict[str, dict[str, Spent]] = {}
+        self._handed_on: dict[str, list[str]] = {}
+
+    def hand_on(self, task_id: str, child_id: str) -> None:
+        """What a sub-task costs is spent of the budget of the task that handed it on."""
+        self._handed_on.setdefault(task_id, []).append(child_id)
 
     def put(self, task_id: str, run_id: str, spent: Spent, unit: Unit) -> None:
         """Take what a run has used so far. The first limit that is `passed` remains so."""
@@ -249,8 +270,12 @@ class Ledger:
         return min(left, default=None)
 
     def task(self, task_id: str) -> Spent:
-        """What all runs of a task have used."""
-        return total(self._spent.get(task_id, {}).values())
+        """What all runs of a task have used; its sub-tasks' tokens and cost are its own."""
+        own = total(self._spent.get(task_id, {}).values())
+        for child in map(self.task, self._handed_on.get(task_id, ())):
+            tokens, cost = own.tokens + child.tokens, own.cost_usd + child.cost_usd
+            own = replace(own, tokens=tokens, cost_usd=cost)
+        return own
 
     @property
     def job(self) -> Spent:

@@ -123,6 +123,10 @@ class Tree:
                 text_ = f"found {found}; a task file is a mapping such as `prompt: TEXT`"
                 raise self._error(_at(node.start_mark), text_)
 
+    def line(self, where: Where) -> int:
+        """The line of a key that is there."""
+        return self._keys.get(where, self._marks[()])[0]
+
     def refusal(
         self, errors: Iterable[Mapping[str, object]], problems: Iterable[Problem]
     ) -> TaskFileError:

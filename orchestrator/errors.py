@@ -6,11 +6,13 @@ other.
     OrchestrateError
     ├── InputError           what the caller gave is wrong; nothing was started (exit status 2)
     │   ├── TaskFileError    a task file, with every problem's line and column
+    │   ├── NotUnderstoodError  what an agent asked of the supervisor has no meaning
     │   └── ConfigError      a configuration file, variable or flag
     ├── SpawnError           a program could not be started
     ├── SupervisionError     the reaper cannot be started
     │   └── ReaperLostError  it ended; what it supervised has been killed, and the next has another
     ├── AskError             a model server could not be asked; `why` says in one word
+    ├── DeskError            nobody is there to ask for a sub-task
     ├── JournalError         the record of a run could not be written or read
     │   └── DiskFullError    there is no room for it; what stands in it is whole
     └── OutcomeError         raised by `Outcome.check()`: the run did not succeed
@@ -47,6 +49,10 @@ class TaskFileError(InputError):
         self.problems = problems
 
 
+class NotUnderstoodError(InputError):
+    """What an agent asked of the supervisor has no meaning: an unknown word, wrong parameters."""
+
+
 class ConfigError(InputError):
     """A configuration file, an environment variable or a flag is wrong."""
 
@@ -78,6 +84,10 @@ class AskError(OrchestrateError):
     def __init__(self, message: str, *, why: Why, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.why: Why = why
+
+
+class DeskError(OrchestrateError):
+    """There is nobody to ask for a sub-task: the supervisor is gone, or cannot be reached."""
 
 
 class JournalError(OrchestrateError):

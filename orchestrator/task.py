@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -67,7 +67,7 @@ Kind: TypeAlias = Literal[
 Access: TypeAlias = Literal["read", "edit", "full"]
 Privacy: TypeAlias = Literal["any", "local"]
 Isolation: TypeAlias = Literal["worktree", "none"]
-Deliver: TypeAlias = Literal["branch", "apply"]
+Deliver: TypeAlias = Literal["branch", "apply", "push", "bundle", "patch"]
 Strategy: TypeAlias = Literal["auto", "local", "cloud", "cascade"]
 Fallback: TypeAlias = Literal["none", "cloud"]
 Handoff: TypeAlias = Literal["clean", "continue"]
@@ -88,7 +88,8 @@ EDITING_KINDS: frozenset[Kind] = frozenset(
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Bounds of one run, in seconds, bytes and dollars; None is no bound. The strictest of all
-    wins. `budget` says what counts.
+    wins. `budget` says what counts. `depth`: how often one agent may hand work to the next;
+    `children`: how many sub-tasks a run may hand on.
     """
 
     wall_s: float | None = None
@@ -102,6 +103,8 @@ class Limits:
     tokens: int | None = None
     cost_usd: float | None = None
     output_bytes: int | None = None
+    depth: int | None = None
+    children: int | None = None
 
     def meet(self, other: Limits) -> Limits:
         """The strictest of both, limit by limit."""
@@ -117,6 +120,8 @@ class Limits:
             tokens=_strictest(self.tokens, other.tokens),
             cost_usd=_strictest(self.cost_usd, other.cost_usd),
             output_bytes=_strictest(self.output_bytes, other.output_bytes),
+            depth=_strictest(self.depth, other.depth),
+            children=_strictest(self.children, other.children),
         )
 
     def else_(self, defaults: Limits) -> Limits:
@@ -133,6 +138,8 @@ class Limits:
             tokens=defaults.tokens if self.tokens is None else self.tokens,
             cost_usd=defaults.cost_usd if self.cost_usd is None else self.cost_usd,
             output_bytes=defaults.output_bytes if self.output_bytes is None else self.output_bytes,
+            depth=defaults.depth if self.depth is None else self.depth,
+            children=defaults.children if self.children is None else self.children,
         )
 
 
@@ -167,6 +174,8 @@ DEFAULT_LIMITS = Limits(
     setup_s=10 * 60,
     cost_usd=5.0,
     output_bytes=1024**3,
+    depth=3,
+    children=10,
 )
 
 
@@ -180,17 +189,30 @@ def _strictest(one: Bound | None, other: Bound | None) -> Bound | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Source:
+    """A git repository to fetch the workspace from. `ref` is a branch, a tag or a whole commit id;
+    None: what the repository itself has as its HEAD. It is fetched by the user's own git, with
+    their credentials.
+    """
+
+    url: str
+    ref: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """One piece of work. `workspace` is absolute; `files` are relative to it.
 
-    `template`: a folder to copy into a fresh git repository that then is the workspace.
+    `template`: a folder to copy into a fresh git repository that then is the workspace. `source`: a
+    repository to fetch it from, which takes the place of both.
     `env` goes to the agent as it is; `env_from` names variables of the supervisor to pass on.
     `session_id`: the agent's own conversation to go on with, made in the agent home `home`.
     `needs`: the ids of the tasks in the same file that must have succeeded. `isolation` None: as
     the workspace is. `expect`: a JSON Schema that the answer must satisfy. `force`: no
     warning of an agent that is too heavy for its model. `recovery`: what another worker does when
     the one that ran it is gone; `retry_safe`: doing it twice does no harm. `mcp_servers` are given
-    to an agent that can have any (`About.mcp`), and are in no record.
+    to an agent that can have any (`About.mcp`), and are in no record. `delegation`: its agent may
+    hand sub-tasks on to other agents.
     """
 
     prompt: str
@@ -200,6 +222,7 @@ class Task:
     kind: Kind | None = None
     workspace: Path = field(default_factory=Path.cwd)
     template: Path | None = None
+    source: Source | None = None
     files: tuple[str, ...] = ()
     agent: str | None = None
     model: str | None = None
@@ -229,6 +252,7 @@ class Task:
     home: Path | None = None
     parent_run_id: str | None = None
     mcp_servers: tuple[McpServer, ...] = ()
+    delegation: bool | None = None
 
     @property
     def allowed(self) -> Access:
@@ -333,6 +357,19 @@ def _bytes(value: object) -> int:
     raise ValueError("a size above 0, such as 500MiB or 1GiB")
 
 
+_OnOff: TypeAlias = Literal["on", "off"]
+
+
+def _switched(value: object) -> object:
+    match value:
+        case "on" | "off":
+            return value == "on"
+        case bool() | None:
+            return value
+        case _:
+            raise ValueError("on or off")
+
+
 def _inside(value: str) -> str:
     path = PurePosixPath(value)
     if not value or path.is_absolute() or ".." in path.parts:
@@ -354,10 +391,34 @@ def _expandable(value: str) -> str:
     return value
 
 
+_GIT_URL = re.compile(
+    r"(https|ssh)://(?!-)[A-Za-z0-9.@\[\]_~-][^\s\x00-\x1f\\]*"
+    r"|file:///[^\x00-\x1f]+|(?!-)[A-Za-z0-9._-]+@(?!-)[A-Za-z0-9.-]+:(?!//)[^\s\x00-\x1f\\]+"
+)
+_LOGIN = re.compile(r"https://[^/]*@|ssh://[^/]*:[^/]*@")
+_GIT_REF = re.compile(r"(?!.*(\.\.|@\{|//|\.lock$))[A-Za-z0-9_][A-Za-z0-9_.\-/+@#]*")
+
+
+def _git_url(value: str) -> str:
+    if _LOGIN.match(value):
+        raise ValueError("no name or password: the git of whoever runs it has the credentials")
+    if not _GIT_URL.fullmatch(value):
+        raise ValueError("an address that begins with https://, ssh://, file:/// or USER@HOST:")
+    return value
+
+
+def _git_ref(value: str) -> str:
+    if not _GIT_REF.fullmatch(value):
+        raise ValueError("the name of a branch or tag, or a whole commit id")
+    return value
+
+
 def _form(value: object) -> str | None:
     match value:
         case str():
             return "text"
+        case {"git": _}:
+            return "git"
         case dict():
             return "mapping"
         case _:
@@ -367,6 +428,7 @@ def _form(value: object) -> str | None:
 _SECRET = re.compile(
     r"(?i)(^|_)((api|access|private|secret)_?key|token|secret|password|passwd|credentials?)($|_)"
 )
+Switch = Annotated[bool, BeforeValidator(_switched, json_schema_input_type=bool | _OnOff)]
 Seconds = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=float | str)]
 Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str)]
 TaskId = Annotated[str, StringConstraints(pattern=TASK_ID)]
@@ -403,6 +465,12 @@ class LimitsModel(_Model):
         default=None, description="Dollars, as far as the cost is known."
     )
     output: Bytes | None = Field(default=None, description="Raw output of the agent, such as 1GiB.")
+    depth: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        default=None, description="How often one agent may hand work to the next (delegation)."
+    )
+    children: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        default=None, description="How many sub-tasks one run may hand on (delegation)."
+    )
 
     def limits(self) -> Limits:
         """The same as a value of the core."""
@@ -418,6 +486,8 @@ class LimitsModel(_Model):
             tokens=self.tokens,
             cost_usd=self.cost_usd,
             output_bytes=self.output,
+            depth=self.depth,
+            children=self.children,
         )
 
 
@@ -429,12 +499,25 @@ class ScratchModel(_Model):
     )
 
 
+class GitModel(_Model):
+    """A workspace that is fetched for the run."""
+
+    git: Annotated[Text, AfterValidator(_git_url)] = Field(
+        description="The repository's address: https://, ssh://, file:/// or USER@HOST:PATH."
+    )
+    ref: Annotated[Text, AfterValidator(_git_ref)] | None = Field(
+        default=None, description="A branch, a tag or a whole commit id; default: its HEAD."
+    )
+
+
 Workspace = Annotated[
-    Annotated[Folder, Tag("text")] | Annotated[ScratchModel, Tag("mapping")],
+    Annotated[Folder, Tag("text")]
+    | Annotated[ScratchModel, Tag("mapping")]
+    | Annotated[GitModel, Tag("git")],
     Discriminator(
         _form,
         custom_error_type="workspace",
-        custom_error_message="a text, or a mapping {scratch: FOLDER}",
+        custom_error_message="a text, or a mapping {scratch: FOLDER} or {git: URL, ref: REF}",
     ),
 ]
 
@@ -459,7 +542,9 @@ class _Keys(_Model):
         default=None, description="A work tree of its own for each task, or the workspace itself."
     )
     deliver: Deliver | None = Field(
-        default=None, description="The result: a branch (omitted), or applied to the workspace."
+        default=None,
+        description="The result: a `branch` (omitted); `apply` to the workspace; `push` the branch "
+        "to where the workspace was fetched; a `bundle` or `patch` in the outcome.",
     )
     setup: Text | None = Field(
         default=None, description="Shell command, run in a fresh work tree before the agent."
@@ -506,6 +591,9 @@ class _Keys(_Model):
         default=False, description="Doing it twice does no harm: `recovery` may begin it again."
     )
     limits: LimitsModel = LimitsModel()
+    delegation: Switch | None = Field(
+        default=None, description="on: the agent may hand sub-tasks on to other agents."
+    )
     env: dict[
         Annotated[EnvName, AfterValidator(_no_secret)],
         Annotated[str, StringConstraints(pattern=PLAIN)],
@@ -571,6 +659,14 @@ def parse_task_file(text: bytes, *, file: str, folder: Path) -> TaskFile:
     return _task_file(tree.load(text), tree, folder)
 
 
+def written_in(text: bytes, *, file: str) -> tuple[Mapping[str, object], Callable[[Where], int]]:
+    """What a task file says, as it is written, and the line of each of its keys. Raises
+    TaskFileError for what is no YAML.
+    """
+    tree = Tree(file, _fields, _keys_of)
+    return tree.load(text), tree.line
+
+
 def parse_task(text: bytes, *, file: str, folder: Path) -> Task:
     """The one task in the bytes of a task file. Raises TaskFileError, also if there are several."""
     found = parse_task_file(text, file=file, folder=folder)
@@ -588,7 +684,7 @@ def check_tasks(file: TaskFile) -> None:
     """Raises InputError unless the values, ids, needs and templates of the tasks are right."""
     for task in file.tasks:
         _check_values(task)
-    problems = list(_graph_problems(file))
+    problems = [*_graph_problems(file), *_place_problems(file)]
     if problems:
         told = (f"{'.'.join(map(str, where))}: {why}" for where, why, _ in problems)
         raise InputError("\n".join(map(shown, told)))
@@ -628,7 +724,7 @@ def _task_file(value: Mapping[str, object], tree: Tree, folder: Path) -> TaskFil
         raise tree.refusal(error.errors(), extra) from None
     if not extra:
         file = _read(model, folder)
-        extra = [*_schema_problems(model), *_graph_problems(file)]
+        extra = [*_schema_problems(model), *_graph_problems(file), *_place_problems(file)]
         if not extra:
             return file
     raise tree.refusal([], extra)
@@ -666,17 +762,21 @@ def _task(top: TaskModel, own: _Keys, folder: Path) -> Task:
     stated = {name: getattr(top, name) for name in common & top.model_fields_set}
     stated |= {name: getattr(own, name) for name in common & own.model_fields_set}
     keys = _Keys.model_construct(**stated)
-    place = keys.workspace
-    if isinstance(place, ScratchModel):
-        workspace, template = folder, folder / Path(place.scratch).expanduser()
-    else:
-        workspace, template = folder / Path(place).expanduser(), None
+    workspace, template, source = folder, None, None
+    match keys.workspace:
+        case ScratchModel(scratch=scratch):
+            template = folder / Path(scratch).expanduser()
+        case GitModel(git=url, ref=ref):
+            source = Source(url=url, ref=ref)
+        case place:
+            workspace = folder / Path(place).expanduser()
     return Task(
         prompt="",
         name=top.name,
         kind=keys.kind,
         workspace=workspace,
         template=template,
+        source=source,
         files=tuple(keys.files),
         agent=keys.agent,
         model=keys.model,
@@ -696,6 +796,7 @@ def _task(top: TaskModel, own: _Keys, folder: Path) -> Task:
         handoff=keys.handoff,
         detached=keys.detached,
         retries=keys.retries,
+        delegation=keys.delegation,
         recovery=keys.recovery,
         retry_safe=keys.retry_safe,
         env=MappingProxyType({**top.env, **own.env}),
@@ -733,6 +834,33 @@ def _graph_problems(file: TaskFile) -> Iterator[Problem]:
     for at, task in enumerate(file.tasks):
         for written, why in _template_problems(task, known, needed[task.id]):
             yield Problem(("tasks", at, "prompt"), why, written)
+
+
+def _place_problems(file: TaskFile) -> Iterator[Problem]:
+    """What is wanted of a workspace that it cannot give."""
+    for at, task in enumerate(file.tasks):
+        top: Where = () if file.single else ("tasks", at)
+        if task.source is None:
+            if task.deliver == "push":
+                why = "`push` goes to where the workspace was fetched: `workspace: {git: URL}`"
+                yield Problem((*top, "deliver"), why)
+        else:
+            found = _unfetchable(task, task.source)
+            yield from (Problem((*top, *where), why) for where, why in found)
+
+
+def _unfetchable(task: Task, source: Source) -> Iterator[tuple[Where, str]]:
+    try:
+        _git_url(source.url)
+        _git_ref(source.ref or "HEAD")
+    except ValueError as error:
+        yield ("workspace",), f"git: {error}"
+    if task.deliver == "apply":
+        yield ("deliver",), "a fetched workspace has no files of yours to apply the result to"
+    if task.isolation == "none":
+        yield ("isolation",), "a fetched workspace is worked on in work trees alone"
+    if task.include_uncommitted or task.copy:
+        yield ("workspace",), "a fetched workspace has no untracked files to take along"
 
 
 def _id_problems(tasks: Sequence[Task]) -> Iterator[Problem]:
@@ -793,7 +921,7 @@ def _fields(where: Where) -> Mapping[str, FieldInfo]:
         case ("limits",) | ("tasks", int(), "limits"):
             return LimitsModel.model_fields
         case ("workspace",) | ("tasks", int(), "workspace"):
-            return ScratchModel.model_fields
+            return {**ScratchModel.model_fields, **GitModel.model_fields}
         case _:
             return {}
 

@@ -85,19 +85,18 @@ def call(*arguments: str, status: int = 0) -> Result:
 def test_with_nothing_at_all_the_doctor_ends_with_three_ways_to_a_first_agent():
     last = call("doctor").stdout.split("\n\n")[-1].splitlines()
     assert last == [
-        "No agent works yet. The three shortest ways to one:",
+        "No agent works yet. The shortest ways to one:",
         (
             "1. at home: `orchestrate agents install litellm`, install Ollama"
-            " (https://ollama.com/download), `ollama pull qwen2.5-coder:14b`,"
-            " `orchestrate local on`"
+            " (https://ollama.com/download), `ollama pull qwen2.5-coder:14b`"
         ),
         (
-            "2. by key: `orchestrate agents install claude`,"
-            " `export ANTHROPIC_API_KEY=...` (or OPENAI_API_KEY, GEMINI_API_KEY)"
+            "2. by key: `orchestrate agents install claude`, `export ANTHROPIC_API_KEY=...`,"
+            " or OPENAI_API_KEY with codex"
         ),
         (
-            "3. by login: `orchestrate agents install codex`, then `codex login`"
-            " (or `claude`, `/login`)"
+            "3. by login: `orchestrate agents install claude`, `claude`, in it `/login`,"
+            " or with codex `codex login`"
         ),
     ]
 

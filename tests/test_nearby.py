@@ -68,7 +68,7 @@ async def answering(replies: Mapping[str, object] | str) -> AsyncGenerator[str]:
             self.wfile.write(body.encode())
 
         do_POST = do_GET  # noqa: N815 (the library's name)
-        log_message = partial(print)  # type: ignore[assignment]
+        log_message = partial(print)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()

@@ -12,7 +12,8 @@ from typing import NoReturn
 
 import typer
 
-from orchestrator.cli import agents, config, local, models, queue, runs
+from orchestrator.cli import agents, config, local, mcp, models, queue, runs
+from orchestrator.cli.delegate import delegate
 from orchestrator.cli.doctor import doctor
 from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCCEEDED, say
 from orchestrator.cli.fronts import Commands
@@ -30,7 +31,9 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Run coding agents as supervised processes: one event stream, one truthful outcome.",
 )
-for command in (run, validate, schema, replay, stats, doctor, init, route, submit, worker):
+for command in (
+    run, validate, schema, replay, stats, doctor, init, route, submit, worker, delegate,
+):  # fmt: skip
     app.command()(command)
 app.add_typer(runs.app, name="runs")
 app.add_typer(queue.app, name="queue")
@@ -38,6 +41,7 @@ app.add_typer(agents.app, name="agents")
 app.add_typer(models.app, name="models")
 app.add_typer(local.app, name="local")
 app.add_typer(config.app, name="config")
+app.add_typer(mcp.app, name="mcp")
 
 
 @app.command()

@@ -38,7 +38,13 @@ FolderArgument = Annotated[
 
 @app.callback(invoke_without_command=True)
 def config_(
-    context: typer.Context, output: ListOption = ListForm.TEXT, config: ConfigOption = None
+    context: typer.Context,
+    output: ListOption = ListForm.TEXT,
+    config: ConfigOption = None,
+    task: Annotated[
+        Path | None,
+        typer.Option(metavar="TASK.yaml", help="Also what holds for each task of this file."),
+    ] = None,
 ) -> None:
     """Show every value with the level that set it, and where; trust a project's file.
 
@@ -48,6 +54,7 @@ def config_(
 
     \b
     orchestrate config
+    orchestrate config --task task.yaml
     orchestrate config --output json
     orchestrate config trust
     """  # noqa: D301 (click takes \b for: leave these lines alone)
@@ -55,11 +62,23 @@ def config_(
         return
     with errors():
         settings = looked_at(config).settings
+        if task is not None:
+            settings = (*settings, *_of_tasks(task, settings))
         if output is ListForm.JSON:
             told = [_fields(setting) for setting in settings]
             put_json(told, indented=True)
         else:
             put(_table(settings))
+
+
+def _of_tasks(path: Path, settings: tuple[Setting, ...]) -> tuple[Setting, ...]:
+    from orchestrator.cli.run import read_bytes, read_tasks
+    from orchestrator.config.of_task import Written, task_settings
+    from orchestrator.task import written_in
+
+    read_tasks(path)  # what is wrong with it is told before anything of it is
+    raw, line = written_in(read_bytes(path), file=str(path))
+    return task_settings(Written(file=str(path), raw=raw, line=line), settings)
 
 
 def _table(settings: tuple[Setting, ...]) -> str:

@@ -57,7 +57,7 @@ def _sections(found: Diagnosis) -> Iterator[str]:
         yield "No problems found."
     if found.ways:
         numbered = [f"{number}. {way}" for number, way in enumerate(found.ways, 1)]
-        yield "\n".join(["No agent works yet. The three shortest ways to one:", *numbered])
+        yield "\n".join(["No agent works yet. The shortest ways to one:", *numbered])
 
 
 def _agents(found: Diagnosis) -> str:

@@ -48,6 +48,11 @@ def _entries() -> Sequence[EntryPoint]:
     return sorted(entry_points(group="orchestrator.commands"))
 
 
+def _brought_by(entry: EntryPoint) -> str:
+    """The adapter's name, by its module: it is not loaded to be listed."""
+    return entry.module.rpartition(".")[2]
+
+
 def _command(entry: EntryPoint) -> TyperCommand:
     """What the command line needs to know; the adapter is not loaded before it is asked for."""
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -55,7 +60,7 @@ def _command(entry: EntryPoint) -> TyperCommand:
     @app.command(
         entry.name,
         cls=_Verbatim,
-        help=f"A command of {entry.module}: see its --help.",
+        help=f"A program that comes with {_brought_by(entry)}; its --help says what it does.",
         add_help_option=False,
     )
     def start(

@@ -29,6 +29,7 @@ from orchestrator.task import (
     LimitsModel,
     Privacy,
     Strategy,
+    Switch,
 )
 
 FILE = "orchestrate.toml"
@@ -63,6 +64,9 @@ class DefaultsModel(_Strict):
         description="What agents may do: `read`, `edit`, `full`. Kinds that only read keep to "
         "`read`.",
     )
+    delegation: Switch | None = Field(
+        default=None, description="Agents may hand sub-tasks on to other agents."
+    )
 
     def defaults(self) -> Defaults:
         """The same as a value of the core."""
@@ -72,6 +76,7 @@ class DefaultsModel(_Strict):
             isolation=self.isolation,
             deliver=self.deliver,
             access=self.access,
+            delegation=self.delegation,
         )
 
 
@@ -87,9 +92,6 @@ class BoundsModel(LimitsModel):
     concurrency: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         default=None, description="Tasks at the same time."
     )
-    depth: Annotated[int, Field(ge=0, le=100)] | None = Field(
-        default=None, description="How often one agent may hand work to the next."
-    )
     privacy: Privacy | None = Field(
         default=None, description="`local`: only agents whose model is local."
     )
@@ -103,7 +105,6 @@ class BoundsModel(LimitsModel):
         """What is not of one run, as a value of the core."""
         return Bounds(
             concurrency=self.concurrency,
-            depth=self.depth,
             privacy=self.privacy or "any",
             agents=None if self.agents is None else frozenset(self.agents),
         )

@@ -47,7 +47,6 @@ def meet(one: Bounds, other: Bounds) -> Bounds:
     """The strictest of both, bound by bound; of two lists of agents what is in both."""
     return Bounds(
         concurrency=_least(one.concurrency, other.concurrency),
-        depth=_least(one.depth, other.depth),
         privacy=strictest(one.privacy, other.privacy),
         agents=other.agents
         if one.agents is None

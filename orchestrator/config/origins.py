@@ -19,6 +19,7 @@ _BUILT_IN: Mapping[Key, object] = {
     ("defaults", "strategy"): "auto",
     ("defaults", "fallback"): "none",
     ("defaults", "deliver"): "branch",
+    ("defaults", "delegation"): "off",
     ("limits", "wall"): "30m",
     ("limits", "stall"): "5m",
     ("limits", "tool"): "15m",
@@ -26,6 +27,8 @@ _BUILT_IN: Mapping[Key, object] = {
     ("limits", "setup"): "10m",
     ("limits", "cost_usd"): 5.0,
     ("limits", "output"): "1GiB",
+    ("limits", "depth"): 3,
+    ("limits", "children"): 10,
     ("limits", "privacy"): "any",
     ("queue", "concurrency"): 4,
 }

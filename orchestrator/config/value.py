@@ -25,8 +25,8 @@ from orchestrator.task import (
     Strategy,
 )
 
-Level: TypeAlias = Literal["default", "provider", "user", "project", "file", "environment"]
-"""Who says something, the weakest first; a task and its flags come after all of these."""
+Level: TypeAlias = Literal["default", "provider", "user", "project", "file", "environment", "task"]
+"""Who says something, the weakest first; the flags of a task come after all of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +38,17 @@ class Defaults:
     isolation: Isolation | None = None
     deliver: Deliver | None = None
     access: Access | None = None
+    delegation: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
     """Limits that are not of one run: the strictest of all levels holds; None is no bound.
 
-    `agents` are the names of those that may be used. `depth` is how often one agent may hand work
-    to the next.
+    `agents` are the names of those that may be used.
     """
 
     concurrency: int | None = None
-    depth: int | None = None
     privacy: Privacy = "any"
     agents: frozenset[str] | None = None
 

@@ -26,6 +26,9 @@ from orchestrator.document import parts
 from orchestrator.errors import ConfigError, shown
 
 PREFIX = "ORCHESTRATE_"
+DESK = ("ORCHESTRATE_SOCKET", "ORCHESTRATE_TOKEN")
+"""Where an agent's own sub-tasks are asked for, and what says whose they are."""
+
 SETTINGS: Mapping[str, Key] = MappingProxyType(
     {
         **{f"{PREFIX}{name.upper()}": ("defaults", name) for name in DefaultsModel.model_fields},
@@ -35,7 +38,7 @@ SETTINGS: Mapping[str, Key] = MappingProxyType(
 )
 """Each variable with the key that it sets."""
 
-_OTHERS = ("ORCHESTRATE_CONFIG", "ORCHESTRATE_STATE_DIR", "ORCHESTRATE_RUN_ID")
+_OTHERS = ("ORCHESTRATE_CONFIG", "ORCHESTRATE_STATE_DIR", "ORCHESTRATE_RUN_ID", *DESK)
 _ALIKE = 0.75
 _LISTS = frozenset({("limits", "agents")})
 

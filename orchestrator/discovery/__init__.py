@@ -14,7 +14,7 @@ from orchestrator.discovery.servers import (
     use_of,
     with_model,
 )
-from orchestrator.discovery.standing import room_of, routes_of
+from orchestrator.discovery.standing import offers, room_of, routes_of
 from orchestrator.discovery.survey import FoundAdapter, FoundAgent, Survey, survey
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "locate",
     "locate_in",
     "look",
+    "offers",
     "preflight",
     "problem_of",
     "ready",

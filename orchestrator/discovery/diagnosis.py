@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import anyio
 
+from orchestrator.adapter import About, Install
 from orchestrator.config import Config, LocalMode, places_of, tier_of
 from orchestrator.discovery.nearby import with_found
 from orchestrator.discovery.sandbox import Sandbox, sandbox
@@ -97,7 +99,7 @@ async def diagnose(config: Config) -> Diagnosis:
         sandbox=held[0],
         supervision=guarantees(),
         problems=problems,
-        ways=() if ready else _ways(surveyed.adapters, servers),
+        ways=() if ready else _ways(surveyed.adapters, servers, config),
     )
 
 
@@ -213,20 +215,61 @@ def _of_sandbox(held: Sandbox) -> Iterator[Problem]:
 # --- the first steps -----------------------------------------------------------------------------
 
 
-def _ways(adapters: Iterable[FoundAdapter], servers: Iterable[FoundServer]) -> tuple[str, ...]:
-    """The three shortest ways to get one agent working, given what is there."""
-    there = [adapter.name for adapter in adapters if adapter.path is not None]
-    get = "" if there else "`orchestrate agents install litellm`, "
-    first = there[0] if there else "litellm"
+def _ways(
+    adapters: Iterable[FoundAdapter], servers: Iterable[FoundServer], config: Config
+) -> tuple[str, ...]:
+    """The shortest ways to get one agent working, given what is there: a server, a key, a login."""
+    there = {adapter.name for adapter in adapters if adapter.path is not None}
+    known = sorted(_abouts(config), key=lambda one: (one.name not in there, _megabytes(one)))
+    ways = (_at_home(known, there, servers), _by_key(known, there), _by_login(known, there))
+    return tuple(way for way in ways if way is not None)
+
+
+def _abouts(config: Config) -> Iterator[About]:
+    for name in config.adapters:
+        with suppress(ConfigError):  # it is among the adapters' problems
+            if config.adapters[name].about.program is not None:
+                yield config.adapters[name].about
+
+
+def _megabytes(about: About) -> float:
+    return about.install.megabytes if isinstance(about.install, Install) else float("inf")
+
+
+def _get(about: About, there: Container[str]) -> str:
+    return "" if about.name in there else f"`{about.install_hint}`, "
+
+
+def _at_home(
+    known: Iterable[About], there: Container[str], servers: Iterable[FoundServer]
+) -> str | None:
+    about = next((one for one in known if "chat" in one.dialects or one.name in there), None)
+    if about is None:
+        return None
     up = next((server for server in servers if server.up), None)
     if up is None:
         serve = "install Ollama (https://ollama.com/download), `ollama pull qwen2.5-coder:14b`"
-    else:
+    elif not up.models:
         serve = f"`orchestrate models pull {up.name}/qwen2.5-coder:14b`"
-    cloud = "claude" if "claude" in there or not there else first
-    install = "" if cloud in there else f"`orchestrate agents install {cloud}`, "
-    return (
-        f"at home: {get}{serve}, `orchestrate local on`",
-        f"by key: {install}`export ANTHROPIC_API_KEY=...` (or OPENAI_API_KEY, GEMINI_API_KEY)",
-        "by login: `orchestrate agents install codex`, then `codex login` (or `claude`, `/login`)",
-    )
+    else:
+        serve = f"{up.title} is there"
+    return f"at home: {_get(about, there)}{serve}"
+
+
+def _by_key(known: Sequence[About], there: Container[str]) -> str | None:
+    """Of a CLI that has a provider of its own: it needs no model to be named."""
+    keyed = [(one, one.key_env) for one in known if one.key_env is not None]
+    if not keyed:
+        return None
+    (about, key), *others = keyed
+    more = "".join(f", or {name} with {one.name}" for one, name in others if name != key)
+    return f"by key: {_get(about, there)}`export {key}=...`{more}"
+
+
+def _by_login(known: Sequence[About], there: Container[str]) -> str | None:
+    having = [one for one in known if one.log_in]
+    if not having:
+        return None
+    about, *others = having
+    more = "".join(f", or with {one.name} {one.log_in}" for one in others)
+    return f"by login: {_get(about, there)}{about.log_in}{more}"

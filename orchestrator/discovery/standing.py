@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -16,11 +18,15 @@ from orchestrator.discovery.programs import is_logged_in, look
 from orchestrator.discovery.servers import FoundServer, model_at, place_of, seen
 from orchestrator.errors import ConfigError, lone_error
 from orchestrator.events import Error
+from orchestrator.prices import price_of
 from orchestrator.route import Route, Standing, State, choose, estimated_tokens
 from orchestrator.server import address_of
 from orchestrator.slots import Room, Slots
 from orchestrator.task import Task
 from orchestrator.usage import expected
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 LOCAL_SLOTS, CLOUD_SLOTS = 1, 20
 """How many agents a server, or a provider, serves at a time where nobody says: a model at home has
@@ -45,6 +51,36 @@ async def routes_of(
     placed, state = look(given, config, named=named)
     state = replace(state, left_usd=left_usd)
     return choose(task, placed, await stand(task, placed, state, config, slots))
+
+
+async def offers(config: Config, slots: Slots) -> list[JsonValue]:
+    """Every agent as it stands now, for whoever chooses one: what it runs, where, whether it can,
+    its window in tokens and its price for a million tokens.
+    """
+    task = Task(prompt="-", workspace=Path("/"))
+    placed, state = look(agents_for(None, config), config)
+    state = await stand(task, placed, state, config, slots)
+    routes = choose(task, placed, state)
+    return [_offer(route, state.standing.get(route.agent.name)) for route in routes]
+
+
+def _offer(route: Route, now: Standing | None) -> JsonValue:
+    agent, price = route.agent, price_of(route.agent)
+    usd: dict[str, JsonValue] | None = {"input": 0.0, "output": 0.0}
+    if agent.tier == "cloud":
+        usd = None if price is None else {"input": price.input, "output": price.output}
+    window = now.context if now is not None else None
+    return {
+        "name": agent.name,
+        "adapter": agent.adapter,
+        "model": agent.model,
+        "tier": agent.tier,
+        "available": route.rank is not None,
+        **({} if route.rank is not None else {"why_not": route.reason}),
+        "context": window or (price.window if price is not None else None),
+        "usd_per_million_tokens": usd,
+        "slots_free": None if now is None or now.slots is None else max(0, now.slots - now.taken),
+    }
 
 
 async def stand(

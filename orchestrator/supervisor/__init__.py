@@ -9,12 +9,13 @@ outcome.check()
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
     contextmanager,
+    nullcontext,
 )
 from dataclasses import replace
 from functools import partial
@@ -27,12 +28,14 @@ from orchestrator.adapter import about_of
 from orchestrator.budget import Ledger, Verdict
 from orchestrator.config import Config, file_with_defaults
 from orchestrator.discovery import with_nearby
-from orchestrator.errors import InputError, SupervisionError, lone_error
+from orchestrator.errors import InputError, ReaperLostError, SupervisionError, lone_error
 from orchestrator.events import JobOutcome, Outcome
+from orchestrator.files import Files
 from orchestrator.gateway import Gateways, open_gateways
 from orchestrator.journal import Record, read_outcome, read_record
 from orchestrator.redaction import known
 from orchestrator.run.attempt import Control, Reaper, new_run_id, open_reaper
+from orchestrator.run.recorder import Publish
 from orchestrator.slots import Slots
 from orchestrator.supervisor.attempts import (
     Continued,
@@ -42,12 +45,24 @@ from orchestrator.supervisor.attempts import (
     commits_of,
     grounds,
 )
-from orchestrator.supervisor.job import Job, Sink, ended_before, fan_out, run_job
+from orchestrator.supervisor.desk import Desk, open_desk
+from orchestrator.supervisor.job import (
+    CONCURRENCY,
+    Also,
+    Job,
+    Say,
+    Sink,
+    ended_before,
+    fan_out,
+    run_job,
+)
 from orchestrator.supervisor.lifetime import Lifetime
 from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Task, TaskFile, check_tasks
+from orchestrator.telemetry import warn
 from orchestrator.usage import add
 from orchestrator.workspace.looks import Looks
+from orchestrator.workspace.place import Ground
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -80,6 +95,7 @@ class Supervisor:
         self._controls: set[Control] = set()
         self._slots = slots or Slots(config.state / "slots")
         self._looks = Looks()
+        self._files = Files()
         self._interrupted: str | None = None
         self._lifetime = Lifetime()
 
@@ -150,6 +166,7 @@ class Supervisor:
         file = file_with_defaults(file, self._config)
         of = _by_task(file, continued)
         named = [each.agent for each in file.tasks if each.id not in of]
+        named += [None for each in file.tasks if each.delegation]  # to any agent that there is
         config = await with_nearby(self._config, named)
         for each in file.tasks:
             check_task(each, config, of.get(each.id))
@@ -167,7 +184,7 @@ class Supervisor:
             job_id=job_id,
             slots=self._slots,
             commits=commits_of(file, ended),
-            grounds=await grounds(file.tasks, config, reaper),
+            grounds=await _grounds(file.tasks, config, reaper),
             leaves=file.leaves,
             ledger=ledger,
             looks=self._looks,
@@ -182,14 +199,16 @@ class Supervisor:
             queued=queued,
             ended=ended,
         )
-        return await run_job(
-            job,
-            work=lambda each, told, say: attempts(
-                each, replace(means, publish=told, say=say, continued=of.get(each.id))
-            ),
-            publish=publish,
-            stop=lambda passed: _stop(controls, passed),
-        )
+        async with (
+            self._files.room(_at_once(file), _few_files),
+            _desk(file.tasks, config) as desk,
+        ):
+            return await run_job(
+                job,
+                work=partial(_work, replace(means, desk=desk), of),
+                publish=publish,
+                stop=lambda passed: _stop(controls, passed),
+            )
 
     @asynccontextmanager
     async def _stream(self, task: Task | TaskFile) -> AsyncGenerator[EventStream]:
@@ -279,6 +298,41 @@ class Supervisor:
         return self._reaper
 
 
+async def _work(
+    means: Means,
+    continued: Mapping[str, Continued],
+    task: Task,
+    told: Publish,
+    say: Say,
+    also: Also,
+) -> Outcome:
+    """Do a task of the job, or one that another of them hands on."""
+    desk, of = means.desk, continued.get(task.id)
+    means = replace(means, publish=told, say=say, also=also, continued=of)
+    if desk is None or (above := desk.above.get(task.id)) is None:
+        return await attempts(task, means)
+    where = await grounds((task,), means.config, means.reaper, exclude=above.copied)
+    means = replace(means, grounds=where, leaves=frozenset())
+    # Without a work tree of its own it is in its parent's folder: others must not be there, too.
+    async with desk.alone if not where and task.allowed != "read" else nullcontext():
+        return await attempts(task, means)
+
+
+@asynccontextmanager
+async def _desk(tasks: Sequence[Task], config: Config) -> AsyncGenerator[Desk | None]:
+    """The desk of a job in which work may be handed on. Raises SupervisionError."""
+    if not any(task.delegation for task in tasks):
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        try:
+            opened = open_desk(config.state, (task.id for task in tasks))
+            desk = await stack.enter_async_context(opened)
+        except OSError as error:
+            raise SupervisionError(f"no socket for sub-tasks: {error}") from error
+        yield desk
+
+
 def _ended_as(record: Record, outcome: Outcome) -> str | None:
     """The commit that a run's work tree ended as."""
     kept = outcome.changes.commit if outcome.changes else None
@@ -295,6 +349,23 @@ def _by_task(
             return {task.id: continued for task in file.tasks}
         case _:
             return continued
+
+
+def _at_once(file: TaskFile) -> int:
+    """How many agents a job may have at once: each may delegate to another."""
+    tasks = min(len(file.tasks), file.concurrency or CONCURRENCY)
+    return tasks * (2 if any(task.delegation for task in file.tasks) else 1)
+
+
+async def _grounds(tasks: Sequence[Task], config: Config, reaper: Reaper) -> Mapping[str, Ground]:
+    try:
+        return await grounds(tasks, config, reaper)
+    except ReaperLostError:  # nothing has begun yet, and the next reaper can look as well
+        return await grounds(tasks, config, reaper)
+
+
+def _few_files() -> None:
+    warn("too few open files: a job waits for others to end (raise `ulimit -n`)")
 
 
 def _stop(controls: Iterable[Control], passed: Verdict) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,9 +38,11 @@ from orchestrator.graph import before
 from orchestrator.journal import Tree, make_private, now
 from orchestrator.outcome import STATUS
 from orchestrator.route import Route
-from orchestrator.run.attempt import Control, Plan, Reaper, new_run_id, perform, until
+from orchestrator.run.attempt import Control, Deliver, Plan, Reaper, new_run_id, perform, until
 from orchestrator.run.recorder import Publish
 from orchestrator.slots import Slots
+from orchestrator.supervisor.children import Do
+from orchestrator.supervisor.desk import TOLD, Desk, Handing
 from orchestrator.supervisor.following import (
     EARLY_FAILURES,
     Clock,
@@ -49,12 +52,13 @@ from orchestrator.supervisor.following import (
     following,
     summed,
 )
-from orchestrator.task import DEFAULT_LIMITS, Task, TaskFile
-from orchestrator.workspace.deliver import Delivery
+from orchestrator.task import DEFAULT_LIMITS, Source, Task, TaskFile
+from orchestrator.workspace.deliver import Delivery, Parcel
 from orchestrator.workspace.git import GitError
 from orchestrator.workspace.looks import Looks
 from orchestrator.workspace.place import Ground, Place, Want, ground, place
 from orchestrator.workspace.snapshot import make_scratch
+from orchestrator.workspace.source import fetched
 from orchestrator.workspace.worktree import ConflictError
 
 if TYPE_CHECKING:
@@ -82,7 +86,8 @@ def _unheard(update: Update) -> None:
 class Means:
     """What the attempts of a job are made with. `control` opens one for each attempt.
 
-    `say` tells what is not of one attempt. `grounds` are what the tasks stand on that work in work
+    `say` tells what is not of one attempt. `also` does a task that one of them hands on, which it
+    asks for at the `desk`. `grounds` are what the tasks stand on that work in work
     trees of their own, `commits` what they came to, `leaves` the tasks that nobody needs. `ledger`
     is where all runs write down what they spend, `looks` sees folders that several may work in.
     """
@@ -94,6 +99,8 @@ class Means:
     job_id: str
     slots: Slots
     say: Callable[[Update], None] = field(default=_unheard)
+    also: Do | None = None
+    desk: Desk | None = None
     gateways: Gateways | None = None
     continued: Continued | None = None
     grounds: Mapping[str, Ground] = field(default_factory=dict[str, Ground])
@@ -197,6 +204,8 @@ def check_task(task: Task, config: Config, continued: Continued | None) -> None:
         agents_for(task.agent, config)
     if task.base_url is not None and task.base_url.startswith("scripted:"):
         _script(task.base_url)
+    if task.source is not None:
+        return
     if task.template is None:
         _check_workspace(task.workspace)
     elif not task.template.is_dir():
@@ -344,11 +353,24 @@ def _without_model(error: Error) -> Outcome:
 # --- place ---------------------------------------------------------------------------------------
 
 
-async def grounds(tasks: Sequence[Task], config: Config, reaper: Reaper) -> Mapping[str, Ground]:
-    """What each task stands on that is to work in a work tree of its own. Raises InputError."""
+async def grounds(
+    tasks: Sequence[Task], config: Config, reaper: Reaper, *, exclude: Sequence[str] = ()
+) -> Mapping[str, Ground]:
+    """What each task stands on that is to work in a work tree of its own. `exclude`: patterns of
+    files that are not taken along. Raises InputError.
+    """
     found: dict[str, Ground] = {}
     known: dict[tuple[Path, bool], Ground | None] = {}
+    sources: dict[Source, Ground] = {}
     for task in tasks:
+        if task.source is not None:
+            if task.source not in sources:
+                state, environ = config.state.resolve(), config.environ
+                sources[task.source] = await fetched(
+                    reaper, task.source, state=state, environ=environ
+                )
+            found[task.id] = sources[task.source]
+            continue
         if task.isolation == "none" or task.template is not None:
             continue
         key = (task.workspace.resolve(), task.include_uncommitted)
@@ -359,6 +381,7 @@ async def grounds(tasks: Sequence[Task], config: Config, reaper: Reaper) -> Mapp
                 state=config.state.resolve(),
                 environ=config.environ,
                 include_uncommitted=task.include_uncommitted,
+                exclude=exclude,
             )
         where = known[key]
         if where is not None:
@@ -382,8 +405,10 @@ async def _placed(
         make_private(target.parent)
         await make_scratch(means.reaper, task.template, target)
         return replace(task, workspace=target, template=None), None
-    _check_workspace(task.workspace)
     where = means.grounds.get(task.id)
+    if task.source is not None and where is not None:
+        task = replace(task, workspace=where.workspace)
+    _check_workspace(task.workspace)
     if where is None:
         return replace(task, workspace=task.workspace.resolve()), None
     made = await stack.enter_async_context(
@@ -412,10 +437,21 @@ def _in_place(plan: Plan, made: Place | None, means: Means) -> Plan:
     """The plan with its work tree, and what is to become of its commit."""
     if made is None:
         return plan
-    task = plan.task
-    wanted = task.deliver == "apply" and task.id in means.leaves
-    deliver = partial(means.delivery.deliver, made, plan.run_id) if wanted else None
+    deliver = _deliverer(plan, made, means) if plan.task.id in means.leaves else None
     return replace(plan, place=made, notes=(*plan.notes, *made.notes), deliver=deliver)
+
+
+def _deliverer(plan: Plan, made: Place, means: Means) -> Deliver | None:
+    task, environ = plan.task, means.config.environ
+    match task.deliver:
+        case "apply" if task.source is None:
+            return partial(means.delivery.deliver, made, plan.run_id)
+        case "push" if task.source is not None:
+            return Parcel(place=made, form="push", environ=environ, source=task.source).deliver
+        case "bundle" | "patch" as form:
+            return Parcel(place=made, form=form, environ=environ).deliver
+        case _:
+            return None  # the branch is the result
 
 
 def _check_workspace(folder: Path) -> None:
@@ -450,11 +486,22 @@ async def _plan(
         recorded = replace(agent, base_url=recorded.base_url)
     if task.expect is not None:
         task = replace(task, prompt=f"{task.prompt}\n\n{asked(task.expect)}")
-    if task.mcp_servers and not about_of(adapter, agent).mcp:
+    about = about_of(adapter, agent)
+    if task.mcp_servers and not about.mcp:
         names = ", ".join(server.name for server in task.mcp_servers)
         notes = (*notes, f"{agent.name} takes no MCP servers: it is without {names}")
-    command = adapter.command(task, agent)
-    room = room_of(route.agent, about_of(adapter, agent), config)
+    handing, given = _handing(task, means), task
+    env: Mapping[str, str] = {}
+    if handing is not None and about.mcp and _has_mcp():
+        given = replace(task, mcp_servers=(*task.mcp_servers, handing.server()))
+    elif handing is not None:
+        task = given = replace(task, prompt=f"{task.prompt}\n\n{TOLD}")
+        env = handing.variables(config.environ.get("PATH"))
+        if about.mcp:
+            notes = (*notes, "delegation by the command alone: pip install 'orchestrate[mcp]'")
+    command = adapter.command(given, agent)
+    command = replace(command, env={**command.env, **env})
+    room = room_of(route.agent, about, config)
     return Plan(
         job_id=means.job_id,
         run_id=run_id,
@@ -475,7 +522,31 @@ async def _plan(
         notes=notes,
         ledger=means.ledger,
         looks=means.looks,
+        handing=handing,
+        hidden=() if handing is None else (handing.token,),
     )
+
+
+def _handing(task: Task, means: Means) -> Handing | None:
+    """What the task's agent hands on work with, if it may."""
+    depth = task.limits.meet(means.config.limits).else_(DEFAULT_LIMITS).depth
+    if not task.delegation or depth == 0 or means.desk is None or means.also is None:
+        return None
+    return Handing(
+        desk=means.desk,
+        config=means.config,
+        slots=means.slots,
+        ledger=means.ledger,
+        do=means.also,
+        check=lambda child: check_task(child, means.config, None),
+        prompt=task.prompt,
+    )
+
+
+@cache
+def _has_mcp() -> bool:
+    """Whether the MCP server can be started."""
+    return find_spec("mcp") is not None
 
 
 def _home(task: Task, agent: Agent, run_id: str, config: Config) -> str | None:

@@ -57,8 +57,12 @@ from orchestrator.usage import add
 
 Sink: TypeAlias = Callable[[Event], None]
 Say: TypeAlias = Callable[[Update], None]
-Work: TypeAlias = Callable[[Task, Publish, Say], Awaitable[Outcome]]
-"""Does a task: gets where its runs' events go, and what says something of the task itself."""
+Also: TypeAlias = Callable[[Task, Sink], Awaitable[Outcome]]
+"""Does a task that another one hands on; the sink hears its events."""
+Work: TypeAlias = Callable[[Task, Publish, Say, Also], Awaitable[Outcome]]
+"""Does a task: gets where its runs' events go, what says something of the task itself, and what
+does a task that this one hands on.
+"""
 
 ASKED_S = 0.5
 CONCURRENCY = 4
@@ -187,6 +191,8 @@ class _Course:
         self._running: set[str] = set()
         self._outcomes: dict[str, Outcome] = dict(job.ended)
         self._of_runs: dict[str, Outcome] = {}
+        self._handed_on: dict[str, Task] = {}
+        self._of_handed_on: dict[str, Outcome] = {}
         self._stop = stop
         self._stopped = False
         self._seq = _last_seq(journal.folder)
@@ -251,13 +257,35 @@ class _Course:
         if not self._job.file.single:
             task = replace(task, prompt=rendered(task.prompt, self._value))
         try:
-            outcome = await self._work(task, self._told, partial(self._say, task.id))
+            say = partial(self._say, task.id)
+            outcome = await self._work(task, self._told, say, self.also)
         except InputError as error:
             if self._job.file.single:
                 raise  # whoever asked for this task alone is told at once
             outcome = _failed(error)
         self._end(task.id, outcome)
         self._go_on(group)
+
+    async def also(self, task: Task, heard: Sink) -> Outcome:
+        """Do a task that one of them hands on. The job's outcome is not its own, its usage is."""
+
+        def told(event: Event) -> None:
+            heard(event)
+            self._told(event)
+
+        self._handed_on[task.id] = task
+        self._say(task.id, TaskStarted(id=task.id, kind=task.kind, needs=[]))
+        outcome: Outcome | None = None
+        try:
+            outcome = await self._work(task, told, partial(self._say, task.id), self.also)
+        except InputError as error:
+            outcome = _failed(error)
+        finally:
+            if outcome is None:
+                outcome = self._of_runs.get(task.id) or _failed(None)
+            self._of_handed_on[task.id] = outcome
+            self._say(task.id, TaskFinished(outcome=outcome))
+        return outcome
 
     def _end(self, id_: str, outcome: Outcome) -> None:
         self._running.discard(id_)
@@ -276,7 +304,7 @@ class _Course:
         outcome = together({id_: self._outcomes[id_] for id_ in self._tasks})
         if self._job.ledger.passed is not None:
             outcome = _cut_short(outcome, self._job.ledger.passed)
-        outcome.usage = _usage(list(outcome.tasks.values()))
+        outcome.usage = _usage([*outcome.tasks.values(), *self._of_handed_on.values()])
         outcome.duration_s = round(time.monotonic() - self._began, 3)
         short = replace(outcome, tasks={id_: _short(one) for id_, one in outcome.tasks.items()})
         self._say(None, JobFinished(outcome=short))
@@ -300,11 +328,12 @@ class _Course:
         self._hold()
 
     def _say(self, task_id: str | None, update: Update) -> None:
+        task = self._tasks.get(task_id or "") or self._handed_on.get(task_id or "")
         head = {
             "job_id": self._job.id,
             "run_id": None,
             "task_id": task_id,
-            "parent_run_id": self._tasks[task_id].parent_run_id if task_id else None,
+            "parent_run_id": task.parent_run_id if task else None,
             "agent": None,
         }
         recorder = Recorder(
@@ -320,7 +349,7 @@ class _Course:
 
 def claimed(task: Task) -> Claim | None:
     """The folder that a task works in, if others may work there, too."""
-    if task.template is not None:
+    if task.template is not None or task.source is not None:
         return None
     return Claim(folder=str(task.workspace.resolve()), alone=task.allowed != "read")
 
@@ -397,10 +426,13 @@ def _usage(outcomes: Sequence[Outcome]) -> Usage | None:
 
 
 def _short(outcome: Outcome) -> Outcome:
-    """Without the diff, which the task's own event has."""
+    """Without the diff, and what was delivered, which the task's own event has."""
     if outcome.changes is None:
         return outcome
-    return replace(outcome, changes=replace(outcome.changes, diff=None))
+    delivered = outcome.changes.delivered
+    if delivered is not None:
+        delivered = replace(delivered, content=None)
+    return replace(outcome, changes=replace(outcome.changes, diff=None, delivered=delivered))
 
 
 def fan_out(sinks: Sequence[Sink]) -> Publish:

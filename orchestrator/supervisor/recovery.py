@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.events import Failure, JobFinished, JobOutcome, Outcome, TaskFinished
+from orchestrator.events import Failure, JobFinished, JobOutcome, Outcome, TaskFinished, TaskStarted
 from orchestrator.journal import (
     OUTCOME,
     Journal,
@@ -36,26 +36,29 @@ def recover_job(
     with journal:
         made = runs_of(runs, record.job_id) if made is None else made
         ended: dict[str, Outcome] = {}
+        begun: dict[str, str | None] = {}
         outcome: JobOutcome | None = None
         seq = 0
         for event in read_events(folder):
             seq = event.seq
             match event.update:
+                case TaskStarted(id=id_):
+                    begun[id_] = event.parent_run_id
                 case TaskFinished(outcome=of_task) if event.task_id is not None:
                     ended[event.task_id] = of_task
                 case JobFinished(outcome=of_job):
                     outcome = of_job
                 case _:
                     pass
-        for task in record.tasks:
-            if task.id not in ended:
-                ended[task.id] = _of_runs(runs, made, task.id)
-                seq = _say(
-                    journal, record.job_id, task.id, seq, TaskFinished(outcome=ended[task.id])
-                )
+        asked = {task.id: task.parent_run_id for task in record.tasks}
+        for task_id, parent in (begun | asked).items():  # those that were handed on, too
+            if task_id not in ended:
+                ended[task_id] = _of_runs(runs, made, task_id)
+                head = _head(record.job_id, task_id, parent)
+                seq = _say(journal, head, seq, TaskFinished(outcome=ended[task_id]))
         if outcome is None:
             outcome = together({task.id: ended[task.id] for task in record.tasks})
-            _say(journal, record.job_id, None, seq, JobFinished(outcome=outcome))
+            _say(journal, _head(record.job_id, None, None), seq, JobFinished(outcome=outcome))
         journal.sync()
         if not (folder / OUTCOME).exists():
             write_outcome(folder, outcome)
@@ -70,16 +73,19 @@ def _of_runs(runs: Path, made: Sequence[Record], task_id: str) -> Outcome:
     return Outcome(status="interrupted", error=failure, evidence=[failure.text])
 
 
-def _say(
-    journal: Journal, job_id: str, task_id: str | None, seq: int, update: TaskFinished | JobFinished
-) -> int:
-    head = {
+def _head(job_id: str, task_id: str | None, parent: str | None) -> dict[str, str | None]:
+    return {
         "job_id": job_id,
         "run_id": None,
         "task_id": task_id,
-        "parent_run_id": None,
+        "parent_run_id": parent,
         "agent": None,
     }
+
+
+def _say(
+    journal: Journal, head: dict[str, str | None], seq: int, update: TaskFinished | JobFinished
+) -> int:
     recorder = Recorder(head=head, write=journal.append, publish=lambda _: None, seq=seq)
     recorder.say(update)
     return recorder.seq

@@ -68,9 +68,10 @@ async def ground(
     state: Path,
     environ: Mapping[str, str],
     include_uncommitted: bool = False,
+    exclude: Sequence[str] = (),
 ) -> Ground | None:
     """What runs in this folder (absolute, resolved) start from; None if it is in no repository, or
-    ignored there.
+    ignored there. `exclude`: patterns of files that are not taken along.
 
     Raises InputError if there is a repository that no work tree can be made from.
     """
@@ -81,7 +82,8 @@ async def ground(
     repository = await with_settings(reaper, found, trees, environ)
     within = (state,) if state.is_relative_to(repository.top) else ()
     ours = tuple(str(path.relative_to(repository.top)) for path in within)
-    async with view(reaper, repository, trees, private=not include_uncommitted) as git:
+    private = not include_uncommitted
+    async with view(reaper, repository, trees, private=private, exclude=exclude) as git:
         if workspace != repository.top and await _ignored(git, workspace):
             return None
         base = await head(git, repository)

@@ -246,7 +246,8 @@ def copied_index(git: Git, repository: Repository) -> Path:
     copy = git.folder / "index"
     index = repository.own / "index"
     if index.is_file():
-        shutil.copyfile(index, copy)
+        # With its time: by that git knows which files may have changed since, unseen in their own.
+        shutil.copy2(index, copy)
     return copy
 
 

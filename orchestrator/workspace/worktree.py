@@ -176,7 +176,7 @@ async def make_tree(git: Git, repository: Repository, tree: Tree) -> None:
 async def _check_out(git: Git, repository: Repository, tree: Tree) -> None:
     index = _index(tree)
     await replace(git, root=tree.path, index=index)("read-tree", "--reset", "-u", tree.start)
-    shutil.copyfile(index, _admin(repository, tree) / "index")
+    shutil.copy2(index, _admin(repository, tree) / "index")  # with its time, as git needs it
 
 
 def _register(repository: Repository, tree: Tree) -> None:

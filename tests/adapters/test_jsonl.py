@@ -44,6 +44,7 @@ from orchestrator.events import (
 )
 from orchestrator.run.replay import replay
 from orchestrator.task import Access, Task
+from tests.examples import examples
 from tests.recordings import RECORDINGS, Recording
 
 ROOT = Path(__file__).parent.parent.parent
@@ -1154,7 +1155,8 @@ anything = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@pytest.mark.no_cover
+@settings(max_examples=examples(100))
 @given(
     st.lists(anything, max_size=5),
     st.lists(lines, max_size=6),

@@ -47,6 +47,54 @@ def test_a_program_gets_the_same_as_json(place):
     }
 
 
+TASKS = """strategy: cascade
+limits: {wall: 10m, cost_usd: 9}
+tasks:
+  - id: a
+    prompt: x
+    agent: mine
+    limits:
+      wall: 2m
+      steps: 5
+  - {id: b, privacy: local, prompt: y, strategy: local}
+"""
+
+
+def test_what_holds_for_each_task_of_a_file_is_told_with_its_level_and_place(place):
+    path = user(place, '[defaults]\nagent = "codex"\nfallback = "cloud"\n[limits]\nsteps = 3')
+    (place / "t.yaml").write_text(TASKS)
+    file = place / "t.yaml"
+    told = json.loads(call("--task", str(file), "--output", "json").stdout)
+    said = {
+        one["key"]: (one["value"], one["level"], one["where"], [o["level"] for o in one["others"]])
+        for one in told
+    }
+    assert said["a.strategy"] == ("cascade", "task", f"{file}:1", ["default"])
+    assert said["b.strategy"] == ("local", "task", f"{file}:10", ["task", "default"])
+    assert said["a.fallback"] == ("cloud", "user", f"{path}:3", [])
+    assert said["a.agent"] == ("mine", "task", f"{file}:6", [])
+    assert "b.agent" not in said  # a default agent goes first; it is not the only one
+    assert said["a.limits.wall"] == ("2m", "task", f"{file}:8", ["task", "default"])
+    assert said["b.limits.wall"][:3] == ("10m", "task", f"{file}:2")
+    assert said["a.limits.steps"] == (3, "user", f"{path}:5", ["task"])
+    assert said["a.limits.cost_usd"][0] == 9  # nobody's word is the default of 5
+    assert said["a.privacy"] == ("any", "default", None, [])
+    assert said["b.privacy"] == ("local", "task", f"{file}:10", ["default"])
+    assert said["limits.steps"] == (3, "user", f"{path}:5", [])
+
+
+def test_a_file_of_one_task_and_one_that_is_wrong(place):
+    (place / "t.yaml").write_text("prompt: x\nkind: fix\n")
+    rows = call("--task", str(place / "t.yaml")).output.splitlines()
+    assert [row.split() for row in rows if row.startswith("task.kind")] == [
+        ["task.kind", "fix", "task", f"{place / 't.yaml'}:2"]
+    ]
+    (place / "t.yaml").write_text("prompt: x\nknd: fix\n")
+    wrong = call("--task", str(place / "t.yaml"))
+    assert (wrong.exit_code, "t.yaml:2:1: knd" in wrong.stderr) == (2, True)
+    assert call("--task", str(place / "none.yaml")).exit_code == 2
+
+
 def test_a_file_that_needs_trust_is_refused_until_it_has_it(place):
     path = project(place, NEEDS_TRUST)
     refused = call()

@@ -24,7 +24,7 @@ from orchestrator.task import KINDS, READING_KINDS, Limits, Task, TaskFile
 from tests.config.places import agent, found, project, user
 from tests.config.test_trust import trusted
 
-FULL = Bounds(concurrency=4, depth=2, privacy="any", agents=frozenset({"a", "b"}))
+FULL = Bounds(concurrency=4, privacy="any", agents=frozenset({"a", "b"}))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,6 @@ def test_the_last_word_of_a_preference_holds(stated, holds):
     [
         (FULL, Bounds(), FULL),
         (Bounds(concurrency=4), Bounds(concurrency=9), Bounds(concurrency=4)),
-        (Bounds(depth=0), Bounds(depth=1), Bounds(depth=0)),
         (Bounds(privacy="local"), Bounds(privacy="any"), Bounds(privacy="local")),
         (FULL, Bounds(agents=frozenset({"b", "c"})), replace(FULL, agents=frozenset({"b"}))),
         (FULL, Bounds(agents=frozenset({"c"})), replace(FULL, agents=frozenset())),
@@ -54,7 +53,6 @@ def test_bounds_meet_at_the_strictest(one, other, both):
 BOUNDS = st.builds(
     Bounds,
     concurrency=st.none() | st.integers(1, 4),
-    depth=st.none() | st.integers(0, 4),
     privacy=st.sampled_from(["any", "local"]),
     agents=st.none() | st.frozensets(st.sampled_from("abc"), max_size=3),
 )
@@ -92,6 +90,7 @@ STATED = {
     "fallback": ("cloud", "none"),
     "isolation": ("none", "worktree"),
     "deliver": ("apply", "branch"),
+    "delegation": (True, False),
 }
 
 

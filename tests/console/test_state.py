@@ -35,6 +35,7 @@ from orchestrator.events import (
 )
 from tests import strategies
 from tests.console.words import TEXT, at
+from tests.examples import examples
 
 STARTED = RunStarted(adapter="codex", model="gpt-x", tier="cloud", auth="key")
 
@@ -50,7 +51,7 @@ def row(*events: Event) -> Row:
     return after(*events).rows["fix"]
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.lists(strategies.events(TEXT), max_size=8))
 def test_any_events_make_a_board(events):
     rows = after(*events).rows

@@ -51,10 +51,15 @@ def names_looked_up(
     return said
 
 
-def listen(names: list[str]) -> None:
-    """A resolver that knows no name."""
+def listening() -> socket.socket:
+    """Where look-ups arrive."""
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind(("127.0.0.1", 53))
+    return server
+
+
+def listen(server: socket.socket, names: list[str]) -> None:
+    """A resolver that knows no name."""
     while True:
         query, sender = server.recvfrom(4096)
         labels, at = list[str](), 12
@@ -79,7 +84,7 @@ def main() -> None:
     resolver = Path("/etc/resolv.conf").resolve()
     subprocess.run(["mount", "--bind", folder / "resolv.conf", resolver], check=True)
     names: list[str] = []
-    threading.Thread(target=listen, args=(names,), daemon=True).start()
+    threading.Thread(target=listen, args=(listening(), names), daemon=True).start()
 
     async def run() -> str:
         adapter = importlib.import_module(given["adapter"]).adapter

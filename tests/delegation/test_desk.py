@@ -1,0 +1,287 @@
+"""Handing on work from inside of a run: real processes, the real command, one tree."""
+
+import stat
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from adapters.servers import openai
+from orchestrator.asking import Desk, ask
+from orchestrator.config import Config
+from orchestrator.errors import InputError
+from orchestrator.events import (
+    Event,
+    JobFinished,
+    JobOutcome,
+    Notice,
+    Outcome,
+    ProcessSpawned,
+    RunFinished,
+    Subagent,
+)
+from orchestrator.journal import read_events, read_outcome, read_record
+from orchestrator.supervisor import Supervisor
+from orchestrator.task import Limits, Task
+from orchestrator.testing import model_server
+from tests.delegation.scene import answer, hands_on, says, shell_config, used
+from tests.workspace.scene import repository, write
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Path:
+    return repository(tmp_path / "user", {"a.txt": "one\n", "src/b.txt": "b\n"})
+
+
+WAITS = """printf '%s\\n%s' "$ORCHESTRATE_SOCKET" "$ORCHESTRATE_TOKEN" > "$SEEN/.desk"
+mv "$SEEN/.desk" "$SEEN/desk"
+until test -e "$SEEN/go"; do sleep 0.05; done"""
+"""Lines of a script: the test asks in its place, until it is told to go on."""
+
+
+@asynccontextmanager
+async def asking(
+    config: Config, task: Task, tmp_path: Path
+) -> AsyncGenerator[tuple[Desk, list[Outcome]]]:
+    """The task runs while the block lasts, and then goes on to its end."""
+    seen = tmp_path / "seen"
+    outcomes: list[Outcome] = []
+
+    async def do() -> None:
+        async with Supervisor(config) as supervisor:
+            outcomes.append(await supervisor.run(task))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(do)
+        while not (seen / "desk").exists():
+            await anyio.sleep(0.01)
+        socket, token = (seen / "desk").read_text().split("\n")
+        yield Desk(socket=socket, token=token), outcomes
+        (seen / "go").touch()
+
+
+async def quiet(progress: Any) -> None:
+    del progress
+
+
+async def told(desk: Desk, word: str, **parameters: Any) -> Any:
+    return await ask(desk, word, parameters, quiet)
+
+
+async def run(config: Config, task: Task) -> tuple[Outcome, list[Event]]:
+    events: list[Event] = []
+    async with Supervisor(config) as supervisor:
+        return await supervisor.run(task, events.append), events
+
+
+def of_job(config: Config) -> JobOutcome:
+    (folder,) = (config.state / "jobs").iterdir()
+    (finished,) = (e.update for e in read_events(folder) if isinstance(e.update, JobFinished))
+    return finished.outcome
+
+
+async def test_a_sub_task_works_on_its_parents_files_as_they_are_and_its_work_can_be_taken(
+    tmp_path: Path, user: Path
+) -> None:
+    take = """sed -n 's/.*"take": "\\(.*\\)",*/\\1/p' "$SEEN/one.json\""""
+    parent = "\n".join(
+        [
+            used(0.25),
+            "echo two > a.txt",  # not committed, and seen by the child all the same
+            hands_on("one", "'make it three'", "--agent child --kind fix"),
+            f"$({take})",
+        ]
+    )
+    child = "\n".join(
+        [used(0.5), "grep -q two a.txt && ! test -e secret.env && echo three > c.txt", says("made")]
+    )
+    config = shell_config(tmp_path, {"parent": parent, "child": child})
+    write(user, {"secret.env": "KEY=1\n"})
+    task = Task(
+        prompt="Begin",
+        workspace=user,
+        agent="parent",
+        kind="fix",
+        delegation=True,
+        limits=Limits(depth=1),
+    )
+    outcome, events = await run(config, task)
+    found = answer(tmp_path, "one")
+    assert (found["status"], found["text"]) == ("succeeded", "made"), found
+    assert (found["files"], found["cost_usd"]) == (["c.txt"], 0.5)
+    assert outcome.ok, outcome
+    assert outcome.changes is not None
+    assert sorted(outcome.changes.files) == ["a.txt", "c.txt"]
+    heard = [one.update for one in events if isinstance(one.update, Subagent)]
+    assert [one.status for one in heard] == ["requested", "started", "completed"]
+    assert {one.child_task_id for one in heard} == {"task-1"}
+    assert heard[-1].child_run_id == found["run_id"]
+    record = read_record(config.state / "runs" / found["run_id"])
+    assert record.task.parent_run_id == outcome.run_id
+    job = of_job(config)
+    assert list(job.tasks) == ["task"]
+    assert job.usage is not None
+    assert job.usage.cost_usd == 0.75
+    assert outcome.usage is not None
+    assert outcome.usage.cost_usd == 0.25  # its own: each run's is counted once
+    assert b"TOKEN" not in b"".join(p.read_bytes() for p in config.state.rglob("*.json*"))
+    assert list((config.state / "desks").iterdir()) == []
+
+
+async def test_with_one_slot_three_levels_of_delegation_come_to_an_end(
+    tmp_path: Path, user: Path
+) -> None:
+    """Each waits for the next and lends it the only slot; the last may not go deeper."""
+
+    def level(name: str, below: str) -> str:
+        return hands_on(name, f"'do {below}'", f"--agent {below}") + "\n" + says(name)
+
+    scripts = {
+        "top": level("top", "one"),
+        "one": level("one", "two"),
+        "two": level("two", "three"),
+        "three": level("three", "top"),
+    }
+    config = shell_config(tmp_path, scripts)
+    task = Task(
+        prompt="Begin", workspace=user, agent="top", delegation=True, limits=Limits(depth=3)
+    )
+    async with model_server({"turns": []}) as server:  # a local one: it has one slot
+        url = server.base_url
+        agents = tuple(replace(one, base_url=url, model="m") for one in config.agents)
+        config = replace(config, agents=agents, servers={"openai": openai.compatible})
+        outcome, events = await run(config, task)
+    assert outcome.ok, outcome
+    assert [answer(tmp_path, name)["text"] for name in ("top", "one", "two")] == [
+        "one",
+        "two",
+        "three",
+    ]
+    assert (tmp_path / "seen/three.status").read_text() == "127\n"  # it has no such command
+    spawned = [e.task_id for e in events if isinstance(e.update, ProcessSpawned)]
+    assert spawned == ["task", "task-1", "task-1-1", "task-1-1-1"]
+    waits = [e.update.text for e in events if isinstance(e.update, Notice)]
+    assert not any("waits for a free slot" in text for text in waits)  # it is lent at once
+    (room,) = (config.state / "slots").iterdir()
+    assert (room / "0").exists()  # there was one, and all of them had it
+    assert not (room / "1").exists()
+
+
+async def test_who_asks_for_more_is_refused_in_words_and_goes_on(
+    tmp_path: Path, user: Path
+) -> None:
+    (user / "out").symlink_to("/etc")
+    parent = "\n".join([hands_on("cloud", "'x'", "--agent cloudy"), WAITS, says("done")])
+    config = shell_config(tmp_path, {"parent": parent, "child": says("y"), "cloudy": says("no")})
+    task = Task(
+        prompt="Begin",
+        workspace=user,
+        agent="parent",
+        isolation="none",
+        privacy="local",
+        delegation=True,
+    )
+    async with asking(config, task, tmp_path) as (desk, outcomes):
+
+        async def refused(word: str, **parameters: Any) -> str:
+            with pytest.raises(InputError) as caught:
+                await told(desk, word, **parameters)
+            return f"{caught.value} {caught.value.hint}"
+
+        assert "leads out of this task's folder" in await refused(
+            "delegate", prompt="x", workspace="out"
+        )
+        dear = {"prompt": "x", "limits": {"cost_usd": 99}}
+        assert "cost_usd: 99 is more than what is left" in await refused("delegate", **dear)
+        assert "kind: Input should be" in await refused("delegate", prompt="x", kind="odd")
+        assert "prompt: Field required" in await refused("delegate")
+        assert "Extra inputs" in await refused("delegate", prompt="x", env={})
+        assert "nothing is known of 'explode'" in await refused("explode")
+        assert "no sub-task 'task-9'" in await refused("result", id="task-9")
+        stranger = replace(desk, token="no")
+        with pytest.raises(InputError, match="no run is at work that has this token"):
+            await told(stranger, "status")
+        for rubbish in (b"rubbish\n", b"[]\n", b"\xff\n", b"{}\n"):
+            async with await anyio.connect_unix(desk.socket) as stream:
+                await stream.send(rubbish)
+                assert b"not a request" in await stream.receive()
+        many = {"tasks": [{"prompt": "x", "agent": "cloudy"}, {"prompt": "x", "agent": "child"}]}
+        no, yes = (await told(desk, "delegate_many", **many))["results"]
+        assert (no["status"], yes["status"], yes["text"]) == ("refused", "succeeded", "y")
+        (stands,) = (await told(desk, "status"))["tasks"]
+        assert (stands["id"], stands["status"]) == ("task-1", "succeeded")
+        rest = await told(desk, "result", id="task-1", offset=1)
+        assert rest["text"] == ""
+        offered = (await told(desk, "list_agents"))["agents"]
+        assert {one["name"]: one["tier"] for one in offered} == {
+            "parent": "local",
+            "child": "local",
+            "cloudy": "cloud",
+        }
+        assert stat.S_IMODE(Path(desk.socket).stat().st_mode) == 0o600
+        assert stat.S_IMODE(Path(desk.socket).parent.stat().st_mode) == 0o700
+    (outcome,) = outcomes
+    assert outcome.ok, outcome
+    err = (tmp_path / "seen/cloud.err").read_text()
+    assert "private" in err
+    assert "Local agents: parent, child" in err
+    assert (tmp_path / "seen/cloud.status").read_text() == "2\n"
+
+
+async def test_a_request_that_is_taken_back_ends_the_sub_task_and_only_that(
+    tmp_path: Path, user: Path
+) -> None:
+    parent = "\n".join([WAITS, says("done")])
+    config = shell_config(tmp_path, {"parent": parent, "child": "sleep 600"})
+    task = Task(prompt="Begin", workspace=user, agent="parent", delegation=True)
+    async with asking(config, task, tmp_path) as (desk, outcomes):
+        asked = {"prompt": "x", "agent": "child"}
+        async with anyio.create_task_group() as group:
+
+            async def stop(progress: Any) -> None:
+                if str(progress["doing"]).startswith("child:"):
+                    group.cancel_scope.cancel()
+
+            group.start_soon(ask, desk, "delegate", asked, stop)
+        result = await told(desk, "result", id="task-1")
+        assert result["status"] == "cancelled"
+        left = await told(desk, "delegate", **{**asked, "prompt": "y"}, wait=False)
+        assert left["status"] == "running"
+        ended = await told(desk, "cancel", id=left["id"])
+        assert ended["status"] == "cancelled"
+        await told(desk, "delegate", **{**asked, "prompt": "z"}, wait=False)
+    assert outcomes[0].ok  # and what it did not wait for has ended with it
+    made = [read_outcome(path) for path in sorted((config.state / "runs").iterdir())]
+    assert sorted(one.status for one in made if one) == ["cancelled"] * len(made[1:]) + [
+        "succeeded"
+    ]
+
+
+async def test_what_sub_tasks_spend_is_of_their_parents_budget(tmp_path: Path, user: Path) -> None:
+    """The parent is stopped, as its own agent would be, and what it had handed on ends with it."""
+    parent = "\n".join([used(0.1), hands_on("one", "'spend'", "--agent child"), "sleep 50"])
+    child = "\n".join([used(0.95), "sleep 50"])
+    config = shell_config(tmp_path, {"parent": parent, "child": child})
+    task = Task(
+        prompt="Begin",
+        workspace=user,
+        agent="parent",
+        delegation=True,
+        limits=Limits(cost_usd=1.0),
+    )
+    outcome, events = await run(config, task)
+    assert (outcome.status, outcome.error and outcome.error.limit) == (
+        "budget_exceeded",
+        "cost_usd",
+    )
+    ended = {
+        e.task_id: e.update.outcome.status for e in events if isinstance(e.update, RunFinished)
+    }
+    assert ended == {"task": "budget_exceeded", "task-1": ended["task-1"]}
+    assert ended["task-1"] in {"budget_exceeded", "cancelled"}
