@@ -662,7 +662,7 @@ def test_what_was_told_call_by_call_and_the_rest_are_what_the_results_say(case):
 def streamed(*deltas: Mapping[str, object], **start: int) -> tuple[bytes, ...]:
     """A message with this usage at its start, and these at its end."""
     message = {"id": "m", "usage": {"input_tokens": 10, "output_tokens": 1, **start}}
-    events: list[dict[str, object]] = [{"type": "message_start", "message": message}]
+    events: list[Mapping[str, object]] = [{"type": "message_start", "message": message}]
     events += [{"type": "message_delta", "usage": delta} for delta in deltas]
     return tuple(line(type="stream_event", event=event) for event in events)
 
