@@ -18,8 +18,9 @@ from orchestrator.server import is_remote
 def add(one: Usage | None, other: Usage | None) -> Usage | None:
     """The sum of two usages, None if there is nothing. A count that only one states is the sum's.
 
-    The cost of a sum is known only if it is known of every part that used tokens. Its source is
-    that of these parts, `mixed` if they have several.
+    The cost of a sum is known only if it is known of every part that used tokens, but for those
+    whose cost the agent tells apart: at least one has to be told. Its source is that of these
+    parts, `mixed` if they have several.
     """
     if one is None or other is None:
         alone = one or other
@@ -56,7 +57,13 @@ def _used(usage: Usage) -> bool:
 
 def _cost(parts: list[Usage]) -> float | None:
     costs = [part.cost_usd for part in parts if part.cost_usd is not None]
-    return sum(costs) if len(costs) == len(parts) else None
+    apart = sum(_is_apart(part) for part in parts)
+    return sum(costs) if costs and len(costs) + apart == len(parts) else None
+
+
+def _is_apart(usage: Usage) -> bool:
+    """Whether the agent tells the cost of these tokens, but elsewhere."""
+    return usage.cost_usd is None and usage.cost_source == "agent"
 
 
 def _source(parts: list[Usage]) -> CostSource | None:
@@ -139,8 +146,9 @@ def priced(usage: Usage, agent: Agent, auth: Auth = "none", served: str | None =
 
     The first that applies: under a login nothing is paid by the token, whatever the CLI states; the
     cost that the CLI states, which its adapter passes on only where it is not made up; a local
-    model costs nothing; the list price of the model (that `served`, if it was said), where the
-    agent came with a key to a provider's own address. Else it is unknown.
+    model costs nothing; what the CLI states elsewhere is not priced a second time; the list price
+    of the model (that `served`, if it was said), where the agent came with a key to a provider's
+    own address. Else it is unknown.
     """
     if auth == "login":
         return replace(usage, cost_usd=None, cost_source="subscription")
@@ -149,6 +157,8 @@ def priced(usage: Usage, agent: Agent, auth: Auth = "none", served: str | None =
         return replace(usage, cost_source=usage.cost_source or "agent")
     if local:
         return replace(usage, cost_usd=0.0, cost_source="local")
+    if _is_apart(usage):
+        return usage
     price = price_of(agent, served) if auth == "key" and agent.tier == "cloud" else None
     dollars_ = None if price is None else cost(price, usage)
     source = usage.cost_source if usage.cost_source == "subscription" else None

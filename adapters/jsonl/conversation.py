@@ -39,6 +39,10 @@ class Mapped:
         self._exits = options.exits
         self._before = before
         self._counted: dict[int, Usage] = {}
+        self._apart = any(
+            isinstance(rule, UsageRule) and rule.cost_usd is not None and not rule.counts_tokens
+            for rule in self._rules
+        )
         self._session: SessionStarted | None = None
         self._pieces = _Pieces()
         self._denied: str | None = None
@@ -92,8 +96,11 @@ class Mapped:
                 if update == self._session:
                     return
                 self._session = update
-            case Usage() if isinstance(rule, UsageRule) and rule.counts != "delta":
-                update = self._counted_since(update, rule, number)
+            case Usage() if isinstance(rule, UsageRule):
+                if rule.counts != "delta":
+                    update = self._counted_since(update, rule, number)
+                if self._apart and rule.cost_usd is None:
+                    update = replace(update, cost_source="agent")  # it is told, elsewhere
             case MessageDelta():
                 yield from self._pieces.add(update)
             case Message():

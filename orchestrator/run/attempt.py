@@ -136,7 +136,8 @@ class Plan:
     has any number. `failures`: how many tool calls in a row may fail.
     `ledger` is where what it spends is written down, with the other runs of its task and job.
     `looks` sees the folders of runs that have no work tree of their own.
-    `handing`: its agent may hand on work. `hidden` are more values that no record may hold.
+    `handing`: its agent may hand on work. `used`: what a gateway says of its model's use. `hidden`
+    are more values that no record may hold.
     """
 
     job_id: str
@@ -164,6 +165,7 @@ class Plan:
     looks: Looks = field(default_factory=Looks)
     handing: Handing | None = None
     hidden: tuple[str, ...] = ()
+    used: Callable[[], Use | None] | None = None
 
 
 class Handing(Protocol):
@@ -526,20 +528,28 @@ class _Run:
 
     async def _seen_to_be_served(self) -> None:
         """The agent; then what really served it, by the server's own word where that says it."""
-        agent = self.plan.agent
-        before = await use_of(agent, self.config)
+        model, digest = self.plan.agent.model, self.recorder.digest
+        before = await self._used()
         await self._agent_and_its_children()
-        after = await use_of(agent, self.config) if before is not None else None
-        digest = self.recorder.digest
-        if before is not None and after is not None and after.mark is not None:
-            if after.mark != before.mark:
-                self.recorder.say(
-                    RouteVerified(method="server", model=agent.model, server=after.server)
-                )
-            elif digest.terminal is not None:
+        after = await self._used() if before is not None else None
+        if before is None or after is None or after.mark is None:
+            answered = None
+        else:
+            answered = after.mark != before.mark or (None if not after.counts else False)
+        if after is not None and answered:
+            told = RouteVerified(method=after.method, model=model, server=after.server)
+            self.recorder.say(told)
+        elif after is not None and answered is False:
+            if digest.terminal is not None:
                 self.recorder.say(_went_elsewhere(after))
         elif digest.model is not None:
             self.recorder.say(RouteVerified(method="claimed", model=digest.model))
+
+    async def _used(self) -> Use | None:
+        """What the gateway, or else the server itself, says of the model's use until now."""
+        if self.plan.used is not None:
+            return self.plan.used()
+        return await use_of(self.plan.agent, self.config)
 
     def _waits(self, text: str) -> None:
         self.recorder.say(Notice(text=text))

@@ -44,6 +44,7 @@ from orchestrator.events import (
 )
 from orchestrator.run.replay import replay
 from orchestrator.task import Access, Task
+from orchestrator.usage import add, priced
 from tests.recordings import RECORDINGS, Recording
 
 ROOT = Path(__file__).parent.parent.parent
@@ -1263,3 +1264,46 @@ def test_the_examples_as_they_are_today_understand_every_recording(recording: Re
     expected = recording.facts["expected"]
     assert outcome.status in {expected, "failed" if expected == "interrupted" else expected}
     assert [event.update for event in events if isinstance(event.update, Unparsed)] == []
+
+
+# --- tokens here, the cost there ------------------------------------------------------------------
+
+TOKENS: Rule = {
+    "emit": "usage",
+    "when": {"type": "tokens"},
+    "input_tokens": ".in",
+    "output_tokens": ".out",
+}
+COST: Rule = {"emit": "usage", "when": {"type": "cost"}, "cost_usd": ".usd"}
+
+
+def test_tokens_whose_cost_is_told_apart_say_so_and_are_not_priced_a_second_time():
+    paid = Agent(name="a", adapter="jsonl", model="gpt-5", api_key_env="OPENAI_API_KEY")
+    lines = ({"type": "tokens", "in": 1000, "out": 1000}, {"type": "cost", "usd": 0.5})
+    total: Usage | None = None
+    for update in said(conversation(TOKENS, COST), *lines):
+        assert isinstance(update, Usage)
+        total = add(total, priced(update, paid, "key", "openai/gpt-5"))
+    assert total is not None
+    assert (total.input_tokens, total.cost_usd, total.cost_source) == (1000, 0.5, "agent")
+
+
+def test_without_a_rule_of_its_own_for_the_cost_tokens_have_their_list_price():
+    (tokens,) = said(conversation(TOKENS), {"type": "tokens", "in": 1000, "out": 1000})
+    assert isinstance(tokens, Usage)
+    assert tokens.cost_source is None
+    both = {**TOKENS, "cost_usd": ".usd"}
+    (one,) = said(conversation(both), {"type": "tokens", "in": 1, "out": 1, "usd": 0.25})
+    assert isinstance(one, Usage)
+    assert (one.cost_usd, one.cost_source) == (0.25, "agent")
+
+
+def test_a_cost_that_was_announced_and_never_told_is_unknown():
+    (tokens,) = said(conversation(TOKENS, COST), {"type": "tokens", "in": 7, "out": 7})
+    assert isinstance(tokens, Usage)
+    assert (tokens.cost_usd, tokens.cost_source) == (None, "agent")
+    total = add(tokens, tokens)
+    assert total is not None
+    assert total.cost_usd is None
+    local = priced(tokens, Agent(name="a", adapter="jsonl", tier="local"))
+    assert (local.cost_usd, local.cost_source) == (0.0, "local")
