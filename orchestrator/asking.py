@@ -14,7 +14,7 @@ import anyio
 import anyio.abc
 import orjson
 
-from orchestrator.errors import DeskError, InputError
+from orchestrator.errors import DeskError, InputError, NotUnderstoodError
 from orchestrator.lines import LINE_LIMIT, LineSplitter
 
 if TYPE_CHECKING:
@@ -67,13 +67,18 @@ async def ask(
                     case {"answer": dict(answer)}:
                         return answer
                     case {"error": str(text)}:
-                        hint = reply.get("hint")
-                        raise InputError(text, hint=hint if isinstance(hint, str) else None)
+                        raise _against(text, reply)
                     case _:
                         raise DeskError(f"not an answer: {line[:200]!r}")
     except (OSError, anyio.BrokenResourceError) as error:
         raise _nobody(str(error)) from error
     raise _nobody("it closed the connection")
+
+
+def _against(text: str, reply: Mapping[str, JsonValue]) -> InputError:
+    hint = reply.get("hint")
+    kind = NotUnderstoodError if reply.get("understood") is False else InputError
+    return kind(text, hint=hint if isinstance(hint, str) else None)
 
 
 def _nobody(why: str) -> DeskError:

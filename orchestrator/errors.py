@@ -6,6 +6,7 @@ other.
     OrchestrateError
     ├── InputError           what the caller gave is wrong; nothing was started (exit status 2)
     │   ├── TaskFileError    a task file, with every problem's line and column
+    │   ├── NotUnderstoodError  what an agent asked of the supervisor has no meaning
     │   └── ConfigError      a configuration file, variable or flag
     ├── SpawnError           a program could not be started
     ├── SupervisionError     the reaper cannot be started
@@ -46,6 +47,10 @@ class TaskFileError(InputError):
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class NotUnderstoodError(InputError):
+    """What an agent asked of the supervisor has no meaning: an unknown word, wrong parameters."""
 
 
 class ConfigError(InputError):

@@ -67,7 +67,7 @@ Kind: TypeAlias = Literal[
 Access: TypeAlias = Literal["read", "edit", "full"]
 Privacy: TypeAlias = Literal["any", "local"]
 Isolation: TypeAlias = Literal["worktree", "none"]
-Deliver: TypeAlias = Literal["branch", "apply"]
+Deliver: TypeAlias = Literal["branch", "apply", "push", "bundle", "patch"]
 Strategy: TypeAlias = Literal["auto", "local", "cloud", "cascade"]
 Fallback: TypeAlias = Literal["none", "cloud"]
 Handoff: TypeAlias = Literal["clean", "continue"]
@@ -189,10 +189,22 @@ def _strictest(one: Bound | None, other: Bound | None) -> Bound | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Source:
+    """A git repository to fetch the workspace from. `ref` is a branch, a tag or a whole commit id;
+    None: what the repository itself has as its HEAD. It is fetched by the user's own git, with
+    their credentials.
+    """
+
+    url: str
+    ref: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """One piece of work. `workspace` is absolute; `files` are relative to it.
 
-    `template`: a folder to copy into a fresh git repository that then is the workspace.
+    `template`: a folder to copy into a fresh git repository that then is the workspace. `source`: a
+    repository to fetch it from, which takes the place of both.
     `env` goes to the agent as it is; `env_from` names variables of the supervisor to pass on.
     `session_id`: the agent's own conversation to go on with, made in the agent home `home`.
     `needs`: the ids of the tasks in the same file that must have succeeded. `isolation` None: as
@@ -210,6 +222,7 @@ class Task:
     kind: Kind | None = None
     workspace: Path = field(default_factory=Path.cwd)
     template: Path | None = None
+    source: Source | None = None
     files: tuple[str, ...] = ()
     agent: str | None = None
     model: str | None = None
@@ -378,10 +391,34 @@ def _expandable(value: str) -> str:
     return value
 
 
+_GIT_URL = re.compile(
+    r"(https|ssh)://(?!-)[A-Za-z0-9.@\[\]_~-][^\s\x00-\x1f\\]*"
+    r"|file:///[^\x00-\x1f]+|(?!-)[A-Za-z0-9._-]+@(?!-)[A-Za-z0-9.-]+:(?!//)[^\s\x00-\x1f\\]+"
+)
+_LOGIN = re.compile(r"https://[^/]*@|ssh://[^/]*:[^/]*@")
+_GIT_REF = re.compile(r"(?!.*(\.\.|@\{|//|\.lock$))[A-Za-z0-9_][A-Za-z0-9_.\-/+@#]*")
+
+
+def _git_url(value: str) -> str:
+    if _LOGIN.match(value):
+        raise ValueError("no name or password: the git of whoever runs it has the credentials")
+    if not _GIT_URL.fullmatch(value):
+        raise ValueError("an address that begins with https://, ssh://, file:/// or USER@HOST:")
+    return value
+
+
+def _git_ref(value: str) -> str:
+    if not _GIT_REF.fullmatch(value):
+        raise ValueError("the name of a branch or tag, or a whole commit id")
+    return value
+
+
 def _form(value: object) -> str | None:
     match value:
         case str():
             return "text"
+        case {"git": _}:
+            return "git"
         case dict():
             return "mapping"
         case _:
@@ -462,12 +499,25 @@ class ScratchModel(_Model):
     )
 
 
+class GitModel(_Model):
+    """A workspace that is fetched for the run."""
+
+    git: Annotated[Text, AfterValidator(_git_url)] = Field(
+        description="The repository's address: https://, ssh://, file:/// or USER@HOST:PATH."
+    )
+    ref: Annotated[Text, AfterValidator(_git_ref)] | None = Field(
+        default=None, description="A branch, a tag or a whole commit id; default: its HEAD."
+    )
+
+
 Workspace = Annotated[
-    Annotated[Folder, Tag("text")] | Annotated[ScratchModel, Tag("mapping")],
+    Annotated[Folder, Tag("text")]
+    | Annotated[ScratchModel, Tag("mapping")]
+    | Annotated[GitModel, Tag("git")],
     Discriminator(
         _form,
         custom_error_type="workspace",
-        custom_error_message="a text, or a mapping {scratch: FOLDER}",
+        custom_error_message="a text, or a mapping {scratch: FOLDER} or {git: URL, ref: REF}",
     ),
 ]
 
@@ -492,7 +542,9 @@ class _Keys(_Model):
         default=None, description="A work tree of its own for each task, or the workspace itself."
     )
     deliver: Deliver | None = Field(
-        default=None, description="The result: a branch (omitted), or applied to the workspace."
+        default=None,
+        description="The result: a `branch` (omitted); `apply` to the workspace; `push` the branch "
+        "to where the workspace was fetched; a `bundle` or `patch` in the outcome.",
     )
     setup: Text | None = Field(
         default=None, description="Shell command, run in a fresh work tree before the agent."
@@ -632,7 +684,7 @@ def check_tasks(file: TaskFile) -> None:
     """Raises InputError unless the values, ids, needs and templates of the tasks are right."""
     for task in file.tasks:
         _check_values(task)
-    problems = list(_graph_problems(file))
+    problems = [*_graph_problems(file), *_place_problems(file)]
     if problems:
         told = (f"{'.'.join(map(str, where))}: {why}" for where, why, _ in problems)
         raise InputError("\n".join(map(shown, told)))
@@ -672,7 +724,7 @@ def _task_file(value: Mapping[str, object], tree: Tree, folder: Path) -> TaskFil
         raise tree.refusal(error.errors(), extra) from None
     if not extra:
         file = _read(model, folder)
-        extra = [*_schema_problems(model), *_graph_problems(file)]
+        extra = [*_schema_problems(model), *_graph_problems(file), *_place_problems(file)]
         if not extra:
             return file
     raise tree.refusal([], extra)
@@ -710,17 +762,21 @@ def _task(top: TaskModel, own: _Keys, folder: Path) -> Task:
     stated = {name: getattr(top, name) for name in common & top.model_fields_set}
     stated |= {name: getattr(own, name) for name in common & own.model_fields_set}
     keys = _Keys.model_construct(**stated)
-    place = keys.workspace
-    if isinstance(place, ScratchModel):
-        workspace, template = folder, folder / Path(place.scratch).expanduser()
-    else:
-        workspace, template = folder / Path(place).expanduser(), None
+    workspace, template, source = folder, None, None
+    match keys.workspace:
+        case ScratchModel(scratch=scratch):
+            template = folder / Path(scratch).expanduser()
+        case GitModel(git=url, ref=ref):
+            source = Source(url=url, ref=ref)
+        case place:
+            workspace = folder / Path(place).expanduser()
     return Task(
         prompt="",
         name=top.name,
         kind=keys.kind,
         workspace=workspace,
         template=template,
+        source=source,
         files=tuple(keys.files),
         agent=keys.agent,
         model=keys.model,
@@ -778,6 +834,33 @@ def _graph_problems(file: TaskFile) -> Iterator[Problem]:
     for at, task in enumerate(file.tasks):
         for written, why in _template_problems(task, known, needed[task.id]):
             yield Problem(("tasks", at, "prompt"), why, written)
+
+
+def _place_problems(file: TaskFile) -> Iterator[Problem]:
+    """What is wanted of a workspace that it cannot give."""
+    for at, task in enumerate(file.tasks):
+        top: Where = () if file.single else ("tasks", at)
+        if task.source is None:
+            if task.deliver == "push":
+                why = "`push` goes to where the workspace was fetched: `workspace: {git: URL}`"
+                yield Problem((*top, "deliver"), why)
+        else:
+            found = _unfetchable(task, task.source)
+            yield from (Problem((*top, *where), why) for where, why in found)
+
+
+def _unfetchable(task: Task, source: Source) -> Iterator[tuple[Where, str]]:
+    try:
+        _git_url(source.url)
+        _git_ref(source.ref or "HEAD")
+    except ValueError as error:
+        yield ("workspace",), f"git: {error}"
+    if task.deliver == "apply":
+        yield ("deliver",), "a fetched workspace has no files of yours to apply the result to"
+    if task.isolation == "none":
+        yield ("isolation",), "a fetched workspace is worked on in work trees alone"
+    if task.include_uncommitted or task.copy:
+        yield ("workspace",), "a fetched workspace has no untracked files to take along"
 
 
 def _id_problems(tasks: Sequence[Task]) -> Iterator[Problem]:
@@ -838,7 +921,7 @@ def _fields(where: Where) -> Mapping[str, FieldInfo]:
         case ("limits",) | ("tasks", int(), "limits"):
             return LimitsModel.model_fields
         case ("workspace",) | ("tasks", int(), "workspace"):
-            return ScratchModel.model_fields
+            return {**ScratchModel.model_fields, **GitModel.model_fields}
         case _:
             return {}
 

@@ -1,10 +1,23 @@
-"""What every test shares: one event loop, time-outs by marker, property tests that do not hurry."""
+"""What every test shares: one event loop, time-outs by marker, property tests that do not hurry.
+
+So that all of them stay quick (judge by CPU time, not by the clock):
+- A test that runs the same lines hundreds of times has the marker `no_cover`: coverage would more
+  than double its time. What it reaches, another test reaches.
+- Property tests try the same examples in each run; `scripts/bench properties` tries ten times as
+  many, others each time. Where the usual hundred take long, `max_examples=examples(30)`.
+- Recordings are damaged through `tests.damage`, as often as its `sample` says; the whole campaign
+  is `scripts/bench mutations`.
+- A repository is copied from one made once for the module, rather than made by ten processes.
+- What takes seconds to start (a gateway, a server) is a fixture of the module.
+"""
 
 import signal
 from collections.abc import Iterable
 
 import hypothesis
 import pytest
+
+from tests.examples import CAMPAIGNING, examples
 
 REAL_AGENT_S = 120
 
@@ -14,7 +27,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 hypothesis.settings.register_profile(
     "project",
+    max_examples=examples(100),
     deadline=None,  # a shared machine is slow at times; pytest's time-out ends what hangs
+    derandomize=not CAMPAIGNING,
     print_blob=True,
 )
 hypothesis.settings.load_profile("project")

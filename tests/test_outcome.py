@@ -48,6 +48,7 @@ from orchestrator.outcome import (
 )
 from orchestrator.server import ModelServer
 from orchestrator.task import EDITING_KINDS, KINDS, READING_KINDS, Kind, Task
+from tests.examples import examples
 
 DONE = TurnFinished(stop_reason="end_turn")
 ANSWER = Message(text="Fixed it.")
@@ -530,7 +531,7 @@ def proved(seen: Facts) -> bool:
     )
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(FACTS)
 def test_success_needs_all_of_the_evidence_and_all_of_it_is_enough(seen):
     outcome = decide(seen)

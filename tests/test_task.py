@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from orchestrator.task import (
     KINDS,
     READING_KINDS,
     Limits,
+    Source,
     Task,
     TaskFile,
     TaskModel,
@@ -33,6 +34,7 @@ from orchestrator.task import (
 from tests.schema import problems as against
 
 FOLDER = Path("/home/me/project")
+PLACES = "a text, or a mapping {scratch: FOLDER} or {git: URL, ref: REF}"
 
 
 def read(text: str | bytes, file: str = "task.yaml") -> Task:
@@ -123,6 +125,68 @@ env_from: [HOME, DISPLAY]
 def test_a_workspace_is_relative_to_the_file(written, workspace, template):
     task = read(f"prompt: x\nworkspace: {written}")
     assert (task.workspace, task.template) == (workspace, template)
+
+
+@pytest.mark.parametrize(
+    ("written", "source"),
+    [
+        ("{git: https://h/a.git}", Source(url="https://h/a.git")),
+        ("{git: 'git@h:a/b.git', ref: v1.2}", Source(url="git@h:a/b.git", ref="v1.2")),
+        ("{git: ssh://u@h:22/a, ref: x/y}", Source(url="ssh://u@h:22/a", ref="x/y")),
+        ("{git: 'file:///srv/a b.git'}", Source(url="file:///srv/a b.git")),
+    ],
+)
+def test_a_workspace_may_be_fetched(written, source):
+    task = read(f"prompt: x\nworkspace: {written}\ndeliver: push")
+    assert (task.source, task.template, task.deliver) == (source, None, "push")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "workspace: {git: 'ext::sh -c x'}",
+            "2:18: workspace.git: found 'ext::sh -c x'",
+        ),
+        ("workspace: {git: 'https://me:pw@h/r'}", "2:18: workspace.git: "),
+        (
+            "workspace: {git: 'https://h/r', ref: -x}",
+            "2:38: workspace.ref: found '-x'",
+        ),
+        ("workspace: {git: 'https://h/r', rev: x}", "2:33: workspace.rev: "),
+        (
+            "workspace: {git: 'https://h/r'}\ndeliver: apply",
+            "3:10: deliver: a fetched",
+        ),
+        (
+            "workspace: {git: 'https://h/r'}\nisolation: none",
+            "3:12: isolation: a fetched",
+        ),
+        ("workspace: {git: 'https://h/r'}\ncopy: [a]", "2:12: workspace: a fetched"),
+        ("deliver: push", "2:10: deliver: `push` goes to where"),
+    ],
+)
+def test_a_workspace_that_cannot_be_fetched_is_refused_by_line(text, problem):
+    (found,) = refused(f"prompt: x\n{text}")
+    assert found.startswith(f"task.yaml:{problem}")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"privacy": "Local"}, "privacy: 'Local' is none of any, local"),
+        ({"workspace": "x"}, "workspace: not a Path"),
+        ({"source": Source(url="http://h/r")}, "git: an address"),
+    ],
+)
+def test_a_task_made_in_code_is_held_to_what_a_file_may_say(wrong, words):
+    with pytest.raises(InputError, match=words):
+        check_tasks(TaskFile(tasks=(replace(Task(prompt="p"), **wrong),), single=True))
+
+
+def test_in_a_file_of_several_the_task_is_named_that_cannot_be_fetched():
+    (found,) = refused_file("tasks:\n- id: a\n  prompt: x\n  deliver: push")
+    assert found.startswith("task.yaml:4:12: tasks.0.deliver: ")
 
 
 def test_a_scripted_model_is_named_relative_to_the_file():
@@ -406,11 +470,11 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     ),
     "a number for a folder": (
         "prompt: x\nworkspace: 3",
-        "2:12: workspace: found the number 3; allowed: a text, or a mapping {scratch: FOLDER}",
+        f"2:12: workspace: found the number 3; allowed: {PLACES}",
     ),
     "a list for a folder": (
         "prompt: x\nworkspace: [a]",
-        "2:12: workspace: found a list; allowed: a text, or a mapping {scratch: FOLDER}",
+        f"2:12: workspace: found a list; allowed: {PLACES}",
     ),
     "no folder": (
         "prompt: x\nworkspace: ''",

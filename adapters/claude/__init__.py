@@ -15,9 +15,9 @@ from adapters.claude.command import bills, command_of, logs_in
 from adapters.claude.conversation import ClaudeConversation
 from adapters.claude.options import OPTIONS as OPTIONS
 from adapters.claude.options import options_of
-from orchestrator.adapter import About, Agent, Command, Install, Program
+from orchestrator.adapter import About, Agent, Command, Install, McpSetup, Program
 from orchestrator.events import Usage
-from orchestrator.task import Task
+from orchestrator.task import McpServer, Task
 
 ABOUT = About(
     name="claude",
@@ -73,6 +73,15 @@ class Claude:
     def command(self, task: Task, agent: Agent) -> Command:
         """`claude -p`, its stdin open. Raises ConfigError for what cannot work."""
         return command_of(task, agent)
+
+    def mcp_setup(self, program: str, server: McpServer) -> McpSetup:
+        """`claude mcp`: for all of the user's projects."""
+        mcp, scope = (program, "mcp"), ("--scope", "user")
+        return McpSetup(
+            add=(*mcp, "add", *scope, server.key, "--", *server.command),
+            remove=(*mcp, "remove", *scope, server.key),
+            show=(*mcp, "get", server.key),
+        )
 
     def conversation(self, task: Task, agent: Agent, before: Usage | None) -> ClaudeConversation:
         """A fresh conversation."""

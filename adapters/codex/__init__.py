@@ -14,9 +14,9 @@ from types import MappingProxyType
 from adapters.codex.command import command_of
 from adapters.codex.conversation import CodexConversation
 from adapters.codex.options import OPTIONS as OPTIONS
-from orchestrator.adapter import About, Agent, Command, Install, Program
+from orchestrator.adapter import About, Agent, Command, Install, McpSetup, Program
 from orchestrator.events import Usage
-from orchestrator.task import Task
+from orchestrator.task import McpServer, Task
 
 ABOUT = About(
     name="codex",
@@ -61,6 +61,15 @@ class Codex:
     def command(self, task: Task, agent: Agent) -> Command:
         """`codex exec --json`, the prompt on stdin. Raises ConfigError for what cannot work."""
         return command_of(task, agent)
+
+    def mcp_setup(self, program: str, server: McpServer) -> McpSetup:
+        """`codex mcp`: written into the config.toml of the user's home."""
+        mcp = (program, "mcp")
+        return McpSetup(
+            add=(*mcp, "add", server.key, "--", *server.command),
+            remove=(*mcp, "remove", server.key),
+            show=(*mcp, "get", server.key),
+        )
 
     def conversation(self, task: Task, agent: Agent, before: Usage | None) -> CodexConversation:
         """A fresh conversation."""

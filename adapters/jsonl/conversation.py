@@ -99,8 +99,7 @@ class Mapped:
             case Usage() if isinstance(rule, UsageRule):
                 if rule.counts != "delta":
                     update = self._counted_since(update, rule, number)
-                if self._apart and rule.cost_usd is None:
-                    update = replace(update, cost_source="agent")  # it is told, elsewhere
+                update = self._told_apart(update, rule)
             case MessageDelta():
                 yield from self._pieces.add(update)
             case Message():
@@ -122,6 +121,16 @@ class Mapped:
             case _:
                 pass
         yield update
+
+    def _told_apart(self, usage: Usage, rule: UsageRule) -> Usage:
+        """Where the cost has a line of its own: tokens are owed theirs, and that line settles what
+        is owed until then.
+        """
+        if not self._apart:
+            return usage
+        if rule.cost_usd is None:
+            return replace(usage, cost_source="agent")
+        return usage if rule.counts_tokens else replace(usage, scope="turn")
 
     def _counted_since(self, now: Usage, rule: UsageRule, number: int) -> Usage:
         """The delta to what the rule counted before; a session's goes on from an earlier run."""

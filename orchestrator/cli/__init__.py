@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from orchestrator.cli import agents, config, local, models, queue, runs
+from orchestrator.cli import agents, config, local, mcp, models, queue, runs
 from orchestrator.cli.delegate import delegate
 from orchestrator.cli.doctor import doctor
 from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCCEEDED, say
@@ -41,6 +41,7 @@ app.add_typer(agents.app, name="agents")
 app.add_typer(models.app, name="models")
 app.add_typer(local.app, name="local")
 app.add_typer(config.app, name="config")
+app.add_typer(mcp.app, name="mcp")
 
 
 @app.command()

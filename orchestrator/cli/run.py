@@ -75,7 +75,7 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
         str | None, typer.Option(help="worktree (default in a git repository) or none.")
     ] = None,
     deliver: Annotated[
-        str | None, typer.Option(help="branch, or apply: written into your files.")
+        str | None, typer.Option(help="branch, apply (into your files), push, bundle or patch.")
     ] = None,
     strategy: Annotated[
         str | None, typer.Option(help="auto (by kind), local, cloud, or cascade: local first.")
@@ -137,7 +137,7 @@ def validate(file: Annotated[Path, typer.Argument(metavar="TASK.yaml")]) -> None
         tasks = read_tasks(file)
         for at, task in enumerate(tasks.tasks):
             where = f"{file}: " + ("" if tasks.single else f"tasks.{at}.")
-            if task.template is None and not task.workspace.is_dir():
+            if task.template is None and task.source is None and not task.workspace.is_dir():
                 fail(f"{where}workspace: no folder {task.workspace}")
             if task.template is not None and not task.template.is_dir():
                 fail(f"{where}workspace.scratch: no folder {task.template}")
@@ -316,7 +316,7 @@ def _tightened(task: Task, workspace: Path | None, wall: str | None) -> Task:
     from dataclasses import replace
 
     if workspace is not None:
-        task = replace(task, workspace=workspace.absolute(), template=None)
+        task = replace(task, workspace=workspace.absolute(), template=None, source=None)
     if wall is not None:
         from orchestrator.task import parse_flags
 

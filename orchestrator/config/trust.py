@@ -30,7 +30,7 @@ _LOOSENING: Mapping[str, frozenset[str]] = {
     "strategy": frozenset({"cloud", "cascade"}),
     "fallback": frozenset({"cloud"}),
     "isolation": frozenset({"none"}),
-    "deliver": frozenset({"apply"}),
+    "deliver": frozenset({"apply", "push"}),
     "access": frozenset({"full"}),
 }
 # Defaults that send work to the cloud, let agents out of a sandbox or touch the user's own files.

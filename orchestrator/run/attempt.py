@@ -18,9 +18,10 @@ from contextlib import (
     asynccontextmanager,
     suppress,
 )
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -79,6 +80,7 @@ from orchestrator.process import (
     environment,
     open_reaper,
     run_to_end,
+    too_many_files,
 )
 from orchestrator.redaction import known
 from orchestrator.route import Route, considered
@@ -90,6 +92,7 @@ from orchestrator.slots import Held
 from orchestrator.task import Limits, Task, recorded
 from orchestrator.telemetry import warn
 from orchestrator.usage import priced
+from orchestrator.workspace.deliver import NotDeliveredError
 from orchestrator.workspace.git import GitError
 from orchestrator.workspace.looks import Before, Looks
 from orchestrator.workspace.place import Place
@@ -121,6 +124,12 @@ _SHORT = 1000
 FREE_S = 1.0
 
 Found = TypeVar("Found")
+Deliver: TypeAlias = Callable[
+    [events.Changes, Sequence[str]], Awaitable[tuple[events.Changes, str]]
+]
+"""Brings what was changed to where it is wanted, and none of the secrets: gives the changes with
+what is to be known of that, and what is to be said.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +140,7 @@ class Plan:
     the record names it (a scripted model server has another address each time). `notes` become
     notices. `auth` is what the agent comes to its model with. `refused`: why it
     is not started at all. `place` is the work tree made for the
-    run, if one was; `deliver` brings its commit to the user's files, and gives what is to be said.
+    run, if one was; `deliver` brings its commit to where it is wanted.
     `attempt` counts from 1 in the task. `held` are hands for a slot of the model's server, None: it
     has any number. `failures`: how many tool calls in a row may fail.
     `ledger` is where what it spends is written down, with the other runs of its task and job.
@@ -156,7 +165,7 @@ class Plan:
     refused: Error | None = None
     notes: tuple[str, ...] = ()
     place: Place | None = None
-    deliver: Callable[[str], Awaitable[str]] | None = None
+    deliver: Deliver | None = None
     route: Route | None = None
     attempt: int = 1
     held: Held | None = None
@@ -201,17 +210,25 @@ class Control:
 
 @dataclass(kw_only=True)
 class _Live:
-    """What a running agent is made of."""
+    """What a running agent is made of. `step` takes in what it wrote and holds it to its limits; it
+    runs in the `context` of the run's task, for sinks are called by it.
+    """
 
     process: Process
     intake: Intake
     watch: Watch
     ended: Ended | None = None
     lost: ReaperLostError | None = None
-    wake: anyio.Event = field(default_factory=anyio.Event)
+    step: Callable[[], None]
+    context: Context = field(default_factory=copy_context)
+    failure: Exception | None = None
+    woken: bool = False
     due: float = 0.0
     idle_s: float = IDLE_S
     ticks: int = 0
+
+    def __post_init__(self) -> None:
+        self._wake = anyio.Event()
 
     @property
     def over(self) -> bool:
@@ -219,21 +236,46 @@ class _Live:
         return self.ended is not None or self.lost is not None
 
     def look(self) -> None:
-        """Wake who follows the agent's files if there is something to read, or limits to hold.
+        """Do what there is to do if there is something to read, or limits to hold.
 
-        Of a thousand agents fifty times a second: what is not stdout can wait for a few ticks.
+        Of a thousand agents fifty times a second: what is not stdout can wait for a few ticks, and
+        the task that follows the agent is woken only for what a task is needed for.
         """
         self.ticks += 1
         few = self.ticks % FEW == 0
-        if self.intake.spoke() or (few and (self.intake.grown() or time.monotonic() >= self.due)):
-            self.wake.set()
+        if self.woken or not (
+            self.intake.spoke() or (few and (self.intake.grown() or time.monotonic() >= self.due))
+        ):
+            return
+        try:
+            self.context.run(self.step)
+        except Exception as error:  # noqa: BLE001 (raised again by the task, see `sleep`)
+            self.failure = error
+            self.wake()
+
+    def wake(self) -> None:
+        """Have the task that follows the agent do what a task is needed for."""
+        self.woken = True
+        self._wake.set()
+
+    async def sleep(self) -> None:
+        """Until the task is needed. Raises what `look` failed with."""
+        await self._wake.wait()
+        self.woken, self._wake = False, anyio.Event()
+        if self.failure is not None:
+            raise self.failure
 
     def rest(self, *, grew: bool) -> None:
-        """Until the next look at the limits: the longer there is silence, the longer."""
+        """Until the next look at the limits: the longer there is silence, the longer, but not
+        beyond the moment at which one is passed.
+        """
         self.idle_s = IDLE_S if grew else min(self.idle_s * SLACKENING, LONG_IDLE_S)
-        self.due = time.monotonic() + self.idle_s
-        if self.intake.grown():  # more than a quantum: go on at once
-            self.wake.set()
+        now = time.monotonic()
+        self.due = now + self.idle_s
+        if now < self.watch.due:
+            self.due = min(self.due, self.watch.due)
+        if self.intake.sends or self.intake.more:
+            self.wake()
 
 
 async def perform(
@@ -409,7 +451,10 @@ class _Run:
         if not decide(self._facts()).ok:
             return
         try:
-            said = await self.plan.deliver(self.changes.commit)
+            secrets = _secrets(self.plan, self.config)
+            self.changes, said = await self.plan.deliver(self.changes, secrets)
+        except NotDeliveredError as error:
+            self.recorder.say(Error(kind="conflict", text=str(error), hint=error.hint))
         except ConflictError as error:
             text = f"{error} with the work tree's own commits: nothing was applied"
             hint = f"Merge it yourself: git merge {self.changes.branch}"
@@ -540,7 +585,8 @@ class _Run:
             told = RouteVerified(method=after.method, model=model, server=after.server)
             self.recorder.say(told)
         elif after is not None and answered is False:
-            if digest.terminal is not None:
+            # Who failed may have had no answer: only of work that is said to be done there is one.
+            if digest.terminal == "end_turn" and digest.error is None and not self.control.stopped:
                 self.recorder.say(_went_elsewhere(after))
         elif digest.model is not None:
             self.recorder.say(RouteVerified(method="claimed", model=digest.model))
@@ -584,7 +630,9 @@ class _Run:
                     tails=tails,
                 )
                 watch = Watch(self._watched(), self.recorder, process.pid)
-                live = _Live(process=process, intake=intake, watch=watch)
+                live = _Live(
+                    process=process, intake=intake, watch=watch, step=lambda: self._step(live)
+                )
                 try:
                     await self._follow(live)
                     await self._bury(live)
@@ -607,14 +655,16 @@ class _Run:
             group.start_soon(_watch, live)
             group.start_soon(self._stop_when_asked, live)
             while not live.over:
-                live.wake = anyio.Event()
-                if grew := live.intake.pump():
-                    live.watch.grew()
+                self._step(live)
                 await _send(live, live.intake.taken())
-                self._hold_to_limits(live)
-                live.rest(grew=grew)
-                await live.wake.wait()
+                await live.sleep()
             group.cancel_scope.cancel()
+
+    def _step(self, live: _Live) -> None:
+        if grew := live.intake.pump():
+            live.watch.grew()
+        self._hold_to_limits(live)
+        live.rest(grew=grew)
 
     async def _stop_when_asked(self, live: _Live) -> None:
         await self.control.requested.wait()
@@ -706,7 +756,7 @@ class _Run:
             return
         if self.plan.handing is not None and self.plan.handing.waiting:
             live.watch.waits()
-        passed = live.watch.hold(live.intake.size)
+        passed = live.watch.hold(live.intake)
         failures = self.recorder.digest.failures
         if live.watch.unseen is not None and not self._blind:
             self._blind = True
@@ -844,7 +894,7 @@ async def _watch(live: _Live) -> None:
         live.ended = await live.process.wait()
     except ReaperLostError as error:
         live.lost = error
-    live.wake.set()
+    live.wake()
 
 
 async def until(
@@ -870,6 +920,8 @@ def _opened(path: Path, stack: ExitStack) -> Spool:
     try:
         return stack.enter_context(Spool(path, path.name))
     except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise too_many_files(error) from error
         text = f"the agent put something else in the place of its own {path.name}: {error.strerror}"
         raise SpawnError(text) from error
 

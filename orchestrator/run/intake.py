@@ -42,6 +42,8 @@ class Intake:
         self._stderr = stderr
         self._tails = tails
         self._last_words = b""
+        self.spoke = stdout.grown
+        """Whether stdout has grown, or became shorter: asked fifty times a second."""
 
     @property
     def spools(self) -> tuple[Spool, Spool]:
@@ -53,13 +55,19 @@ class Intake:
         """How many bytes of output there are."""
         return self._stdout.there() + self._stderr.there()
 
+    @property
+    def read(self) -> int:
+        """How many of them were read."""
+        return self._stdout.size + self._stderr.size
+
+    @property
+    def more(self) -> bool:
+        """Whether there may be more to read at once."""
+        return self._stdout.full or self._stderr.full
+
     def grown(self) -> bool:
         """Whether there is something to read, or a file became shorter."""
         return self._stdout.grown() or self._stderr.grown() or self._tails.grown()
-
-    def spoke(self) -> bool:
-        """The same of stdout alone."""
-        return self._stdout.grown()
 
     def taken(self) -> list[Send]:
         """What the agent is to be told; afterwards there is nothing left of it."""
@@ -106,9 +114,11 @@ class Intake:
         return known
 
     def _pump(self, spool: Spool) -> bool:
-        if not spool.grown():
+        there = spool.there()
+        if there == spool.size:
+            spool.full = False
             return False
-        if spool.shrunk():
+        if there < spool.size and spool.shrunk():
             self._recorder.add(*cut(spool.stream))
             self._recorder.flush()
             return False

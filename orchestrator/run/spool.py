@@ -29,13 +29,14 @@ FIND_S, MOST_TAILS = 1.0, 64
 
 
 class Spool:
-    """Follows one growing file by lines. `size` is how far it was read. Raises OSError if it is not
-    a plain file.
+    """Follows one growing file by lines. `size` is how far it was read; `full`: the last time there
+    was as much as is read at once. Raises OSError if it is not a plain file.
     """
 
     def __init__(self, path: Path, stream: str, *, offset: int = 0) -> None:
         self.stream = stream
         self.size = offset
+        self.full = False
         self._quantum = QUANTUM // 16
         # The agent could put anything there: a pipe would block us, /dev/zero never end.
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -64,6 +65,7 @@ class Spool:
         """The next bytes, at most a quantum."""
         chunk = os.pread(self._fd, self._quantum, self.size)
         self.size += len(chunk)
+        self.full = len(chunk) == self._quantum
         return chunk
 
     def lines(self, chunk: bytes) -> list[Line]:

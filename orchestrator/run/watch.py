@@ -5,6 +5,7 @@ Does not act. Looks at the agent's processes only when they have been silent for
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from orchestrator.budget import (
     Sign,
     Spent,
     Verdict,
+    left_s,
     over,
     patience,
     tokens,
@@ -21,6 +23,7 @@ from orchestrator.budget import (
 )
 from orchestrator.events import Limit, Stall
 from orchestrator.pulse import Pulse, feel
+from orchestrator.run.intake import Intake
 from orchestrator.run.recorder import Recorder
 from orchestrator.task import Limits
 
@@ -44,6 +47,8 @@ class Watch:
 
     def __init__(self, watched: Watched, recorder: Recorder, pid: int) -> None:
         self.unseen: str | None = None
+        self.due = math.inf
+        # When the next limit of time is passed, if the agent does nothing until then.
         self._watched = watched
         self._recorder = recorder
         self._pid = pid
@@ -53,7 +58,11 @@ class Watch:
         self._pulse: Pulse | None = None
         self._felt = self._began
         self._next = 0.0
-        self._seen: object = None
+        self._seen: list[object] = []
+        both = watched.limits, watched.ledger.limits
+        self._bounds_steps = any(limits.steps is not None for limits in both)
+        self._bounds_tokens = any(limits.tokens is not None for limits in both)
+        self._bounds_cost = any(limits.cost_usd is not None for limits in both)
 
     def grew(self) -> None:
         """The agent has written something."""
@@ -64,24 +73,32 @@ class Watch:
         """The agent waits for a sub-task, which has limits of its own."""
         self._live("child")
 
-    def hold(self, output_bytes: int) -> Verdict | None:
+    def hold(self, intake: Intake) -> Verdict | None:
         """The limit for which the agent is to be stopped, the task's own before the job's."""
         watched, now = self._watched, time.monotonic()
         limit = watched.limits.output_bytes
-        if now < self._next and not self._has_spent() and (limit is None or output_bytes <= limit):
+        within = limit is None or intake.read <= limit
+        if now < self._next and within and not self._has_spent():
             return None
-        self._next = now + _SOONEST_S
         self._write_down(now)
         self._feel(now)
-        return verdict(watched.limits, self._reading(now, output_bytes)) or self._job_passed()
+        reading = self._reading(now, intake.size)
+        self.due = now + left_s(watched.limits, reading)
+        self._next = min(now + _SOONEST_S, self.due)
+        return verdict(watched.limits, reading) or self._job_passed()
 
     def _has_spent(self) -> bool:
-        """Whether the agent has used more since the last look, or began or ended a turn. Most lines
-        say nothing of that, and to weigh each took as long as to read it.
+        """Whether the agent has used more, since the last look, of what a limit bounds, or began or
+        ended a turn. Most lines say nothing of that, and to weigh each took as long as to read it.
         """
         recorder, counts = self._recorder, self._recorder.counts
-        steps, turns = recorder.digest.steps, (counts.turns, counts.in_turn)
-        seen = steps, counts.model_calls, turns, recorder.usage, recorder.cost_usd
+        seen: list[object] = [counts.turns, counts.in_turn]
+        if self._bounds_steps:
+            seen += [recorder.digest.steps, counts.model_calls]
+        if self._bounds_tokens:
+            seen.append(recorder.usage)
+        if self._bounds_cost:
+            seen.append(recorder.cost_usd)
         changed, self._seen = seen != self._seen, seen
         return changed
 

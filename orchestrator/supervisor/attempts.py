@@ -38,7 +38,7 @@ from orchestrator.graph import before
 from orchestrator.journal import Tree, make_private, now
 from orchestrator.outcome import STATUS
 from orchestrator.route import Route
-from orchestrator.run.attempt import Control, Plan, Reaper, new_run_id, perform, until
+from orchestrator.run.attempt import Control, Deliver, Plan, Reaper, new_run_id, perform, until
 from orchestrator.run.recorder import Publish
 from orchestrator.slots import Slots
 from orchestrator.supervisor.children import Do
@@ -52,12 +52,13 @@ from orchestrator.supervisor.following import (
     following,
     summed,
 )
-from orchestrator.task import DEFAULT_LIMITS, Task, TaskFile
-from orchestrator.workspace.deliver import Delivery
+from orchestrator.task import DEFAULT_LIMITS, Source, Task, TaskFile
+from orchestrator.workspace.deliver import Delivery, Parcel
 from orchestrator.workspace.git import GitError
 from orchestrator.workspace.looks import Looks
 from orchestrator.workspace.place import Ground, Place, Want, ground, place
 from orchestrator.workspace.snapshot import make_scratch
+from orchestrator.workspace.source import fetched
 from orchestrator.workspace.worktree import ConflictError
 
 if TYPE_CHECKING:
@@ -203,6 +204,8 @@ def check_task(task: Task, config: Config, continued: Continued | None) -> None:
         agents_for(task.agent, config)
     if task.base_url is not None and task.base_url.startswith("scripted:"):
         _script(task.base_url)
+    if task.source is not None:
+        return
     if task.template is None:
         _check_workspace(task.workspace)
     elif not task.template.is_dir():
@@ -358,7 +361,16 @@ async def grounds(
     """
     found: dict[str, Ground] = {}
     known: dict[tuple[Path, bool], Ground | None] = {}
+    sources: dict[Source, Ground] = {}
     for task in tasks:
+        if task.source is not None:
+            if task.source not in sources:
+                state, environ = config.state.resolve(), config.environ
+                sources[task.source] = await fetched(
+                    reaper, task.source, state=state, environ=environ
+                )
+            found[task.id] = sources[task.source]
+            continue
         if task.isolation == "none" or task.template is not None:
             continue
         key = (task.workspace.resolve(), task.include_uncommitted)
@@ -393,8 +405,10 @@ async def _placed(
         make_private(target.parent)
         await make_scratch(means.reaper, task.template, target)
         return replace(task, workspace=target, template=None), None
-    _check_workspace(task.workspace)
     where = means.grounds.get(task.id)
+    if task.source is not None and where is not None:
+        task = replace(task, workspace=where.workspace)
+    _check_workspace(task.workspace)
     if where is None:
         return replace(task, workspace=task.workspace.resolve()), None
     made = await stack.enter_async_context(
@@ -423,10 +437,21 @@ def _in_place(plan: Plan, made: Place | None, means: Means) -> Plan:
     """The plan with its work tree, and what is to become of its commit."""
     if made is None:
         return plan
-    task = plan.task
-    wanted = task.deliver == "apply" and task.id in means.leaves
-    deliver = partial(means.delivery.deliver, made, plan.run_id) if wanted else None
+    deliver = _deliverer(plan, made, means) if plan.task.id in means.leaves else None
     return replace(plan, place=made, notes=(*plan.notes, *made.notes), deliver=deliver)
+
+
+def _deliverer(plan: Plan, made: Place, means: Means) -> Deliver | None:
+    task, environ = plan.task, means.config.environ
+    match task.deliver:
+        case "apply" if task.source is None:
+            return partial(means.delivery.deliver, made, plan.run_id)
+        case "push" if task.source is not None:
+            return Parcel(place=made, form="push", environ=environ, source=task.source).deliver
+        case "bundle" | "patch" as form:
+            return Parcel(place=made, form=form, environ=environ).deliver
+        case _:
+            return None  # the branch is the result
 
 
 def _check_workspace(folder: Path) -> None:

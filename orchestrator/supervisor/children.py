@@ -1,7 +1,6 @@
 """The sub-tasks that one agent has handed on: started, waited for, looked at, cancelled.
 
-What is asked comes from a model: everything in it is checked here. What may be handed on at all is
-`delegation`'s to say, how it is done the supervisor's.
+What may be handed on at all is `delegation`'s to say, how it is done the supervisor's.
 """
 
 from __future__ import annotations
@@ -10,11 +9,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
 import anyio.abc
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.asking import Answer, Progress
 from orchestrator.budget import tokens
@@ -22,19 +20,25 @@ from orchestrator.config import Config, agents_for
 from orchestrator.console.state import Board, board, fold
 from orchestrator.delegation import Asked, Parent, Refused, narrowed
 from orchestrator.discovery import offers
-from orchestrator.document import Text
-from orchestrator.errors import InputError, first_problem
+from orchestrator.errors import InputError
 from orchestrator.events import (
     Event,
     Outcome,
     RunFinished,
     RunStarted,
     Subagent,
-    Tier,
     Update,
 )
 from orchestrator.slots import Slots
-from orchestrator.task import Access, Kind, LimitsModel, Privacy, Task
+from orchestrator.supervisor.requests import (
+    Cancel,
+    Delegate,
+    DelegateMany,
+    Result,
+    Status,
+    meant,
+)
+from orchestrator.task import Task
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -49,74 +53,7 @@ PROGRESS_S, HEARTBEAT_S = 0.5, 10.0
 _FILES = 20
 
 _Stage: TypeAlias = Literal["requested", "started", "completed", "failed"]
-M = TypeVar("M", bound=BaseModel)
 Do: TypeAlias = Callable[[Task, Callable[[Event], None]], Awaitable[Outcome]]
-
-
-# --- what is asked -------------------------------------------------------------------------------
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
-
-
-class Wanted(_Model):
-    """A sub-task, as it is asked for."""
-
-    prompt: Text
-    kind: Kind | None = None
-    agent: Text | None = None
-    model: Text | None = None
-    tier: Tier | None = None
-    files: list[Text] = Field(default=[], max_length=1000)
-    check: Text | None = None
-    access: Access | None = None
-    privacy: Privacy | None = None
-    workspace: Text | None = None
-    limits: LimitsModel = LimitsModel()
-
-    def asked(self) -> Asked:
-        """The same as a value of the core."""
-        return Asked(
-            prompt=self.prompt,
-            kind=self.kind,
-            agent=self.agent,
-            model=self.model,
-            tier=self.tier,
-            files=tuple(self.files),
-            check=self.check,
-            access=self.access,
-            privacy=self.privacy,
-            workspace=self.workspace,
-            limits=self.limits.limits(),
-        )
-
-
-class _One(Wanted):
-    wait: bool = True
-
-
-class _Many(_Model):
-    tasks: list[Wanted] = Field(min_length=1, max_length=100)
-    wait: bool = True
-
-
-class _Status(_Model):
-    id: Text | None = None
-
-
-class _Result(_Model):
-    id: Text
-    wait: bool = True
-    offset: Annotated[int, Field(ge=0)] = 0
-
-
-class _Which(_Model):
-    id: Text
-
-
-class _Nothing(_Model):
-    pass
 
 
 # --- who hands on --------------------------------------------------------------------------------
@@ -180,36 +117,27 @@ class Children:
         self, word: str, parameters: Mapping[str, JsonValue], progress: Progress
     ) -> Answer:
         """Answer what an agent asks. Raises InputError: refused, or not to be understood."""
-        match word:
-            case "delegate":
-                one = _meant(_One, parameters)
-                return await self._delegate(one, wait=one.wait, progress=progress)
-            case "delegate_many":
-                many = _meant(_Many, parameters)
+        match meant(word, parameters):
+            case Delegate() as wanted:
+                child = self._start(wanted.asked())
+                if wanted.wait:
+                    await self._wait_or_cancel([child], progress)
+                return self._told(child)
+            case DelegateMany() as many:
                 return await self._delegate_many(many, progress)
-            case "status":
-                return self._status(_meant(_Status, parameters).id)
-            case "result":
-                asked = _meant(_Result, parameters)
-                child = self._known(asked.id)
-                if asked.wait:
+            case Status(id=id_):
+                return self._status(id_)
+            case Result(id=id_, wait=wait, offset=offset):
+                child = self._known(id_)
+                if wait:
                     await self._wait([child], progress)
-                return self._told(child, asked.offset)
-            case "cancel":
-                return await self._cancel(self._known(_meant(_Which, parameters).id))
-            case "list_agents":
-                _meant(_Nothing, parameters)
-                return {"agents": await offers(self._ways.config, self._ways.slots)}
+                return self._told(child, offset)
+            case Cancel(id=id_):
+                return await self._cancel(self._known(id_))
             case _:
-                raise InputError(f"nothing is known of {word!r}")
+                return {"agents": await offers(self._ways.config, self._ways.slots)}
 
-    async def _delegate(self, wanted: Wanted, *, wait: bool, progress: Progress) -> Answer:
-        child = self._start(wanted.asked())
-        if wait:
-            await self._wait_or_cancel([child], progress)
-        return self._told(child)
-
-    async def _delegate_many(self, many: _Many, progress: Progress) -> Answer:
+    async def _delegate_many(self, many: DelegateMany, progress: Progress) -> Answer:
         started: list[Child | Answer] = []
         for wanted in many.tasks:
             try:
@@ -380,10 +308,3 @@ def _refuse_links(parent: Task, child: Task) -> None:
                 f"refused: {path} leads out of this task's folder",
                 hint=f"Name what is in {root}.",
             )
-
-
-def _meant(model: type[M], parameters: Mapping[str, JsonValue]) -> M:
-    try:
-        return model.model_validate(parameters)
-    except ValidationError as error:
-        raise InputError(f"not to be understood: {first_problem(error)}") from None

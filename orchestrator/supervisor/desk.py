@@ -29,7 +29,7 @@ from orchestrator.asking import SOCKET, TOKEN, lines
 from orchestrator.budget import Ledger
 from orchestrator.config import Config
 from orchestrator.delegation import Ancestor, Parent
-from orchestrator.errors import OrchestrateError, lone_error
+from orchestrator.errors import NotUnderstoodError, OrchestrateError, lone_error
 from orchestrator.events import Update
 from orchestrator.run.attempt import Plan
 from orchestrator.slots import Held, Slots
@@ -124,7 +124,8 @@ class Desk:
         try:
             return {"answer": await children.ask(word, parameters, progress)}
         except OrchestrateError as error:
-            return {"error": str(error), "hint": error.hint}
+            understood = not isinstance(error, NotUnderstoodError)
+            return {"error": str(error), "hint": error.hint, "understood": understood}
 
     def _of(self, token: str) -> Children | None:
         for known, children in self._asking.items():

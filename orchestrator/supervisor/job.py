@@ -349,7 +349,7 @@ class _Course:
 
 def claimed(task: Task) -> Claim | None:
     """The folder that a task works in, if others may work there, too."""
-    if task.template is not None:
+    if task.template is not None or task.source is not None:
         return None
     return Claim(folder=str(task.workspace.resolve()), alone=task.allowed != "read")
 
@@ -426,10 +426,13 @@ def _usage(outcomes: Sequence[Outcome]) -> Usage | None:
 
 
 def _short(outcome: Outcome) -> Outcome:
-    """Without the diff, which the task's own event has."""
+    """Without the diff, and what was delivered, which the task's own event has."""
     if outcome.changes is None:
         return outcome
-    return replace(outcome, changes=replace(outcome.changes, diff=None))
+    delivered = outcome.changes.delivered
+    if delivered is not None:
+        delivered = replace(delivered, content=None)
+    return replace(outcome, changes=replace(outcome.changes, diff=None, delivered=delivered))
 
 
 def fan_out(sinks: Sequence[Sink]) -> Publish:

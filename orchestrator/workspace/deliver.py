@@ -1,28 +1,44 @@
-"""Bringing the work of runs into the user's own files, as uncommitted changes: all or nothing.
+"""Bringing the work of runs to where it is wanted.
 
-Merged from objects alone; the user's files are written only when that gave no conflict, and their
-index, HEAD and branches not at all.
+Into the user's own files, as uncommitted changes: all or nothing. Merged from objects alone; the
+user's files are written only when that gave no conflict, and their index, HEAD and branches not at
+all. Or out of the machine: pushed, or as a bundle or patch in the outcome; never with a key in it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import anyio
 
+from orchestrator.events import Changes, Delivered
 from orchestrator.process import Reaper
-from orchestrator.workspace.git import Git, GitError
+from orchestrator.redaction import pattern
+from orchestrator.task import Source
+from orchestrator.workspace.git import OUTPUT, Git, GitError
 from orchestrator.workspace.place import Place
 from orchestrator.workspace.repository import Repository, copied_index, head, view
+from orchestrator.workspace.source import push
 from orchestrator.workspace.worktree import commit, merge_trees, merged
 
 
 class NotAppliedError(GitError):
     """The user's files are not in a state to be changed; nothing was touched."""
 
+
+class NotDeliveredError(GitError):
+    """The work stays where it is: it could not be brought to where it was wanted."""
+
+
+RESULT = 1024 * 1024
+"""Most bytes of a bundle or a patch in an outcome, which the queue's database holds, too."""
+
+Form: TypeAlias = Literal["push", "bundle", "patch"]
 
 _FIRST = "Commit or stash your changes, then apply again."
 
@@ -34,8 +50,14 @@ class Delivery:
     lock: anyio.Lock = field(default_factory=anyio.Lock)
     done: list[str] = field(default_factory=list[str])
 
-    async def deliver(self, place: Place, run_id: str, tip: str) -> str:
+    async def deliver(
+        self, place: Place, run_id: str, changes: Changes, secrets: Sequence[str]
+    ) -> tuple[Changes, str]:
         """Apply a run's commit; what is to be said of it. Raises ConflictError."""
+        del secrets  # the user's own files may hold them
+        return changes, await self._apply(place, run_id, changes.commit or "")
+
+    async def _apply(self, place: Place, run_id: str, tip: str) -> str:
         async with self.lock:
             try:
                 files = await apply(
@@ -113,3 +135,70 @@ async def _refuse_sparse(git: Git, files: Sequence[str]) -> None:
     if hidden := [path for path in files if path in absent]:
         text = f"{hidden[0]} was changed, which the sparse checkout leaves out"
         raise NotAppliedError(text, hint="Merge the branch instead, or widen the checkout.")
+
+
+# --- out of the machine --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parcel:
+    """How a run's work leaves the machine; `source` is where `push` goes."""
+
+    place: Place
+    form: Form
+    environ: Mapping[str, str]
+    source: Source | None = None
+
+    async def deliver(self, changes: Changes, secrets: Sequence[str]) -> tuple[Changes, str]:
+        """Send what the run's commit holds, with all that it stands on. Raises
+        NotDeliveredError.
+        """
+        try:
+            delivered = await self._delivered(changes, secrets)
+        except NotDeliveredError:
+            raise
+        except GitError as error:
+            raise self._kept(f"not delivered ({self.form}): {error}", changes) from error
+        said = f"delivered ({self.form}): {changes.branch}, {(changes.commit or '')[:12]}"
+        return replace(changes, delivered=delivered), said
+
+    async def _delivered(self, changes: Changes, secrets: Sequence[str]) -> Delivered:
+        place, base, tip = self.place, self.place.tree.upon, changes.commit or ""
+        trees = place.tree.path.parent
+        async with view(place.reaper, place.repository, trees, private=True) as git:
+            if await _holds(git, base, tip, secrets):
+                text = "not delivered: the work holds the value of a key"
+                raise self._kept(text, changes)
+            content: bytes | None = None
+            match self.form:
+                case "push":
+                    assert self.source is not None  # noqa: S101 (by its maker)
+                    await push(git, self.source, changes.branch or "", self.environ)
+                case "bundle":
+                    line = f"refs/heads/{changes.branch}"
+                    content = await git("bundle", "create", "-q", "-", line, f"^{base}")
+                case "patch":
+                    content = await git("diff", *_EXACT, base, tip)
+        if content is not None and len(content) > RESULT:
+            text = f"not delivered: the {self.form} has {len(content)} bytes, and {RESULT} go"
+            raise self._kept(text, changes)
+        encoded = None if content is None else b64encode(content).decode()
+        return Delivered(form=self.form, base=base, content=encoded)
+
+    def _kept(self, text: str, changes: Changes) -> NotDeliveredError:
+        where = f"The work is on the branch {changes.branch} of {self.place.repository.top}"
+        return NotDeliveredError(text, hint=f"{where}, on the machine that ran it.")
+
+
+_EXACT = ("--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv")
+
+
+async def _holds(git: Git, base: str, tip: str, secrets: Sequence[str]) -> bool:
+    """Whether a secret is in anything that was committed since, also if it was removed later."""
+    if (secret := pattern(secrets)) is None:
+        return False
+    every = ("--text", "--diff-merges=separate", "--no-color", "--no-ext-diff", "--no-textconv")
+    said = await git("log", "-p", "--format=%an%n%ae%n%B", *every, f"{base}..{tip}")
+    if len(said) >= OUTPUT:
+        raise GitError("it is too large to be searched for keys")
+    return secret.search(said.decode("utf-8", "replace")) is not None

@@ -21,6 +21,7 @@ from orchestrator.process import Completed, Reaper, run_to_end
 GIT_S = 120.0
 OUTPUT = 64 * 1024**2
 # What is read of git's output: a list of all files of a large repository fits.
+_SAID = 6
 
 
 class GitError(OrchestrateError):
@@ -66,21 +67,24 @@ async def run_git(
     *arguments: str,
     accept: frozenset[int] = frozenset({0}),
     stdin: bytes | None = None,
+    limit_s: float = GIT_S,
+    whole: bool = False,
 ) -> Completed:
     """Run git in a folder. Raises GitError if its exit status is not one to `accept`, or if it does
-    not end; SpawnError.
+    not end, with the last line of what it said, or the `whole`; SpawnError.
     """
     done = await run_to_end(
         reaper,
         ("git", *HARDENED, *arguments),
         cwd=folder,
         env=env,
-        limit_s=GIT_S,
+        limit_s=limit_s,
         output_limit=OUTPUT,
         stdin=stdin,
     )
     if done.exit not in accept:
-        said = done.stderr.decode("utf-8", "replace").strip().rsplit("\n", 1)[-1]
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        said = " / ".join(lines[-_SAID:] if whole else lines[-1:])
         raise GitError(f"git: {said or f'exit {done.exit}'}")
     return done
 
@@ -117,7 +121,7 @@ class Git:
         env: Mapping[str, str] = MappingProxyType({}),
     ) -> Completed:
         """The same, with its exit status. Raises GitError, SpawnError."""
-        _pin(self.folder, self.config)
+        pin(self.folder, self.config)
         places = {"GIT_DIR": str(self.folder), "GIT_WORK_TREE": str(self.root)}
         if self.index is not None:
             places["GIT_INDEX_FILE"] = str(self.index)
@@ -135,7 +139,8 @@ class Git:
         return (await self(*arguments, accept=accept)).decode().strip()
 
 
-def _pin(folder: Path, config: str) -> None:
+def pin(folder: Path, config: str) -> None:
+    """See to it that this is all the configuration that a repository folder of ours has."""
     for planted in ("commondir", "config.worktree"):
         (folder / planted).unlink(missing_ok=True)
     file, wanted = folder / "config", os.fsencode(config)

@@ -2,7 +2,8 @@
 
 Measured while all of them run: the loop's lag, the time from an agent's `write` to the journalled
 event, the supervisor's memory; and afterwards that no line was lost. Exits with 1 if a bar is
-missed.
+missed. On a machine that others use, too, --before-others (as root) gives supervisor and agents
+their turn first while it measures, and TMPDIR=/dev/shm keeps others' disk out of it.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +45,7 @@ class Seen:
     """What a sink and a clock in the loop have noted."""
 
     def __init__(self) -> None:
-        self.started = 0
+        self.pids: list[int] = []
         self.latencies: list[float] = []
         self.lags: list[float] = []
         self.lines: Counter[str] = Counter()
@@ -54,8 +56,8 @@ class Seen:
             case Message(text=str(text)):
                 self.latencies.append(time.time() - float(text))
                 self.lines[event.run_id or ""] += 1
-            case ProcessSpawned():
-                self.started += 1
+            case ProcessSpawned(pid=pid):
+                self.pids.append(pid)
             case _:
                 pass
 
@@ -90,6 +92,24 @@ class Steady:
     late_median: float
     resident: int
     cpu: float
+    events: float
+    speed: float
+
+
+def before_others(pids: Sequence[int], *, first: bool) -> None:
+    """Have the processes scheduled before all others, or like all others again."""
+    policy, priority = (os.SCHED_RR, 1) if first else (os.SCHED_OTHER, 0)
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.sched_setscheduler(pid, policy, os.sched_param(priority))
+
+
+def speed() -> float:
+    """Millions of additions in a second of CPU: how fast the machine is at this moment."""
+    began, total = time.process_time(), 0
+    for number in range(10**6):
+        total += number
+    return 1 / (time.process_time() - began)
 
 
 async def steady(seen: Seen, seconds: float) -> Steady:
@@ -106,10 +126,12 @@ async def steady(seen: Seen, seconds: float) -> Steady:
         late_median=percentile(seen.latencies, 0.5),
         resident=int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize(),
         cpu=(time.process_time() - cpu) / (time.monotonic() - began),
+        events=len(seen.latencies) / (time.monotonic() - began),
+        speed=speed(),
     )
 
 
-async def run(count: int, lines: int, pause: float) -> bool:
+async def run(count: int, lines: int, pause: float, first: bool = False) -> bool:
     seen = Seen()
     statuses: Counter[str] = Counter()
     found: list[Steady] = []
@@ -128,17 +150,23 @@ async def run(count: int, lines: int, pause: float) -> bool:
 
             for _ in range(count):
                 group.start_soon(one)
-            while seen.started < count:  # noqa: ASYNC110 (a sink cannot await)
+            while len(seen.pids) < count:  # noqa: ASYNC110 (a sink cannot await)
                 await anyio.sleep(0.1)
             print(f"{count} agents started in {time.monotonic() - began:.0f} s", flush=True)
+            if first:
+                before_others([os.getpid(), *seen.pids], first=True)
             (folder / "go").touch()
             await anyio.sleep(1)
             found.append(await steady(seen, lines * pause - 2))
-    return told(found[0], count * lines - sum(seen.lines.values()), count - statuses["succeeded"])
+            before_others([os.getpid(), *seen.pids], first=False)
+    lost = count * lines - sum(seen.lines.values())
+    return told(found[0], count / pause, lost, count - statuses["succeeded"])
 
 
-def told(found: Steady, lost: int, failed: int) -> bool:
+def told(found: Steady, said: float, lost: int, failed: int) -> bool:
     print(f"supervisor's CPU: {found.cpu:.2f} of one core; load {os.getloadavg()[0]:.1f}")
+    print(f"the machine's speed meanwhile: {found.speed:.0f} million additions a second of CPU")
+    print(f"events a second: {found.events:.0f} of {said:.0f} that the agents say at most")
     print(f"event to journal, median: {found.late_median * 1000:.0f} ms")
     rows = [
         ("loop lag p99, ms", found.lag * 1000, 50),
@@ -149,15 +177,17 @@ def told(found: Steady, lost: int, failed: int) -> bool:
     ]
     for text, value, bar in rows:
         print(f"{text}: {value:.0f} (bar {bar})" + ("" if value <= bar else "  MISSED"), flush=True)
-    return all(value <= bar for _, value, bar in rows)
+    # Agents that do not come to speak make everything look quick.
+    return all(value <= bar for _, value, bar in rows) and found.events > said * 0.8
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench many", description=__doc__)
     parser.add_argument("--agents", type=int, default=1000, metavar="N")
     parser.add_argument("--lines", type=int, default=100, metavar="N", help="of each agent (100)")
+    parser.add_argument("--before-others", action="store_true", help="on a busy machine, as root")
     asked = parser.parse_args(arguments)
-    return 0 if anyio.run(run, asked.agents, asked.lines, 0.2) else 1
+    return 0 if anyio.run(run, asked.agents, asked.lines, 0.2, asked.before_others) else 1
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from orchestrator.server import (
     Seen,
     at_least,
 )
+from tests.examples import examples
 
 SERVERS: dict[str, ModelServer] = {
     entry.name: entry.load() for entry in entry_points(group="orchestrator.servers")
@@ -285,7 +286,7 @@ def test_no_kind_is_sure_of_another_ones_server(kind, other):
 
 
 @pytest.mark.parametrize("kind", sorted(SERVERS))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     bodies=st.lists(ANYTHING, min_size=1, max_size=12), status=st.sampled_from([0, 200, 404, 503])
 )
@@ -301,7 +302,7 @@ LISTS = st.lists(
 
 
 @pytest.mark.parametrize("kind", sorted(SERVERS))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(listed=LISTS, inner=ANYTHING)
 def test_whatever_is_in_a_list_no_kind_breaks(kind, listed, inner):
     named = [{"id": "m", "key": "m", "name": "m", "meta": inner, "capabilities": inner}]

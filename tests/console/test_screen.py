@@ -26,6 +26,7 @@ from orchestrator.events import (
 )
 from tests import strategies
 from tests.console.words import HOSTILE, at, steers
+from tests.examples import examples
 
 NOW = at(63, Message(text="x")).time
 NASTY = st.text(max_size=20) | st.lists(
@@ -261,7 +262,7 @@ def test_closing_what_was_never_drawn_writes_nothing():
 SIZES = st.tuples(st.integers(8, 120), st.integers(2, 30))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.lists(st.tuples(SIZES, st.lists(strategies.events(NASTY), max_size=4)), max_size=5))
 def test_whatever_agents_say_and_however_the_window_changes_the_frame_is_whole(steps):
     window = Window(80, 24)
@@ -286,7 +287,7 @@ def test_whatever_agents_say_and_however_the_window_changes_the_frame_is_whole(s
         assert not any(below[len(expected) :])
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.lists(strategies.events(NASTY), max_size=6), st.integers(1, 100), st.integers(0, 40))
 def test_a_frame_fits_its_window(events, columns, lines):
     now = running(3)

@@ -46,6 +46,7 @@ from orchestrator.events import (
 )
 from tests import strategies
 from tests.console.words import TEXT, at, steers
+from tests.examples import examples
 
 ASKED = Asked(run_id="01a21df4-49b60752", started="today", prompt="do it\nnow", workspace="/w")
 
@@ -61,7 +62,7 @@ def steps(*updates: Update, full: bool = False) -> list[str]:
     return [line[9:].rstrip() for line in lines[lines.index("") + 1 : -2]]
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.lists(strategies.events(TEXT), max_size=6), st.booleans(), TEXT)
 def test_no_story_steers_the_terminal(events, full, prompt):
     asked = Asked(run_id=prompt, started=prompt, prompt=prompt, workspace=prompt)

@@ -29,9 +29,10 @@ from orchestrator.events import (
 )
 from tests import strategies
 from tests.console.words import TEXT, event, steers
+from tests.examples import examples
 
 
-@settings(max_examples=250)  # there are some three dozen kinds of update
+@settings(max_examples=examples(250))  # there are some three dozen kinds of update
 @given(strategies.events(TEXT))
 def test_no_event_steers_the_terminal(one):
     line = told(one)

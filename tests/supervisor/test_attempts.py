@@ -513,6 +513,17 @@ async def test_what_the_server_says_that_it_answered_is_verified(
             assert verified.server == home.base_url
 
 
+async def test_a_run_that_failed_without_an_answer_was_not_served_elsewhere(
+    work: Path, tmp_path: Path
+) -> None:
+    async with speaking_as("ollama") as home:
+        fails = ByTurn(about=QUIET, scripts={"home": [[BUSY, DONE]]})
+        outcome, events = await routed_home(tmp_path, work, home, fails)
+    assert outcome.error is not None
+    assert outcome.error.kind == "server_error"
+    assert updates(events, RouteVerified) == []
+
+
 async def test_a_server_that_counts_nothing_verifies_nothing(work: Path, tmp_path: Path) -> None:
     async with speaking_as("lmstudio") as home:
         adapter = GoesTo(url=home.base_url, about=QUIET)

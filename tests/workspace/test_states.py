@@ -15,6 +15,7 @@ from orchestrator.process import Reaper, open_reaper
 from orchestrator.workspace.deliver import NotAppliedError, apply
 from orchestrator.workspace.place import Want, ground, place
 from orchestrator.workspace.worktree import ConflictError
+from tests.examples import CAMPAIGNING, examples
 from tests.workspace.scene import ENV, fingerprint, git, repository, write
 
 COUNT = itertools.count()
@@ -205,7 +206,7 @@ async def _run(reaper: Reaper, user: Path, state: Path, edits: list[State], *, a
 
 
 @settings(
-    max_examples=200,
+    max_examples=examples(60),
     phases=PHASES,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -214,7 +215,8 @@ async def _run(reaper: Reaper, user: Path, state: Path, edits: list[State], *, a
     edits=st.lists(st.sampled_from(EDITS), max_size=3),
     along=st.booleans(),
 )
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(3000 if CAMPAIGNING else 300)
+@pytest.mark.no_cover
 def test_a_run_leaves_the_users_repository_as_it_was(
     portal: BlockingPortal,
     reaper: Reaper,
@@ -251,9 +253,10 @@ async def _delivered(reaper: Reaper, user: Path, state: Path) -> list[str] | str
         return str(error)
 
 
-@settings(max_examples=40, phases=PHASES, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(20), phases=PHASES, suppress_health_check=[HealthCheck.too_slow])
 @given(states=st.lists(st.sampled_from(STATES), max_size=4))
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(3000 if CAMPAIGNING else 120)
+@pytest.mark.no_cover
 def test_applying_writes_the_changed_files_and_nothing_else_or_nothing(
     portal: BlockingPortal, reaper: Reaper, template: Path, states: list[State]
 ) -> None:
