@@ -223,6 +223,7 @@ class _Live:
     context: Context = field(default_factory=copy_context)
     failure: Exception | None = None
     woken: bool = False
+    leave_s: float | None = None
     due: float = 0.0
     idle_s: float = IDLE_S
     ticks: int = 0
@@ -378,6 +379,7 @@ class _Run:
         self.changes: events.Changes | None = None
         self.check: Check | None = None
         self._blind = False
+        self._dismissed = False
         self._looked = 0.0
         self._full = False
 
@@ -657,6 +659,9 @@ class _Run:
             while not live.over:
                 self._step(live)
                 await _send(live, live.intake.taken())
+                if live.leave_s is not None:
+                    group.start_soon(self._dismiss, live, live.leave_s)
+                    live.leave_s = None
                 await live.sleep()
             group.cancel_scope.cancel()
 
@@ -673,6 +678,14 @@ class _Run:
             with anyio.move_on_after(GRACE_S):
                 await live.process.wait()
         await live.process.stop(interrupt=self.plan.command.interrupt, grace_s=GRACE_S)
+
+    async def _dismiss(self, live: _Live, leave_s: float) -> None:
+        """End an agent that stays although there is nothing more for it to do."""
+        with anyio.move_on_after(leave_s):
+            await live.process.wait()
+        if live.ended is None and self.control.stopped is None:
+            self._dismissed = True
+            await live.process.stop(interrupt=None, grace_s=GRACE_S)
 
     async def _bury(self, live: _Live) -> None:
         """The process has ended: kill what it left, so that nothing writes any more."""
@@ -720,7 +733,9 @@ class _Run:
         """Read what is left, and let the conversation have its last word."""
         ended = live.ended
         self.exit = Exit(
-            status=ended.status if ended else None, signal=ended.signal if ended else None
+            status=ended.status if ended else None,
+            signal=ended.signal if ended else None,
+            dismissed=self._dismissed,
         )
         self.exit = live.intake.close(self.exit)
         passed = live.watch.settle()
@@ -886,6 +901,8 @@ async def _send(live: _Live, sends: Iterable[Send]) -> bool:
         read = await live.process.send(send.data) and read
         if send.end:
             await live.process.close_stdin()
+        if send.leave_s is not None:
+            live.leave_s = send.leave_s
     return read
 
 
