@@ -49,7 +49,7 @@ from orchestrator.worker.engine import (
 from orchestrator.worker.fleet import FleetSlots
 from orchestrator.worker.lease import Files, Session, session, worker_id
 
-SWEEP_S = 0.5
+SWEEP_S, STOP_S = 0.5, 3.0
 BATCH_S, BATCH = 0.06, 200
 MOST = 20_000
 """Events that wait for the database; what comes when it is away for longer is in the journal alone.
@@ -110,7 +110,7 @@ async def work(post: Post, shift: Shift, tell: Callable[[str], None] = lambda _:
         async with anyio.create_task_group() as group:
             group.start_soon(_sweeping, worker, files, lock, access, app, post)
             if lock is not None:
-                group.start_soon(_given_up, lock)
+                group.start_soon(_given_up, lock, shift, desk)
             await _until_over(shift, desk, access, app)
             group.cancel_scope.cancel()
 
@@ -142,8 +142,12 @@ async def _opened(url: str) -> AsyncGenerator[Access]:
             await anyio.to_thread.run_sync(access.close)
 
 
-async def _given_up(lock: Session) -> None:
+async def _given_up(lock: Session, shift: Shift, desk: Desk) -> None:
     await lock.lost.wait()
+    shift.stop()
+    with anyio.move_on_after(STOP_S):  # who does not stop is killed
+        while not desk.idle():  # noqa: ASYNC110 (the engine runs them, in tasks of its own)
+            await anyio.sleep(SWEEP_S / 5)
     raise LeaseLostError(
         "the worker's lease is lost; its agents were ended",
         hint="Start it again when the database can be reached: its jobs are looked after then.",
@@ -236,7 +240,7 @@ class Desk:
             plan = records.GoesOn(file=file)
             if await self._was_begun(job_id, file, config):
                 await anyio.to_thread.run_sync(records.completed, job_id, config)
-                plan = records.goes_on(job_id, file, supervisor, config)
+                plan = await records.goes_on(job_id, file, supervisor, config)
             if plan.refused is None:
                 outcome = await supervisor.run(
                     plan.file, feed.told, continued=plan.continued, job_id=job_id
