@@ -145,7 +145,8 @@ class Plan:
     has any number. `failures`: how many tool calls in a row may fail.
     `ledger` is where what it spends is written down, with the other runs of its task and job.
     `looks` sees the folders of runs that have no work tree of their own.
-    `handing`: its agent may hand on work. `hidden` are more values that no record may hold.
+    `handing`: its agent may hand on work. `used`: what a gateway says of its model's use. `hidden`
+    are more values that no record may hold.
     """
 
     job_id: str
@@ -173,6 +174,7 @@ class Plan:
     looks: Looks = field(default_factory=Looks)
     handing: Handing | None = None
     hidden: tuple[str, ...] = ()
+    used: Callable[[], Use | None] | None = None
 
 
 class Handing(Protocol):
@@ -221,6 +223,7 @@ class _Live:
     context: Context = field(default_factory=copy_context)
     failure: Exception | None = None
     woken: bool = False
+    leave_s: float | None = None
     due: float = 0.0
     idle_s: float = IDLE_S
     ticks: int = 0
@@ -376,6 +379,7 @@ class _Run:
         self.changes: events.Changes | None = None
         self.check: Check | None = None
         self._blind = False
+        self._dismissed = False
         self._looked = 0.0
         self._full = False
 
@@ -571,20 +575,29 @@ class _Run:
 
     async def _seen_to_be_served(self) -> None:
         """The agent; then what really served it, by the server's own word where that says it."""
-        agent = self.plan.agent
-        before = await use_of(agent, self.config)
+        model, digest = self.plan.agent.model, self.recorder.digest
+        before = await self._used()
         await self._agent_and_its_children()
-        after = await use_of(agent, self.config) if before is not None else None
-        digest = self.recorder.digest
-        if before is not None and after is not None and after.mark is not None:
-            if after.mark != before.mark:
-                self.recorder.say(
-                    RouteVerified(method="server", model=agent.model, server=after.server)
-                )
-            elif digest.terminal is not None:
+        after = await self._used() if before is not None else None
+        if before is None or after is None or after.mark is None:
+            answered = None
+        else:
+            answered = after.mark != before.mark or (None if not after.counts else False)
+        if after is not None and answered:
+            told = RouteVerified(method=after.method, model=model, server=after.server)
+            self.recorder.say(told)
+        elif after is not None and answered is False:
+            # Who failed may have had no answer: only of work that is said to be done there is one.
+            if digest.terminal == "end_turn" and digest.error is None and not self.control.stopped:
                 self.recorder.say(_went_elsewhere(after))
         elif digest.model is not None:
             self.recorder.say(RouteVerified(method="claimed", model=digest.model))
+
+    async def _used(self) -> Use | None:
+        """What the gateway, or else the server itself, says of the model's use until now."""
+        if self.plan.used is not None:
+            return self.plan.used()
+        return await use_of(self.plan.agent, self.config)
 
     def _waits(self, text: str) -> None:
         self.recorder.say(Notice(text=text))
@@ -646,6 +659,9 @@ class _Run:
             while not live.over:
                 self._step(live)
                 await _send(live, live.intake.taken())
+                if live.leave_s is not None:
+                    group.start_soon(self._dismiss, live, live.leave_s)
+                    live.leave_s = None
                 await live.sleep()
             group.cancel_scope.cancel()
 
@@ -662,6 +678,14 @@ class _Run:
             with anyio.move_on_after(GRACE_S):
                 await live.process.wait()
         await live.process.stop(interrupt=self.plan.command.interrupt, grace_s=GRACE_S)
+
+    async def _dismiss(self, live: _Live, leave_s: float) -> None:
+        """End an agent that stays although there is nothing more for it to do."""
+        with anyio.move_on_after(leave_s):
+            await live.process.wait()
+        if live.ended is None and self.control.stopped is None:
+            self._dismissed = True
+            await live.process.stop(interrupt=None, grace_s=GRACE_S)
 
     async def _bury(self, live: _Live) -> None:
         """The process has ended: kill what it left, so that nothing writes any more."""
@@ -709,7 +733,9 @@ class _Run:
         """Read what is left, and let the conversation have its last word."""
         ended = live.ended
         self.exit = Exit(
-            status=ended.status if ended else None, signal=ended.signal if ended else None
+            status=ended.status if ended else None,
+            signal=ended.signal if ended else None,
+            dismissed=self._dismissed,
         )
         self.exit = live.intake.close(self.exit)
         passed = live.watch.settle()
@@ -875,6 +901,8 @@ async def _send(live: _Live, sends: Iterable[Send]) -> bool:
         read = await live.process.send(send.data) and read
         if send.end:
             await live.process.close_stdin()
+        if send.leave_s is not None:
+            live.leave_s = send.leave_s
     return read
 
 
