@@ -36,7 +36,6 @@ from orchestrator.telemetry import warn
 from orchestrator.worker import records, wire
 from orchestrator.worker.client import interrupted, open_access
 from orchestrator.worker.engine import (
-    POLL_S,
     Access,
     App,
     Entry,
@@ -172,7 +171,7 @@ async def _until_over(shift: Shift, desk: Desk, access: Access, app: App) -> Non
 async def _nothing_runs(desk: Desk, app: App) -> bool:
     if not desk.idle() or app.running():
         return False
-    await anyio.sleep(POLL_S)  # what was being taken in that moment is seen by then
+    await anyio.sleep(SWEEP_S)  # what was being taken in that moment is seen by then
     return desk.idle() and not app.running()
 
 
@@ -328,8 +327,6 @@ class Feed:
         """Hand them on until there are no more."""
         while not self._ended or self._waiting:
             await self._wake.wait()
-            if len(self._waiting) < BATCH and not self._ended:
-                await anyio.sleep(BATCH_S)
             self._wake = anyio.Event()
             if self._ended:
                 self._wake.set()
@@ -340,6 +337,8 @@ class Feed:
             for at in range(0, len(waiting), BATCH):
                 block = b"\n".join(map(wire.line, waiting[at : at + BATCH]))
                 await self._write(block.decode())
+            if not self._ended:  # what comes first goes at once, what follows soon goes together
+                await anyio.sleep(BATCH_S)
         self._done.set()
 
     async def end(self) -> None:

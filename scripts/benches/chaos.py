@@ -138,6 +138,10 @@ class Workers:
                 self.start()
                 return
 
+    def ready(self) -> bool:
+        """Whether all of them take jobs."""
+        return all(self._name(process) for process in self._running)
+
     def _name(self, process: "subprocess.Popen[bytes]") -> str:
         words = self._logs[process.pid].read_text().split()
         return words[1] if len(words) > 1 else ""

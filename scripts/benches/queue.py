@@ -101,8 +101,10 @@ async def _cancel_s(client: Client, folder: Path) -> float:
     mark = f"7{time.monotonic_ns() % 10**8}.5"
     job = await client.submit(_task(folder, f"sleep {mark} & sleep {mark}"))
     await _until(lambda: alive(mark) >= 2)
+    began = time.perf_counter()
     await client.cancel(job)
-    return await _until(lambda: not alive(mark))
+    await _until(lambda: not alive(mark))
+    return time.perf_counter() - began
 
 
 async def _takeover_s(client: Client, folder: Path, workers: Workers) -> float:
@@ -111,6 +113,7 @@ async def _takeover_s(client: Client, folder: Path, workers: Workers) -> float:
     script = f"echo x >>{log}; test $(wc -l <{log}) -gt 1 || sleep 600"
     job = await client.submit(_task(folder, script, again=True))
     await _until(log.exists)
+    await _until(workers.ready)
     workers.kill((await client.entry(job)).worker or "")
     took = await _until(lambda: log.read_text().count("x") > 1)
     await client.wait(job)
