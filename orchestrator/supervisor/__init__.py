@@ -82,13 +82,14 @@ class Supervisor:
     its block, in another thread, event loop or process.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, slots: Slots | None = None) -> None:
+        """`slots`: of more than this machine, where somebody keeps account of those."""
         self._config = config
         self._stack = AsyncExitStack()
         self._reaper: Reaper | None = None
         self._gateways: Gateways | None = None
         self._controls: set[Control] = set()
-        self._slots = Slots(config.state / "slots")
+        self._slots = slots or Slots(config.state / "slots")
         self._looks = Looks()
         self._interrupted: str | None = None
         self._lifetime = Lifetime()

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import sqlalchemy as sa
 from dbos import (
@@ -29,6 +29,7 @@ from dbos import (
     WorkflowStatus,
 )
 from dbos._error import DBOSBaseException  # not exported, and what fences us off is one
+from dbos._sys_db import DequeueStopReason
 
 from orchestrator.errors import ConfigError, OrchestrateError
 from orchestrator.telemetry import warn
@@ -391,6 +392,7 @@ async def employed(
     try:
         _register(body)
         try:
+            DBOS.listen_queues([])  # nothing is taken before there is a limit
             DBOS.launch()
             _limited(dbos, room)
             for name in QUEUES:
@@ -431,22 +433,26 @@ def _register(body: Body) -> None:
 
 
 def _limited(dbos: DBOS, room: Callable[[], int]) -> None:
-    """Let this worker take only as many jobs as it has room for.
+    """Let this worker take only as many jobs as it has room for, from now on.
 
     A queue's limit in the database is the same for all workers, and none can be told to take no
     more. What is paused there stays so. Private, too, and held by a test.
     """
     system = dbos._sys_db  # noqa: SLF001
-    looked_up = system.get_queue
+    claim = system.start_queued_workflows
 
-    def get_queue(name: str, **options: object) -> Queue | None:
-        queue = looked_up(name, **options)  # type: ignore[arg-type]
-        if queue is not None and queue._worker_concurrency is None:  # noqa: SLF001
-            free = room()
-            queue._worker_concurrency = free if name == JOBS or free == 0 else None  # noqa: SLF001
-        return queue
+    def start_queued_workflows(
+        queue: Queue, *words: Any, **options: Any
+    ) -> tuple[list[str], DequeueStopReason | None]:
+        free = room()
+        if free == 0:
+            return [], "worker_concurrency"
+        if queue.name == JOBS and queue._worker_concurrency is None:  # noqa: SLF001
+            queue._worker_concurrency = free  # noqa: SLF001
+        return claim(queue, *words, **options)
 
-    system.get_queue = get_queue  # type: ignore[method-assign]
+    system.start_queued_workflows = start_queued_workflows  # type: ignore[method-assign]
+    dbos._listening_queues = list(QUEUES)  # noqa: SLF001
 
 
 # --- its log -------------------------------------------------------------------------------------

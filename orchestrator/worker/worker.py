@@ -36,6 +36,7 @@ from orchestrator.telemetry import warn
 from orchestrator.worker import records, wire
 from orchestrator.worker.client import interrupted, open_access
 from orchestrator.worker.engine import (
+    POLL_S,
     Access,
     App,
     Entry,
@@ -45,6 +46,7 @@ from orchestrator.worker.engine import (
     is_postgres,
     sqlite_file,
 )
+from orchestrator.worker.fleet import FleetSlots
 from orchestrator.worker.lease import Files, Session, session, worker_id
 
 SWEEP_S = 0.5
@@ -102,7 +104,7 @@ async def work(post: Post, shift: Shift, tell: Callable[[str], None] = lambda _:
         lock = None
         if is_postgres(post.url):
             lock = await stack.enter_async_context(session(post.url, worker))
-        desk = Desk(post, shift, access)
+        desk = Desk(post, shift, access, lock)
         app = await stack.enter_async_context(employed(post.url, worker, desk.do, room=desk.room))
         tell(f"worker {worker} takes jobs from {wire.shown_url(post.url)}")
         async with anyio.create_task_group() as group:
@@ -151,7 +153,7 @@ async def _given_up(lock: Session) -> None:
 async def _until_over(shift: Shift, desk: Desk, access: Access, app: App) -> None:
     """Until somebody ended the shift and no job runs here, or there is nothing left to do."""
     while True:
-        if shift.draining.is_set() and not desk.busy and not app.running():
+        if shift.draining.is_set() and await _nothing_runs(desk, app):
             return
         if shift.idle_ends and not desk.busy and not app.running():
             waiting = await anyio.to_thread.run_sync(partial(access.entries, states=("ENQUEUED",)))
@@ -163,14 +165,22 @@ async def _until_over(shift: Shift, desk: Desk, access: Access, app: App) -> Non
             await anyio.sleep(SWEEP_S / 5)
 
 
+async def _nothing_runs(desk: Desk, app: App) -> bool:
+    if desk.busy or app.running():
+        return False
+    await anyio.sleep(POLL_S)  # what was being taken in that moment is seen by then
+    return not desk.busy and not app.running()
+
+
 # --- jobs ----------------------------------------------------------------------------------------
 
 
 class Desk:
     """What is done here: jobs, each with its Supervisor."""
 
-    def __init__(self, post: Post, shift: Shift, access: Access) -> None:
+    def __init__(self, post: Post, shift: Shift, access: Access, lock: Session | None) -> None:
         self._post = post
+        self._slots = None if lock is None else FleetSlots(post.state / "slots", lock)
         self._shift = shift
         self._access = access
         self.busy = 0
@@ -214,11 +224,14 @@ class Desk:
     async def _supervised(
         self, job_id: str, file: TaskFile, config: Config, feed: Feed
     ) -> JobOutcome:
-        async with Supervisor(config) as supervisor, anyio.create_task_group() as group:
+        async with (
+            Supervisor(config, slots=self._slots) as supervisor,
+            anyio.create_task_group() as group,
+        ):
             group.start_soon(self._interrupting, supervisor)
             plan = records.GoesOn(file=file)
             if (config.state / "jobs" / job_id).exists():
-                await anyio.to_thread.run_sync(records.runs_completed, job_id, config)
+                await anyio.to_thread.run_sync(records.completed, job_id, config)
                 plan = records.goes_on(job_id, file, supervisor, config)
             if plan.refused is None:
                 outcome = await supervisor.run(
@@ -397,14 +410,11 @@ async def _settled(job: Entry, access: Access, post: Post) -> bool:
     goes_on = job.state == "running" and _may_go_on(job)
     try:
         config = replace(load_config(post.config, looking=True), state=post.state)
-        if goes_on:
-            await anyio.to_thread.run_sync(records.runs_completed, job.job_id, config)
-            return True
         outcome = await anyio.to_thread.run_sync(records.completed, job.job_id, config)
     except OrchestrateError as error:
         warn("a job of a dead worker is not settled yet", job=job.job_id, error=str(error))
         return False
-    if job.state == "running":
+    if job.state == "running" and not goes_on:
         whole = await anyio.to_thread.run_sync(access.entry, job.job_id)
         ended = outcome or interrupted(
             whole or job, f"its worker, {job.worker}, was ended before it was done"
