@@ -6,6 +6,7 @@ The configuration and the switch of local mode are read anew for each job.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -33,10 +34,11 @@ from orchestrator.outcome import together
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import TaskFile
 from orchestrator.telemetry import warn
-from orchestrator.worker import records, wire
-from orchestrator.worker.client import interrupted, open_access
+from orchestrator.worker import labels, machine, records, wire
+from orchestrator.worker.client import alive, interrupted, open_access
 from orchestrator.worker.engine import (
     POLL_S,
+    QUEUES,
     Access,
     App,
     Entry,
@@ -58,14 +60,15 @@ MOST = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Post:
-    """Where a worker works: its queue, how many jobs at a time, its records, and the configuration
-    file that counts instead of each job's own.
+    """Where a worker works: its queue, how many jobs at a time, its records, the configuration
+    file that counts instead of each job's own, and labels beside those that are found.
     """
 
     url: str
     concurrency: int
     state: Path
     config: Path | None = None
+    labels: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -108,10 +111,13 @@ async def work(post: Post, shift: Shift, tell: Callable[[str], None] = lambda _:
         app = await stack.enter_async_context(employed(post.url, worker, desk.do, room=desk.room))
         tell(f"worker {worker} takes jobs from {wire.shown_url(post.url)}")
         async with anyio.create_task_group() as group:
+            sign = Sign(worker, post, access, app)
+            stack.push_async_callback(sign.taken_down)
+            group.start_soon(sign.shown)
             group.start_soon(_sweeping, worker, files, lock, access, app, post)
             if lock is not None:
                 group.start_soon(_given_up, lock)
-            await _until_over(shift, desk, access, app)
+            await _until_over(shift, desk, access, app, sign)
             group.cancel_scope.cancel()
 
 
@@ -150,14 +156,15 @@ async def _given_up(lock: Session) -> None:
     )
 
 
-async def _until_over(shift: Shift, desk: Desk, access: Access, app: App) -> None:
+async def _until_over(shift: Shift, desk: Desk, access: Access, app: App, sign: Sign) -> None:
     """Until somebody ended the shift and no job runs here, or there is nothing left to do."""
     while True:
         if shift.draining.is_set() and await _nothing_runs(desk, app):
             return
-        if shift.idle_ends and not desk.busy and not app.running():
+        if shift.idle_ends and desk.idle() and not app.running():
             waiting = await anyio.to_thread.run_sync(partial(access.entries, states=("ENQUEUED",)))
-            if not waiting or await anyio.to_thread.run_sync(access.paused):
+            mine = [job for job in waiting if sign.fits(job.queue or "")]
+            if not mine or await anyio.to_thread.run_sync(access.paused):
                 shift.drain()
                 continue
         with anyio.move_on_after(SWEEP_S):
@@ -166,10 +173,85 @@ async def _until_over(shift: Shift, desk: Desk, access: Access, app: App) -> Non
 
 
 async def _nothing_runs(desk: Desk, app: App) -> bool:
-    if desk.busy or app.running():
+    if not desk.idle() or app.running():
         return False
     await anyio.sleep(POLL_S)  # what was being taken in that moment is seen by then
-    return not desk.busy and not app.running()
+    return desk.idle() and not app.running()
+
+
+# --- labels --------------------------------------------------------------------------------------
+
+LOOK_S = 1.0
+ANNOUNCE_S, DIAGNOSE_S = 20.0, 600.0
+
+
+class Sign:
+    """The labels of this worker: for others to see, and to take jobs from no other queues."""
+
+    def __init__(self, worker: str, post: Post, access: Access, app: App) -> None:
+        self._worker, self._post, self._access, self._app = worker, post, access, app
+        self._labels = post.labels | {machine.here()}
+        self._known = anyio.Event()
+
+    def fits(self, queue: str) -> bool:
+        """Whether jobs of a queue may be done here."""
+        return labels.parted(queue)[1] <= self._labels
+
+    async def shown(self) -> None:
+        """Announce the labels, and listen to the queues that they allow, until cancelled."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._listening)
+            if is_postgres(self._post.url):  # else there is one machine, and whose jobs are its own
+                group.start_soon(self._finding)
+            while True:
+                await self._in_thread("announced", self._announce)
+                with anyio.move_on_after(ANNOUNCE_S):
+                    await self._known.wait()
+                self._known = anyio.Event()
+
+    async def taken_down(self) -> None:
+        """Nobody counts on this worker any more."""
+        with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+            await self._in_thread("taken down", lambda: self._access.delete([self._worker]))
+
+    async def _listening(self) -> None:
+        while True:
+            await self._in_thread("listened to", self._listen)
+            await anyio.sleep(LOOK_S)
+
+    async def _finding(self) -> None:
+        """What this machine has: at once what can be seen, then what must be asked for."""
+        own = self._post.labels | {machine.here()}
+        while True:
+            try:
+                config = load_config(self._post.config, looking=True)
+                self._tell(own | machine.at_a_glance(config))
+                self._tell(own | await machine.looked_at(config))
+            except OrchestrateError as error:
+                warn("what this machine has cannot be told", error=str(error))
+            await anyio.sleep(DIAGNOSE_S)
+
+    def _tell(self, found: frozenset[str]) -> None:
+        self._labels = found
+        self._known.set()
+
+    def _listen(self) -> None:
+        others = [name for name in self._access.queues() if name not in QUEUES]
+        self._app.listen([*QUEUES, *(name for name in others if self.fits(name))])
+
+    def _announce(self) -> None:
+        notes = {"labels": sorted(self._labels), "seen": time.time()}
+        self._access.announce(self._worker, notes)
+        every = self._access.announced().items()
+        gone = [worker for worker, said in every if not alive(said)]
+        if gone:
+            self._access.delete(gone)
+
+    async def _in_thread(self, what: str, call: Callable[[], None]) -> None:
+        try:
+            await anyio.to_thread.run_sync(call)
+        except Exception as error:  # noqa: BLE001 (of the database: tried again)
+            warn(f"the worker's labels were not {what}", error=repr(error))
 
 
 # --- jobs ----------------------------------------------------------------------------------------
@@ -183,7 +265,7 @@ class Desk:
         self._slots = None if lock is None else FleetSlots(post.state / "slots", lock)
         self._shift = shift
         self._access = access
-        self.busy = 0
+        self._busy = 0
 
     def room(self) -> int:
         """How many jobs may be running here; called from any thread."""
@@ -191,11 +273,15 @@ class Desk:
 
     async def do(self, job_id: str, text: str, write: Write) -> str:
         """A job, from what was submitted to its outcome."""
-        self.busy += 1
+        self._busy += 1
         try:
             return wire.outcome_text(await self._done(job_id, text, write))
         finally:
-            self.busy -= 1
+            self._busy -= 1
+
+    def idle(self) -> bool:
+        """Whether no job is being done here."""
+        return self._busy == 0
 
     async def _done(self, job_id: str, text: str, write: Write) -> JobOutcome:
         try:
