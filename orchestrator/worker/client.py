@@ -121,20 +121,22 @@ class Client:
         parent: str | None = None,
         folder: Path | None = None,
         config: Path | None = None,
+        needs: frozenset[str] | None = None,
     ) -> str:
         """Enqueue a task, or a file of them; the id of its job.
 
         The higher its `priority` (-1000 to 1000) the sooner. While a job with the same `dedup` is
         not over, its id is given and nothing enqueued. `parent` is the job that waits for this one.
-        `folder` and `config`: where the configuration of its agents is, else the worker's.
-        Raises InputError.
+        `folder` and `config`: where the configuration of its agents is, else the worker's. `needs`:
+        the labels of the worker, else those that the tasks tell. Raises InputError.
         """
         from orchestrator.worker.engine import CHILDREN, JOBS, Order
 
         file = wire.as_file(task)
         check_tasks(file)
-        needs = self._needs(file, bound=config is not None)
-        if self._many and machine.here() not in needs:
+        if needs is None:
+            needs = self._needs(file, bound=config is not None)
+        if self._many and not any(label.startswith(labels.HOST) for label in needs):
             folder = None  # it goes to other machines, where that is another folder, or none
         if not file.tasks:
             raise InputError("no task: the file has none")
@@ -256,7 +258,12 @@ class Client:
             raise InputError(f"job {job_id}: what was asked for is not there any more")
         wanted = wire.loads(entry.input)
         return await self.submit(
-            wanted.file, priority=entry.priority, folder=wanted.folder, config=wanted.config
+            wanted.file,
+            priority=entry.priority,
+            folder=wanted.folder,
+            config=wanted.config,
+            # Not anew: whoever asks for it once more may be on another machine than its folder.
+            needs=labels.parted(entry.queue or "")[1],
         )
 
     async def pause(self, *, paused: bool) -> None:

@@ -14,6 +14,8 @@ from orchestrator.discovery.diagnosis import Diagnosis
 from orchestrator.task import Task, TaskFile
 
 _PLAIN = ":/@+-._="
+HOST = "host:"
+"""How the label of a machine begins."""
 
 
 def needed(file: TaskFile, machine: str, *, bound: bool = False) -> frozenset[str]:

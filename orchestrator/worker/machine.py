@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.config import Config
 from orchestrator.discovery.diagnosis import diagnose
 from orchestrator.discovery.survey import agents_there
-from orchestrator.worker.labels import of_agents, of_machine
+from orchestrator.worker.labels import HOST, of_agents, of_machine
 
 _ID = Path("/etc/machine-id")
 
@@ -21,7 +21,7 @@ def here() -> str:
         number = _ID.read_text(encoding="ascii", errors="replace").strip()[:8]
     except OSError:
         number = ""
-    return f"host:{name}-{number}" if number.isalnum() else f"host:{name}"
+    return f"{HOST}{name}-{number}" if number.isalnum() else f"{HOST}{name}"
 
 
 def at_a_glance(config: Config) -> frozenset[str]:
