@@ -3,6 +3,7 @@ r"""Bytes to lines: split at `\n` alone, bounded in memory, nothing dropped. No 
 `str.splitlines` also cuts at U+2028 and U+0085, which occur raw inside JSON strings.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 LINE_LIMIT = 4 * 1024 * 1024
@@ -27,7 +28,7 @@ class Line(NamedTuple):
     ended: bool = True
 
 
-_new_line = Line._make  # half of the time that `Line(...)` takes
+_new_line = partial(tuple.__new__, Line)  # a third of the time that `Line(...)` takes
 
 
 class LineSplitter:
@@ -54,15 +55,19 @@ class LineSplitter:
             return []
         self._hold(whole[0])
         lines = [self._take(newline=1)]
+        # Most lines stand in one chunk: they need not be held first.
+        start, limit = self._start, self._limit
         for part in whole[1:]:
-            # Most lines stand in one chunk: they need not be held first.
-            if len(part) > self._limit:
+            length = len(part) + 1
+            if length <= limit:
+                lines.append(_new_line((part, start, length, False, True)))
+                start += length
+            else:
+                self._start = start
                 self._hold(part)
                 lines.append(self._take(newline=1))
-                continue
-            length = len(part) + 1
-            lines.append(_new_line((part, self._start, length, False, True)))
-            self._start += length
+                start = self._start
+        self._start = start
         self._hold(rest)
         return lines
 

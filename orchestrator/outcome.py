@@ -84,7 +84,17 @@ MOST_CALLS = 10_000
 """How many tool calls are held by their ids."""
 
 _DECIDE_NOTHING = frozenset(
-    {"context", "message.delta", "output", "thought.delta", "unparsed", "usage"}
+    {
+        "context",
+        "message.delta",
+        "notice",
+        "output",
+        "plan",
+        "thought",
+        "thought.delta",
+        "unparsed",
+        "usage",
+    }
 )
 _LOOK = "See what it did with `orchestrate runs show last`."
 _READS: frozenset[ToolKind] = frozenset({"read", "search", "think", "fetch", "switch_mode"})

@@ -1,5 +1,6 @@
 """Budgets as a table: clock readings and counters in, a verdict out."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from orchestrator.budget import (
     Ledger,
     Reading,
     Spent,
+    left_s,
     patience,
     tokens,
     total,
@@ -87,6 +89,23 @@ def test_a_local_model_has_its_load_time_until_its_first_word_and_no_longer():
     assert patience(limits, Reading(local=True, spoken=True)) == ("stall", 9)
     assert patience(limits, Reading(local=False)) == ("first", 9)
     assert patience(Limits(first_s=3, stall_s=9), Reading(local=True)) == ("first", 3)
+
+
+@pytest.mark.parametrize(
+    ("limits", "reading", "left"),
+    [
+        (Limits(), SPEAKS, math.inf),
+        (Limits(wall_s=9), Reading(spent=Spent(ran_s=2), quiet_s=8), 7),
+        (Limits(wall_s=9, turn_s=5), replace(SPEAKS, turn_s=4), 1),
+        (Limits(turn_s=5), replace(SPEAKS, turn_s=None), math.inf),
+        (Limits(wall_s=90, stall_s=5), replace(SPEAKS, quiet_s=2), 3),
+        (Limits(tool_s=50, stall_s=5), replace(BUSY, quiet_s=2), 48),
+        (Limits(first_s=4, stall_s=5), Reading(quiet_s=5), -1),
+    ],
+)
+def test_the_nearest_limit_of_time_is_known_before_it_is_passed(limits, reading, left):
+    assert left_s(limits, reading) == left
+    assert (verdict(limits, reading) is not None) == (left < 0)
 
 
 def test_a_stall_says_which_budget_how_long_and_the_last_sign_of_life():

@@ -36,7 +36,7 @@ from orchestrator.events import (
     Usage,
     WorkspaceChanged,
 )
-from orchestrator.usage import add
+from orchestrator.usage import Tally
 
 THINKING = "thinking"
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -56,7 +56,7 @@ class Row:
     doing: str = "waiting"
     since: str | None = None
     calls: Mapping[str, str] = field(default_factory=lambda: _NONE)
-    used: Usage | None = None
+    used: Tally = Tally()
     announced: bool = False
     outcome: Outcome | None = None
 
@@ -67,7 +67,7 @@ class Row:
     @property
     def usage(self) -> Usage | None:
         """What is known of it."""
-        return self.used if self.outcome is None else self.outcome.usage
+        return self.used.usage if self.outcome is None else self.outcome.usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ def _row(row: Row, event: Event) -> Row:
         case ToolCall():
             return _called(row, event.update, event)
         case Usage():
-            return replace(row, used=add(row.used, event.update))
+            return replace(row, used=row.used.plus(event.update))
         case _:
             return _doing(row, _told(event, row.doing), event)
 

@@ -263,9 +263,14 @@ class _Live:
             raise self.failure
 
     def rest(self, *, grew: bool) -> None:
-        """Until the next look at the limits: the longer there is silence, the longer."""
+        """Until the next look at the limits: the longer there is silence, the longer, but not
+        beyond the moment at which one is passed.
+        """
         self.idle_s = IDLE_S if grew else min(self.idle_s * SLACKENING, LONG_IDLE_S)
-        self.due = time.monotonic() + self.idle_s
+        now = time.monotonic()
+        self.due = now + self.idle_s
+        if now < self.watch.due:
+            self.due = min(self.due, self.watch.due)
         if self.intake.sends or self.intake.more:
             self.wake()
 
