@@ -6,7 +6,6 @@ The configuration and the switch of local mode are read anew for each job.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -34,11 +33,10 @@ from orchestrator.outcome import together
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import TaskFile
 from orchestrator.telemetry import warn
-from orchestrator.worker import labels, machine, records, wire
-from orchestrator.worker.client import alive, interrupted, open_access
+from orchestrator.worker import records, wire
+from orchestrator.worker.client import interrupted, open_access
 from orchestrator.worker.engine import (
     POLL_S,
-    QUEUES,
     Access,
     App,
     Entry,
@@ -50,6 +48,7 @@ from orchestrator.worker.engine import (
 )
 from orchestrator.worker.fleet import FleetSlots
 from orchestrator.worker.lease import Files, Session, session, worker_id
+from orchestrator.worker.sign import Sign
 
 SWEEP_S = 0.5
 BATCH_S, BATCH = 0.06, 200
@@ -111,7 +110,7 @@ async def work(post: Post, shift: Shift, tell: Callable[[str], None] = lambda _:
         app = await stack.enter_async_context(employed(post.url, worker, desk.do, room=desk.room))
         tell(f"worker {worker} takes jobs from {wire.shown_url(post.url)}")
         async with anyio.create_task_group() as group:
-            sign = Sign(worker, post, access, app)
+            sign = Sign(worker, access, app, given=post.labels, config=post.config)
             stack.push_async_callback(sign.taken_down)
             group.start_soon(sign.shown)
             group.start_soon(_sweeping, worker, files, lock, access, app, post)
@@ -179,81 +178,6 @@ async def _nothing_runs(desk: Desk, app: App) -> bool:
     return desk.idle() and not app.running()
 
 
-# --- labels --------------------------------------------------------------------------------------
-
-LOOK_S = 1.0
-ANNOUNCE_S, DIAGNOSE_S = 20.0, 600.0
-
-
-class Sign:
-    """The labels of this worker: for others to see, and to take jobs from no other queues."""
-
-    def __init__(self, worker: str, post: Post, access: Access, app: App) -> None:
-        self._worker, self._post, self._access, self._app = worker, post, access, app
-        self._labels = post.labels | {machine.here()}
-        self._known = anyio.Event()
-
-    def fits(self, queue: str) -> bool:
-        """Whether jobs of a queue may be done here."""
-        return labels.parted(queue)[1] <= self._labels
-
-    async def shown(self) -> None:
-        """Announce the labels, and listen to the queues that they allow, until cancelled."""
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._listening)
-            if is_postgres(self._post.url):  # else there is one machine, and whose jobs are its own
-                group.start_soon(self._finding)
-            while True:
-                await self._in_thread("announced", self._announce)
-                with anyio.move_on_after(ANNOUNCE_S):
-                    await self._known.wait()
-                self._known = anyio.Event()
-
-    async def taken_down(self) -> None:
-        """Nobody counts on this worker any more."""
-        with anyio.CancelScope(shield=True), anyio.move_on_after(5):
-            await self._in_thread("taken down", lambda: self._access.delete([self._worker]))
-
-    async def _listening(self) -> None:
-        while True:
-            await self._in_thread("listened to", self._listen)
-            await anyio.sleep(LOOK_S)
-
-    async def _finding(self) -> None:
-        """What this machine has: at once what can be seen, then what must be asked for."""
-        own = self._post.labels | {machine.here()}
-        while True:
-            try:
-                config = load_config(self._post.config, looking=True)
-                self._tell(own | machine.at_a_glance(config))
-                self._tell(own | await machine.looked_at(config))
-            except OrchestrateError as error:
-                warn("what this machine has cannot be told", error=str(error))
-            await anyio.sleep(DIAGNOSE_S)
-
-    def _tell(self, found: frozenset[str]) -> None:
-        self._labels = found
-        self._known.set()
-
-    def _listen(self) -> None:
-        others = [name for name in self._access.queues() if name not in QUEUES]
-        self._app.listen([*QUEUES, *(name for name in others if self.fits(name))])
-
-    def _announce(self) -> None:
-        notes = {"labels": sorted(self._labels), "seen": time.time()}
-        self._access.announce(self._worker, notes)
-        every = self._access.announced().items()
-        gone = [worker for worker, said in every if not alive(said)]
-        if gone:
-            self._access.delete(gone)
-
-    async def _in_thread(self, what: str, call: Callable[[], None]) -> None:
-        try:
-            await anyio.to_thread.run_sync(call)
-        except Exception as error:  # noqa: BLE001 (of the database: tried again)
-            warn(f"the worker's labels were not {what}", error=repr(error))
-
-
 # --- jobs ----------------------------------------------------------------------------------------
 
 
@@ -316,7 +240,7 @@ class Desk:
         ):
             group.start_soon(self._interrupting, supervisor)
             plan = records.GoesOn(file=file)
-            if (config.state / "jobs" / job_id).exists():
+            if await self._was_begun(job_id, file, config):
                 await anyio.to_thread.run_sync(records.completed, job_id, config)
                 plan = records.goes_on(job_id, file, supervisor, config)
             if plan.refused is None:
@@ -332,6 +256,15 @@ class Desk:
         folder = wanted.folder if wanted.folder and wanted.folder.is_dir() else Path.cwd()
         loaded = load_config(self._post.config or wanted.config, folder=folder)
         return replace(loaded, state=self._post.state)
+
+    async def _was_begun(self, job_id: str, file: TaskFile, config: Config) -> bool:
+        """Whether another worker had begun it, here or, as far as that matters, elsewhere."""
+        if (config.state / "jobs" / job_id).exists():
+            return True
+        if all(task.recovery != "resume" for task in file.tasks):
+            return False
+        entry = await anyio.to_thread.run_sync(partial(self._access.entry, whole=False), job_id)
+        return entry is not None and entry.attempts > 1
 
     async def _interrupting(self, supervisor: Supervisor) -> None:
         await self._shift.stopping.wait()
