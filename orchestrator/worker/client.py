@@ -178,6 +178,10 @@ class Client:
             if is_list(had := notes.get("labels")) and alive(notes)
         }
 
+    async def queues(self) -> list[str]:
+        """The queues that jobs wait in, by their names (labels.py)."""
+        return await self._in_thread(self._access.queues)
+
     async def why_waiting(self, entries: Sequence[Entry]) -> dict[str, str]:
         """Of the jobs that no worker can take: what is missing."""
         waiting = [entry for entry in entries if entry.state == "waiting" and entry.queue]

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import anyio
 import pytest
 
 from orchestrator.task import Source, Task, TaskFile
+from orchestrator.worker import engine
+from orchestrator.worker.client import Client
 from orchestrator.worker.labels import needed, parted, queue_of, waits_for
 
 GIT = Source(url="https://h/r.git")
@@ -64,3 +67,40 @@ def test_a_job_says_what_it_waits_for(
     needs: set[str], workers: dict[str, set[str]], why: str | None
 ) -> None:
     assert waits_for(needs, workers) == why
+
+
+@pytest.mark.anyio
+async def test_only_who_listens_to_it_takes_from_a_queue_with_labels_and_a_pause_holds_there_too(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path}/queue.sqlite"
+    done: list[str] = []
+
+    async def body(job_id: str, text: str, write: engine.Write) -> str:
+        done.append(job_id)
+        return job_id
+
+    async with Client(url) as client:
+        await client.pause(paused=True)
+        plain = await client.submit(Task(prompt="p"))
+        special = await client.submit(Task(prompt="p", requires=("gpu", "x y")))
+        assert (await client.entry(special)).queue == "jobs@gpu,x%20y"
+        async with engine.employed(url, "one", body, room=lambda: 1) as app:
+            app.listen([*engine.QUEUES, "jobs@gpu,x%20y"])
+            await anyio.sleep(4 * engine.POLL_S)
+            assert done == []
+            app.listen(engine.QUEUES)
+            await client.pause(paused=False)
+            while plain not in done:
+                await anyio.sleep(0.05)
+            await anyio.sleep(4 * engine.POLL_S)
+            assert done == [plain]
+            assert await client.why_waiting([await client.entry(special)]) == {
+                special: "no worker is running"
+            }
+            app.listen([*engine.QUEUES, "jobs@gpu,x%20y"])
+            while not (await client.entry(special)).over:
+                await anyio.sleep(0.05)
+        await client.remove(older_s=0)
+        async with Client(url) as other:
+            assert sorted(await other.queues()) == sorted(engine.QUEUES)
