@@ -105,21 +105,29 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Exit:
-    """How a process ended: exit status or signal number (never both), and the end of its stderr."""
+    """How a process ended: exit status or signal number (never both), and the end of its stderr.
+
+    `dismissed`: it was ended because it stayed when its work was over (`Send.leave_s`).
+    """
 
     status: int | None = None
     signal: int | None = None
     stderr: str = ""
+    dismissed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Send:
     """Bytes for the agent's stdin (with `Command.stdin == "open"`). `end`: it is closed after
     them.
+
+    `leave_s`: the agent has nothing more to do; if it stays longer than that, it is ended, and how
+    it then ends says nothing of its work. None: it leaves by itself.
     """
 
     data: bytes = b""
     end: bool = False
+    leave_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

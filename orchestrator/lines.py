@@ -3,7 +3,6 @@ r"""Bytes to lines: split at `\n` alone, bounded in memory, nothing dropped. No 
 `str.splitlines` also cuts at U+2028 and U+0085, which occur raw inside JSON strings.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 LINE_LIMIT = 4 * 1024 * 1024
@@ -28,7 +27,7 @@ class Line(NamedTuple):
     ended: bool = True
 
 
-_new_line = partial(tuple.__new__, Line)  # a third of the time that `Line(...)` takes
+_new_line = Line._make  # half of the time that `Line(...)` takes
 
 
 class LineSplitter:

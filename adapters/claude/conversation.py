@@ -13,22 +13,15 @@ from adapters.claude.tools import WRITERS, begun, ended, missing, plan_status, s
 from adapters.claude.values import (
     call_end,
     call_usage,
-    fields,
-    first_line,
-    hold,
     instant,
-    is_object,
-    items,
     models_usage,
-    number,
     prompt_size,
     seconds,
-    text,
     usage_sum,
     used,
-    whole,
     window,
 )
+from adapters.reading import fields, first_line, hold, is_object, items, number, text, whole
 from orchestrator.adapter import Exit, Send, json_line, unparsed, usage_since
 from orchestrator.events import (
     Context,

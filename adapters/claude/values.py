@@ -4,53 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeGuard, TypeVar
 
-from orchestrator.adapter import TEXT_LIMIT
+from adapters.reading import fields, is_object, number, whole
 from orchestrator.events import CostSource, Usage
-
-Value = TypeVar("Value")
-
-MOST = 1000
-"""How many things of a kind are remembered by their ids: a session may have any number of them."""
-
-
-def hold(known: dict[str, Value], id_: str, value: Value, *, most: int = MOST) -> None:
-    """Remember it, and forget the oldest one if there are too many."""
-    known[id_] = value
-    if len(known) > most:
-        del known[next(iter(known))]
-
-
-def is_object(value: object) -> TypeGuard[dict[str, object]]:
-    return isinstance(value, dict)
-
-
-def is_list(value: object) -> TypeGuard[Sequence[object]]:
-    return isinstance(value, list | tuple)
-
-
-def fields(value: object) -> Mapping[str, object]:
-    """An object's fields; none for anything else."""
-    return value if is_object(value) else {}
-
-
-def items(value: object) -> Sequence[object]:
-    """A list's items; none for anything else."""
-    return value if is_list(value) else ()
-
-
-def text(value: object) -> str | None:
-    """A text that is not empty, as much of it as an event carries."""
-    return value[:TEXT_LIMIT] if isinstance(value, str) and value else None
-
-
-def whole(value: object) -> int | None:
-    return value if type(value) is int else None  # no bool
-
-
-def number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def seconds(milliseconds: object) -> float | None:
@@ -64,10 +20,6 @@ def instant(since_1970: object) -> str | None:
     if value is None or not 0 <= value < 2**32:
         return None
     return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def first_line(said: str) -> str:
-    return said.strip().partition("\n")[0]
 
 
 def call_usage(value: object, source: CostSource | None = None) -> Usage | None:

@@ -18,7 +18,8 @@ from adapters.codex.items import (
     plan_entries,
     tool_call,
 )
-from adapters.codex.values import MOST, fields, first_line, hold, instant, is_object, usage, whole
+from adapters.codex.values import first_line, instant, usage
+from adapters.reading import MOST, fields, hold, is_object, whole
 from orchestrator.adapter import TEXT_LIMIT, Exit, Send, json_line, unparsed, usage_since
 from orchestrator.events import (
     Context,

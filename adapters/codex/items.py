@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
-from adapters.codex.values import fields, items, text, whole
+from adapters.reading import fields, items, text, whole
 from orchestrator.adapter import Exit, error_kind, json_line
 from orchestrator.events import (
     Error,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from adapters.jsonl.options import Options
 from adapters.jsonl.rules import BaseRule, IgnoreRule, UsageRule
+from adapters.reading import Pieces, complaint
 from orchestrator.adapter import Exit, Send, error_kind, json_line, unparsed, usage_since
 from orchestrator.events import (
     Error,
@@ -23,12 +23,6 @@ from orchestrator.events import (
     Usage,
 )
 
-_ASSEMBLED_LIMIT = 4 * 1024 * 1024
-
-_ERROR = re.compile(r"(?i)error:")
-_PAGE = 8
-_ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
-
 
 class Mapped:
     """The conversation: rules over lines, and what must be remembered between lines."""
@@ -40,7 +34,7 @@ class Mapped:
         self._before = before
         self._counted: dict[int, Usage] = {}
         self._session: SessionStarted | None = None
-        self._pieces = _Pieces()
+        self._pieces = Pieces()
         self._denied: str | None = None
         self._ended = False
         self._failed = False
@@ -135,18 +129,18 @@ class Mapped:
             yield TurnFinished(stop_reason="error")
 
     def _last_word(self, exit: Exit) -> Error | None:
-        complaint = _complaint(exit.stderr)
+        words = complaint(exit.stderr)
         if (kind := self._exits.get(str(exit.status))) is not None:
-            return Error(kind=kind, text=complaint or f"exit status {exit.status}")
+            return Error(kind=kind, text=words or f"exit status {exit.status}")
         if self._ended:
             return None
         if self._denied is not None and exit.status == 0:
             return Error(kind="denied", text=f"it ended when it was denied: {self._denied}")
-        if complaint and (not self._spoke or exit.status != 0):
+        if words and (not self._spoke or exit.status != 0):
             kind = error_kind(exit.stderr)
             if kind == "unknown" and not self._spoke:
                 kind = "bad_usage"
-            return Error(kind=kind, text=complaint)
+            return Error(kind=kind, text=words)
         return None
 
 
@@ -154,45 +148,3 @@ def _latest(now: Usage, before: Usage) -> Usage:
     """What has been counted so far: a field that a line leaves out stands where it stood."""
     stated = {name: value for name, value in vars(now).items() if value is not None}
     return replace(before, **stated)
-
-
-def _complaint(stderr: str) -> str | None:
-    """The line of stderr that says most: the last such as `TypeError: ...`, else the last.
-
-    Of a whole page without one (a CLI that does not know a flag prints how it is used) the first.
-    """
-    lines = [line.strip() for line in _ANSI.sub("", stderr).split("\n")]
-    lines = [line for line in lines if line]
-    errors = [line for line in lines if _ERROR.search(line)]
-    most = (errors or (lines[:1] if len(lines) > _PAGE else lines) or [""])[-1]
-    return most[:500] or None
-
-
-class _Pieces:
-    """The pieces of a message, put together where the CLI never says it whole."""
-
-    def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._length = 0
-        self._id: str | None = None
-
-    def add(self, piece: MessageDelta) -> Iterator[Update]:
-        """Hold the piece; the message before it, if this one begins another."""
-        if piece.role != "assistant":
-            return
-        if piece.id != self._id:
-            yield from self.take()
-        self._id = piece.id
-        if self._length < _ASSEMBLED_LIMIT:
-            self._texts.append(piece.text)
-            self._length += len(piece.text)
-
-    def take(self) -> Iterator[Update]:
-        """The message so far, if there is one, and begin anew."""
-        if self._texts:
-            yield Message(text="".join(self._texts), id=self._id)
-        self.drop()
-
-    def drop(self) -> None:
-        """Begin anew: the CLI itself said the whole."""
-        self._texts, self._length, self._id = [], 0, None

@@ -80,6 +80,7 @@ from orchestrator.process import (
     environment,
     open_reaper,
     run_to_end,
+    too_many_files,
 )
 from orchestrator.redaction import known
 from orchestrator.route import Route, considered
@@ -220,6 +221,7 @@ class _Live:
     context: Context = field(default_factory=copy_context)
     failure: Exception | None = None
     woken: bool = False
+    leave_s: float | None = None
     due: float = 0.0
     idle_s: float = IDLE_S
     ticks: int = 0
@@ -375,6 +377,7 @@ class _Run:
         self.changes: events.Changes | None = None
         self.check: Check | None = None
         self._blind = False
+        self._dismissed = False
         self._looked = 0.0
         self._full = False
 
@@ -645,6 +648,9 @@ class _Run:
             while not live.over:
                 self._step(live)
                 await _send(live, live.intake.taken())
+                if live.leave_s is not None:
+                    group.start_soon(self._dismiss, live, live.leave_s)
+                    live.leave_s = None
                 await live.sleep()
             group.cancel_scope.cancel()
 
@@ -661,6 +667,14 @@ class _Run:
             with anyio.move_on_after(GRACE_S):
                 await live.process.wait()
         await live.process.stop(interrupt=self.plan.command.interrupt, grace_s=GRACE_S)
+
+    async def _dismiss(self, live: _Live, leave_s: float) -> None:
+        """End an agent that stays although there is nothing more for it to do."""
+        with anyio.move_on_after(leave_s):
+            await live.process.wait()
+        if live.ended is None and self.control.stopped is None:
+            self._dismissed = True
+            await live.process.stop(interrupt=None, grace_s=GRACE_S)
 
     async def _bury(self, live: _Live) -> None:
         """The process has ended: kill what it left, so that nothing writes any more."""
@@ -708,7 +722,9 @@ class _Run:
         """Read what is left, and let the conversation have its last word."""
         ended = live.ended
         self.exit = Exit(
-            status=ended.status if ended else None, signal=ended.signal if ended else None
+            status=ended.status if ended else None,
+            signal=ended.signal if ended else None,
+            dismissed=self._dismissed,
         )
         self.exit = live.intake.close(self.exit)
         passed = live.watch.settle()
@@ -874,6 +890,8 @@ async def _send(live: _Live, sends: Iterable[Send]) -> bool:
         read = await live.process.send(send.data) and read
         if send.end:
             await live.process.close_stdin()
+        if send.leave_s is not None:
+            live.leave_s = send.leave_s
     return read
 
 
@@ -908,6 +926,8 @@ def _opened(path: Path, stack: ExitStack) -> Spool:
     try:
         return stack.enter_context(Spool(path, path.name))
     except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise too_many_files(error) from error
         text = f"the agent put something else in the place of its own {path.name}: {error.strerror}"
         raise SpawnError(text) from error
 

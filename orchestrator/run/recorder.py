@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import TypeAlias
 from uuid import UUID
 
@@ -41,7 +40,7 @@ from orchestrator.telemetry import warn
 from orchestrator.usage import Tally
 
 Publish = Callable[[Event], None]
-_named = partial(tuple.__new__, Raw)  # a third of the time that `Raw(...)` takes
+_named = Raw._make  # half of the time that `Raw(...)` takes
 _Waiting: TypeAlias = tuple[Update, Source, Place | None]
 _CHANGED = frozenset({"session.started", "usage"})
 _OF_PIECES = frozenset({"message.delta", "thought.delta", "message", "thought"})

@@ -168,10 +168,14 @@ class Session:
 
         while not self.lost.is_set():
             try:
-                async with await self._connected() as connection:
+                connection = await self._connected()
+                try:
                     if await self._taken(connection):
                         self._connection = connection
                         await self._beat(connection)
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await connection.close()
             except (Error, OSError, TimeoutError) as error:
                 if self._gone(error):
                     self._lose(f"no answer from the queue's database: {error}")

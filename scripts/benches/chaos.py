@@ -60,6 +60,7 @@ class Plan:
     workers: int = 3
     concurrency: int = 4
     seed: int = 1
+    lines: int = LINES
 
 
 @dataclass(kw_only=True)
@@ -151,7 +152,7 @@ def _workers(folder: Path, url: str, plan: Plan) -> Iterator[Workers]:
 async def chaos(folder: Path, url: str, plan: Plan, tell: Callable[[str], None]) -> Found:
     """Do it all in a folder, and look at what became of it."""
     began, found, chance = time.monotonic(), Found(jobs=plan.tasks), random.Random(plan.seed)
-    (folder / "agent.sh").write_text(AGENT.replace("LINES", str(LINES)))
+    (folder / "agent.sh").write_text(AGENT.replace("LINES", str(plan.lines)))
     config = folder / "orchestrate.toml"
     config.write_text(CONFIG.replace("AGENT", str(folder / "agent.sh")))
     jobs: dict[str, Path] = {}

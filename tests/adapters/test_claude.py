@@ -14,7 +14,8 @@ import pytest
 from adapters.claude import OPTIONS, adapter
 from adapters.claude.command import endpoint
 from adapters.claude.conversation import STEPS, ClaudeConversation
-from adapters.claude.values import MOST, hold, models_usage
+from adapters.claude.values import models_usage
+from adapters.reading import MOST, hold
 from orchestrator.adapter import Agent, Command, Exit, Send, about_of
 from orchestrator.errors import ConfigError
 from orchestrator.events import (
@@ -662,7 +663,7 @@ def test_what_was_told_call_by_call_and_the_rest_are_what_the_results_say(case):
 def streamed(*deltas: Mapping[str, object], **start: int) -> tuple[bytes, ...]:
     """A message with this usage at its start, and these at its end."""
     message = {"id": "m", "usage": {"input_tokens": 10, "output_tokens": 1, **start}}
-    events: list[dict[str, object]] = [{"type": "message_start", "message": message}]
+    events: list[Mapping[str, object]] = [{"type": "message_start", "message": message}]
     events += [{"type": "message_delta", "usage": delta} for delta in deltas]
     return tuple(line(type="stream_event", event=event) for event in events)
 

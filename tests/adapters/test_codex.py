@@ -11,7 +11,7 @@ import pytest
 
 from adapters.codex import OPTIONS, adapter
 from adapters.codex.command import endpoint
-from adapters.codex.values import MOST, hold
+from adapters.reading import MOST, hold
 from orchestrator.adapter import Agent, Command, Exit
 from orchestrator.errors import ConfigError
 from orchestrator.events import (

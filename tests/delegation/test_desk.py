@@ -12,6 +12,7 @@ import pytest
 
 from adapters.servers import openai
 from orchestrator.asking import Desk, ask
+from orchestrator.cli.jobs import tree_told
 from orchestrator.config import Config
 from orchestrator.errors import InputError
 from orchestrator.events import (
@@ -130,6 +131,12 @@ async def test_a_sub_task_works_on_its_parents_files_as_they_are_and_its_work_ca
     assert job.usage.cost_usd == 0.75
     assert outcome.usage is not None
     assert outcome.usage.cost_usd == 0.25  # its own: each run's is counted once
+    job_folder = next((config.state / "jobs").iterdir())
+    drawn = tree_told(job_folder, config.state / "runs", None, width=None, colour=False)
+    head, top, below, _, total = drawn.splitlines()
+    assert head.split()[:2] == ["TASK", "OUTCOME"]
+    assert (top.split()[0], below.split()[:2]) == ("task", ["└", "task-1"])
+    assert ("$0.25" in top, "$0.50" in below, "$0.75" in total) == (True, True, True), drawn
     assert b"TOKEN" not in b"".join(p.read_bytes() for p in config.state.rglob("*.json*"))
     assert list((config.state / "desks").iterdir()) == []
 
