@@ -266,3 +266,14 @@ def test_a_job_has_used_what_its_tasks_have(entries):
 )
 def test_a_cost_that_nobody_tells_is_no_bound(stated, known, refused):
     assert (uncounted(stated, cost_known=known) is not None) == refused
+
+
+def test_what_is_handed_on_is_spent_of_the_parents_budget_and_once_of_the_jobs():
+    ledger = Ledger(Limits(cost_usd=3))
+    ledger.hand_on("top", "top-1")
+    ledger.hand_on("top-1", "top-1-1")
+    for task, cost in (("top", 1.0), ("top-1", 0.5), ("top-1-1", 0.25), ("other", 1.0)):
+        ledger.put(task, task, Spent(ran_s=9, steps=2, tokens=10, cost_usd=cost), "call")
+    assert ledger.task("top") == Spent(ran_s=9, steps=2, tokens=30, cost_usd=1.75)
+    assert ledger.task("top-1").cost_usd == 0.75
+    assert (ledger.job.cost_usd, ledger.job.tokens, ledger.passed) == (2.75, 40, None)

@@ -33,6 +33,10 @@ class Mapped:
         self._exits = options.exits
         self._before = before
         self._counted: dict[int, Usage] = {}
+        self._apart = any(
+            isinstance(rule, UsageRule) and rule.cost_usd is not None and not rule.counts_tokens
+            for rule in self._rules
+        )
         self._session: SessionStarted | None = None
         self._pieces = Pieces()
         self._denied: str | None = None
@@ -86,8 +90,10 @@ class Mapped:
                 if update == self._session:
                     return
                 self._session = update
-            case Usage() if isinstance(rule, UsageRule) and rule.counts != "delta":
-                update = self._counted_since(update, rule, number)
+            case Usage() if isinstance(rule, UsageRule):
+                if rule.counts != "delta":
+                    update = self._counted_since(update, rule, number)
+                update = self._told_apart(update, rule)
             case MessageDelta():
                 yield from self._pieces.add(update)
             case Message():
@@ -109,6 +115,16 @@ class Mapped:
             case _:
                 pass
         yield update
+
+    def _told_apart(self, usage: Usage, rule: UsageRule) -> Usage:
+        """Where the cost has a line of its own: tokens are owed theirs, and that line settles what
+        is owed until then.
+        """
+        if not self._apart:
+            return usage
+        if rule.cost_usd is None:
+            return replace(usage, cost_source="agent")
+        return usage if rule.counts_tokens else replace(usage, scope="turn")
 
     def _counted_since(self, now: Usage, rule: UsageRule, number: int) -> Usage:
         """The delta to what the rule counted before; a session's goes on from an earlier run."""

@@ -60,6 +60,7 @@ from orchestrator.events import (
 from orchestrator.journal import (
     STDERR,
     STDOUT,
+    STORES,
     TAILS,
     Journal,
     Record,
@@ -119,7 +120,7 @@ FEW = 4
 # Its stdout is looked at in each of `Reaper.ticks`, its other files in each fourth.
 GRACE_S = 5.0
 CHECK_TAIL = 64 * 1024
-_STORE, _PATCH = "tree.git", "diff.patch"
+_PATCH = "diff.patch"
 _SHORT = 1000
 FREE_S = 1.0
 
@@ -145,7 +146,8 @@ class Plan:
     has any number. `failures`: how many tool calls in a row may fail.
     `ledger` is where what it spends is written down, with the other runs of its task and job.
     `looks` sees the folders of runs that have no work tree of their own.
-    `handing`: its agent may hand on work. `hidden` are more values that no record may hold.
+    `handing`: its agent may hand on work. `used`: what a gateway says of its model's use. `hidden`
+    are more values that no record may hold.
     """
 
     job_id: str
@@ -173,6 +175,7 @@ class Plan:
     looks: Looks = field(default_factory=Looks)
     handing: Handing | None = None
     hidden: tuple[str, ...] = ()
+    used: Callable[[], Use | None] | None = None
 
 
 class Handing(Protocol):
@@ -573,20 +576,29 @@ class _Run:
 
     async def _seen_to_be_served(self) -> None:
         """The agent; then what really served it, by the server's own word where that says it."""
-        agent = self.plan.agent
-        before = await use_of(agent, self.config)
+        model, digest = self.plan.agent.model, self.recorder.digest
+        before = await self._used()
         await self._agent_and_its_children()
-        after = await use_of(agent, self.config) if before is not None else None
-        digest = self.recorder.digest
-        if before is not None and after is not None and after.mark is not None:
-            if after.mark != before.mark:
-                self.recorder.say(
-                    RouteVerified(method="server", model=agent.model, server=after.server)
-                )
-            elif digest.terminal is not None:
+        after = await self._used() if before is not None else None
+        if before is None or after is None or after.mark is None:
+            answered = None
+        else:
+            answered = after.mark != before.mark or (None if not after.counts else False)
+        if after is not None and answered:
+            told = RouteVerified(method=after.method, model=model, server=after.server)
+            self.recorder.say(told)
+        elif after is not None and answered is False:
+            # Who failed may have had no answer: only of work that is said to be done there is one.
+            if digest.terminal == "end_turn" and digest.error is None and not self.control.stopped:
                 self.recorder.say(_went_elsewhere(after))
         elif digest.model is not None:
             self.recorder.say(RouteVerified(method="claimed", model=digest.model))
+
+    async def _used(self) -> Use | None:
+        """What the gateway, or else the server itself, says of the model's use until now."""
+        if self.plan.used is not None:
+            return self.plan.used()
+        return await use_of(self.plan.agent, self.config)
 
     def _waits(self, text: str) -> None:
         self.recorder.say(Notice(text=text))
@@ -833,8 +845,9 @@ class _Run:
 
     async def _look(self) -> Before | None:
         task, ours = self.plan.task, self.config.state
+        store = ours / STORES / self.plan.run_id
         look = await self.stack.enter_async_context(
-            self.plan.looks.at(task.workspace, self.folder / _STORE, ours=ours)
+            self.plan.looks.at(task.workspace, store, ours=ours)
         )
         try:
             return await look.before(self.reaper, task.files)

@@ -27,7 +27,15 @@ from orchestrator.testing.dialect import Ask, BadRequestError, Dialect, Problem
 from orchestrator.testing.gemini import GEMINI
 from orchestrator.testing.messages import MESSAGES
 from orchestrator.testing.ollama import OLLAMA
-from orchestrator.testing.play import answer_of, json_lines, json_response, play, refuse, tell
+from orchestrator.testing.play import (
+    answer_of,
+    json_lines,
+    json_response,
+    play,
+    refuse,
+    tell,
+    text_response,
+)
 from orchestrator.testing.requests import Request, record
 from orchestrator.testing.responses import RESPONSES
 from orchestrator.testing.script import Script, Turn, parse_script
@@ -47,7 +55,7 @@ _PATH = re.compile(
     r"(?:/v1)?"
     r"(?P<endpoint>/chat/completions|/responses|/messages(?:/count_tokens)?|/models(?:/.+)?"
     r"|/api/v[01]/models(?:/.+)?|/api/(?:chat|tags|version|ps|show|pull|delete|hello)"
-    r"|/health|/version|/props|/slots|/)"
+    r"|/health|/version|/props|/slots|/metrics|/)"
 )
 # Google's, where the model stands in the path.
 _MODEL_PATH = re.compile(
@@ -184,7 +192,9 @@ class ModelServer:
             case "GET", "/props":
                 return json_response(makes.properties(script))
             case "GET", "/slots":
-                return json_response(makes.slots(script))
+                return json_response(makes.slots(script, self._answers()))
+            case "GET", "/metrics" if script.server == "vllm":
+                return text_response(makes.metrics(script, self._answers()))
             case "GET", "/health" if script.server == "vllm":
                 return Response(200, (), (), 0)
             case "POST", ":countTokens":

@@ -1179,3 +1179,11 @@ def test_only_the_latest_calls_are_remembered():
     for number in range(MOST + 5):
         hold(known, str(number), number)
     assert list(known.values()) == list(range(5, MOST + 5))
+
+
+def test_its_own_command_makes_an_mcp_server_known_to_it():
+    setup = adapter.mcp_setup("/opt/claude", ORACLE)
+    user = ("--scope", "user", "the_oracle")
+    assert setup.add == ("/opt/claude", "mcp", "add", *user, "--", "/bin/oracle", "--loud")
+    assert setup.remove == ("/opt/claude", "mcp", "remove", *user)
+    assert setup.show == ("/opt/claude", "mcp", "get", "the_oracle")

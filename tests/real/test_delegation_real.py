@@ -20,6 +20,7 @@ from orchestrator.discovery import locate
 from orchestrator.events import (
     Event,
     JobFinished,
+    JobOutcome,
     Outcome,
     RunFinished,
     RunStarted,
@@ -27,7 +28,7 @@ from orchestrator.events import (
     ToolCall,
 )
 from orchestrator.supervisor import Supervisor
-from orchestrator.task import Limits, Task
+from orchestrator.task import Limits, Task, parse_task_file
 from orchestrator.testing import model_server
 from tests.real.scene import placed
 from tests.workspace.scene import git
@@ -188,3 +189,46 @@ async def test_the_litellm_agent_hands_on_to_claude_by_the_command(tmp_path: Pat
     assert "status: succeeded" in found.heard
     assert found.parents() == {"litellm": None, "claude": found.outcome.run_id}
     found.adds_up()
+
+
+async def test_the_example_splits_the_work_by_its_kinds(tmp_path: Path) -> None:
+    """As it stands, but for the models, which are scripted."""
+    example = Path(__file__).parent.parent.parent / "examples/delegation"
+    says: dict[str, Turns] = {
+        "codex": [
+            call("delegate", prompt="Where is the cause?", kind="search"),
+            call("exec_command", cmd="sed -i 's/split(\" \")/split()/' slug.py"),
+            call("delegate", prompt="Is it right?", kind="review"),
+            {"text": "The review found nothing."},
+        ],
+        "litellm": [{"text": "In slug.py."}],
+        "claude": [{"text": "It is right."}],
+    }
+    text = (example / "orchestrate.toml").read_text()
+    events: list[Event] = []
+    async with AsyncExitStack() as stack:
+        for name, turns in says.items():
+            script = {"model": "*", "turns": list(turns)}
+            url = (await stack.enter_async_context(model_server(script))).base_url
+            text = text.replace("http://127.0.0.1:11434", url) if name == "litellm" else text
+            own = f'adapter = "{name}"\nmodel = "scripted"\nbase_url = "{url}"'
+            if name != "litellm":
+                text = text.replace(f'adapter = "{name}"', own)
+        text = text.replace("ollama_chat/qwen2.5-coder:32b", "openai/scripted")
+        (tmp_path / "orchestrate.toml").write_text(text)
+        environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "ORCHESTRATE_STATE_DIR": str(tmp_path / "state"),
+        }
+        config = load_config(tmp_path / "orchestrate.toml", environ=environ)
+        file = parse_task_file(
+            (example / "task.yaml").read_bytes(), file="task.yaml", folder=example
+        )
+        async with Supervisor(config) as supervisor:
+            outcome = await supervisor.run(file, events.append)
+    assert outcome.ok, outcome
+    assert isinstance(outcome, JobOutcome)
+    assert outcome.tasks["task"].verified is True
+    began = [e.agent for e in events if isinstance(e.update, RunStarted)]
+    assert began == ["planner", "local-qwen", "claude"]
