@@ -60,6 +60,7 @@ from orchestrator.events import (
 from orchestrator.journal import (
     STDERR,
     STDOUT,
+    STORES,
     TAILS,
     Journal,
     Record,
@@ -119,7 +120,7 @@ FEW = 4
 # Its stdout is looked at in each of `Reaper.ticks`, its other files in each fourth.
 GRACE_S = 5.0
 CHECK_TAIL = 64 * 1024
-_STORE, _PATCH = "tree.git", "diff.patch"
+_PATCH = "diff.patch"
 _SHORT = 1000
 FREE_S = 1.0
 
@@ -844,8 +845,9 @@ class _Run:
 
     async def _look(self) -> Before | None:
         task, ours = self.plan.task, self.config.state
+        store = ours / STORES / self.plan.run_id
         look = await self.stack.enter_async_context(
-            self.plan.looks.at(task.workspace, self.folder / _STORE, ours=ours)
+            self.plan.looks.at(task.workspace, store, ours=ours)
         )
         try:
             return await look.before(self.reaper, task.files)

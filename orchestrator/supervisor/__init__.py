@@ -61,8 +61,10 @@ from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Task, TaskFile, check_tasks
 from orchestrator.telemetry import warn
 from orchestrator.usage import add
+from orchestrator.workspace.git import GitError
 from orchestrator.workspace.looks import Looks
 from orchestrator.workspace.place import Ground
+from orchestrator.workspace.repository import locate
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -311,11 +313,20 @@ async def _work(
     means = replace(means, publish=told, say=say, also=also, continued=of)
     if desk is None or (above := desk.above.get(task.id)) is None:
         return await attempts(task, means)
+    if above.repository is not None:
+        _check_same(task.workspace, above.repository)
     where = await grounds((task,), means.config, means.reaper, exclude=above.copied)
     means = replace(means, grounds=where, leaves=frozenset())
     # Without a work tree of its own it is in its parent's folder: others must not be there, too.
     async with desk.alone if not where and task.allowed != "read" else nullcontext():
         return await attempts(task, means)
+
+
+def _check_same(workspace: Path, common: Path) -> None:
+    """Raises GitError: an agent can make its work tree another repository's, or nobody's."""
+    found = locate(workspace.resolve())
+    if found is None or found.common != common:
+        raise GitError(f"{workspace} is not a work tree of {common} any more")
 
 
 @asynccontextmanager

@@ -60,12 +60,13 @@ TOLD = (
 
 @dataclass(frozen=True, kw_only=True)
 class Above:
-    """What a sub-task has from its parent: who is above it, and what in the parent's work tree is
-    never committed.
+    """What a sub-task has from its parent: who is above it, what in the parent's work tree is never
+    committed, and whose work tree that is (None: it had none to itself).
     """
 
     ancestors: tuple[Ancestor, ...] = ()
     copied: tuple[str, ...] = ()
+    repository: Path | None = None
 
 
 class Desk:
@@ -276,8 +277,12 @@ class Handing:
 
     def _adopt(self, task: Task, parent: Parent, plan: Plan) -> Task:
         id_ = self.desk.id_for(parent.task.id)
-        copied = plan.place.tree.copied if plan.place is not None else ()
-        self.desk.above[id_] = Above(ancestors=parent.ancestors, copied=copied)
+        place = plan.place
+        self.desk.above[id_] = Above(
+            ancestors=parent.ancestors,
+            copied=place.tree.copied if place is not None else (),
+            repository=place.repository.common if place is not None else None,
+        )
         self.ledger.hand_on(parent.task.id, id_)
         return replace(task, id=id_)
 

@@ -47,6 +47,7 @@ from orchestrator.worker.engine import (
 )
 from orchestrator.worker.fleet import FleetSlots
 from orchestrator.worker.lease import Files, Session, session, worker_id
+from orchestrator.worker.sign import Sign
 
 SWEEP_S, STOP_S = 0.5, 3.0
 BATCH_S, BATCH = 0.06, 200
@@ -57,14 +58,15 @@ MOST = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Post:
-    """Where a worker works: its queue, how many jobs at a time, its records, and the configuration
-    file that counts instead of each job's own.
+    """Where a worker works: its queue, how many jobs at a time, its records, the configuration
+    file that counts instead of each job's own, and labels beside those that are found.
     """
 
     url: str
     concurrency: int
     state: Path
     config: Path | None = None
+    labels: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -107,10 +109,13 @@ async def work(post: Post, shift: Shift, tell: Callable[[str], None] = lambda _:
         app = await stack.enter_async_context(employed(post.url, worker, desk.do, room=desk.room))
         tell(f"worker {worker} takes jobs from {wire.shown_url(post.url)}")
         async with anyio.create_task_group() as group:
+            sign = Sign(worker, access, app, given=post.labels, config=post.config)
+            stack.push_async_callback(sign.taken_down)
+            group.start_soon(sign.shown)
             group.start_soon(_sweeping, worker, files, lock, access, app, post)
             if lock is not None:
                 group.start_soon(_given_up, lock, shift, desk)
-            await _until_over(shift, desk, access, app)
+            await _until_over(shift, desk, access, app, sign)
             group.cancel_scope.cancel()
 
 
@@ -153,14 +158,15 @@ async def _given_up(lock: Session, shift: Shift, desk: Desk) -> None:
     )
 
 
-async def _until_over(shift: Shift, desk: Desk, access: Access, app: App) -> None:
+async def _until_over(shift: Shift, desk: Desk, access: Access, app: App, sign: Sign) -> None:
     """Until somebody ended the shift and no job runs here, or there is nothing left to do."""
     while True:
         if shift.draining.is_set() and await _nothing_runs(desk, app):
             return
         if shift.idle_ends and desk.idle() and not app.running():
             waiting = await anyio.to_thread.run_sync(partial(access.entries, states=("ENQUEUED",)))
-            if not waiting or await anyio.to_thread.run_sync(access.paused):
+            mine = [job for job in waiting if sign.fits(job.queue or "")]
+            if not mine or await anyio.to_thread.run_sync(access.paused):
                 shift.drain()
                 continue
         with anyio.move_on_after(SWEEP_S):

@@ -52,7 +52,6 @@ GOOGLES = {"tier": "cloud", "profile": "clean"}
     ("adapter", "call", "task", "agent"),
     [
         pytest.param(codex, FOR_CODEX, {"kind": "review"}, {}, id="codex that may only read"),
-        pytest.param(claude, FOR_CLAUDE, {}, {}, id="claude"),
         pytest.param(claude, FOR_CLAUDE, {"kind": "review"}, {}, id="claude that may only read"),
         pytest.param(
             claude, FOR_CLAUDE, {}, {"profile": "user"}, id="claude in the home of its user"
