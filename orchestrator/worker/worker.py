@@ -36,7 +36,6 @@ from orchestrator.telemetry import warn
 from orchestrator.worker import records, wire
 from orchestrator.worker.client import interrupted, open_access
 from orchestrator.worker.engine import (
-    POLL_S,
     Access,
     App,
     Entry,
@@ -48,8 +47,9 @@ from orchestrator.worker.engine import (
 )
 from orchestrator.worker.fleet import FleetSlots
 from orchestrator.worker.lease import Files, Session, session, worker_id
+from orchestrator.worker.sign import Sign
 
-SWEEP_S = 0.5
+SWEEP_S, STOP_S = 0.5, 3.0
 BATCH_S, BATCH = 0.06, 200
 MOST = 20_000
 """Events that wait for the database; what comes when it is away for longer is in the journal alone.
@@ -58,14 +58,15 @@ MOST = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Post:
-    """Where a worker works: its queue, how many jobs at a time, its records, and the configuration
-    file that counts instead of each job's own.
+    """Where a worker works: its queue, how many jobs at a time, its records, the configuration
+    file that counts instead of each job's own, and labels beside those that are found.
     """
 
     url: str
     concurrency: int
     state: Path
     config: Path | None = None
+    labels: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -108,10 +109,13 @@ async def work(post: Post, shift: Shift, tell: Callable[[str], None] = lambda _:
         app = await stack.enter_async_context(employed(post.url, worker, desk.do, room=desk.room))
         tell(f"worker {worker} takes jobs from {wire.shown_url(post.url)}")
         async with anyio.create_task_group() as group:
+            sign = Sign(worker, access, app, given=post.labels, config=post.config)
+            stack.push_async_callback(sign.taken_down)
+            group.start_soon(sign.shown)
             group.start_soon(_sweeping, worker, files, lock, access, app, post)
             if lock is not None:
-                group.start_soon(_given_up, lock)
-            await _until_over(shift, desk, access, app)
+                group.start_soon(_given_up, lock, shift, desk)
+            await _until_over(shift, desk, access, app, sign)
             group.cancel_scope.cancel()
 
 
@@ -142,22 +146,27 @@ async def _opened(url: str) -> AsyncGenerator[Access]:
             await anyio.to_thread.run_sync(access.close)
 
 
-async def _given_up(lock: Session) -> None:
+async def _given_up(lock: Session, shift: Shift, desk: Desk) -> None:
     await lock.lost.wait()
+    shift.stop()
+    with anyio.move_on_after(STOP_S):  # who does not stop is killed
+        while not desk.idle():  # noqa: ASYNC110 (the engine runs them, in tasks of its own)
+            await anyio.sleep(SWEEP_S / 5)
     raise LeaseLostError(
         "the worker's lease is lost; its agents were ended",
         hint="Start it again when the database can be reached: its jobs are looked after then.",
     )
 
 
-async def _until_over(shift: Shift, desk: Desk, access: Access, app: App) -> None:
+async def _until_over(shift: Shift, desk: Desk, access: Access, app: App, sign: Sign) -> None:
     """Until somebody ended the shift and no job runs here, or there is nothing left to do."""
     while True:
         if shift.draining.is_set() and await _nothing_runs(desk, app):
             return
         if shift.idle_ends and desk.idle() and not app.running():
             waiting = await anyio.to_thread.run_sync(partial(access.entries, states=("ENQUEUED",)))
-            if not waiting or await anyio.to_thread.run_sync(access.paused):
+            mine = [job for job in waiting if sign.fits(job.queue or "")]
+            if not mine or await anyio.to_thread.run_sync(access.paused):
                 shift.drain()
                 continue
         with anyio.move_on_after(SWEEP_S):
@@ -168,7 +177,7 @@ async def _until_over(shift: Shift, desk: Desk, access: Access, app: App) -> Non
 async def _nothing_runs(desk: Desk, app: App) -> bool:
     if not desk.idle() or app.running():
         return False
-    await anyio.sleep(POLL_S)  # what was being taken in that moment is seen by then
+    await anyio.sleep(SWEEP_S)  # what was being taken in that moment is seen by then
     return desk.idle() and not app.running()
 
 
@@ -236,7 +245,7 @@ class Desk:
             plan = records.GoesOn(file=file)
             if await self._was_begun(job_id, file, config):
                 await anyio.to_thread.run_sync(records.completed, job_id, config)
-                plan = records.goes_on(job_id, file, supervisor, config)
+                plan = await records.goes_on(job_id, file, supervisor, config)
             if plan.refused is None:
                 outcome = await supervisor.run(
                     plan.file, feed.told, continued=plan.continued, job_id=job_id
@@ -324,8 +333,6 @@ class Feed:
         """Hand them on until there are no more."""
         while not self._ended or self._waiting:
             await self._wake.wait()
-            if len(self._waiting) < BATCH and not self._ended:
-                await anyio.sleep(BATCH_S)
             self._wake = anyio.Event()
             if self._ended:
                 self._wake.set()
@@ -336,6 +343,8 @@ class Feed:
             for at in range(0, len(waiting), BATCH):
                 block = b"\n".join(map(wire.line, waiting[at : at + BATCH]))
                 await self._write(block.decode())
+            if not self._ended:  # what comes first goes at once, what follows soon goes together
+                await anyio.sleep(BATCH_S)
         self._done.set()
 
     async def end(self) -> None:

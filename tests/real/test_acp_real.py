@@ -139,7 +139,9 @@ async def test_no_name_is_looked_up(kind: Kind, tmp_path: Path) -> None:
     assert said == {"names": [], "status": "succeeded"}
 
 
-@agents
+# Not gemini: it names a session's file by the minute, and loses a session that goes on within it;
+# its recording `resumed` has more time.
+@pytest.mark.parametrize("kind", [KINDS["opencode"], KINDS["qwen"]], ids=["opencode", "qwen"])
 async def test_a_session_goes_on(kind: Kind, tmp_path: Path) -> None:
     work, home = placed(tmp_path)
     turns = [{"text": "First."}, {"text": "Second."}]
