@@ -70,7 +70,11 @@ def configuration(upstream: Upstream) -> dict[str, object]:
     }
     return {
         "model_list": [
-            {"model_name": model, "litellm_params": {"model": f"lm_studio/{model}", **where}}
+            {
+                "model_name": model,
+                "litellm_params": {"model": f"lm_studio/{model}", **where},
+                "model_info": {"id": model},  # what it says of who answered
+            }
             for model in upstream.models
         ],
         "litellm_settings": {

@@ -105,21 +105,29 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Exit:
-    """How a process ended: exit status or signal number (never both), and the end of its stderr."""
+    """How a process ended: exit status or signal number (never both), and the end of its stderr.
+
+    `dismissed`: it was ended because it stayed when its work was over (`Send.leave_s`).
+    """
 
     status: int | None = None
     signal: int | None = None
     stderr: str = ""
+    dismissed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Send:
     """Bytes for the agent's stdin (with `Command.stdin == "open"`). `end`: it is closed after
     them.
+
+    `leave_s`: the agent has nothing more to do; if it stays longer than that, it is ended, and how
+    it then ends says nothing of its work. None: it leaves by itself.
     """
 
     data: bytes = b""
     end: bool = False
+    leave_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,23 +378,21 @@ def json_line(line: bytes) -> dict[str, object] | None:
     NUL bytes, a byte order mark and blanks around it are forgiven. What could not be written again
     inside an update (254 levels are the most), or not exactly (integers from 2^64 on), is None too.
     """
-    text = line
-    if not text.startswith(b"{"):
-        text = _bare(line)
-        if not text.startswith(b"{"):
-            return None
+    text = line if line[:1] == b"{" else _bare(line)
+    if text[:1] != b"{":
+        return None
     try:
         read = orjson.loads(text)
         value: dict[str, object] = read  # the text begins with a brace
-        if len(text) > 2 * _DEEP and len(text) - len(text.translate(None, b"{[")) > _DEEP:
+        if len(text) > 2 * _DEEP and text.count(b"{") + text.count(b"[") > _DEEP:
             orjson.dumps([[value]])
     except (orjson.JSONDecodeError, TypeError):
         return None
-    # A fifth of the text shows whether to look at all of it for 20 digits in a row.
-    may_be_huge = _FOUR in text[::5].translate(_DIGITS)
-    if may_be_huge and _TWENTY in text.translate(_DIGITS) and _holds_huge(read):
-        return None
-    return value
+    # A fifth of the text shows whether to look at all of it for 20 digits in a row. `find`, since
+    # `in` first tries to take bytes for a number: that took as long as all the rest of it.
+    if text[::5].translate(_DIGITS).find(_FOUR) < 0 or text.translate(_DIGITS).find(_TWENTY) < 0:
+        return value
+    return None if _holds_huge(read) else value
 
 
 _DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else byte for byte in range(256))

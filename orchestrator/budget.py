@@ -7,6 +7,7 @@ word `first`, while a tool call is open `tool`, else `stall`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -164,6 +165,20 @@ def verdict(limits: Limits, reading: Reading) -> Verdict | None:
     if passed is None and reading.turn_s is not None:
         return over(limits, reading.spent, reading.unit)
     return passed
+
+
+def left_s(limits: Limits, reading: Reading) -> float:
+    """How long nothing must change until the first limit of time is passed; may be infinite."""
+    _, patience_s = patience(limits, reading)
+    bounds = (
+        (limits.wall_s, reading.spent.ran_s),
+        (limits.turn_s, reading.turn_s),
+        (patience_s, reading.quiet_s),
+    )
+    return min(
+        (bound - gone for bound, gone in bounds if bound is not None and gone is not None),
+        default=math.inf,
+    )
 
 
 def over(limits: Limits, spent: Spent, unit: Unit, whose: str = "") -> Verdict | None:

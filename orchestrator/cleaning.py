@@ -16,6 +16,7 @@ from orchestrator.journal import (
     EVENTS,
     JOB,
     OUTCOME,
+    STORES,
     TASK,
     Journal,
     Record,
@@ -168,6 +169,7 @@ def _left_over(state: Path, older_s: float, now: float) -> Iterator[Old]:
     places: tuple[tuple[Path, float, str, Callable[[Path], bool]], ...] = (
         (state / "runs", _ABANDONED_S, "it never became a run", _no_run),
         (state / "jobs", _ABANDONED_S, "it never became a job", _no_job),
+        (state / STORES, _ABANDONED_S, "no run that looks at a folder has it any more", _any),
         (state / "versions", older_s, "the version of a program, not asked for since", _any),
     )
     for place, age, why, fits in places:

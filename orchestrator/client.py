@@ -45,7 +45,9 @@ async def ask(address: str, request: Ask, *, key: str | None = None, limit_s: fl
                     if len(body) > BODY_LIMIT:
                         text = f"the reply has more than {BODY_LIMIT} bytes"
                         raise AskError(text, why="too_large")
-                return Reply(status=exchange.status, body=_json(bytes(body)))
+                read = _json(bytes(body))
+                text = "" if read is not None else bytes(body).decode("utf-8", "replace")
+                return Reply(status=exchange.status, body=read, text=text)
     except TimeoutError:
         raise AskError(f"no answer within {limit_s:g} s", why="timed_out") from None
 

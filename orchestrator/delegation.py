@@ -87,7 +87,7 @@ def _child(parent: Parent, asked: Asked) -> Task:
     left = replace(parent.left, depth=None)
     depth = None if parent.left.depth is None else parent.left.depth - 1
     limits = replace(left, depth=depth).meet(asked.limits)
-    at_home = "local" in {task.strategy, asked.tier}
+    at_home = _stays(task) is not None
     return replace(
         task,
         prompt=asked.prompt,
@@ -101,7 +101,7 @@ def _child(parent: Parent, asked: Asked) -> Task:
         base_url=None,
         api_key_env=None,
         access=_access(task, asked),
-        privacy="local" if "local" in {task.privacy, asked.privacy} else "any",
+        privacy="local" if at_home or asked.privacy == "local" else "any",
         check=asked.check,
         expect=None,
         limits=limits,
@@ -182,16 +182,12 @@ def _agent(parent: Parent, asked: Asked, agents: Iterable[Agent]) -> Iterator[Re
 
 
 def _at_home(parent: Parent, asked: Asked, agents: Iterable[Agent]) -> Iterator[Refused]:
-    task = parent.task
-    if task.privacy == "local":
-        why = "this task is private (privacy: local)"
-        if asked.privacy == "any":
-            hint = "Leave `privacy` out: a sub-task has that of its parent, or a stricter one."
-            yield Refused(text=f"{why}, and so are its sub-tasks", hint=hint)
-    elif task.strategy == "local":
-        why = "this task stays at home (strategy: local)"
-    else:
+    why = _stays(parent.task)
+    if why is None:
         return
+    if asked.privacy == "any":
+        hint = "Leave `privacy` out: a sub-task has that of its parent, or a stricter one."
+        yield Refused(text=f"{why}, and so do its sub-tasks", hint=hint)
     known = {agent.name: agent for agent in agents}
     named = known.get(asked.agent or "")
     if asked.tier == "cloud" or (named is not None and named.tier == "cloud"):
@@ -199,6 +195,15 @@ def _at_home(parent: Parent, asked: Asked, agents: Iterable[Agent]) -> Iterator[
         local = ", ".join(agent.name for agent in known.values() if agent.tier == "local")
         hint = f"Local agents: {local or 'none'}. Or leave agent and tier out."
         yield Refused(text=f"{why}, and {who} is in the cloud", hint=hint)
+
+
+def _stays(task: Task) -> str | None:
+    """Why nothing of a task goes to the cloud, or None."""
+    if task.privacy == "local":
+        return "this task stays at home (privacy: local)"
+    if task.strategy == "local" and task.fallback != "cloud":
+        return "this task stays at home (strategy: local)"
+    return None
 
 
 def _accesses(task: Task, asked: Asked) -> Iterator[Refused]:
@@ -213,8 +218,9 @@ def _accesses(task: Task, asked: Asked) -> Iterator[Refused]:
 
 
 def _access(task: Task, asked: Asked) -> Access:
-    wanted = asked.access or ("read" if asked.kind in READING_KINDS else "edit")
-    return min(wanted, task.allowed, key=_LEVELS.index)
+    wanted: Access = asked.access or ("read" if asked.kind in READING_KINDS else "edit")
+    more = _LEVELS.index(wanted) > _LEVELS.index(task.allowed)
+    return task.allowed if more else wanted
 
 
 def _places(task: Task, asked: Asked) -> Iterator[Refused]:

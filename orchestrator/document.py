@@ -30,6 +30,7 @@ Fields: TypeAlias = Callable[[Where], "Mapping[str, FieldInfo]"]
 
 PLAIN = r"^[^\x00]*$"
 _NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+LABEL = r"^[A-Za-z0-9][A-Za-z0-9 ._:/@+=-]{0,127}$"
 _ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 TASK_ID = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _HOST = r"([^\s/?#:@\[\]\\]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
@@ -38,6 +39,7 @@ _URL = rf"^(scripted:.+|(https?://)?{_HOST}(/\S*)?)$"
 Text = Annotated[str, StringConstraints(min_length=1, pattern=PLAIN)]
 EnvName = Annotated[str, StringConstraints(pattern=_NAME)]
 Id = Annotated[str, StringConstraints(pattern=_ID)]
+Label = Annotated[str, StringConstraints(pattern=LABEL)]
 HttpUrl = Annotated[str, StringConstraints(pattern=_URL)]
 
 # --- YAML with positions -------------------------------------------------------------------------
@@ -296,6 +298,7 @@ _FORMS: Mapping[str, str] = MappingProxyType(
         _NAME: "the name of a variable (letters, digits and `_`), never its value",
         TASK_ID: "letters, digits, `_`, `-`, at most 64, the first a letter or digit",
         _ID: "letters, digits, `.`, `_`, `-`, at most 64, the first a letter or digit",
+        LABEL: "letters, digits and ` ._:/@+=-`, at most 128, the first a letter or digit",
         _URL: "an address such as http://127.0.0.1:11434, without user or key; or scripted:FILE",
     }
 )

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import anyio
 
-from orchestrator.adapter import About, Agent, Command, Gateway, Upstream
+from orchestrator.adapter import About, Agent, Command, Gateway, Upstream, json_line
 from orchestrator.client import ask
 from orchestrator.config import Config
-from orchestrator.discovery import FoundServer, locate
+from orchestrator.discovery import FoundServer, Use, locate
 from orchestrator.errors import AskError, OrchestrateError, lone_error
 from orchestrator.events import Error
 from orchestrator.journal import make_private
@@ -37,6 +37,9 @@ KEY = "ORCHESTRATE_GATEWAY_KEY"
 START_S = 180.0
 """How long a gateway may take to answer: 7 s on an idle machine, a minute on a busy one."""
 
+SERVED = "served.jsonl"
+"""The file in a gateway's folder in which it writes down which model of its server answered."""
+
 ANSWER_S = 10.0
 _DEATHS = 3
 """A gateway that ends soon so many times, without an agent that came to it, is given up."""
@@ -47,12 +50,14 @@ _TAIL = 2_000
 @dataclass(frozen=True, kw_only=True)
 class Passage:
     """An agent as it goes through a gateway: its address and key are the gateway's, and `environ`
-    holds that key.
+    holds that key. `server` is where the gateway goes, `served` the file in which it says so.
     """
 
     agent: Agent
     environ: Mapping[str, str] = field(repr=False)
     note: str
+    server: str
+    served: Path
 
 
 @dataclass(kw_only=True)
@@ -120,6 +125,8 @@ class Gateways:
             environ={**self._config.environ, KEY: one.key},
             note=f"gateway: {gateway.about.title} between {about.title}"
             f" ({'/'.join(about.dialects)}) and {found.base_url} ({gateway.upstream})",
+            server=found.base_url,
+            served=one.folder / SERVED,
         )
 
     def _known(self, agent: Agent, found: FoundServer) -> _Running | None:
@@ -235,6 +242,17 @@ async def open_gateways(config: Config, reaper: Reaper) -> AsyncGenerator[Gatewa
         yield Gateways(config, reaper, background)
     finally:
         await background.end()
+
+
+def use_through(passage: Passage) -> Use:
+    """How often the gateway had an answer of the agent's model from its server until now."""
+    try:
+        lines = passage.served.read_bytes().splitlines()
+    except OSError:
+        lines = []  # nothing yet
+    said = (json_line(line) or {} for line in lines)
+    count = sum(one.get("model") == passage.agent.model for one in said)
+    return Use(server=passage.server, mark=str(count) if count else None, method="gateway")
 
 
 def needs_gateway(about: About, found: FoundServer) -> bool:

@@ -4,6 +4,10 @@ They say and are told the same as those of reaper.py, in frames on a stream. Eac
 the process groups that were seen below it: once a second, and before each signal, `ps` is looked
 at. What left its group before anybody looked, and lost its parent, is not found. Run as
 `main(control, life, supervisor, ps)`; light modules only.
+
+Its loop resembles the one in reaper.py and is not shared with it: that file is run by its path,
+alone, and all that its guarantees rest on stands in it; what frames, lists of `ps` and groups need
+would have to be provided for there.
 """
 
 from __future__ import annotations

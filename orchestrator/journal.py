@@ -56,6 +56,8 @@ EVENTS, TASK, JOB, OUTCOME, CANCEL, STDOUT, STDERR, TAILS = (
     "stderr",
     "tails",
 )
+STORES = "looks"
+# Beside them: what folders without a work tree of their own are seen by, while runs work in them.
 RESERVE, _STEP = 32 * 1024, 64 * 1024
 # Room on the disk that a journal holds for its last words, and in what steps it takes more.
 FREE = 512 * 1024 * 1024

@@ -54,15 +54,19 @@ class LineSplitter:
             return []
         self._hold(whole[0])
         lines = [self._take(newline=1)]
+        # Most lines stand in one chunk: they need not be held first.
+        start, limit = self._start, self._limit
         for part in whole[1:]:
-            # Most lines stand in one chunk: they need not be held first.
-            if len(part) > self._limit:
+            length = len(part) + 1
+            if length <= limit:
+                lines.append(_new_line((part, start, length, False, True)))
+                start += length
+            else:
+                self._start = start
                 self._hold(part)
                 lines.append(self._take(newline=1))
-                continue
-            length = len(part) + 1
-            lines.append(_new_line((part, self._start, length, False, True)))
-            self._start += length
+                start = self._start
+        self._start = start
         self._hold(rest)
         return lines
 

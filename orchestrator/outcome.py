@@ -84,7 +84,17 @@ MOST_CALLS = 10_000
 """How many tool calls are held by their ids."""
 
 _DECIDE_NOTHING = frozenset(
-    {"context", "message.delta", "output", "thought.delta", "unparsed", "usage"}
+    {
+        "context",
+        "message.delta",
+        "notice",
+        "output",
+        "plan",
+        "thought",
+        "thought.delta",
+        "unparsed",
+        "usage",
+    }
 )
 _LOOK = "See what it did with `orchestrate runs show last`."
 _READS: frozenset[ToolKind] = frozenset({"read", "search", "think", "fetch", "switch_mode"})
@@ -244,7 +254,7 @@ def finished(facts: Facts) -> bool:
         and facts.digest.terminal == "end_turn"
         and facts.digest.error is None
         and exit_ is not None
-        and (exit_.status, exit_.signal) == (0, None)
+        and (exit_.dismissed or (exit_.status, exit_.signal) == (0, None))
     )
 
 
@@ -298,7 +308,7 @@ def _stopped(facts: Facts) -> Failure | None:
 
 
 def _signalled(facts: Facts) -> Failure | None:
-    number = facts.exit.signal if facts.exit else None
+    number = facts.exit.signal if facts.exit and not facts.exit.dismissed else None
     if number is None:
         return None
     name = signal_name(number)
@@ -357,7 +367,7 @@ def _silent(exit_: Exit | None) -> str:
 
 def _exit(facts: Facts) -> Failure | None:
     status = facts.exit.status if facts.exit else None
-    if status == 0:
+    if status == 0 or (facts.exit and facts.exit.dismissed):
         return None
     how = "how it ended is not known" if status is None else f"exited {status}"
     return Failure(kind="crashed", text=f"the agent said it is done, but {how}")
@@ -436,6 +446,8 @@ def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
     digest, exit_ = facts.digest, facts.exit
     evidence = [f"terminal event: {digest.terminal or 'none'}"]
     match exit_:
+        case Exit(dismissed=True):
+            evidence.append("exit: none by itself; ended when its work was over")
         case None:
             evidence.append("exit: never started")
         case Exit(signal=int(number)):

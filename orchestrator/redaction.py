@@ -124,16 +124,19 @@ class Pieces:
 
     def __init__(self, values: Sequence[str]) -> None:
         self._values = [value for value in values if value]
+        self._firsts = frozenset(value[0] for value in self._values)
+        self._longest = max(map(len, self._values), default=1)
         self._held: dict[str, str] = {}
 
     def cut(self, id_: str, piece: str) -> str:
         """The piece with what was held back before it, without what is held back now."""
-        text = self._held.pop(id_, "") + piece
-        at = len(text)
-        for value in self._values:
-            # Most pieces do not even have its first letter in the place where it would be cut off.
-            if text.find(value[0], max(0, len(text) - len(value) + 1)) >= 0:
-                at = min(at, _beginning(value, text))
+        if not piece:
+            return piece
+        text = self._held.pop(id_, "") + piece if self._held else piece
+        # Most pieces do not even have a secret's first letter in the place where it would be cut.
+        if self._firsts.isdisjoint(text[-self._longest :]):
+            return text
+        at = min(_beginning(value, text) for value in self._values)
         if at < len(text):
             self._held[id_] = text[at:]
         return text[:at]

@@ -37,10 +37,14 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """An answer: the HTTP status (0: there was none) and the JSON in it (None: it was none)."""
+    """An answer: the HTTP status (0: there was none) and the JSON in it (None: it was none).
+
+    `text` is what it said where that was no JSON.
+    """
 
     status: int
     body: object = None
+    text: str = ""
 
     @property
     def ok(self) -> bool:
@@ -73,7 +77,7 @@ class Model:
 class Seen:
     """What a server said of itself. `sure`: nothing but a server of this kind answers so.
 
-    `problem`: it is there, but of no use yet, such as `loading its model`.
+    `problem`: it is there, but of no use yet, such as `loading its model`; `loading`: it will be.
     """
 
     sure: bool
@@ -81,6 +85,7 @@ class Seen:
     dialects: tuple[Dialect, ...] = ()
     models: tuple[Model, ...] = ()
     problem: str | None = None
+    loading: bool = False
 
 
 Look: TypeAlias = Generator[tuple[Ask, ...], Sequence[Reply], Seen | None]
@@ -141,7 +146,9 @@ class ModelServer:
     it runs on one's own machines. `owns_port`: whatever answers at its port is taken for one.
     `lists_all`: a model that is not in its list cannot be had from it. `prefixes` are what agents
     put before its models' names (`ollama_chat/NAME`). `use` reads from the reply to `ask_use` a
-    text that is another one after each answer of a model; None: the model is not loaded.
+    text that is another one after each answer of a model; None: the model is not loaded, or nothing
+    is told of it. `use_counts`: a text that stays means that nothing was answered; else it means
+    nothing.
     """
 
     name: str
@@ -165,6 +172,7 @@ class ModelServer:
     look: Callable[[], Look] = _looks_at_nothing
     ask_use: Ask | None = None
     use: Callable[[Reply, str], str | None] = _tells_nothing
+    use_counts: bool = True
     pull: Callable[[str], Pull] | None = None
     remove: Callable[[str], Ask] | None = None
 

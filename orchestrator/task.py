@@ -39,7 +39,18 @@ from pydantic import (
 )
 
 from orchestrator.answer import schema_problem
-from orchestrator.document import PLAIN, TASK_ID, EnvName, HttpUrl, Id, Problem, Text, Tree, Where
+from orchestrator.document import (
+    PLAIN,
+    TASK_ID,
+    EnvName,
+    HttpUrl,
+    Id,
+    Label,
+    Problem,
+    Text,
+    Tree,
+    Where,
+)
 from orchestrator.errors import InputError, TaskFileError, shown
 from orchestrator.graph import before, cycle
 from orchestrator.template import Mistake, Reference, pieces
@@ -210,9 +221,9 @@ class Task:
     `needs`: the ids of the tasks in the same file that must have succeeded. `isolation` None: as
     the workspace is. `expect`: a JSON Schema that the answer must satisfy. `force`: no
     warning of an agent that is too heavy for its model. `recovery`: what another worker does when
-    the one that ran it is gone; `retry_safe`: doing it twice does no harm. `mcp_servers` are given
-    to an agent that can have any (`About.mcp`), and are in no record. `delegation`: its agent may
-    hand sub-tasks on to other agents.
+    the one that ran it is gone; `retry_safe`: doing it twice does no harm. `requires`: labels that
+    its worker must have. `mcp_servers` are given to an agent that can have any (`About.mcp`), and
+    are in no record. `delegation`: its agent may hand sub-tasks on to other agents.
     """
 
     prompt: str
@@ -246,6 +257,7 @@ class Task:
     retries: int = 0
     recovery: Recovery = "none"
     retry_safe: bool = False
+    requires: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     env_from: tuple[str, ...] = ()
     session_id: str | None = None
@@ -587,6 +599,9 @@ class _Keys(_Model):
         description="What becomes of a task whose worker was killed: `none`, it is interrupted; "
         "`resume`, the agent's session goes on in its work tree; `restart`, it begins again.",
     )
+    requires: list[Label] = Field(
+        default=[], description="Labels that a worker must have, such as `gpu` or `server:desk`."
+    )
     retry_safe: bool = Field(
         default=False, description="Doing it twice does no harm: `recovery` may begin it again."
     )
@@ -799,6 +814,7 @@ def _task(top: TaskModel, own: _Keys, folder: Path) -> Task:
         delegation=keys.delegation,
         recovery=keys.recovery,
         retry_safe=keys.retry_safe,
+        requires=tuple(keys.requires),
         env=MappingProxyType({**top.env, **own.env}),
         env_from=tuple(keys.env_from),
     )

@@ -4,7 +4,7 @@ never 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from orchestrator.adapter import Agent
@@ -65,6 +65,44 @@ def _source(parts: list[Usage]) -> CostSource | None:
     if first is None or None in others:
         return None
     return first if all(other == first for other in others) else "mixed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """What one run has used so far: `told`, and `owed`, the calls whose cost its agent states only
+    with their turn.
+    """
+
+    told: Usage | None = None
+    owed: Usage | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        """All of it; the cost is unknown as long as some is owed."""
+        return self.told if self.owed is None else add(self.told, self.owed)
+
+    def plus(self, usage: Usage) -> Tally:
+        """With one more usage of the run."""
+        if is_owed(usage):
+            return Tally(told=self.told, owed=add(self.owed, usage))
+        if self.owed is not None and usage.scope == "turn" and usage.cost_source == "agent":
+            turn = add(self.owed, usage) or usage
+            turn = replace(turn, cost_usd=usage.cost_usd, cost_source=usage.cost_source)
+            return Tally(told=add(self.told, turn))
+        return Tally(told=add(self.told, usage), owed=self.owed)
+
+    def estimated(self, price: Callable[[Usage], Usage]) -> Tally:
+        """The same with what is owed as far as a list has a price for it: until the agent says it,
+        or if it never will.
+        """
+        if self.owed is None:
+            return self
+        return Tally(told=self.told, owed=price(replace(self.owed, cost_source=None)))
+
+
+def is_owed(usage: Usage) -> bool:
+    """Whether its cost is still to be told by the agent, which will."""
+    return usage.cost_source == "agent" and usage.cost_usd is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +177,9 @@ def priced(usage: Usage, agent: Agent, auth: Auth = "none", served: str | None =
 
     The first that applies: under a login nothing is paid by the token, whatever the CLI states; the
     cost that the CLI states, which its adapter passes on only where it is not made up; a local
-    model costs nothing; the list price of the model (that `served`, if it was said), where the
-    agent came with a key to a provider's own address. Else it is unknown.
+    model costs nothing; one that the agent has still to state is left open; the list price of the
+    model (that `served`, if it was said), where the agent came with a key to a provider's own
+    address. Else it is unknown.
     """
     if auth == "login":
         return replace(usage, cost_usd=None, cost_source="subscription")
@@ -149,6 +188,8 @@ def priced(usage: Usage, agent: Agent, auth: Auth = "none", served: str | None =
         return replace(usage, cost_source=usage.cost_source or "agent")
     if local:
         return replace(usage, cost_usd=0.0, cost_source="local")
+    if is_owed(usage):
+        return usage
     price = price_of(agent, served) if auth == "key" and agent.tier == "cloud" else None
     dollars_ = None if price is None else cost(price, usage)
     source = usage.cost_source if usage.cost_source == "subscription" else None

@@ -170,7 +170,12 @@ class Take:
         digest = Digest()
         for update in self.updates(adapter):
             digest.add(update)
-        facts = Facts(task=self.task, digest=digest, exit=self.exit, changes=self.changes)
+        facts = Facts(
+            task=self.task,
+            digest=digest,
+            exit=self.exit,
+            changes=self.changes,
+        )
         outcome = decide(facts)
         return outcome.status, outcome.error.text if outcome.error else ""
 
@@ -279,7 +284,7 @@ def run(
             stdout=scrub((scene.folder / "stdout").read_bytes()),
             stderr=stderr,
             tail=scrub(_tail(command, sizes)),
-            exit=Exit(status=exit_.status, signal=exit_.signal, stderr=stderr.decode()),
+            exit=replace(exit_, stderr=stderr.decode()),
             changes=scene.changes(),
             requests=len(server.requests),
         )
@@ -328,6 +333,7 @@ def _perform(
     extra: Mapping[str, str],
 ) -> Exit:
     """Starts the command, sends the case's signal, waits, and ends whatever is left."""
+    dismissed = False
     token = f"{scene.folder}:{os.getpid()}"
     env = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -360,7 +366,7 @@ def _perform(
         ):
             try:
                 if spoken:
-                    _converse(process, conversation, case, scene.folder / "stdout")
+                    dismissed = _converse(process, conversation, case, scene.folder / "stdout")
                 elif case.signal is not None:
                     _signal(process, case.signal, scene.folder / "stdout", case.timeout)
                 status = process.wait(case.timeout)
@@ -369,25 +375,37 @@ def _perform(
                 sys.exit(f"{scene.folder.name}: not over after {case.timeout:g} s")
     finally:
         _sweep(token)
-    return Exit(status=status) if status >= 0 else Exit(signal=-status)
+    if status >= 0:
+        return Exit(status=status, dismissed=dismissed)
+    return Exit(signal=-status, dismissed=dismissed)
 
 
 def _converse(
     process: subprocess.Popen[bytes], conversation: Conversation, case: Case, stdout: Path
-) -> None:
-    """Answers what the CLI says, and sends the case's signal, until it ends."""
+) -> bool:
+    """Answers what the CLI says, and sends the case's signal, until it ends. Whether it had to be
+    ended although its work was over.
+    """
+    dismissed = False
     end = time.monotonic() + case.timeout
     pending = case.signal
     seen, rest = 0, b""
     _say(process, conversation.start())
+    leave: float | None = None
     while process.poll() is None:
+        if leave is not None and time.monotonic() > leave:
+            process.terminate()  # as the supervisor does
+            leave, dismissed = None, True
         if time.monotonic() > end:
             raise TimeoutError
         text = stdout.read_bytes()
         *lines, rest = (rest + text[seen:]).split(b"\n")
         seen = len(text)
         for line in lines:
-            _say(process, conversation.feed(line))
+            for said in conversation.feed(line):
+                _say(process, (said,))
+                if isinstance(said, Send) and said.leave_s is not None:
+                    leave = time.monotonic() + said.leave_s
         if pending is not None and pending.after.encode() in text:
             time.sleep(pending.delay)
             if pending.name == "interrupt":
@@ -396,6 +414,7 @@ def _converse(
                 process.send_signal(signal.Signals[pending.name])
             pending = None
         time.sleep(0.02)
+    return dismissed
 
 
 def _say(process: subprocess.Popen[bytes], said: Iterable[Update | Send]) -> None:
@@ -495,7 +514,11 @@ def keep(name: str, adapter: Adapter, which: str, case: Case, take: Take) -> Non
         },
         "before": asdict(take.before) if take.before else None,
         "signal": case.signal.model_dump() if case.signal else None,
-        "exit": {"status": take.exit.status, "signal": take.exit.signal},
+        "exit": {
+            "status": take.exit.status,
+            "signal": take.exit.signal,
+            **({"dismissed": True} if take.exit.dismissed else {}),
+        },
         "changed": take.changes.files,
         "expected": case.expect,
     }

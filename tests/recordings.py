@@ -51,6 +51,7 @@ class Recording:
             kind=asked.get("kind"),
             access=asked.get("access"),
             workspace=Path(asked["workspace"]),
+            session_id=asked.get("session_id"),
         )
 
     @cached_property
@@ -72,7 +73,12 @@ class Recording:
     def exit(self) -> Exit:
         ended = self.facts["exit"]
         assert isinstance(ended, dict)
-        return Exit(status=ended["status"], signal=ended["signal"], stderr=self.stderr)
+        return Exit(
+            status=ended["status"],
+            signal=ended["signal"],
+            stderr=self.stderr,
+            dismissed=ended.get("dismissed", False),
+        )
 
     def play(
         self,

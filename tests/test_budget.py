@@ -1,5 +1,6 @@
 """Budgets as a table: clock readings and counters in, a verdict out."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from orchestrator.budget import (
     Ledger,
     Reading,
     Spent,
+    left_s,
     patience,
     tokens,
     total,
@@ -87,6 +89,23 @@ def test_a_local_model_has_its_load_time_until_its_first_word_and_no_longer():
     assert patience(limits, Reading(local=True, spoken=True)) == ("stall", 9)
     assert patience(limits, Reading(local=False)) == ("first", 9)
     assert patience(Limits(first_s=3, stall_s=9), Reading(local=True)) == ("first", 3)
+
+
+@pytest.mark.parametrize(
+    ("limits", "reading", "left"),
+    [
+        (Limits(), SPEAKS, math.inf),
+        (Limits(wall_s=9), Reading(spent=Spent(ran_s=2), quiet_s=8), 7),
+        (Limits(wall_s=9, turn_s=5), replace(SPEAKS, turn_s=4), 1),
+        (Limits(turn_s=5), replace(SPEAKS, turn_s=None), math.inf),
+        (Limits(wall_s=90, stall_s=5), replace(SPEAKS, quiet_s=2), 3),
+        (Limits(tool_s=50, stall_s=5), replace(BUSY, quiet_s=2), 48),
+        (Limits(first_s=4, stall_s=5), Reading(quiet_s=5), -1),
+    ],
+)
+def test_the_nearest_limit_of_time_is_known_before_it_is_passed(limits, reading, left):
+    assert left_s(limits, reading) == left
+    assert (verdict(limits, reading) is not None) == (left < 0)
 
 
 def test_a_stall_says_which_budget_how_long_and_the_last_sign_of_life():
@@ -247,3 +266,14 @@ def test_a_job_has_used_what_its_tasks_have(entries):
 )
 def test_a_cost_that_nobody_tells_is_no_bound(stated, known, refused):
     assert (uncounted(stated, cost_known=known) is not None) == refused
+
+
+def test_what_is_handed_on_is_spent_of_the_parents_budget_and_once_of_the_jobs():
+    ledger = Ledger(Limits(cost_usd=3))
+    ledger.hand_on("top", "top-1")
+    ledger.hand_on("top-1", "top-1-1")
+    for task, cost in (("top", 1.0), ("top-1", 0.5), ("top-1-1", 0.25), ("other", 1.0)):
+        ledger.put(task, task, Spent(ran_s=9, steps=2, tokens=10, cost_usd=cost), "call")
+    assert ledger.task("top") == Spent(ran_s=9, steps=2, tokens=30, cost_usd=1.75)
+    assert ledger.task("top-1").cost_usd == 0.75
+    assert (ledger.job.cost_usd, ledger.job.tokens, ledger.passed) == (2.75, 40, None)

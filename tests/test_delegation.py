@@ -35,14 +35,19 @@ PARENT = Parent(
 )
 
 
+def wanted(asked: dict[str, Any]) -> Asked:
+    fields: dict[str, Any] = {"prompt": "Find it", **asked}
+    return Asked(**fields)
+
+
 def child(parent: Parent = PARENT, **asked: Any) -> Task:
-    found = narrowed(parent, Asked(**{"prompt": "Find it", **asked}), AGENTS)
+    found = narrowed(parent, wanted(asked), AGENTS)
     assert isinstance(found, Task), found
     return found
 
 
 def refused(parent: Parent = PARENT, **asked: Any) -> Refused:
-    found = narrowed(parent, Asked(**{"prompt": "Find it", **asked}), AGENTS)
+    found = narrowed(parent, wanted(asked), AGENTS)
     assert isinstance(found, Refused), found
     return found
 
@@ -92,7 +97,10 @@ def test_a_tier_is_where_its_model_is_looked_for(asked, strategy, fallback):
 def test_privacy_and_staying_at_home_are_handed_down():
     assert child(of(privacy="local")).privacy == "local"
     assert child(privacy="local").privacy == "local"
-    assert child(of(strategy="local")).strategy == "local"
+    stays = child(of(strategy="local"), agent="qwen", model="gpt-5")
+    assert (stays.strategy, stays.privacy) == ("local", "local")  # whatever the model is named
+    leaves = child(of(strategy="local", fallback="cloud"), agent="claude")
+    assert (leaves.strategy, leaves.privacy) == (None, "any")
     assert child(of(privacy="local"), agent="qwen").agent == "qwen"
 
 
@@ -120,10 +128,10 @@ def test_access_is_what_the_work_needs_and_its_parent_has(parent, asked, access)
         (PARENT, {"prompt": TASK.prompt, "agent": "claude"}, "a circle", "other words"),
         (PARENT, {"agent": "gpt"}, "no agent 'gpt'", "qwen, claude"),
         (PARENT, {"agent": "qwen", "tier": "cloud"}, "qwen is a local agent", "one of the two"),
-        (of(privacy="local"), {"agent": "claude"}, "private", "Local agents: qwen"),
+        (of(privacy="local"), {"agent": "claude"}, "privacy: local", "Local agents: qwen"),
         (of(privacy="local"), {"tier": "cloud"}, "tier cloud is in the cloud", "leave agent"),
-        (of(privacy="local"), {"privacy": "any"}, "so are its sub-tasks", "Leave `privacy` out"),
-        (of(strategy="local"), {"agent": "claude"}, "stays at home", "Local agents: qwen"),
+        (of(privacy="local"), {"privacy": "any"}, "so do its sub-tasks", "Leave `privacy` out"),
+        (of(strategy="local"), {"agent": "claude"}, "strategy: local", "Local agents: qwen"),
         (of(access="read"), {"kind": "fix"}, "may only read", "search"),
         (of(access="edit"), {"access": "full"}, "access full is more", "ask for less"),
         (PARENT, {"workspace": "/etc"}, "workspace: /etc is outside", "in /repo"),

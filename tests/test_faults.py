@@ -1,6 +1,7 @@
 """scripts/bench faults, small: the same code, a few agents, no bar on time."""
 
 import os
+import random
 import shutil
 import subprocess
 import tempfile
@@ -10,12 +11,13 @@ import pytest
 
 from scripts.benches.faults import (
     cancelled,
+    fills_up,
     interpreter_of,
     killed_supervisor,
     spawned,
     stopped_one,
 )
-from scripts.benches.recovery import killed_and_recovered
+from scripts.benches.recovery import Host, killed_and_recovered
 
 pytestmark = pytest.mark.anyio
 
@@ -42,6 +44,12 @@ async def test_the_tree_of_one_stopped_agent_of_many_is_gone_and_the_others_are_
 
 async def test_cancellations_during_spawn_leave_neither_processes_nor_descriptors():
     assert await cancelled(60)
+
+
+def test_a_disk_or_a_file_that_is_full_at_any_byte_leaves_whole_lines():
+    if os.geteuid() != 0:
+        pytest.skip("needs the right to mount")
+    assert fills_up(60)
 
 
 async def test_many_spawns_leave_descriptors_memory_and_zombies_as_they_were():
@@ -101,5 +109,7 @@ def test_a_shortage_of_processes_is_a_refusal_that_the_other_agents_do_not_notic
     assert done.stdout == b"ok\n", done.stderr.decode()
 
 
-def test_supervisors_killed_at_random_moments_lose_and_double_nothing():
-    assert killed_and_recovered(2, 4, pause=0.002, span=1.0)
+@pytest.mark.timeout(120)
+def test_supervisors_reapers_and_guards_killed_at_random_moments_lose_and_double_nothing():
+    host = Host(agents=3, pause=0.002)
+    assert killed_and_recovered(6, host, span=0.3, seed=random.randrange(10**6))

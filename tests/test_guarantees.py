@@ -41,7 +41,7 @@ def test_a_low_limit_of_open_files_is_told_with_the_number_of_agents():
         "from orchestrator.process import guarantees; "
         "print(next(one for one in guarantees() if one.name == 'many'))"
     )
-    limit = f'ulimit -n 128 && exec {sys.executable} -c "{program}"'
+    limit = f'ulimit -n 192 && exec {sys.executable} -c "{program}"'
     done = subprocess.run(["sh", "-c", limit], capture_output=True, text=True)
     assert "about 16 agents" in done.stdout, done.stderr
     assert "ulimit -n" in done.stdout

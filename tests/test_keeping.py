@@ -125,6 +125,16 @@ def test_what_a_crash_left_of_a_removal_goes_the_next_time(tmp_path):
     assert not folder.exists()
 
 
+def test_what_a_crash_left_of_a_look_at_a_folder_goes_after_a_day(tmp_path):
+    for name, days in (("old", 2.0), ("fresh", 0.5)):
+        store = tmp_path / "looks" / name
+        (store / "objects").mkdir(parents=True)
+        moment = time.time() - days * DAY
+        os.utime(store, (moment, moment))
+    assert gone(tmp_path) == {"old"}
+    assert [path.name for path in (tmp_path / "looks").iterdir()] == ["fresh"]
+
+
 def test_a_job_goes_when_it_is_old_and_its_runs_are_gone(tmp_path):
     fresh, lonely = job(tmp_path, days=1), job(tmp_path, days=40)
     with_run = job(tmp_path, days=40, of=made(tmp_path, days=10))

@@ -34,8 +34,8 @@ say(end="end_turn")  # it was told that nothing more comes
 class Talks:
     """Says `hello`, ends stdin when told that it was heard, and asks to `stop` in words."""
 
-    def __init__(self, *, ends: bool) -> None:
-        self.ends = ends
+    def __init__(self, *, ends: bool, leave_s: float | None = None) -> None:
+        self.ends, self.leave_s = ends, leave_s
 
     def start(self) -> Iterator[Send]:
         yield Send(data=b"hello\n")
@@ -50,7 +50,7 @@ class Talks:
             case _:
                 yield unparsed(line)
                 if self.ends:
-                    yield Send(data=b"bye\n", end=True)
+                    yield Send(data=b"bye\n", end=True, leave_s=self.leave_s)
 
     def interrupt(self) -> Iterator[Send]:
         yield Send(data=b"stop\n")
@@ -63,16 +63,18 @@ class Talks:
 
 
 class Adapter:
-    def __init__(self, kind: str, *, ends: bool, program: str = PROGRAM) -> None:
+    def __init__(
+        self, kind: str, *, ends: bool, program: str = PROGRAM, leave_s: float | None = None
+    ) -> None:
         self.about = About(name="talking", title="Talking", program=None)
-        self.kind, self.ends, self.program = kind, ends, program
+        self.kind, self.ends, self.program, self.leave_s = kind, ends, program, leave_s
 
     def command(self, task: Task, agent: Agent) -> Command:
         argv = (sys.executable, "-I", "-S", "-c", self.program, self.kind)
         return Command(argv=argv, cwd=str(task.workspace), stdin="open", interrupt=2)
 
     def conversation(self, task: Task, agent: Agent, before: Usage | None) -> Talks:
-        return Talks(ends=self.ends)
+        return Talks(ends=self.ends, leave_s=self.leave_s)
 
 
 def supervisor(tmp_path: Path, adapter: Adapter) -> Supervisor:
@@ -132,3 +134,24 @@ async def test_where_nobody_reads_any_more_the_signal_comes_at_once(tmp_path):
     events = await interrupted(tmp_path, Adapter("obeys", ends=True, program=lingering))
     assert exits(events) == [42]
     assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("ignores", ["", "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"])
+async def test_who_stays_when_its_work_is_over_is_ended_and_has_succeeded(tmp_path, ignores):
+    lingering = PROGRAM + ignores + "time.sleep(60)\n"
+    adapter = Adapter("obeys", ends=True, program=lingering, leave_s=0.2)
+    events: list[Event] = []
+    async with supervisor(tmp_path, adapter) as running:
+        task = Task(prompt="x", workspace=tmp_path, check="true")
+        outcome = await running.run(task, events.append)
+    assert outcome.status == "succeeded", outcome
+    assert "exit: none by itself; ended when its work was over" in outcome.evidence
+    assert exits(events) == [None if ignores else 43]
+
+
+async def test_who_leaves_in_time_is_not_ended(tmp_path):
+    adapter = Adapter("obeys", ends=True, leave_s=30)
+    async with supervisor(tmp_path, adapter) as running:
+        outcome = await running.run(Task(prompt="x", workspace=tmp_path, check="true"))
+    assert outcome.status == "succeeded", outcome
+    assert "exit: 0" in outcome.evidence

@@ -348,6 +348,14 @@ def test_a_silent_end_is_explained_by_the_last_line_of_stderr(last, shown):
     assert outcome.error == Failure(kind="incomplete", text=shown)
 
 
+@pytest.mark.parametrize("how", [{"signal": 15}, {"status": 143}, {"status": 0}])
+def test_how_it_ended_says_nothing_where_it_was_ended_after_its_work(how):
+    dismissed = Exit(**how, dismissed=True)
+    assert finished(facts(DONE, ANSWER, exit=dismissed))
+    assert decide(facts(DONE, ANSWER, exit=dismissed)).status == "succeeded"
+    assert decide(facts(ANSWER, exit=dismissed)).status == "failed"
+
+
 def test_a_long_last_line_of_stderr_is_cut():
     outcome = decide(facts(exit=Exit(status=1, stderr="x" * 10_000)))
     assert outcome.error is not None

@@ -1,5 +1,6 @@
 """A reaper that dies under running agents, in a host that has children of its own."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,10 +12,12 @@ import pytest
 
 from orchestrator.adapter import Agent, Command
 from orchestrator.events import Error, Event, Message, Outcome, ProcessSpawned
+from orchestrator.process import run_to_end
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Task
 from tests.hostile import children, read, until
 from tests.scripted_adapter import DONE, Scripted, Step, say, scripted_config
+from tests.workspace.scene import repository
 
 pytestmark = pytest.mark.anyio
 
@@ -64,6 +67,27 @@ async def test_the_runs_that_a_dead_reaper_took_down_are_interrupted_and_the_nex
         supervisor._config = scripted_config(tmp_path / "state", say("well"), DONE)
         outcome = await supervisor.run(Task(prompt="p", workspace=tmp_path, kind="search"))
         assert (outcome.status, outcome.text) == ("succeeded", "well")
+
+
+async def test_a_reaper_that_dies_while_a_job_is_prepared_costs_the_job_nothing(
+    tmp_path, monkeypatch
+):
+    repository(tmp_path / "work")
+    hit = list[int]()
+
+    async def hit_once(reaper, argv, **more):
+        if not hit:
+            hit.append(guard_and_reaper()[1])
+            asyncio.get_running_loop().call_later(0.1, os.kill, hit[0], signal.SIGKILL)
+            argv = ("sleep", "60")  # in place of git: the blow comes in the middle of it
+        return await run_to_end(reaper, argv, **more)
+
+    monkeypatch.setattr("orchestrator.workspace.git.run_to_end", hit_once)
+    config = scripted_config(tmp_path / "state", say("well"), DONE)
+    async with Supervisor(config) as supervisor:
+        task = Task(prompt="p", workspace=tmp_path / "work", kind="search")
+        outcome = await supervisor.run(task)
+    assert (outcome.status, outcome.text, len(hit)) == ("succeeded", "well", 1)
 
 
 class Kills(Scripted):

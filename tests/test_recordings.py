@@ -25,6 +25,9 @@ from tests.damage import (
 )
 from tests.recordings import ADAPTERS, RECORDINGS, Recording
 
+# What `acp` reads, a description of any agent, is what gemini, opencode and qwen say.
+RECORDED = [name for name in ADAPTERS if name != "acp"]
+
 each_recording = pytest.mark.parametrize(
     "recording", RECORDINGS, ids=lambda recording: recording.name
 )
@@ -43,7 +46,7 @@ def said(events: list[Event]) -> list[object]:
 
 def test_each_adapter_has_at_least_a_dozen_recordings() -> None:
     counts = Counter(str(recording.facts["adapter"]) for recording in RECORDINGS)
-    assert {name for name in ADAPTERS if counts[name] < 12} == set()
+    assert {name for name in RECORDED if counts[name] < 12} == set()
 
 
 @each_recording
@@ -107,7 +110,7 @@ def test_noise_between_the_lines_costs_nothing_but_itself(recording: Recording) 
     assert check_noise(recording, dice(recording), sample(recording)) > 0
 
 
-@pytest.mark.parametrize("name", sorted(ADAPTERS))
+@pytest.mark.parametrize("name", sorted(RECORDED))
 @pytest.mark.no_cover
 def test_rubbish_is_no_success(name: str) -> None:
     samples = [recording for recording in RECORDINGS if recording.facts["adapter"] == name]

@@ -173,3 +173,10 @@ def test_ordinary_pieces_are_told_at_once_and_held_ones_with_the_next() -> None:
     pieces.cut("a", KEY[:6])
     pieces.end("a")
     assert pieces.cut("a", "next") == "next"
+
+
+def test_an_empty_piece_says_nothing_and_keeps_what_is_held() -> None:
+    pieces = Pieces([KEY])
+    assert pieces.cut("1", KEY[:4]) == ""
+    assert pieces.cut("1", "") == ""
+    assert pieces.cut("1", KEY[4:]) == KEY

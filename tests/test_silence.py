@@ -4,9 +4,11 @@ The agents are lines of Python; the model is a socket that this file drips into.
 """
 
 import json
+import os
 import sys
+import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +17,16 @@ import anyio.abc
 import pytest
 
 from orchestrator import pulse
-from orchestrator.adapter import About, Agent, Command
+from orchestrator.adapter import About, Agent, Command, OneShot
+from orchestrator.budget import Ledger
 from orchestrator.events import Event, Notice, Outcome, ProcessReaped, Stall
+from orchestrator.journal import STDERR, STDOUT, TAILS
 from orchestrator.process import guarantees
 from orchestrator.process.guarantees import Guarantee
+from orchestrator.run.intake import Intake
+from orchestrator.run.recorder import Recorder
+from orchestrator.run.spool import Spool, Tails
+from orchestrator.run.watch import Watch, Watched
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Limits, Task
 from tests.scripted_adapter import Scripted, scripted_config
@@ -184,6 +192,30 @@ async def test_a_local_model_may_load_for_longer_than_it_may_stall(place: Path) 
     code = f"time.sleep({QUIET_S})\n" + ENDS
     played = await play(place, code, Limits(stall_s=QUIET_S / 4), tier="local")
     assert played.outcome.status == "succeeded"
+
+
+def test_the_next_look_is_when_the_nearest_limit_is_passed_and_not_later(tmp_path: Path) -> None:
+    watched = Watched(
+        task_id="t",
+        run_id="r",
+        limits=Limits(wall_s=1000, stall_s=100),
+        local=False,
+        ledger=Ledger(),
+    )
+    recorder = Recorder(head={}, write=None, publish=lambda _: None)
+    watch = Watch(watched, recorder, os.getpid())
+    for name in (STDOUT, STDERR):
+        (tmp_path / name).touch()
+    with ExitStack() as stack:
+        stdout, stderr = (
+            stack.enter_context(Spool(tmp_path / one, one)) for one in (STDOUT, STDERR)
+        )
+        tails = Tails((), {}, tmp_path / TAILS, stack)
+        said = OneShot(parse=lambda _: ())
+        intake = Intake(said, recorder, stdout=stdout, stderr=stderr, tails=tails)
+        assert watch.hold(intake) is None
+    now = time.monotonic()
+    assert now + 90 < watch.due <= now + 100
 
 
 async def test_a_turn_has_its_time_however_lively_it_is(place: Path) -> None:

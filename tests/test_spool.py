@@ -7,14 +7,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import anyio
 import pytest
 
-from orchestrator.adapter import Agent, Command, Exit, json_line
-from orchestrator.events import Error, Event, Unparsed, decode
+from orchestrator.adapter import Agent, Command, Conversation, Exit, json_line
+from orchestrator.events import Error, Event, Unparsed, Usage, decode
 from orchestrator.journal import (
     EVENTS,
     STDERR,
@@ -210,7 +211,7 @@ for _ in range(3000):
 """
 QUIET = """
 import json, time
-for number in range(20):
+for number in range(10):
     print(json.dumps({"type": "message", "text": f"{time.monotonic()}"}), flush=True)
     time.sleep(0.02)
 print(json.dumps({"type": "end"}))
@@ -304,15 +305,16 @@ import anyio
 
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Limits, Task
+from tests import test_spool
 from tests.scripted_adapter import scripted_config
-from tests.test_spool import Speaks, high_water
+from tests.test_spool import high_water
 
 
 async def main():
-    place, program = Path(sys.argv[1]), sys.argv[2]
-    config = scripted_config(place / "state", adapter=Speaks())
+    place, program, adapter = Path(sys.argv[1]), sys.argv[2], getattr(test_spool, sys.argv[3])()
+    config = scripted_config(place / "state", adapter=adapter)
     async with Supervisor(config) as supervisor:
-        idle = "import json; print(json.dumps({'type': 'end'}))"
+        idle = "pass"
         await supervisor.run(Task(prompt=idle, workspace=place))
         before = high_water()
         outcome = await supervisor.run(Task(prompt=program, workspace=place), lambda _: None)
@@ -333,9 +335,9 @@ def high_water() -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line)
 
 
-def supervised(place: Path, program: str) -> tuple[str, int, int]:
+def supervised(place: Path, program: str, adapter: type[Speaks] = Speaks) -> tuple[str, int, int]:
     """Status, length of the text and KiB above idle of a supervisor of its own."""
-    argv = [sys.executable, "-c", SUPERVISE, str(place), program]
+    argv = [sys.executable, "-c", SUPERVISE, str(place), program, adapter.__name__]
     where = Path(__file__).parents[1]
     done = subprocess.run(argv, capture_output=True, text=True, cwd=where)
     assert done.returncode == 0, done.stderr
@@ -364,6 +366,39 @@ def test_the_memory_of_a_supervisor_does_not_grow_with_the_stream(tmp_path):
     ]
     ratio = (folder / EVENTS).stat().st_size / (folder / STDOUT).stat().st_size
     assert 0.9 < ratio < 1.2  # and the journal grows with the stream, not faster
+
+
+CALLS = """
+import json, sys
+
+def say(**line): sys.stdout.write(json.dumps(line) + "\\n")
+def part(**event): say(type="stream_event", event=event)
+
+say(type="system", subtype="init", session_id="s", model="m")
+for number in range(10):
+    id_ = f"m{number}"
+    usage = {"input_tokens": 9, "output_tokens": 1}
+    part(type="message_start", message={"id": id_, "usage": usage})
+    for _ in range(1000):
+        part(type="content_block_delta", index=0, delta={"type": "text_delta", "text": "x" * 200})
+    part(type="message_delta", usage={"output_tokens": 1000})
+    say(type="assistant", message={"id": id_, "content": [{"type": "text", "text": "next"}]})
+say(type="result", subtype="success", is_error=False, result="next", usage={})
+"""
+
+
+class SpeaksAsClaude(Speaks):
+    """The same, in claude's words."""
+
+    def conversation(self, task: Task, agent: Agent, before: Usage | None) -> Conversation:
+        return ADAPTERS["claude"].conversation(task, replace(agent, options={}), before)
+
+
+@pytest.mark.timeout(60)
+def test_nor_with_messages_that_come_piece_by_piece(tmp_path):
+    status, length, above = supervised(tmp_path, CALLS, SpeaksAsClaude)
+    assert (status, length) == ("succeeded", len("next"))
+    assert above <= 16 * 1024
 
 
 @pytest.mark.anyio

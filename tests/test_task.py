@@ -1017,3 +1017,16 @@ def test_a_flag_that_is_no_duration_or_size_says_what_is_one(parse, text, allowe
     with pytest.raises(InputError, match=allowed) as refused:
         parse(text)
     assert "\x1b" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("said", "meant"), [("on", True), ("off", False), ("true", True)])
+def test_delegation_is_on_or_off(said, meant):
+    assert read(f"prompt: x\ndelegation: {said}\n").delegation is meant
+
+
+def test_delegation_is_nothing_else_and_its_limits_are_numbers():
+    assert read("prompt: x").delegation is None
+    assert "delegation: " in refused("prompt: x\ndelegation: maybe\n")[0]
+    limits = read("prompt: x\nlimits: {depth: 0, children: 3}\n").limits
+    assert (limits.depth, limits.children) == (0, 3)
+    assert refused("prompt: x\nlimits: {depth: -1}\n")

@@ -13,6 +13,7 @@ from orchestrator.usage import (
     ANSWER_TOKENS,
     READ_TOKENS,
     Bill,
+    Tally,
     add,
     bill_of,
     cost_told,
@@ -208,6 +209,52 @@ def test_a_price_changes_nothing_but_the_cost(usage):
             assert replace(paid, cost_usd=None, cost_source=None) == replace(
                 usage, cost_usd=None, cost_source=None
             )
+
+
+# --- a run's, as it goes on -----------------------------------------------------------------------
+
+OWED = Usage(input_tokens=10, output_tokens=1, cost_source="agent")
+
+
+def test_the_cost_of_calls_is_their_turns():
+    tally = Tally().plus(OWED).plus(OWED)
+    assert tally.usage == Usage(input_tokens=20, output_tokens=2, cost_source="agent", scope="run")
+    turn = Usage(input_tokens=0, cost_usd=0.5, cost_source="agent", scope="turn")
+    tally = tally.plus(turn)
+    assert tally.usage == Usage(
+        input_tokens=20, output_tokens=2, cost_usd=0.5, cost_source="agent", scope="run"
+    )
+    again = tally.plus(OWED).plus(turn).usage
+    assert again is not None
+    assert (again.input_tokens, again.cost_usd) == (30, 1.0)
+
+
+def test_what_the_agent_did_not_say_a_list_may():
+    def price(usage: Usage) -> Usage:
+        return priced(usage, OPENAI, "key")
+
+    call = replace(CALL, cost_source="agent")
+    tally = Tally().plus(Usage(input_tokens=1, cost_usd=0.25, cost_source="agent")).plus(call)
+    assert tally.usage is not None
+    assert tally.usage.cost_usd is None
+    estimate = tally.estimated(price).usage
+    assert estimate is not None
+    assert bill(estimate) == (pytest.approx(0.25 + LIST), "mixed")
+    assert Tally().estimated(price) == Tally()
+
+
+def test_a_turn_that_tells_no_cost_leaves_it_open():
+    tally = Tally().plus(OWED).plus(Usage(input_tokens=5, scope="turn"))
+    assert tally.owed == replace(OWED, scope="run")
+    assert tally.usage is not None
+    assert (tally.usage.input_tokens, tally.usage.cost_usd) == (15, None)
+
+
+def test_a_cost_that_the_agent_will_tell_is_not_looked_up():
+    call = replace(CALL, cost_source="agent")
+    assert bill(priced(call, OPENAI, "key")) == (None, "agent")
+    assert bill(priced(call, LOCAL)) == (0.0, "local")
+    assert bill(priced(call, OPENAI, "login")) == (None, "subscription")
 
 
 @given(USAGES)

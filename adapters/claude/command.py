@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from adapters.claude.options import Options, options_of
-from adapters.claude.values import fields
+from adapters.reading import fields
 from orchestrator.adapter import Agent, Command
 from orchestrator.errors import ConfigError
 from orchestrator.task import Access, Task

@@ -11,24 +11,21 @@ from adapters.claude.command import prompt_of
 from adapters.claude.ends import result_end, without_result
 from adapters.claude.tools import WRITERS, begun, ended, missing, plan_status, said, todos
 from adapters.claude.values import (
+    call_end,
     call_usage,
-    fields,
-    first_line,
-    hold,
     instant,
-    is_object,
-    items,
     models_usage,
-    number,
     prompt_size,
     seconds,
-    text,
-    whole,
+    usage_sum,
+    used,
     window,
 )
+from adapters.reading import fields, first_line, hold, is_object, items, number, text, whole
 from orchestrator.adapter import Exit, Send, json_line, unparsed, usage_since
 from orchestrator.events import (
     Context,
+    CostSource,
     Message,
     MessageDelta,
     Notice,
@@ -51,6 +48,12 @@ from orchestrator.task import Task
 _NOTHING_NEW = "known, and says nothing new"
 _SYNTHETIC = "<synthetic>"
 """The model of messages that claude writes itself, such as "API Error: ..."."""
+STEPS = 100
+"""How long a plan may be that is kept step by step: it is told whole with each of them."""
+
+
+def _nothing() -> Usage:
+    return Usage(input_tokens=0, output_tokens=0, cache_read_tokens=0, cache_write_tokens=0)
 
 
 @dataclass(kw_only=True)
@@ -70,11 +73,15 @@ class ClaudeConversation:
     # Of this turn: whether a tool did something, and whether its `result` came.
     _acted: bool = False
     _over: bool = False
-    # Of the streamed message: id, block, what the call used so far; of calls without a `result`.
+    # Of the streamed message: its id, the block's, a piece of it without text, what the call used
+    # so far, and how much of that was told.
     _message: str = ""
-    _block: int = 0
+    _block: str = ":0"
+    _silence: MessageDelta = field(default_factory=lambda: MessageDelta(id=":0", text=""))
     _call: Usage | None = None
-    _unsaid: list[Usage] = field(default_factory=list[Usage])
+    _told: Usage | None = None
+    # What was told of calls since the last `result`.
+    _calls: Usage = field(default_factory=_nothing)
     # Blocks seen by message, calls' names by id, denials, background tasks by the call's id; of
     # each only the latest are held.
     _blocks: dict[str, int] = field(default_factory=dict[str, int])
@@ -109,7 +116,7 @@ class ClaudeConversation:
         # The type first and by itself: to try one mapping after the other takes ten times as long.
         match event.get("type"):
             case "stream_event" if is_object(part := event.get("event")):
-                return (self._streamed(part),)
+                return self._streamed(part)
             case "assistant" if is_object(message := event.get("message")):
                 return self._assistant(event, message, line)
             case "user" if is_object(message := event.get("message")):
@@ -125,61 +132,66 @@ class ClaudeConversation:
 
     # --- messages
 
-    def _streamed(self, part: Mapping[str, object]) -> Update:
-        """A piece of the message that is being written; pieces without text are empty ones."""
+    def _streamed(self, part: Mapping[str, object]) -> Iterable[Update]:
+        """A piece of the message that is being written; pieces without text are silence."""
         match part.get("type"):
             case "content_block_delta" if is_object(delta := part.get("delta")):
-                return self._delta(delta)
+                return (self._delta(delta),)
             case "message_start":
-                return self._begins(part.get("message"))
+                return (self._begins(part.get("message")),)
             case "content_block_start" if isinstance(index := part.get("index"), int):
-                self._block = index
+                self._at(self._message, index)
             case "message_delta":
                 return self._answered(fields(part.get("usage")))
             case _:
                 pass
-        return MessageDelta(id=self._id(self._block), text="")
+        return (self._silence,)
+
+    def _at(self, message: str, block: int) -> None:
+        """What comes is of this block of this message."""
+        self._message, self._block = message, f"{message}:{block}"
+        self._silence = MessageDelta(id=self._block, text="")
 
     def _begins(self, message: object) -> Update:
         match message:
             case {"id": str(id_)}:
-                self._message, self._block = id_, 0
-                self._call = call_usage(fields(message).get("usage"))
+                self._at(id_, 0)
+                self._told = None
+                self._call = call_usage(fields(message).get("usage"), self._payer)
                 return self._occupied()
             case _:
-                return MessageDelta(id=self._id(self._block), text="")
+                return self._silence
 
     def _delta(self, delta: Mapping[str, object]) -> Update:
         # Most lines are such ones: a pattern would take as long as all the rest of it.
-        id_ = f"{self._message}:{self._block}"
         if isinstance(piece := delta.get("text"), str):
-            return MessageDelta(id=id_, text=piece)
+            return MessageDelta(id=self._block, text=piece)
         if isinstance(piece := delta.get("thinking"), str):
-            return ThoughtDelta(id=id_, text=piece)
-        return MessageDelta(id=id_, text="")
+            return ThoughtDelta(id=self._block, text=piece)
+        return self._silence
 
-    def _answered(self, counts: Mapping[str, object]) -> Update:
-        """The end of a call: only now the tokens of the answer are known."""
-        output = whole(counts.get("output_tokens"))
-        if self._call is not None and output is not None:
-            thought = whole(fields(counts.get("output_tokens_details")).get("thinking_tokens"))
-            self._call = Usage(
-                input_tokens=self._call.input_tokens,
-                output_tokens=output,
-                cache_read_tokens=self._call.cache_read_tokens,
-                cache_write_tokens=self._call.cache_write_tokens,
-                reasoning_tokens=thought,
-            )
-            self._unsaid.append(self._call)
-        return self._occupied()
+    def _answered(self, counts: Mapping[str, object]) -> Iterator[Update]:
+        """The end of a call: only now the tokens of the answer are known, and the call is told."""
+        if self._call is not None and whole(counts.get("output_tokens")) is not None:
+            self._call = call_end(self._call, counts)
+            new = usage_since(self._call, self._told)
+            self._told = self._call
+            if used(new):
+                self._calls = usage_sum(self._calls, new)
+                yield new
+        yield self._occupied()
+
+    @property
+    def _payer(self) -> CostSource | None:
+        """Who will say what a call costs: claude does, with the turn's `result`."""
+        if self.login:
+            return "subscription"
+        return "agent" if self.billed else None
 
     def _occupied(self) -> Update:
         if self._call is None:
             return Context()
         return Context(used=prompt_size(self._call) + (self._call.output_tokens or 0))
-
-    def _id(self, block: int) -> str:
-        return f"{self._message}:{block}"
 
     def _assistant(
         self, event: Mapping[str, object], message: Mapping[str, object], line: bytes
@@ -263,7 +275,9 @@ class ClaudeConversation:
         """A plan that is kept step by step."""
         match details:
             case {"task": {"id": str(id_), "subject": str(subject)}}:
-                self._plan[id_] = PlanEntry(text=subject, status="pending")
+                if len(self._plan) == STEPS and id_ not in self._plan:
+                    yield Notice(text=f"the plan is long: its latest {STEPS} steps are shown")
+                hold(self._plan, id_, PlanEntry(text=subject, status="pending"), most=STEPS)
             case {"taskId": str(id_), "statusChange": {"to": str(status)}} if id_ in self._plan:
                 step = self._plan.pop(id_) if status == "deleted" else self._plan[id_]
                 if status != "deleted":
@@ -300,7 +314,7 @@ class ClaudeConversation:
             case "model_refusal_no_fallback", _:
                 yield Notice(text="the model's safeguards stopped its answer")
             case "thinking_tokens", _:
-                yield ThoughtDelta(id=self._id(self._block), text="")
+                yield ThoughtDelta(id=self._block, text="")
             case _:
                 yield unparsed(line)
 
@@ -372,8 +386,9 @@ class ClaudeConversation:
             yield Send(end=True)
 
     def _spent(self, event: Mapping[str, object]) -> Iterator[Update]:
-        """The usage since the last result. `usage` leaves out sub-agents, `modelUsage` counts all
-        that the session ever used; the sum of calls was never told, so nothing is told twice.
+        """The usage since the last result, less what was told of it call by call: sub-agents' and
+        calls whose streams broke, and the cost. `usage` leaves out sub-agents, `modelUsage` counts
+        all that the session ever used.
         """
         since, total = (
             models_usage(event.get(name), billed=self.billed)
@@ -383,17 +398,19 @@ class ClaudeConversation:
             since = usage_since(total, self.counted)
         self.counted = total or self.counted
         spent = since or call_usage(event.get("usage"))
-        self._unsaid.clear()
         if spent is not None:
             source = "subscription" if self.login else spent.cost_source
-            yield replace(spent, scope="turn", cost_source=source)
+            rest = replace(usage_since(spent, self._calls), scope="turn", cost_source=source)
+            if used(rest) or rest.cost_usd is not None or not used(self._calls):
+                yield rest
+            # What is more than the result knows of, the next one counts.
+            self._calls = usage_since(self._calls, spent)
         size = window(event.get("modelUsage"))
         if size is not None:
             yield Context(size=size)
 
     def close(self, exit: Exit) -> Iterator[Update]:
-        """Why it ended, if no `result` said so, and what it used until then."""
-        yield from self._unsaid
+        """Why it ended, if no `result` said so."""
         if not self._over and exit.signal is None:
             yield from without_result(exit, begun=self._begun, interrupted=self._interrupted)
 

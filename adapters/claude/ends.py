@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from adapters.claude.values import first_line, items, text, whole
+from adapters.reading import first_line, items, text, whole
 from orchestrator.adapter import Exit, error_kind
 from orchestrator.events import Error, ErrorKind, TurnFinished, Update
 

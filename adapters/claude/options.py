@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import orjson
 
-from adapters.claude.values import is_list, is_object
+from adapters.reading import is_list, is_object
 from orchestrator.adapter import Agent
 from orchestrator.errors import ConfigError
 

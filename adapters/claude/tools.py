@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from adapters.claude.values import fields, first_line, items, text, whole
+from adapters.reading import fields, first_line, items, text, whole
 from orchestrator.adapter import TEXT_LIMIT
 from orchestrator.events import Location, PlanEntry, PlanStatus, ToolCall, ToolKind
 

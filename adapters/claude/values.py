@@ -4,53 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeGuard, TypeVar
 
-from orchestrator.adapter import TEXT_LIMIT
-from orchestrator.events import Usage
-
-Value = TypeVar("Value")
-
-MOST = 1000
-"""How many things of a kind are remembered by their ids: a session may have any number of them."""
-
-
-def hold(known: dict[str, Value], id_: str, value: Value) -> None:
-    """Remember it, and forget the oldest one if there are too many."""
-    known[id_] = value
-    if len(known) > MOST:
-        del known[next(iter(known))]
-
-
-def is_object(value: object) -> TypeGuard[dict[str, object]]:
-    return isinstance(value, dict)
-
-
-def is_list(value: object) -> TypeGuard[Sequence[object]]:
-    return isinstance(value, list | tuple)
-
-
-def fields(value: object) -> Mapping[str, object]:
-    """An object's fields; none for anything else."""
-    return value if is_object(value) else {}
-
-
-def items(value: object) -> Sequence[object]:
-    """A list's items; none for anything else."""
-    return value if is_list(value) else ()
-
-
-def text(value: object) -> str | None:
-    """A text that is not empty, as much of it as an event carries."""
-    return value[:TEXT_LIMIT] if isinstance(value, str) and value else None
-
-
-def whole(value: object) -> int | None:
-    return value if type(value) is int else None  # no bool
-
-
-def number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+from adapters.reading import fields, is_object, number, whole
+from orchestrator.events import CostSource, Usage
 
 
 def seconds(milliseconds: object) -> float | None:
@@ -66,11 +22,7 @@ def instant(since_1970: object) -> str | None:
     return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def first_line(said: str) -> str:
-    return said.strip().partition("\n")[0]
-
-
-def call_usage(value: object) -> Usage | None:
+def call_usage(value: object, source: CostSource | None = None) -> Usage | None:
     """Tokens of one call, or of one `result`, as Anthropic's API counts them."""
     counts = fields(value)
     read = whole(counts.get("input_tokens"))
@@ -83,6 +35,39 @@ def call_usage(value: object) -> Usage | None:
         cache_read_tokens=whole(counts.get("cache_read_input_tokens")),
         cache_write_tokens=whole(counts.get("cache_creation_input_tokens")),
         reasoning_tokens=whole(details.get("thinking_tokens")),
+        cost_source=source,
+    )
+
+
+def call_end(begun: Usage, counts: Mapping[str, object]) -> Usage:
+    """The same call at its end: what a `message_delta` states is all of it so far."""
+    prompt, read = whole(counts.get("input_tokens")), whole(counts.get("cache_read_input_tokens"))
+    written = whole(counts.get("cache_creation_input_tokens"))
+    details = fields(counts.get("output_tokens_details"))
+    return Usage(
+        # Where the provider itself used tools, the prompt has grown meanwhile.
+        input_tokens=prompt or begun.input_tokens,
+        cache_read_tokens=read or begun.cache_read_tokens,
+        cache_write_tokens=written or begun.cache_write_tokens,
+        output_tokens=whole(counts.get("output_tokens")),
+        reasoning_tokens=whole(details.get("thinking_tokens")),
+        cost_source=begun.cost_source,
+    )
+
+
+def used(usage: Usage) -> bool:
+    """Whether there are any tokens."""
+    return bool(prompt_size(usage) or usage.output_tokens)
+
+
+def usage_sum(one: Usage, other: Usage) -> Usage:
+    """Tokens of both."""
+    return Usage(
+        input_tokens=_both(one.input_tokens, other.input_tokens),
+        output_tokens=_both(one.output_tokens, other.output_tokens),
+        cache_read_tokens=_both(one.cache_read_tokens, other.cache_read_tokens),
+        cache_write_tokens=_both(one.cache_write_tokens, other.cache_write_tokens),
+        reasoning_tokens=_both(one.reasoning_tokens, other.reasoning_tokens),
     )
 
 
@@ -122,6 +107,10 @@ def prompt_size(usage: Usage) -> int:
     """Tokens that the model read in one call."""
     cached = (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
     return (usage.input_tokens or 0) + cached
+
+
+def _both(one: int | None, other: int | None) -> int:
+    return (one or 0) + (other or 0)
 
 
 def _sum(counts: Iterable[object]) -> int:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import orjson
 
 from adapters.codex.options import Options, options_of
-from adapters.codex.values import is_list, is_object
+from adapters.reading import is_list, is_object
 from orchestrator.adapter import Agent, Command, Tail
 from orchestrator.errors import ConfigError
 from orchestrator.task import Task

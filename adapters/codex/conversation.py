@@ -6,7 +6,6 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TypeAlias
 
 from adapters.codex.items import (
@@ -19,7 +18,8 @@ from adapters.codex.items import (
     plan_entries,
     tool_call,
 )
-from adapters.codex.values import MOST, fields, first_line, hold, instant, is_object, usage, whole
+from adapters.codex.values import first_line, instant, usage
+from adapters.reading import MOST, fields, hold, is_object, whole
 from orchestrator.adapter import TEXT_LIMIT, Exit, Send, json_line, unparsed, usage_since
 from orchestrator.events import (
     Context,
@@ -181,16 +181,15 @@ class CodexConversation:
         if not is_object(item):
             return (unparsed(line),)
         id_ = str(item.get("id"))
-        match item.get("type"):
-            case "agent_message" if isinstance(text := item.get("text"), str):
-                self._answered = self._acted or self._answered or bool(text.strip())
-                return (Message(id=id_, text=text),)
-            case "reasoning" | "todo_list" | "error":
-                return (_word(id_, item, line),)
-            case _:
-                over = event.get("type") == "item.completed"
-                call = tool_call(id_, item, over=over)
-                return (unparsed(line),) if call is None else self._call(call, item, over)
+        kind, text = item.get("type"), item.get("text")
+        if kind == "agent_message" and isinstance(text, str):
+            self._answered = self._acted or self._answered or bool(text.strip())
+            return (Message(id=id_, text=text),)
+        if kind in _WORDS:
+            return (_word(id_, item, line),)
+        over = event.get("type") == "item.completed"
+        call = tool_call(id_, item, over=over)
+        return (unparsed(line),) if call is None else self._call(call, item, over)
 
     def _call(self, call: ToolCall, item: Mapping[str, object], over: bool) -> Iterable[Update]:
         if call.id not in self._running:
@@ -324,6 +323,9 @@ class CodexConversation:
             yield never_began(exit)
 
 
+_WORDS = ("reasoning", "todo_list", "error")
+
+
 def _word(id_: str, item: Mapping[str, object], line: bytes) -> Update:
     """An item that is no call."""
     match item:
@@ -351,15 +353,13 @@ def _other(
 
 
 _Line: TypeAlias = Callable[[CodexConversation, Mapping[str, object], bytes], Iterable[Update]]
-_LINES: Mapping[str, _Line] = MappingProxyType(
-    {
-        "thread.started": CodexConversation.thread,
-        "turn.started": CodexConversation.turn,
-        "turn.completed": CodexConversation.completed,
-        "turn.failed": CodexConversation.failed,
-        "error": CodexConversation.warned,
-        "item.started": CodexConversation.item,
-        "item.updated": CodexConversation.item,
-        "item.completed": CodexConversation.item,
-    }
-)
+_LINES: Mapping[str, _Line] = {
+    "thread.started": CodexConversation.thread,
+    "turn.started": CodexConversation.turn,
+    "turn.completed": CodexConversation.completed,
+    "turn.failed": CodexConversation.failed,
+    "error": CodexConversation.warned,
+    "item.started": CodexConversation.item,
+    "item.updated": CodexConversation.item,
+    "item.completed": CodexConversation.item,
+}

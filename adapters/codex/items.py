@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 from typing import TypeAlias
 
-from adapters.codex.values import fields, items, text, whole
+from adapters.reading import fields, items, text, whole
 from orchestrator.adapter import Exit, error_kind, json_line
 from orchestrator.events import (
     Error,
@@ -96,15 +95,13 @@ def _agents_call(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -
 
 
 _Call: TypeAlias = Callable[[str, ToolCallStatus, Mapping[str, object]], ToolCall | None]
-_CALLS: Mapping[str, _Call] = MappingProxyType(
-    {
-        "command_execution": _command_call,
-        "file_change": _file_change,
-        "mcp_tool_call": _mcp_call,
-        "web_search": _web_search,
-        "collab_tool_call": _agents_call,
-    }
-)
+_CALLS: Mapping[str, _Call] = {
+    "command_execution": _command_call,
+    "file_change": _file_change,
+    "mcp_tool_call": _mcp_call,
+    "web_search": _web_search,
+    "collab_tool_call": _agents_call,
+}
 
 
 def plan_entries(listed: object) -> Iterator[PlanEntry]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from adapters.codex.values import is_list, is_object
+from adapters.reading import is_list, is_object
 from orchestrator.adapter import Agent
 from orchestrator.errors import ConfigError
 

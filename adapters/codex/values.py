@@ -2,52 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias, TypeGuard, TypeVar
+from typing import Literal, TypeAlias
 
-from orchestrator.adapter import TEXT_LIMIT
+from adapters.reading import fields, whole
 from orchestrator.events import Usage
 
-Value = TypeVar("Value")
 Scope: TypeAlias = Literal["call", "turn"]
-
-MOST = 1000
-"""How many things of a kind are remembered by their ids: a session may have any number of them."""
-
-
-def hold(known: dict[str, Value], id_: str, value: Value) -> None:
-    """Remember it, and forget the oldest one if there are too many."""
-    known[id_] = value
-    if len(known) > MOST:
-        del known[next(iter(known))]
-
-
-def is_object(value: object) -> TypeGuard[dict[str, object]]:
-    return isinstance(value, dict)
-
-
-def is_list(value: object) -> TypeGuard[Sequence[object]]:
-    return isinstance(value, list | tuple)
-
-
-def fields(value: object) -> Mapping[str, object]:
-    """An object's fields; none for anything else."""
-    return value if is_object(value) else {}
-
-
-def items(value: object) -> Sequence[object]:
-    """A list's items; none for anything else."""
-    return value if is_list(value) else ()
-
-
-def text(value: object) -> str | None:
-    """A text that is not empty, as much of it as an event carries."""
-    return value[:TEXT_LIMIT] if isinstance(value, str) and value else None
-
-
-def whole(value: object) -> int | None:
-    return value if type(value) is int else None  # no bool
 
 
 def instant(seconds: object) -> str | None:

@@ -11,6 +11,7 @@ import orjson
 
 from adapters.jsonl.options import PLACEHOLDER, AccessOptions, Options
 from adapters.jsonl.paths import is_list, is_mapping
+from adapters.places import USERS_OWN, openai_url, root_url
 from orchestrator.adapter import Agent, Command
 from orchestrator.errors import ConfigError
 from orchestrator.task import Task
@@ -86,29 +87,16 @@ def _needed(text: str, values: _Values, agent: Agent, where: str) -> str:
 
 
 def _values(task: Task, agent: Agent) -> _Values:
-    root = None if agent.base_url is None else _root(agent.base_url)
     return {
         "prompt": task.prompt,
         "prompt_file": None if agent.home is None else f"{agent.home}/prompt",
         "model": agent.model,
-        "base_url": root,
-        "openai_url": None if root is None else _openai(root, agent.base_url or ""),
+        "base_url": None if agent.base_url is None else root_url(agent.base_url),
+        "openai_url": None if agent.base_url is None else openai_url(agent.base_url),
         "workspace": str(task.workspace),
         "home": agent.home,
         "session_id": task.session_id,
     }
-
-
-def _root(url: str) -> str:
-    """The URL with a scheme, and without `/v1` and trailing slash."""
-    full = url if "://" in url else f"http://{url}"
-    return full.rstrip("/").removesuffix("/v1").rstrip("/")
-
-
-def _openai(root: str, url: str) -> str:
-    """With `/v1`, as every server has it; a provider's own path stays as it is."""
-    has_path = "/" in root.split("://", 1)[1]
-    return root if has_path and not url.rstrip("/").endswith("/v1") else f"{root}/v1"
 
 
 def _environment(options: Options, task: Task, values: _Values) -> dict[str, str]:
@@ -123,16 +111,6 @@ def _environment(options: Options, task: Task, values: _Values) -> dict[str, str
     return env
 
 
-_USERS_OWN = (
-    "HOME",
-    "USER",
-    "XDG_CONFIG_HOME",
-    "XDG_DATA_HOME",
-    "XDG_STATE_HOME",
-    "XDG_CACHE_HOME",
-)
-
-
 def command_of(task: Task, agent: Agent, options: Options) -> Command:
     values = _values(task, agent)
     if task.session_id is not None and "{session_id}" not in repr(options.argv):
@@ -142,7 +120,7 @@ def command_of(task: Task, agent: Agent, options: Options) -> Command:
         )
     env_from = {name: name for name in options.env_from}
     if agent.home is None:
-        env_from |= {name: name for name in _USERS_OWN}
+        env_from |= {name: name for name in USERS_OWN}
     env = _environment(options, task, values)
     secrets: tuple[str, ...] = ()
     if agent.api_key_env is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from adapters.jsonl.options import Options
 from adapters.jsonl.rules import BaseRule, IgnoreRule, UsageRule
+from adapters.reading import Pieces, complaint
 from orchestrator.adapter import Exit, Send, error_kind, json_line, unparsed, usage_since
 from orchestrator.events import (
     Error,
@@ -23,12 +23,6 @@ from orchestrator.events import (
     Usage,
 )
 
-_ASSEMBLED_LIMIT = 4 * 1024 * 1024
-
-_ERROR = re.compile(r"(?i)error:")
-_PAGE = 8
-_ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
-
 
 class Mapped:
     """The conversation: rules over lines, and what must be remembered between lines."""
@@ -39,8 +33,12 @@ class Mapped:
         self._exits = options.exits
         self._before = before
         self._counted: dict[int, Usage] = {}
+        self._apart = any(
+            isinstance(rule, UsageRule) and rule.cost_usd is not None and not rule.counts_tokens
+            for rule in self._rules
+        )
         self._session: SessionStarted | None = None
-        self._pieces = _Pieces()
+        self._pieces = Pieces()
         self._denied: str | None = None
         self._ended = False
         self._failed = False
@@ -92,8 +90,10 @@ class Mapped:
                 if update == self._session:
                     return
                 self._session = update
-            case Usage() if isinstance(rule, UsageRule) and rule.counts != "delta":
-                update = self._counted_since(update, rule, number)
+            case Usage() if isinstance(rule, UsageRule):
+                if rule.counts != "delta":
+                    update = self._counted_since(update, rule, number)
+                update = self._told_apart(update, rule)
             case MessageDelta():
                 yield from self._pieces.add(update)
             case Message():
@@ -116,6 +116,16 @@ class Mapped:
                 pass
         yield update
 
+    def _told_apart(self, usage: Usage, rule: UsageRule) -> Usage:
+        """Where the cost has a line of its own: tokens are owed theirs, and that line settles what
+        is owed until then.
+        """
+        if not self._apart:
+            return usage
+        if rule.cost_usd is None:
+            return replace(usage, cost_source="agent")
+        return usage if rule.counts_tokens else replace(usage, scope="turn")
+
     def _counted_since(self, now: Usage, rule: UsageRule, number: int) -> Usage:
         """The delta to what the rule counted before; a session's goes on from an earlier run."""
         before = self._counted.get(number)
@@ -135,18 +145,18 @@ class Mapped:
             yield TurnFinished(stop_reason="error")
 
     def _last_word(self, exit: Exit) -> Error | None:
-        complaint = _complaint(exit.stderr)
+        words = complaint(exit.stderr)
         if (kind := self._exits.get(str(exit.status))) is not None:
-            return Error(kind=kind, text=complaint or f"exit status {exit.status}")
+            return Error(kind=kind, text=words or f"exit status {exit.status}")
         if self._ended:
             return None
         if self._denied is not None and exit.status == 0:
             return Error(kind="denied", text=f"it ended when it was denied: {self._denied}")
-        if complaint and (not self._spoke or exit.status != 0):
+        if words and (not self._spoke or exit.status != 0):
             kind = error_kind(exit.stderr)
             if kind == "unknown" and not self._spoke:
                 kind = "bad_usage"
-            return Error(kind=kind, text=complaint)
+            return Error(kind=kind, text=words)
         return None
 
 
@@ -154,45 +164,3 @@ def _latest(now: Usage, before: Usage) -> Usage:
     """What has been counted so far: a field that a line leaves out stands where it stood."""
     stated = {name: value for name, value in vars(now).items() if value is not None}
     return replace(before, **stated)
-
-
-def _complaint(stderr: str) -> str | None:
-    """The line of stderr that says most: the last such as `TypeError: ...`, else the last.
-
-    Of a whole page without one (a CLI that does not know a flag prints how it is used) the first.
-    """
-    lines = [line.strip() for line in _ANSI.sub("", stderr).split("\n")]
-    lines = [line for line in lines if line]
-    errors = [line for line in lines if _ERROR.search(line)]
-    most = (errors or (lines[:1] if len(lines) > _PAGE else lines) or [""])[-1]
-    return most[:500] or None
-
-
-class _Pieces:
-    """The pieces of a message, put together where the CLI never says it whole."""
-
-    def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._length = 0
-        self._id: str | None = None
-
-    def add(self, piece: MessageDelta) -> Iterator[Update]:
-        """Hold the piece; the message before it, if this one begins another."""
-        if piece.role != "assistant":
-            return
-        if piece.id != self._id:
-            yield from self.take()
-        self._id = piece.id
-        if self._length < _ASSEMBLED_LIMIT:
-            self._texts.append(piece.text)
-            self._length += len(piece.text)
-
-    def take(self) -> Iterator[Update]:
-        """The message so far, if there is one, and begin anew."""
-        if self._texts:
-            yield Message(text="".join(self._texts), id=self._id)
-        self.drop()
-
-    def drop(self) -> None:
-        """Begin anew: the CLI itself said the whole."""
-        self._texts, self._length, self._id = [], 0, None

@@ -330,6 +330,13 @@ class UsageRule(BaseRule):
     )
     scope: Literal["call", "turn", "run"] = Field("call", description="What the tokens are of.")
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it states tokens."""
+        said = (self.input_tokens, self.output_tokens, self.cache_read_tokens)
+        also = (self.cache_write_tokens, self.reasoning_tokens)
+        return any(value is not None for value in (*said, *also))
+
     def updates(self, scope: Scope) -> Iterator[Update]:
         cost = amount_of(read(self.cost_usd, scope))
         usage = Usage(

@@ -5,10 +5,14 @@ Whoever starts it holds that socket, so nobody else can get its port, and who co
 starts, or is started anew, waits. The proxy's own command line can only be told a number.
 """
 
+import json
 import os
 import socket
 import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 
 def main(config: str) -> None:
@@ -29,11 +33,34 @@ def main(config: str) -> None:
     _serve(socket.socket(fileno=os.dup(0)))
 
 
+def _telling(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """The proxy, writing down for each answer which of its deployments gave it: LiteLLM puts that
+    into the headers.
+    """
+
+    async def telling(scope: Any, receive: Any, send: Any) -> None:
+        async def heard(message: Any) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 200:
+                _write(dict(message.get("headers", ())))
+            await send(message)
+
+        await app(scope, receive, heard if scope["type"] == "http" else send)
+
+    return telling
+
+
+def _write(headers: dict[bytes, bytes]) -> None:
+    served = headers.get(b"x-litellm-model-id")
+    if served:
+        with Path("served.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"model": served.decode("latin-1")}) + "\n")
+
+
 def _serve(listening: socket.socket) -> None:
     import uvicorn
     from litellm.proxy.proxy_server import app
 
-    settings = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on")
+    settings = uvicorn.Config(_telling(app), log_level="warning", access_log=False, lifespan="on")
     uvicorn.Server(settings).run(sockets=[listening])
 
 

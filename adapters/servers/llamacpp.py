@@ -27,6 +27,7 @@ from orchestrator.server import (
 from orchestrator.task import Dialect
 
 _LOADING = 503
+_STILL = "still loading its model"
 
 
 def _look() -> Look:
@@ -38,7 +39,7 @@ def _look() -> Look:
         Ask(path="/v1/messages", method="POST"),
     )
     if health.status == _LOADING and inner(health.body, "error", "code") == _LOADING:
-        return Seen(sure=True, dialects=("chat",), problem="still loading its model")
+        return Seen(sure=True, dialects=("chat",), problem=_STILL, loading=True)
     data = inner(listed.body, "data")
     if not listed.ok or not is_list(data):
         return None
@@ -89,6 +90,13 @@ def _tools(able: object) -> bool | None:
     return shows if shows == recalls else None
 
 
+def _use(reply: Reply, model: str) -> str | None:
+    """The last task of each slot: the one model that it serves does them all."""
+    del model
+    slots = [each for each in items(reply.body) if "id_task" in each]
+    return " ".join(f"{each.get('id')}:{each['id_task']}" for each in slots) or None
+
+
 server = ModelServer(
     name="llamacpp",
     title="llama.cpp",
@@ -103,4 +111,6 @@ server = ModelServer(
     tools_hint="Start it with `--jinja`.",
     dialects=("chat", "responses", "messages"),
     look=_look,
+    ask_use=Ask(path="/slots"),
+    use=_use,
 )

@@ -20,6 +20,7 @@ from orchestrator.server import (
     Reply,
     Seen,
     count_of,
+    find_model,
     flag_of,
     inner,
     is_list,
@@ -112,6 +113,13 @@ def _body(reply: Reply | None) -> object:
     return None if reply is None else reply.body
 
 
+def _use(reply: Reply, model: str) -> str | None:
+    """That the model is loaded: it counts no answers, but loads a model that is asked for."""
+    listed = [_model(each) for each in items(inner(reply.body, "models"))]
+    found = find_model(listed, model)
+    return "loaded" if found is not None and found.loaded else None
+
+
 server = ModelServer(
     name="lmstudio",
     title="LM Studio",
@@ -128,5 +136,8 @@ server = ModelServer(
     lists_all=True,
     prefixes=("lm_studio", "lmstudio"),
     look=_look,
+    ask_use=Ask(path="/api/v1/models"),
+    use=_use,
+    use_counts=False,
     pull=_pull,
 )

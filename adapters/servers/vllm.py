@@ -7,12 +7,14 @@ Whether it calls tools depends on how it was started (`--enable-auto-tool-choice
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from orchestrator.server import (
     Ask,
     Look,
     ModelServer,
+    Reply,
     Seen,
     at_least,
     inner,
@@ -46,6 +48,16 @@ def _dialects(version: str | None) -> tuple[Dialect, ...]:
     return ("chat", *responses, *messages)
 
 
+_COUNTED = re.compile(r"^vllm:prompt_tokens_total\{([^}]*)\} (\S+)", re.MULTILINE)
+
+
+def _use(reply: Reply, model: str) -> str | None:
+    """How many tokens of prompts it has read for the model, in what it tells Prometheus."""
+    label = f'model_name="{model}"'
+    counts = [found[2] for found in _COUNTED.finditer(reply.text) if label in found[1]]
+    return " ".join(counts) or None
+
+
 server = ModelServer(
     name="vllm",
     title="vLLM",
@@ -62,4 +74,6 @@ server = ModelServer(
     lists_all=True,
     prefixes=("hosted_vllm", "vllm"),
     look=_look,
+    ask_use=Ask(path="/metrics"),
+    use=_use,
 )

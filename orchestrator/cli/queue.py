@@ -94,6 +94,9 @@ def worker(
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="How many jobs at a time; default: 4.")
     ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="What this worker has; may be given several times.")
+    ] = None,
     drain: Annotated[
         bool, typer.Option("--drain", help="End when no job is waiting any more.")
     ] = False,
@@ -108,6 +111,7 @@ def worker(
     \b
     orchestrate worker
     orchestrate worker --concurrency 2 --database postgresql://queue@desk/queue
+    orchestrate worker --label gpu --label site:berlin
     orchestrate worker --drain
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     import gc
@@ -132,10 +136,23 @@ def worker(
             concurrency=concurrency or loaded.queue.concurrency,
             state=loaded.state,
             config=None if config is None else config.absolute(),
+            labels=loaded.queue.labels | _labels(label or []),
         )
         shift = Shift(idle_ends=drain)
         if not anyio.run(_working, post, shift):
             raise typer.Exit(INTERRUPTED)
+
+
+def _labels(given: list[str]) -> frozenset[str]:
+    import re
+
+    from orchestrator.document import LABEL
+    from orchestrator.errors import InputError
+
+    for label in given:
+        if re.fullmatch(LABEL, label) is None:
+            raise InputError(f"--label: {label!r} is none", hint="Such as gpu, or site:berlin.")
+    return frozenset(given)
 
 
 async def _working(post: Post, shift: Shift) -> bool:
@@ -188,14 +205,16 @@ def list_(
     orchestrate queue list --all --output json
     """  # noqa: D301 (click takes \b for: leave these lines alone)
 
-    async def listed(client: Client) -> tuple[bool, list[Entry]]:
-        return await client.paused(), list(await client.entries(waiting=not every))
+    async def listed(client: Client) -> tuple[bool, list[Entry], dict[str, str]]:
+        entries = list(await client.entries(waiting=not every))
+        return await client.paused(), entries, await client.why_waiting(entries)
 
     with errors():
-        paused, entries = with_client(listed, config, database)
+        paused, entries, why = with_client(listed, config, database)
         entries.sort(key=_turn)
         if output is ListForm.JSON:
-            put_json({"paused": paused, "jobs": [_as_json(entry) for entry in entries]})
+            jobs = [_as_json(entry) | {"waits": why.get(entry.job_id)} for entry in entries]
+            put_json({"paused": paused, "jobs": jobs})
             return
         from orchestrator.console import table
 
@@ -204,6 +223,8 @@ def list_(
         rows = [["JOB", "STATE", "PRIORITY", "SUBMITTED", "WORKER", "TASKS", "PROMPT"]]
         rows += [_row(entry) for entry in entries]
         put(table(rows) if len(rows) > 1 else "no jobs")
+        for job_id, missing in why.items():
+            say(f"{job_id} waits: {missing}")
 
 
 def _turn(entry: Entry) -> tuple[int, int, float]:
@@ -262,6 +283,8 @@ async def told(client: Client, job_id: str) -> str:
     }
     if entry.state == "waiting" and await client.paused():
         rows["waits"] = "the queue is paused: `orchestrate queue unpause`"
+    elif why := await client.why_waiting([entry]):
+        rows["waits"] = shown(why[job_id])
     if outcome is not None and outcome.error is not None:
         rows["cause"] = shown(outcome.error.text)
     lines = (f"{key:<10} {value}" for key, value in rows.items() if value != "-")

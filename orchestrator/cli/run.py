@@ -83,6 +83,9 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     fallback: Annotated[
         str | None, typer.Option(help="cloud: what fails at home may go on there. Default: none.")
     ] = None,
+    delegation: Annotated[
+        str | None, typer.Option(help="on: the agent may hand sub-tasks on to other agents.")
+    ] = None,
     include_uncommitted: Annotated[
         bool, typer.Option("--include-uncommitted", help="Your uncommitted files go along.")
     ] = False,
@@ -116,6 +119,7 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
         "deliver": deliver,
         "strategy": strategy,
         "fallback": fallback,
+        "delegation": delegation,
     }
     with errors():
         stated = {name: value for name, value in flags.items() if value is not None}

@@ -92,12 +92,16 @@ def show(
     raw: Annotated[
         bool, typer.Option("--raw", help="What the agent printed, as it is, instead of the story.")
     ] = False,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Who handed what on to whom, and what that cost.")
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Tell the story of a run: asked, done, changed, how it ended and why.
 
     \b
     orchestrate runs show last
+    orchestrate runs show last --tree
     orchestrate runs show 4f0c2a1b --full | less
     orchestrate runs show 4f0c2a1b --raw | jq .
     """  # noqa: D301 (click takes \b for: leave these lines alone)
@@ -109,6 +113,9 @@ def show(
 
     with errors():
         runs = runs_folder(config)
+        if tree:
+            _put_tree(runs, run_)
+            return
         if (job := find_job(runs.parent / "jobs", run_)) is not None:
             colour = lively(sys.stdout)
             for part in job_told(job, runs, width=width(), colour=colour):
@@ -128,6 +135,21 @@ def show(
         for line in story(_asked(folder), _events(folder), full=full):
             put_painted(painted(line, colour=colour), colour=colour)
         put(f"record     {folder}")
+
+
+def _put_tree(runs: Path, name: str) -> None:
+    from orchestrator.cli.jobs import tree_told
+    from orchestrator.errors import InputError
+    from orchestrator.journal import find_job, find_run, read_record
+
+    job, run_id = find_job(runs.parent / "jobs", name), None
+    if job is None:
+        record = read_record(find_run(runs, name))
+        job, run_id = runs.parent / "jobs" / (record.job_id or ""), record.run_id
+        if record.job_id is None or not job.is_dir():
+            raise InputError(f"run {run_id} is of no job that is on record: it has no tree")
+    colour = lively(sys.stdout)
+    put_painted(tree_told(job, runs, run_id, width=width(), colour=colour), colour=colour)
 
 
 def _asked(folder: Path) -> Asked:

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from orchestrator import private
 from orchestrator.config.positions import Key, has_long_key, is_list, is_table, line_of, lines_of
 from orchestrator.config.value import Bounds, Defaults
-from orchestrator.document import SIZE_LIMIT, EnvName, HttpUrl, Text, described, parts
+from orchestrator.document import SIZE_LIMIT, EnvName, HttpUrl, Label, Text, described, parts
 from orchestrator.errors import ConfigError, shown
 from orchestrator.task import (
     KINDS,
@@ -126,6 +126,10 @@ class QueueModel(_Strict):
     )
     concurrency: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         default=None, description="How many jobs a worker does at the same time. Default: 4."
+    )
+    labels: list[Label] | None = Field(
+        default=None,
+        description="What a worker here has beside what is found: tasks name it as `requires`.",
     )
 
 

@@ -89,6 +89,7 @@ def queue(rungs: Sequence[Rung]) -> Queue:
         database=prefer(*(one.database for one in stated)),
         concurrency=prefer(usual.concurrency, *(one.concurrency for one in stated))
         or usual.concurrency,
+        labels=frozenset(prefer(*(one.labels for one in stated)) or ()),
     )
 
 

@@ -56,11 +56,13 @@ class Bounds:
 @dataclass(frozen=True, kw_only=True)
 class Queue:
     """Where the background worker's queue is (None: a file in the state), and how many jobs a
-    worker does at the same time. The address may hold a password: it is not shown.
+    worker does at the same time, with which labels beside those that are found. The address may
+    hold a password: it is not shown.
     """
 
     database: str | None = field(default=None, repr=False)
     concurrency: int = 4
+    labels: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ SETTINGS: Mapping[str, Key] = MappingProxyType(
 
 _OTHERS = ("ORCHESTRATE_CONFIG", "ORCHESTRATE_STATE_DIR", "ORCHESTRATE_RUN_ID", *DESK)
 _ALIKE = 0.75
-_LISTS = frozenset({("limits", "agents")})
+_LISTS = frozenset({("limits", "agents"), ("queue", "labels")})
 
 
 def of_environment(environ: Mapping[str, str]) -> Rung:

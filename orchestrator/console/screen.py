@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from orchestrator.console.paint import Line, Span, cut, length, style_of
-from orchestrator.console.state import Board, Row
+from orchestrator.console.state import Board, Row, nested
 from orchestrator.console.text import (
     between,
     cells,
@@ -33,7 +33,7 @@ _ORDER = ("running", "failed", "succeeded", "skipped", "waiting")
 
 def frame(board: Board, now: str, *, columns: int, lines: int) -> list[Line]:
     """At most `lines` lines, the first one empty, none of them wider than `columns` cells."""
-    running = [row for row in board.rows.values() if row.running]
+    running = nested(row for row in board.rows.values() if row.running)
     if not running and len(board.rows) < 2:
         return []
     many = len(board.rows) > 1

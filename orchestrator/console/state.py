@@ -4,7 +4,7 @@ used, how it ended. Pure; nothing here knows how it is drawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -36,7 +36,7 @@ from orchestrator.events import (
     Usage,
     WorkspaceChanged,
 )
-from orchestrator.usage import add
+from orchestrator.usage import Tally
 
 THINKING = "thinking"
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -44,7 +44,9 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One task. Times are those of its events; `calls` are the open tool calls, title by id."""
+    """One task. Times are those of its events; `calls` are the open tool calls, title by id.
+    `runs` are its own, `parent_run` is the one that handed it on.
+    """
 
     id: str
     needs: tuple[str, ...] = ()
@@ -56,9 +58,11 @@ class Row:
     doing: str = "waiting"
     since: str | None = None
     calls: Mapping[str, str] = field(default_factory=lambda: _NONE)
-    used: Usage | None = None
+    used: Tally = Tally()
     announced: bool = False
     outcome: Outcome | None = None
+    runs: tuple[str, ...] = ()
+    parent_run: str | None = None
 
     @property
     def running(self) -> bool:
@@ -67,7 +71,7 @@ class Row:
     @property
     def usage(self) -> Usage | None:
         """What is known of it."""
-        return self.used if self.outcome is None else self.outcome.usage
+        return self.used.usage if self.outcome is None else self.outcome.usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,41 @@ class Board:
 def board(ids: Iterable[str] = ()) -> Board:
     """The board before the first event; `ids` are the tasks that will come."""
     return Board(rows={id_: Row(id=id_) for id_ in ids})
+
+
+def nested(rows: Iterable[Row]) -> list[Row]:
+    """The rows, each after the one that handed it on, its id drawn as a branch of that."""
+    every = list(rows)
+    of_run = {run: row.id for row in every for run in row.runs}
+    children: dict[str | None, list[Row]] = {}
+    for row in every:
+        children.setdefault(of_run.get(row.parent_run or ""), []).append(row)
+    drawn = list(_branch(children, None, ""))
+    if len(drawn) == len(every):
+        return drawn
+    return every  # somebody is said to be above itself: that is no tree
+
+
+def _branch(
+    children: Mapping[str | None, Sequence[Row]], of: str | None, before: str
+) -> Iterator[Row]:
+    below = children.get(of, ())
+    for at, row in enumerate(below, 1):
+        last = at == len(below)
+        mark, deeper = ("", "") if of is None else ("└ ", "  ") if last else ("├ ", "│ ")
+        yield replace(row, id=f"{before}{mark}{row.id}")
+        yield from _branch(children, row.id, before + deeper)
+
+
+def family(before: Board, run: str) -> Board:
+    """The task that has this run, and all that came of it by handing on."""
+    kept: dict[str, Row] = {}
+    runs = {run}
+    for row in before.rows.values():  # who hands on comes before what is handed on
+        if run in row.runs or row.parent_run in runs:
+            kept[row.id] = row
+            runs |= set(row.runs)
+    return Board(rows=kept)
 
 
 def fold(before: Board, event: Event) -> Board:
@@ -110,6 +149,7 @@ def _row(row: Row, event: Event) -> Row:
         row = replace(row, started=event.time, agent=event.agent)
     match event.update:
         case TaskStarted(needs=needs):
+            row = replace(row, parent_run=event.parent_run_id)
             return _doing(replace(row, needs=tuple(needs or ()), announced=True), "starting", event)
         case RouteSelected(model=model):
             return _doing(replace(row, agent=event.agent, model=model), "starting", event)
@@ -122,7 +162,7 @@ def _row(row: Row, event: Event) -> Row:
         case ToolCall():
             return _called(row, event.update, event)
         case Usage():
-            return replace(row, used=add(row.used, event.update))
+            return replace(row, used=row.used.plus(event.update))
         case _:
             return _doing(row, _told(event, row.doing), event)
 
@@ -181,6 +221,7 @@ def _started(row: Row, event: Event, run: RunStarted) -> Row:
         row,
         agent=event.agent or run.adapter,
         model=run.model or row.model,
+        runs=(*row.runs, event.run_id) if event.run_id else row.runs,
         tier=run.tier or "cloud",
         calls={},
         outcome=None,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.console.paint import Line, Span, Style, length, painted, style_of
 from orchestrator.console.screen import changed, standing, total
-from orchestrator.console.state import Board, Row
+from orchestrator.console.state import Board, Row, nested
 from orchestrator.console.text import (
     between,
     cells,
@@ -150,14 +150,25 @@ def job_summary(board: Board, *, width: int | None = None, colour: bool = False)
     all, the causes and remedies, what next. `width` None: as wide as it must be.
     """
     rows = list(board.rows.values())
-    lines = _overview(rows, width)
+    lines = _overview(nested(rows), width)
     troubled = [*_troubled(rows), *_of_the_job(board)]
     parts = [lines, _all(board, rows, width), *(_problem(row, width) for row in troubled)]
-    good = [row.outcome for row in _leaves(rows) if row.outcome and row.outcome.ok]
+    # What was handed on is its parent's to take.
+    own = [row for row in _leaves(rows) if row.parent_run is None]
+    good = [row.outcome for row in own if row.outcome and row.outcome.ok]
     if commands := following(good):
         parts.append(
             [line for one in commands for line in _named(f"{'next':<{_NAME}} ", one, "bold", None)]
         )
+    return "\n\n".join(
+        "\n".join(painted(line, colour=colour).rstrip() for line in part) for part in parts
+    )
+
+
+def tree(board: Board, *, width: int | None = None, colour: bool = False) -> str:
+    """Who handed what on to whom, with the cost of each and of all."""
+    rows = list(board.rows.values())
+    parts = [_overview(nested(rows), width), _all(board, rows, width)]
     return "\n\n".join(
         "\n".join(painted(line, colour=colour).rstrip() for line in part) for part in parts
     )

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import anyio
@@ -48,6 +49,9 @@ PATIENT_S = 5.0
 FRESH_S = 5.0
 """How long what was seen of a server counts as its state."""
 
+LOAD_S, AGAIN_S = 5 * 60.0, 0.5
+"""How long a server may load its model before a run, and how often it is asked whether it has."""
+
 _AT_ONCE = 8
 
 
@@ -57,6 +61,7 @@ class FoundServer:
 
     `base_url` is where it was asked. `seen_at` is Unix time, `latency_s` how long it took to tell.
     `open_to`: the addresses beyond loopback at which it listens, if it is on this machine.
+    `loading`: it reads its model, and will be of use.
     """
 
     name: str
@@ -72,6 +77,7 @@ class FoundServer:
     models: tuple[Model, ...] = ()
     problem: Error | None = None
     open_to: tuple[str, ...] = ()
+    loading: bool = False
     seen_at: float = 0.0
     latency_s: float | None = None
 
@@ -228,6 +234,7 @@ def _found(
         models=tuple(sorted(seen.models, key=lambda model: model.name)) if seen else (),
         problem=problem,
         open_to=_beyond_loopback(base_url) if seen else (),
+        loading=seen.loading if seen else False,
         seen_at=time.time(),
     )
 
@@ -372,7 +379,7 @@ async def with_model(agent: Agent, config: Config) -> Agent | Error:
     kind = config.servers[place.kind]
     if model := _of_variable(kind, config):
         return replace(agent, model=model)
-    found = _kept(place, config) or await see(place, config, limit_s=PATIENT_S)
+    found = _kept(place, config) or await _loaded(place, config)
     if found.problem is not None:
         return found.problem
     if model := _the_one(found):
@@ -437,12 +444,15 @@ def model_at(found: FoundServer, agent: Agent, config: Config) -> Model | Error 
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """A server's own word on the use of a model, at one moment. `mark` is another one after each
-    answer; None: the model was not loaded.
+    """A word of whoever serves on the use of a model, at one moment. `mark` is another one after
+    each answer; None: the model was not loaded, or nothing is told of it. `counts`: a mark that
+    stays means that nothing was answered.
     """
 
     server: str
     mark: str | None
+    counts: bool = True
+    method: Literal["server", "gateway"] = "server"
 
 
 async def use_of(agent: Agent, config: Config) -> Use | None:
@@ -459,7 +469,8 @@ async def use_of(agent: Agent, config: Config) -> Use | None:
         return None
     if not reply.ok:
         return None
-    return Use(server=place.base_url, mark=kind.use(reply, bare(agent.model, kind)))
+    mark = kind.use(reply, bare(agent.model, kind))
+    return Use(server=place.base_url, mark=mark, counts=kind.use_counts)
 
 
 async def preflight(agent: Agent, config: Config) -> Error | None:
@@ -485,7 +496,17 @@ async def known_server(agent: Agent, config: Config) -> FoundServer | None:
     found = _kept(place, config)
     if found is not None and lacks(found, agent, config) is None:
         return found
-    return await see(place, config, limit_s=PATIENT_S)
+    return await _loaded(place, config)
+
+
+async def _loaded(place: Place, config: Config) -> FoundServer:
+    """One server, asked now; as long as it says that it loads its model, it has time for that."""
+    found = await see(place, config, limit_s=PATIENT_S)
+    with anyio.move_on_after(LOAD_S):
+        while found.loading:
+            await anyio.sleep(AGAIN_S)
+            found = await see(place, config, limit_s=PATIENT_S)
+    return found
 
 
 def place_of(agent: Agent, config: Config) -> Place | None:

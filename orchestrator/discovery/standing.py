@@ -207,6 +207,8 @@ async def _asked(agents: Sequence[Agent], state: State, config: Config) -> dict[
 
 def _served(agent: Agent, now: Standing, server: FoundServer, config: Config) -> Standing:
     now = replace(now, latency_s=server.latency_s)
+    if server.loading:
+        return replace(now, loaded=False)  # before the run it is waited for
     if server.problem is not None:
         return replace(now, problem=_told(server.problem))
     model = model_at(server, agent, config)

@@ -10,6 +10,7 @@ from orchestrator.process.command import Completed, run_to_end
 from orchestrator.process.environment import base_environment, environment
 from orchestrator.process.guarantees import Guarantee, guarantees
 from orchestrator.process.parent import Reaper, open_reaper
+from orchestrator.process.start import too_many_files
 
 __all__ = [
     "Completed",
@@ -22,4 +23,5 @@ __all__ = [
     "guarantees",
     "open_reaper",
     "run_to_end",
+    "too_many_files",
 ]

@@ -6,12 +6,9 @@ import os
 import resource
 from dataclasses import dataclass
 
+from orchestrator.files import agents_at_once
 from orchestrator.process.means import lacking, ps, remedy
 from orchestrator.pulse import blind
-
-FILES_EACH = 4
-"""Descriptors that the supervisor holds for each running agent: its files and the journal."""
-FILES_OWN = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +82,11 @@ def _progress() -> Guarantee:
 
 def _many() -> Guarantee:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    count = max(0, soft - FILES_OWN) // FILES_EACH
+    count = agents_at_once()
     return Guarantee(
         name="many",
         holds=count >= 1,
-        text=f"about {count} agents can run at once with {soft} open files",
+        text=f"about {count} agents can run at once with {soft} open files; others wait",
         remedy=None if count >= 100 else "raise the limit of open files: ulimit -n 4096",
     )
 

@@ -117,6 +117,11 @@ def spawn_error(start: Start, error: OSError) -> SpawnError:
     return SpawnError(f"{start}: {error}", errno=error.errno, hint=hint)
 
 
+def too_many_files(error: OSError) -> SpawnError:
+    """That there is no descriptor left."""
+    return SpawnError(str(error), errno=error.errno, hint=_TOO_MANY_FILES)
+
+
 def failed(start: Start, stage: str, number: int) -> SpawnError:
     """What failed in the reaper or in the new process."""
     program, hint = start.argv[0], None

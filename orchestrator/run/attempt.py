@@ -60,6 +60,7 @@ from orchestrator.events import (
 from orchestrator.journal import (
     STDERR,
     STDOUT,
+    STORES,
     TAILS,
     Journal,
     Record,
@@ -80,6 +81,7 @@ from orchestrator.process import (
     environment,
     open_reaper,
     run_to_end,
+    too_many_files,
 )
 from orchestrator.redaction import known
 from orchestrator.route import Route, considered
@@ -118,7 +120,7 @@ FEW = 4
 # Its stdout is looked at in each of `Reaper.ticks`, its other files in each fourth.
 GRACE_S = 5.0
 CHECK_TAIL = 64 * 1024
-_STORE, _PATCH = "tree.git", "diff.patch"
+_PATCH = "diff.patch"
 _SHORT = 1000
 FREE_S = 1.0
 
@@ -144,7 +146,8 @@ class Plan:
     has any number. `failures`: how many tool calls in a row may fail.
     `ledger` is where what it spends is written down, with the other runs of its task and job.
     `looks` sees the folders of runs that have no work tree of their own.
-    `handing`: its agent may hand on work. `hidden` are more values that no record may hold.
+    `handing`: its agent may hand on work. `used`: what a gateway says of its model's use. `hidden`
+    are more values that no record may hold.
     """
 
     job_id: str
@@ -172,6 +175,7 @@ class Plan:
     looks: Looks = field(default_factory=Looks)
     handing: Handing | None = None
     hidden: tuple[str, ...] = ()
+    used: Callable[[], Use | None] | None = None
 
 
 class Handing(Protocol):
@@ -220,6 +224,7 @@ class _Live:
     context: Context = field(default_factory=copy_context)
     failure: Exception | None = None
     woken: bool = False
+    leave_s: float | None = None
     due: float = 0.0
     idle_s: float = IDLE_S
     ticks: int = 0
@@ -263,9 +268,14 @@ class _Live:
             raise self.failure
 
     def rest(self, *, grew: bool) -> None:
-        """Until the next look at the limits: the longer there is silence, the longer."""
+        """Until the next look at the limits: the longer there is silence, the longer, but not
+        beyond the moment at which one is passed.
+        """
         self.idle_s = IDLE_S if grew else min(self.idle_s * SLACKENING, LONG_IDLE_S)
-        self.due = time.monotonic() + self.idle_s
+        now = time.monotonic()
+        self.due = now + self.idle_s
+        if now < self.watch.due:
+            self.due = min(self.due, self.watch.due)
         if self.intake.sends or self.intake.more:
             self.wake()
 
@@ -370,6 +380,7 @@ class _Run:
         self.changes: events.Changes | None = None
         self.check: Check | None = None
         self._blind = False
+        self._dismissed = False
         self._looked = 0.0
         self._full = False
 
@@ -565,20 +576,29 @@ class _Run:
 
     async def _seen_to_be_served(self) -> None:
         """The agent; then what really served it, by the server's own word where that says it."""
-        agent = self.plan.agent
-        before = await use_of(agent, self.config)
+        model, digest = self.plan.agent.model, self.recorder.digest
+        before = await self._used()
         await self._agent_and_its_children()
-        after = await use_of(agent, self.config) if before is not None else None
-        digest = self.recorder.digest
-        if before is not None and after is not None and after.mark is not None:
-            if after.mark != before.mark:
-                self.recorder.say(
-                    RouteVerified(method="server", model=agent.model, server=after.server)
-                )
-            elif digest.terminal is not None:
+        after = await self._used() if before is not None else None
+        if before is None or after is None or after.mark is None:
+            answered = None
+        else:
+            answered = after.mark != before.mark or (None if not after.counts else False)
+        if after is not None and answered:
+            told = RouteVerified(method=after.method, model=model, server=after.server)
+            self.recorder.say(told)
+        elif after is not None and answered is False:
+            # Who failed may have had no answer: only of work that is said to be done there is one.
+            if digest.terminal == "end_turn" and digest.error is None and not self.control.stopped:
                 self.recorder.say(_went_elsewhere(after))
         elif digest.model is not None:
             self.recorder.say(RouteVerified(method="claimed", model=digest.model))
+
+    async def _used(self) -> Use | None:
+        """What the gateway, or else the server itself, says of the model's use until now."""
+        if self.plan.used is not None:
+            return self.plan.used()
+        return await use_of(self.plan.agent, self.config)
 
     def _waits(self, text: str) -> None:
         self.recorder.say(Notice(text=text))
@@ -640,6 +660,9 @@ class _Run:
             while not live.over:
                 self._step(live)
                 await _send(live, live.intake.taken())
+                if live.leave_s is not None:
+                    group.start_soon(self._dismiss, live, live.leave_s)
+                    live.leave_s = None
                 await live.sleep()
             group.cancel_scope.cancel()
 
@@ -656,6 +679,14 @@ class _Run:
             with anyio.move_on_after(GRACE_S):
                 await live.process.wait()
         await live.process.stop(interrupt=self.plan.command.interrupt, grace_s=GRACE_S)
+
+    async def _dismiss(self, live: _Live, leave_s: float) -> None:
+        """End an agent that stays although there is nothing more for it to do."""
+        with anyio.move_on_after(leave_s):
+            await live.process.wait()
+        if live.ended is None and self.control.stopped is None:
+            self._dismissed = True
+            await live.process.stop(interrupt=None, grace_s=GRACE_S)
 
     async def _bury(self, live: _Live) -> None:
         """The process has ended: kill what it left, so that nothing writes any more."""
@@ -703,7 +734,9 @@ class _Run:
         """Read what is left, and let the conversation have its last word."""
         ended = live.ended
         self.exit = Exit(
-            status=ended.status if ended else None, signal=ended.signal if ended else None
+            status=ended.status if ended else None,
+            signal=ended.signal if ended else None,
+            dismissed=self._dismissed,
         )
         self.exit = live.intake.close(self.exit)
         passed = live.watch.settle()
@@ -812,8 +845,9 @@ class _Run:
 
     async def _look(self) -> Before | None:
         task, ours = self.plan.task, self.config.state
+        store = ours / STORES / self.plan.run_id
         look = await self.stack.enter_async_context(
-            self.plan.looks.at(task.workspace, self.folder / _STORE, ours=ours)
+            self.plan.looks.at(task.workspace, store, ours=ours)
         )
         try:
             return await look.before(self.reaper, task.files)
@@ -869,6 +903,8 @@ async def _send(live: _Live, sends: Iterable[Send]) -> bool:
         read = await live.process.send(send.data) and read
         if send.end:
             await live.process.close_stdin()
+        if send.leave_s is not None:
+            live.leave_s = send.leave_s
     return read
 
 
@@ -903,6 +939,8 @@ def _opened(path: Path, stack: ExitStack) -> Spool:
     try:
         return stack.enter_context(Spool(path, path.name))
     except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise too_many_files(error) from error
         text = f"the agent put something else in the place of its own {path.name}: {error.strerror}"
         raise SpawnError(text) from error
 

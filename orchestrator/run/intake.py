@@ -6,6 +6,7 @@ No process is needed: what is read may stand there already.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from orchestrator.adapter import Conversation, Exit, Send
 from orchestrator.events import Error, Notice, Output, Place, Raw, Source, Update
@@ -108,7 +109,7 @@ class Intake:
         self._stdout_lines(self._stdout.rest())
         self._stderr_lines(self._stderr.rest())
         stderr = self._last_words.decode("utf-8", "replace")
-        known = Exit(status=exit_.status, signal=exit_.signal, stderr=stderr)
+        known = replace(exit_, stderr=stderr)
         self._take(last_words(self.conversation, known), None)
         self._recorder.flush()
         return known

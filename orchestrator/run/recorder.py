@@ -37,11 +37,12 @@ from orchestrator.lines import Line
 from orchestrator.outcome import Digest
 from orchestrator.redaction import Pieces, pattern, spellings
 from orchestrator.telemetry import warn
-from orchestrator.usage import add
+from orchestrator.usage import Tally
 
 Publish = Callable[[Event], None]
 _named = Raw._make  # half of the time that `Raw(...)` takes
 _Waiting: TypeAlias = tuple[Update, Source, Place | None]
+_CHANGED = frozenset({"session.started", "usage"})
 _OF_PIECES = frozenset({"message.delta", "thought.delta", "message", "thought"})
 _HEAD = ("job_id", "run_id", "task_id", "parent_run_id", "agent")
 
@@ -78,6 +79,8 @@ class Recorder:
         self.usage: Usage | None = None
         self.cost_usd = 0.0
         # A lower bound, where some costs are unknown: what a budget is held against.
+        self._tally = Tally()
+        self._stated_usd = 0.0
         self._head = {name: head.get(name) for name in _HEAD}
         self._prefix = events.prefix(**self._head)
         self._write = write
@@ -91,29 +94,8 @@ class Recorder:
         self._waiting: list[_Waiting] = []
 
     def add(self, update: Update, source: Source, raw: Place | None = None) -> None:
-        """Take an update, usage with its cost; it is stamped, recorded and seen by `flush`."""
-        match update:
-            case SessionStarted(model=str(model)):
-                self._served = model
-            case Usage():
-                update = self._price(update, self._served or self.digest.model)
-            case _:
-                pass
-        if update.type in _OF_PIECES and self._secret is not None:
-            update = self._whole(update)
+        """Take an update; it is priced, stamped, recorded and seen by `flush`."""
         self._waiting.append((update, source, raw))
-
-    def _whole(self, update: Update) -> Update:
-        """No piece of a text that ends in the middle of a secret."""
-        match update:
-            case MessageDelta(id=id_, text=text) | ThoughtDelta(id=id_, text=text):
-                cut = self._pieces.cut(id_ or "", text)
-                return update if cut == text else replace(update, text=cut)
-            case Message(id=id_) | Thought(id=id_):
-                self._pieces.end(id_ or "")
-            case _:
-                pass
-        return update
 
     def say(self, *updates: Update) -> None:
         """Put the supervisor's own updates on record."""
@@ -129,22 +111,53 @@ class Recorder:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return []
+        self._complete(waiting)
         # What was read together has one time; `seq` is the order.
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         lines = self._encoded(waiting, now)
         if self._write is not None:
             self._write(lines)
         first, self.seq = self.seq + 1, self.seq + len(waiting)
-        fold, publish = self._fold, self._publish
+        said = [update for update, _, _ in waiting]
+        self._fold(said)
+        self._tell(waiting, first, now)
+        return said
+
+    def _complete(self, waiting: list[_Waiting]) -> None:
+        """What an update alone does not know: what its tokens cost, how its text goes on."""
+        kinds = _CHANGED if self._secret is None else _CHANGED | _OF_PIECES
+        for at, (update, source, raw) in enumerate(waiting):
+            if update.type in kinds and (whole := self._completed(update)) is not update:
+                waiting[at] = whole, source, raw
+
+    def _completed(self, update: Update) -> Update:
+        match update:
+            case MessageDelta(id=id_, text=text) | ThoughtDelta(id=id_, text=text):
+                # No piece of a text may end in the middle of a secret.
+                cut = self._pieces.cut(id_ or "", text)
+                return update if cut == text else replace(update, text=cut)
+            case Message(id=id_) | Thought(id=id_):
+                self._pieces.end(id_ or "")
+            case SessionStarted(model=model):
+                self._served = model or self._served
+            case Usage():
+                return self._priced(update)
+            case _:
+                pass
+        return update
+
+    def _tell(self, waiting: Sequence[_Waiting], first: int, now: str) -> None:
+        head, publish = self._head, self._publish
+        run, task, agent = head["run_id"], head["task_id"], head["agent"]
+        parent, job = head["parent_run_id"], head["job_id"]
         for seq, (update, source, raw) in enumerate(waiting, first):
-            fold(update)
-            publish(self._event(seq, now, update, source, raw))
-        return [update for update, _, _ in waiting]
+            place = None if raw is None else _named(raw)
+            publish(Event(seq, now, run, task, agent, source, update, parent, place, job))
 
     def resume(self, event: Event) -> None:
         """Go on after an event that is on record already."""
         self.seq = event.seq
-        self._fold(event.update)
+        self._fold((event.update,))
 
     @property
     def waiting(self) -> int:
@@ -163,12 +176,23 @@ class Recorder:
         """Write what comes by other means; what waits is given up."""
         self._write, self._waiting = write, []
 
-    def _fold(self, update: Update) -> None:
-        self.digest.add(update)
-        self.counts.add(update)
-        if update.type == "usage":
-            self.usage = add(self.usage, update)
-            self.cost_usd += update.cost_usd or 0.0
+    def _fold(self, updates: Sequence[Update]) -> None:
+        digest, counts = self.digest.add, self.counts.add
+        for update in updates:
+            digest(update)
+            counts(update)
+            if update.type == "usage":
+                self._used(update)
+
+    def _used(self, usage: Usage) -> None:
+        self._tally = self._tally.plus(usage)
+        self._stated_usd += usage.cost_usd or 0.0
+        known = self._tally.estimated(self._priced)
+        owed_usd = known.owed.cost_usd if known.owed is not None else None
+        self.usage, self.cost_usd = known.usage, self._stated_usd + (owed_usd or 0.0)
+
+    def _priced(self, usage: Usage) -> Usage:
+        return self._price(usage, self._served or self.digest.model)
 
     def _encoded(self, waiting: list[_Waiting], now: str) -> list[bytes]:
         """Their lines. What is written otherwise than it was said is replaced in `waiting`."""
@@ -192,26 +216,8 @@ class Recorder:
     def _lines(self, waiting: Sequence[_Waiting], now: str) -> list[bytes]:
         stamps = {"agent": events.stamp(now, "agent")}
         stamps["supervisor"] = events.stamp(now, "supervisor")
-        head, encoded = self._prefix, events.encoded
-        return [
-            encoded(update, raw, head, seq, stamps[source])
-            for seq, (update, source, raw) in enumerate(waiting, self.seq + 1)
-        ]
-
-    def _event(
-        self, seq: int, time: str, update: Update, source: Source, raw: Place | None
-    ) -> Event:
-        # Half as long as by its name: most of what it holds is the same for all.
-        event = Event.__new__(Event)
-        event.__dict__ = {
-            **self._head,
-            "seq": seq,
-            "time": time,
-            "source": source,
-            "update": update,
-            "raw": None if raw is None else _named(raw),
-        }
-        return event
+        stated = ((update, raw, stamps[source]) for update, source, raw in waiting)
+        return events.encoded(stated, self._prefix, self.seq + 1)
 
 
 def _writable(update: Update) -> Update:
@@ -233,17 +239,26 @@ def translate(conversation: Conversation, line: Line) -> Sequence[Update | Send]
     if line.oversize:
         reason = f"a line of {line.length} bytes is too long to parse"
         return (_kept(line, reason),)
-    return fed(conversation, line) or (unparsed(line.data, "the adapter said nothing"),)
+    try:
+        said = tuple(conversation.feed(line.data))
+    except Exception as error:  # noqa: BLE001
+        return (_mistaken(line, error),)
+    return said or (unparsed(line.data, "the adapter said nothing"),)
 
 
 def fed(conversation: Conversation, line: Line) -> Sequence[Update | Send]:
+    """The same of a line of a tail, which may mean nothing."""
     try:
         return tuple(conversation.feed(line.data))
     except Exception as error:  # noqa: BLE001
-        # An adapter is anybody's code: its mistake must cost neither the line nor the run.
-        # Only its name for the log: the words may hold what the agent said, keys and all.
-        warn("adapter failed on a line", error=type(error).__name__, offset=line.offset)
-        return (_kept(line, f"the adapter failed: {error!r}"),)
+        return (_mistaken(line, error),)
+
+
+def _mistaken(line: Line, error: Exception) -> Update:
+    # An adapter is anybody's code: its mistake must cost neither the line nor the run.
+    # Only its name for the log: the words may hold what the agent said, keys and all.
+    warn("adapter failed on a line", error=type(error).__name__, offset=line.offset)
+    return _kept(line, f"the adapter failed: {error!r}")
 
 
 def _kept(line: Line, reason: str) -> Update:

@@ -37,6 +37,7 @@ from orchestrator.journal import (
     OUTCOME,
     STDERR,
     STDOUT,
+    STORES,
     TAILS,
     Journal,
     Record,
@@ -332,5 +333,5 @@ def _end(
     values = redaction.known(record.secrets, config.environ)
     for path in (*(folder / name for name in (STDOUT, STDERR, TAILS)), *folder.glob("*.patch")):
         scrub(path, values)
-    shutil.rmtree(folder / "tree.git", ignore_errors=True)
+    shutil.rmtree(config.state / STORES / record.run_id, ignore_errors=True)
     return recorder.finish(outcome)

@@ -5,6 +5,7 @@ Does not act. Looks at the agent's processes only when they have been silent for
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from orchestrator.budget import (
     Sign,
     Spent,
     Verdict,
+    left_s,
     over,
     patience,
     tokens,
@@ -45,6 +47,8 @@ class Watch:
 
     def __init__(self, watched: Watched, recorder: Recorder, pid: int) -> None:
         self.unseen: str | None = None
+        self.due = math.inf
+        # When the next limit of time is passed, if the agent does nothing until then.
         self._watched = watched
         self._recorder = recorder
         self._pid = pid
@@ -76,10 +80,12 @@ class Watch:
         within = limit is None or intake.read <= limit
         if now < self._next and within and not self._has_spent():
             return None
-        self._next = now + _SOONEST_S
         self._write_down(now)
         self._feel(now)
-        return verdict(watched.limits, self._reading(now, intake.size)) or self._job_passed()
+        reading = self._reading(now, intake.size)
+        self.due = now + left_s(watched.limits, reading)
+        self._next = min(now + _SOONEST_S, self.due)
+        return verdict(watched.limits, reading) or self._job_passed()
 
     def _has_spent(self) -> bool:
         """Whether the agent has used more, since the last look, of what a limit bounds, or began or

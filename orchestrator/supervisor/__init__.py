@@ -28,8 +28,9 @@ from orchestrator.adapter import about_of
 from orchestrator.budget import Ledger, Verdict
 from orchestrator.config import Config, file_with_defaults
 from orchestrator.discovery import with_nearby
-from orchestrator.errors import InputError, SupervisionError, lone_error
+from orchestrator.errors import InputError, ReaperLostError, SupervisionError, lone_error
 from orchestrator.events import JobOutcome, Outcome
+from orchestrator.files import Files
 from orchestrator.gateway import Gateways, open_gateways
 from orchestrator.journal import Record, read_outcome, read_record
 from orchestrator.redaction import known
@@ -46,6 +47,7 @@ from orchestrator.supervisor.attempts import (
 )
 from orchestrator.supervisor.desk import Desk, open_desk
 from orchestrator.supervisor.job import (
+    CONCURRENCY,
     Also,
     Job,
     Say,
@@ -57,8 +59,12 @@ from orchestrator.supervisor.job import (
 from orchestrator.supervisor.lifetime import Lifetime
 from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Task, TaskFile, check_tasks
+from orchestrator.telemetry import warn
 from orchestrator.usage import add
+from orchestrator.workspace.git import GitError
 from orchestrator.workspace.looks import Looks
+from orchestrator.workspace.place import Ground
+from orchestrator.workspace.repository import locate
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -82,14 +88,16 @@ class Supervisor:
     its block, in another thread, event loop or process.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, slots: Slots | None = None) -> None:
+        """`slots`: of more than this machine, where somebody keeps account of those."""
         self._config = config
         self._stack = AsyncExitStack()
         self._reaper: Reaper | None = None
         self._gateways: Gateways | None = None
         self._controls: set[Control] = set()
-        self._slots = Slots(config.state / "slots")
+        self._slots = slots or Slots(config.state / "slots")
         self._looks = Looks()
+        self._files = Files()
         self._interrupted: str | None = None
         self._lifetime = Lifetime()
 
@@ -178,7 +186,7 @@ class Supervisor:
             job_id=job_id,
             slots=self._slots,
             commits=commits_of(file, ended),
-            grounds=await grounds(file.tasks, config, reaper),
+            grounds=await _grounds(file.tasks, config, reaper),
             leaves=file.leaves,
             ledger=ledger,
             looks=self._looks,
@@ -193,7 +201,10 @@ class Supervisor:
             queued=queued,
             ended=ended,
         )
-        async with _desk(file.tasks, config) as desk:
+        async with (
+            self._files.room(_at_once(file), _few_files),
+            _desk(file.tasks, config) as desk,
+        ):
             return await run_job(
                 job,
                 work=partial(_work, replace(means, desk=desk), of),
@@ -302,11 +313,20 @@ async def _work(
     means = replace(means, publish=told, say=say, also=also, continued=of)
     if desk is None or (above := desk.above.get(task.id)) is None:
         return await attempts(task, means)
+    if above.repository is not None:
+        _check_same(task.workspace, above.repository)
     where = await grounds((task,), means.config, means.reaper, exclude=above.copied)
     means = replace(means, grounds=where, leaves=frozenset())
     # Without a work tree of its own it is in its parent's folder: others must not be there, too.
     async with desk.alone if not where and task.allowed != "read" else nullcontext():
         return await attempts(task, means)
+
+
+def _check_same(workspace: Path, common: Path) -> None:
+    """Raises GitError: an agent can make its work tree another repository's, or nobody's."""
+    found = locate(workspace.resolve())
+    if found is None or found.common != common:
+        raise GitError(f"{workspace} is not a work tree of {common} any more")
 
 
 @asynccontextmanager
@@ -340,6 +360,23 @@ def _by_task(
             return {task.id: continued for task in file.tasks}
         case _:
             return continued
+
+
+def _at_once(file: TaskFile) -> int:
+    """How many agents a job may have at once: each may delegate to another."""
+    tasks = min(len(file.tasks), file.concurrency or CONCURRENCY)
+    return tasks * (2 if any(task.delegation for task in file.tasks) else 1)
+
+
+async def _grounds(tasks: Sequence[Task], config: Config, reaper: Reaper) -> Mapping[str, Ground]:
+    try:
+        return await grounds(tasks, config, reaper)
+    except ReaperLostError:  # nothing has begun yet, and the next reaper can look as well
+        return await grounds(tasks, config, reaper)
+
+
+def _few_files() -> None:
+    warn("too few open files: a job waits for others to end (raise `ulimit -n`)")
 
 
 def _stop(controls: Iterable[Control], passed: Verdict) -> None:

@@ -33,7 +33,7 @@ from orchestrator.events import (
     Update,
     Usage,
 )
-from orchestrator.gateway import Gateways, Passage
+from orchestrator.gateway import Gateways, Passage, use_through
 from orchestrator.graph import before
 from orchestrator.journal import Tree, make_private, now
 from orchestrator.outcome import STATUS
@@ -524,6 +524,7 @@ async def _plan(
         looks=means.looks,
         handing=handing,
         hidden=() if handing is None else (handing.token,),
+        used=partial(use_through, way) if isinstance(way, Passage) else None,
     )
 
 

@@ -278,7 +278,9 @@ class _Course:
         outcome: Outcome | None = None
         try:
             outcome = await self._work(task, told, partial(self._say, task.id), self.also)
-        except InputError as error:
+        except JournalError:
+            raise
+        except OrchestrateError as error:  # such as a work tree that its parent has broken
             outcome = _failed(error)
         finally:
             if outcome is None:

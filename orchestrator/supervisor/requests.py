@@ -106,7 +106,9 @@ class DelegateMany(_Model):
 
 
 class Status(_Model):
-    """How your sub-tasks stand, or the one named."""
+    """How your sub-tasks stand, or the one named. To wait for one, ask for its `result`: only then
+    is a model that you share free for it.
+    """
 
     id: Text | None = None
 

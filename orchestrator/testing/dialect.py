@@ -1,7 +1,7 @@
 """What a wire dialect is: how a request is read, and how an answer or an error is written.
 
-A dialect is pure: it turns values into values. Each of `chat`, `responses`, `messages` and
-`ollama` makes one.
+A dialect is pure: it turns values into values. Each of `chat`, `responses`, `messages`,
+`ollama` and `gemini` makes one.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Dialect:
     problem after the stream has begun.
     """
 
-    name: Literal["chat", "responses", "messages", "ollama"]
+    name: Literal["chat", "responses", "messages", "ollama", "gemini"]
     stream_type: str
     read: Callable[[Body], Ask]
     stream: Callable[[Ask, Answer], Iterator[bytes]]

@@ -19,7 +19,14 @@ _PATHS: Mapping[Make, tuple[str, ...]] = {
     "any": (".*",),
     "ollama": (*_OPENAI, "/responses", "/messages", "/api/(?!v[01]|hello).*", "/"),
     "lmstudio": (*_OPENAI, "/responses", "/messages", "/api/v[01]/.*"),
-    "vllm": (*_OPENAI, "/responses", "/messages(/count_tokens)?", "/version", "/health"),
+    "vllm": (
+        *_OPENAI,
+        "/responses",
+        "/messages(/count_tokens)?",
+        "/version",
+        "/health",
+        "/metrics",
+    ),
     "llamacpp": (
         *_OPENAI,
         "/responses",
@@ -89,9 +96,18 @@ def properties(script: Script) -> Json:
     }
 
 
-def slots(script: Script) -> Sequence[Json]:
-    """llama.cpp's `GET /slots`."""
-    return [{"id": 0, "n_ctx": script.context or CONTEXT_LENGTH, "is_processing": False}]
+def slots(script: Script, answers: int = 0) -> Sequence[Json]:
+    """llama.cpp's `GET /slots`; each of its answers was a task of its one slot."""
+    slot = {"id": 0, "n_ctx": script.context or CONTEXT_LENGTH, "is_processing": False}
+    return [{**slot, "id_task": answers} if answers else slot]
+
+
+def metrics(script: Script, answers: int) -> str:
+    """One of vLLM's `GET /metrics`: the tokens of prompts that it has read."""
+    name = "vllm:prompt_tokens_total"
+    labels = [f'{{engine="0",model_name="{model}"}}' for model in script.models]
+    lines = [f"{name}{label} {answers * 100:.1f}" for label in labels]
+    return "\n".join([f"# TYPE {name} counter", *lines, ""])
 
 
 def lm_studio_models(script: Script) -> Json:

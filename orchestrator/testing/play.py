@@ -122,6 +122,12 @@ def json_response(body: Json | Sequence[Json], status: int = 200) -> Response:
     return Response(status, (content,), _type("application/json"), len(content))
 
 
+def text_response(text: str) -> Response:
+    """A plain text with its length."""
+    content = text.encode()
+    return Response(200, (content,), _type("text/plain"), len(content))
+
+
 def json_lines(lines: Iterable[Json]) -> Response:
     """Lines of JSON, as Ollama streams them."""
     frames = [orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines]

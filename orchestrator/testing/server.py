@@ -24,9 +24,18 @@ from orchestrator.testing import catalog, makes
 from orchestrator.testing.chat import CHAT
 from orchestrator.testing.cursor import Cursor, ExhaustedError, MismatchError
 from orchestrator.testing.dialect import Ask, BadRequestError, Dialect, Problem
+from orchestrator.testing.gemini import GEMINI
 from orchestrator.testing.messages import MESSAGES
 from orchestrator.testing.ollama import OLLAMA
-from orchestrator.testing.play import answer_of, json_lines, json_response, play, refuse, tell
+from orchestrator.testing.play import (
+    answer_of,
+    json_lines,
+    json_response,
+    play,
+    refuse,
+    tell,
+    text_response,
+)
 from orchestrator.testing.requests import Request, record
 from orchestrator.testing.responses import RESPONSES
 from orchestrator.testing.script import Script, Turn, parse_script
@@ -37,6 +46,8 @@ _DIALECTS: Mapping[str, Dialect] = {
     "/responses": RESPONSES,
     "/messages": MESSAGES,
     "/api/chat": OLLAMA,
+    ":generateContent": GEMINI,
+    ":streamGenerateContent": GEMINI,
 }
 _CHARS_PER_TOKEN = 4
 _PATH = re.compile(
@@ -44,7 +55,12 @@ _PATH = re.compile(
     r"(?:/v1)?"
     r"(?P<endpoint>/chat/completions|/responses|/messages(?:/count_tokens)?|/models(?:/.+)?"
     r"|/api/v[01]/models(?:/.+)?|/api/(?:chat|tags|version|ps|show|pull|delete|hello)"
-    r"|/health|/version|/props|/slots|/)"
+    r"|/health|/version|/props|/slots|/metrics|/)"
+)
+# Google's, where the model stands in the path.
+_MODEL_PATH = re.compile(
+    r"(?P<session>(?:/[^/]+)*?)/v1(?:alpha|beta)?/models/(?P<model>.+)"
+    r"(?P<endpoint>:generateContent|:streamGenerateContent|:countTokens)"
 )
 
 
@@ -112,7 +128,7 @@ class ModelServer:
         if dialect is None:
             return None, self._look_up(request, endpoint)
         try:
-            ask = _ask(dialect, request.body)
+            ask = _ask(dialect, _with_model(request))
         except BadRequestError as error:
             ask = Ask(model="", stream=False)
             return None, refuse(dialect, ask, request.number, str(error), "bad_request")
@@ -176,9 +192,13 @@ class ModelServer:
             case "GET", "/props":
                 return json_response(makes.properties(script))
             case "GET", "/slots":
-                return json_response(makes.slots(script))
+                return json_response(makes.slots(script, self._answers()))
+            case "GET", "/metrics" if script.server == "vllm":
+                return text_response(makes.metrics(script, self._answers()))
             case "GET", "/health" if script.server == "vllm":
                 return Response(200, (), (), 0)
+            case "POST", ":countTokens":
+                return json_response({"totalTokens": len(str(request.body)) // 4})
             case "POST", "/messages/count_tokens":
                 return json_response({"input_tokens": len(str(request.body)) // 4})
             case "GET", "/" | "/health" | "/api/hello":
@@ -194,8 +214,17 @@ class ModelServer:
 def _place(target: str) -> tuple[str, str]:
     """Session and endpoint; the endpoint is empty where the path is none of ours."""
     path = unquote(urlsplit(target).path)
-    found = _PATH.fullmatch(path)
+    found = _MODEL_PATH.fullmatch(path) or _PATH.fullmatch(path)
     return (found["session"].strip("/"), found["endpoint"]) if found else ("", "")
+
+
+def _with_model(request: Request) -> JsonValue:
+    """The body, with what only the path tells where the model stands in it."""
+    found = _MODEL_PATH.fullmatch(unquote(urlsplit(request.path).path))
+    if found is None or not isinstance(request.body, dict):
+        return request.body
+    stream = found["endpoint"] == ":streamGenerateContent"
+    return {**request.body, "model": found["model"], "stream": stream}
 
 
 def _ask(dialect: Dialect, body: JsonValue) -> Ask:

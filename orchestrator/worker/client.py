@@ -8,7 +8,7 @@ async with Client("postgresql://desk/queue") as client:
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,9 +30,10 @@ from orchestrator.events import (
     decode,
 )
 from orchestrator.outcome import together
+from orchestrator.redaction import is_list
 from orchestrator.run.recorder import new_run_id
 from orchestrator.task import Task, TaskFile, check_tasks
-from orchestrator.worker import wire
+from orchestrator.worker import labels, machine, wire
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -120,18 +121,23 @@ class Client:
         parent: str | None = None,
         folder: Path | None = None,
         config: Path | None = None,
+        needs: frozenset[str] | None = None,
     ) -> str:
         """Enqueue a task, or a file of them; the id of its job.
 
         The higher its `priority` (-1000 to 1000) the sooner. While a job with the same `dedup` is
         not over, its id is given and nothing enqueued. `parent` is the job that waits for this one.
-        `folder` and `config`: where the configuration of its agents is, else the worker's.
-        Raises InputError.
+        `folder` and `config`: where the configuration of its agents is, else the worker's. `needs`:
+        the labels of the worker, else those that the tasks tell. Raises InputError.
         """
         from orchestrator.worker.engine import CHILDREN, JOBS, Order
 
         file = wire.as_file(task)
         check_tasks(file)
+        if needs is None:
+            needs = self._needs(file, bound=config is not None)
+        if self._many and not any(label.startswith(labels.HOST) for label in needs):
+            folder = None  # it goes to other machines, where that is another folder, or none
         if not file.tasks:
             raise InputError("no task: the file has none")
         if any(task.mcp_servers for task in file.tasks):
@@ -144,7 +150,7 @@ class Client:
         order = Order(
             job_id=new_run_id(),
             input=wire.dumps(wanted),
-            queue=CHILDREN if parent is not None else JOBS,
+            queue=labels.queue_of(CHILDREN if parent is not None else JOBS, needs),
             recoverable=wire.recoverable(file),
             priority=priority,
             delay_s=delay_s,
@@ -152,6 +158,41 @@ class Client:
             notes=_notes(file, parent),
         )
         return await self._in_thread(self._access.enqueue, order)
+
+    @property
+    def _many(self) -> bool:
+        """Whether workers on other machines may take the jobs."""
+        return self._url.startswith("postgres")
+
+    def _needs(self, file: TaskFile, *, bound: bool) -> frozenset[str]:
+        if self._many:
+            return labels.needed(file, machine.here(), bound=bound)
+        return frozenset(label for task in file.tasks for label in task.requires)
+
+    async def workers(self) -> dict[str, frozenset[str]]:
+        """The workers that are there, and the labels of each."""
+        found = await self._in_thread(self._access.announced)
+        return {
+            worker: frozenset(str(label) for label in had)
+            for worker, notes in found.items()
+            if is_list(had := notes.get("labels")) and alive(notes)
+        }
+
+    async def queues(self) -> list[str]:
+        """The queues that jobs wait in, by their names (labels.py)."""
+        return await self._in_thread(self._access.queues)
+
+    async def why_waiting(self, entries: Sequence[Entry]) -> dict[str, str]:
+        """Of the jobs that no worker can take: what is missing."""
+        waiting = [entry for entry in entries if entry.state == "waiting" and entry.queue]
+        if not waiting:
+            return {}
+        workers = await self.workers()
+        found = {
+            entry.job_id: labels.waits_for(labels.parted(entry.queue or "")[1], workers)
+            for entry in waiting
+        }
+        return {job_id: why for job_id, why in found.items() if why is not None}
 
     async def entry(self, job_id: str) -> Entry:
         """What the queue knows of a job. Raises InputError if there is none."""
@@ -221,7 +262,12 @@ class Client:
             raise InputError(f"job {job_id}: what was asked for is not there any more")
         wanted = wire.loads(entry.input)
         return await self.submit(
-            wanted.file, priority=entry.priority, folder=wanted.folder, config=wanted.config
+            wanted.file,
+            priority=entry.priority,
+            folder=wanted.folder,
+            config=wanted.config,
+            # Not anew: whoever asks for it once more may be on another machine than its folder.
+            needs=labels.parted(entry.queue or "")[1],
         )
 
     async def pause(self, *, paused: bool) -> None:
@@ -238,7 +284,15 @@ class Client:
         old = [one for one in every if (one.ended or one.submitted or before) < before]
         if old and not dry_run:
             await self._in_thread(self._access.delete, [one.job_id for one in old])
+            await self._in_thread(self._drop_empty)
         return old
+
+    def _drop_empty(self) -> None:
+        """Forget queues for labels that no job of now needs."""
+        used = {one.queue for one in self._access.entries()}
+        for queue in self._access.queues():
+            if labels.parted(queue)[1] and queue not in used:
+                self._access.drop(queue)
 
     @property
     def _access(self) -> Access:
@@ -250,6 +304,19 @@ class Client:
         self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs
     ) -> Result:
         return await anyio.to_thread.run_sync(partial(call, *args, **kwargs))
+
+
+ANNOUNCED_S = 90.0
+"""A worker that has not written its entry anew for so long is not there any more."""
+
+
+def alive(notes: Mapping[str, object]) -> bool:
+    """Whether a worker's entry is of one that is there."""
+    match notes.get("seen"):
+        case int() | float() as seen:
+            return time.time() - seen < ANNOUNCED_S
+        case _:
+            return False
 
 
 ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")

@@ -10,13 +10,14 @@ import asyncio  # noqa: TID251 (its executor is given back, nothing else)
 import logging
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import sqlalchemy as sa
 from dbos import (
@@ -29,9 +30,11 @@ from dbos import (
     WorkflowStatus,
 )
 from dbos._error import DBOSBaseException  # not exported, and what fences us off is one
+from dbos._sys_db import DequeueStopReason
 
 from orchestrator.errors import ConfigError, OrchestrateError
 from orchestrator.telemetry import warn
+from orchestrator.worker.labels import parted
 
 NAME = "orchestrate"
 JOBS, CHILDREN = "jobs", "children"
@@ -39,12 +42,18 @@ JOBS, CHILDREN = "jobs", "children"
 whoever waits for a child must not keep it from its place."""
 
 QUEUES = (JOBS, CHILDREN)
+"""Those for jobs that any worker may take. Others are named after them, and after the labels that a
+worker must have (labels.py)."""
+
+_WORKERS, _WORKER = "workers", "worker"
+# Where each worker's own entry stands: nobody takes it, it says which labels the worker has.
 _ONCE, _RECOVERABLE = "job", "recoverable-job"
 _EVENTS = "events"
 _VERSION = "1"
 # Constant: the engine's own would be another for each release, and leave its jobs to nobody.
 
-POLL_S, FOLLOW_S = 0.5, 0.1
+POLL_S, FOLLOW_S = 1.0, 0.1
+_SETTLED_S = 2.0
 _BUSY_MS = 30_000
 _MIDDLE = 1_000_000
 # The engine takes the lowest number first, from 1; ours is the higher the sooner, around 0.
@@ -180,6 +189,7 @@ class Access:
         """Raises ConfigError if the database cannot be reached."""
         quiet()
         self.url = url
+        self._queues: set[str] = set()
         self._engine = None if is_postgres(url) else _engine(url)
         try:
             self._client = self._opened(listens=listens)
@@ -212,6 +222,9 @@ class Access:
 
     def enqueue(self, order: Order) -> str:
         """The job's id; that of another one if it has the same `dedup` and is not over."""
+        if order.queue not in self._queues:
+            self._queue(order.queue)
+            self._queues.add(order.queue)
         options: EnqueueOptions = {
             "workflow_name": _RECOVERABLE if order.recoverable else _ONCE,
             "queue_name": order.queue,
@@ -237,7 +250,10 @@ class Access:
     def named(self, part: str) -> list[Entry]:
         """The jobs whose id begins or ends with this."""
         begun = self._client.list_workflows(
-            workflow_id_prefix=part, load_input=False, load_output=False
+            name=[_ONCE, _RECOVERABLE],
+            workflow_id_prefix=part,
+            load_input=False,
+            load_output=False,
         )
         if begun:
             return [_entry(one) for one in begun]
@@ -292,21 +308,54 @@ class Access:
 
     def pause(self, *, paused: bool) -> None:
         """No worker takes a job, or they do again. What is running goes on."""
-        for name in QUEUES:
+        for name in {*QUEUES, *self.queues()}:
             self._queue(name).set_worker_concurrency(0 if paused else None)
 
     def paused(self) -> bool:
         queue = self._client.retrieve_queue(JOBS)
         return queue is not None and queue.worker_concurrency == 0
 
+    def queues(self) -> list[str]:
+        """Every queue that jobs wait in."""
+        return [queue.name for queue in self._client.list_queues()]
+
+    def drop(self, queue: str) -> None:
+        """Forget a queue in which nothing is."""
+        self._client.delete_queue(queue)
+        self._queues.discard(queue)
+
     def _queue(self, name: str) -> Queue:
         found = self._client.retrieve_queue(name)
-        return found or self._client.register_queue(name, polling_interval_sec=POLL_S)
+        return found or self._client.register_queue(
+            name,
+            polling_interval_sec=POLL_S,
+            worker_concurrency=0 if name != JOBS and self.paused() else None,
+        )
 
     def prepare(self) -> None:
         """Make the queues that are not there."""
         for name in QUEUES:
             self._queue(name)
+
+    # --- who is there
+
+    def announce(self, worker: str, notes: Mapping[str, object]) -> None:
+        """Put a worker's own entry there, or write it anew."""
+        if not self._client.list_workflows(workflow_ids=[worker], load_input=False):
+            options: EnqueueOptions = {
+                "workflow_name": _WORKER,
+                "queue_name": _WORKERS,
+                "workflow_id": worker,
+                "attributes": dict(notes),
+            }
+            self._client.enqueue(options)
+            return
+        self._client.update_workflow_attributes(worker, dict(notes))
+
+    def announced(self) -> dict[str, Mapping[str, object]]:
+        """The entries of all workers, also of those that died since."""
+        found = self._client.list_workflows(name=_WORKER, load_input=False, load_output=False)
+        return {one.workflow_id: one.attributes or {} for one in found}
 
 
 def _entry(status: WorkflowStatus) -> Entry:
@@ -355,6 +404,13 @@ class App:
         """The jobs that run here."""
         return list(self._dbos._active_workflows_set.activeList())  # noqa: SLF001
 
+    def listen(self, queues: Sequence[str]) -> None:
+        """Take jobs from these queues, and no others, from now on.
+
+        The engine has a public way only for before its start; it looks at this once a second.
+        """
+        self._dbos._listening_queues = list(queues)  # noqa: SLF001
+
     def recover(self, worker: str) -> None:
         """Put what a worker that is dead was doing back into the queue. Blocks.
 
@@ -381,7 +437,7 @@ async def employed(
         "serializer": DBOSPortableJSONSerializer(),
         "system_database_engine": engine,
         "use_listen_notify": is_postgres(url),
-        "notification_listener_polling_interval_sec": FOLLOW_S,
+        "notification_listener_polling_interval_sec": 1.0,  # nobody follows from here
         "max_executor_threads": 16,
         "log_level": "WARNING",
     }
@@ -391,6 +447,7 @@ async def employed(
     try:
         _register(body)
         try:
+            DBOS.listen_queues([])  # nothing is taken before there is a limit
             DBOS.launch()
             _limited(dbos, room)
             for name in QUEUES:
@@ -431,22 +488,54 @@ def _register(body: Body) -> None:
 
 
 def _limited(dbos: DBOS, room: Callable[[], int]) -> None:
-    """Let this worker take only as many jobs as it has room for.
+    """Let this worker take only as many jobs as it has room for, from now on.
 
     A queue's limit in the database is the same for all workers, and none can be told to take no
     more. What is paused there stays so. Private, too, and held by a test.
     """
     system = dbos._sys_db  # noqa: SLF001
-    looked_up = system.get_queue
+    claim = system.start_queued_workflows
+    turn, taken = threading.Lock(), _Taken(dbos)
 
-    def get_queue(name: str, **options: object) -> Queue | None:
-        queue = looked_up(name, **options)  # type: ignore[arg-type]
-        if queue is not None and queue._worker_concurrency is None:  # noqa: SLF001
+    def start_queued_workflows(
+        queue: Queue, *words: Any, **options: Any
+    ) -> tuple[list[str], DequeueStopReason | None]:
+        with turn:  # each queue has a thread of its own, and they share the room
             free = room()
-            queue._worker_concurrency = free if name == JOBS or free == 0 else None  # noqa: SLF001
-        return queue
+            if free and parted(queue.name)[0] == JOBS:
+                free -= taken.elsewhere(queue.name)
+                if queue._worker_concurrency is None:  # noqa: SLF001
+                    queue._worker_concurrency = free  # noqa: SLF001
+            if free <= 0:
+                return [], "worker_concurrency"
+            claimed, why = claim(queue, *words, **options)
+            taken.add(queue.name, claimed)
+            return claimed, why
 
-    system.get_queue = get_queue  # type: ignore[method-assign]
+    system.start_queued_workflows = start_queued_workflows  # type: ignore[method-assign]
+    dbos._listening_queues = list(QUEUES)  # noqa: SLF001
+
+
+class _Taken:
+    """The jobs that this worker took, by the queue that they were in."""
+
+    def __init__(self, dbos: DBOS) -> None:
+        self._active = dbos._active_workflows_set  # noqa: SLF001
+        self._of: dict[str, tuple[str, float]] = {}
+
+    def add(self, queue: str, jobs: Sequence[str]) -> None:
+        self._of |= {job: (queue, time.monotonic()) for job in jobs}
+
+    def elsewhere(self, queue: str) -> int:
+        """How many have a place here and came from other queues that share the room."""
+        active, now = set(self._active.activeList()), time.monotonic()
+        # The engine knows of a job that was just taken only a moment later.
+        self._of = {
+            job: (of, since)
+            for job, (of, since) in self._of.items()
+            if job in active or now - since < _SETTLED_S
+        }
+        return sum(of != queue and parted(of)[0] == JOBS for of, _ in self._of.values())
 
 
 # --- its log -------------------------------------------------------------------------------------

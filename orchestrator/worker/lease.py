@@ -101,7 +101,7 @@ class Files:
 
 class Session:
     """A worker's advisory lock, and what it says of the others. `lost` is set when others may think
-    that this one is dead.
+    that this one is dead. Further locks, of slots, live and die with it.
     """
 
     def __init__(self, url: str, worker: str) -> None:
@@ -110,7 +110,40 @@ class Session:
         self._connection: AsyncConnection | None = None
         self._started: object = None
         self._answered = time.monotonic()
+        self._slots: dict[int, int] = {}
+        self._given: set[int] = set()
+        self._wake = anyio.Event()
         self.lost = anyio.Event()
+
+    async def slot(self, room: str, count: int) -> int | None:
+        """One of so many slots that all workers share; None: there is none free, or no answer."""
+        from psycopg import Error
+
+        connection = self._connection
+        if connection is None:
+            return None
+        for key in (_key(f"{room}/{number}") for number in range(count)):
+            if key in self._slots:
+                continue  # ours: for the server, who has it may take it again
+            self._slots[key] = 1
+            try:
+                with anyio.fail_after(ANSWER_S):
+                    cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", (key,))
+                    row = await cursor.fetchone()
+            except (Error, TimeoutError):
+                row = None
+            except BaseException:
+                self.give(key)  # cancelled: whether it was taken is not known
+                raise
+            if row is not None and row[0]:
+                return key
+            del self._slots[key]
+        return None
+
+    def give(self, key: int) -> None:
+        """Let others have a slot. Returns at once."""
+        self._given.add(key)
+        self._wake.set()
 
     async def dead(self, workers: Collection[str]) -> list[str]:
         """Those of the workers that hold no lock; nobody, while that cannot be said."""
@@ -135,10 +168,14 @@ class Session:
 
         while not self.lost.is_set():
             try:
-                async with await self._connected() as connection:
+                connection = await self._connected()
+                try:
                     if await self._taken(connection):
                         self._connection = connection
                         await self._beat(connection)
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await connection.close()
             except (Error, OSError, TimeoutError) as error:
                 if self._gone(error):
                     self._lose(f"no answer from the queue's database: {error}")
@@ -173,10 +210,18 @@ class Session:
         return True
 
     async def _beat(self, connection: AsyncConnection) -> None:
+        for key in set(self._slots) - self._given:  # a new session has none of them
+            await connection.execute("SELECT pg_try_advisory_lock(%s)", (key,))
         while True:
-            await anyio.sleep(BEAT_S)
+            with anyio.move_on_after(BEAT_S):
+                await self._wake.wait()
+            self._wake = anyio.Event()
             with anyio.fail_after(ANSWER_S):
                 await connection.execute("SELECT 1")
+                while self._given:
+                    key = self._given.pop()
+                    self._slots.pop(key, None)
+                    await connection.execute("SELECT pg_advisory_unlock(%s)", (key,))
             self._answered = time.monotonic()
 
     def _gone(self, error: Exception) -> bool:

@@ -10,13 +10,15 @@ from pathlib import Path
 
 from orchestrator.config import Config
 from orchestrator.errors import OrchestrateError
-from orchestrator.events import JobOutcome
-from orchestrator.journal import JOB, Record, read_job_outcome, read_outcome, runs_of
+from orchestrator.events import JobOutcome, TurnFinished, TurnStarted
+from orchestrator.journal import JOB, Record, read_events, read_job_outcome, read_outcome, runs_of
+from orchestrator.run.attempt import open_reaper
 from orchestrator.run.recovery import recover
 from orchestrator.supervisor import Continued, Supervisor
 from orchestrator.supervisor.job import ended_before
 from orchestrator.supervisor.recovery import recover_job
 from orchestrator.task import Task, TaskFile
+from orchestrator.workspace.remains import Desk, save
 
 GO_ON = (
     "You were cut off in the middle of this task, by no fault of yours. Look at what is done "
@@ -65,22 +67,22 @@ class GoesOn:
     refused: str | None = None
 
 
-def goes_on(job_id: str, file: TaskFile, supervisor: Supervisor, config: Config) -> GoesOn:
+async def goes_on(job_id: str, file: TaskFile, supervisor: Supervisor, config: Config) -> GoesOn:
     """A job with the tasks that were not over resumed, or begun again, as each of them says."""
-    made = runs_of(config.state / "runs", job_id)
-    over = ended_before(config.state / "jobs" / job_id)
+    runs, folder = config.state / "runs", config.state / "jobs" / job_id
+    over = ended_before(folder) if folder.exists() else {}
+    last = {record.task.id: record for record in runs_of(runs, job_id)}
     tasks: list[Task] = []
     continued: dict[str, Continued] = {}
     for task in file.tasks:
-        if task.id in over or task.recovery != "resume":
+        record = last.get(task.id)
+        if task.id in over or (record is None and folder.exists()):
+            tasks.append(task)  # it is not done again, or was not begun
+        elif record is not None and _was_done(runs / record.run_id):
+            return GoesOn(file=file, refused=f"task {task.id!r}: {_DONE}")
+        elif task.recovery != "resume":
             tasks.append(task)
-            continue
-        mine = [record for record in made if record.task.id == task.id]
-        if not mine and over_or_unbegun(job_id, task, config):
-            tasks.append(task)
-            continue
-        found = _resumed(task, mine, supervisor, config.state / "runs")
-        if isinstance(found, str):
+        elif isinstance(found := await _resumed(task, record, supervisor, config), str):
             if not task.retry_safe:
                 return GoesOn(file=file, refused=f"task {task.id!r} cannot be resumed: {found}")
             tasks.append(task)
@@ -90,18 +92,32 @@ def goes_on(job_id: str, file: TaskFile, supervisor: Supervisor, config: Config)
     return GoesOn(file=replace(file, tasks=tuple(tasks)), continued=continued)
 
 
-def over_or_unbegun(job_id: str, task: Task, config: Config) -> bool:
-    """Whether nothing was begun of a task, as far as this machine knows."""
-    return (config.state / "jobs" / job_id / JOB).exists()
+_DONE = "its agent was done when its worker was ended, but nobody looked at what came of it"
 
 
-def _resumed(
-    task: Task, made: list[Record], supervisor: Supervisor, runs: Path
+def _was_done(run: Path) -> bool:
+    """Whether the agent had ended its turn by itself: then it is not sent there again."""
+    last = None
+    for event in read_events(run):
+        if isinstance(event.update, TurnStarted | TurnFinished):
+            last = event.update
+    return isinstance(last, TurnFinished) and last.stop_reason == "end_turn"
+
+
+async def _resumed(
+    task: Task, record: Record | None, supervisor: Supervisor, config: Config
 ) -> tuple[Task, Continued] | str:
-    if not made:
+    """The task in its agent's session, from what stood in its work tree; or why that cannot be."""
+    if record is None:
         return "its record is not on this machine"
+    folder = config.state / "runs" / record.run_id
     try:
-        resumed, continued = supervisor.resumed(runs / made[-1].run_id, GO_ON)
+        resumed, continued = supervisor.resumed(folder, GO_ON)
+        if record.tree is not None:
+            async with open_reaper() as reaper:
+                desk = Desk(reaper=reaper, state=config.state, environ=config.environ)
+                saved = await save(desk, folder)
+            continued = replace(continued, commit=saved or continued.commit)
     except OrchestrateError as error:
         return str(error)
     whole = replace(resumed, id=task.id, needs=task.needs, kind=task.kind, access=task.access)

@@ -45,9 +45,11 @@ from orchestrator.worker.engine import (
     is_postgres,
     sqlite_file,
 )
+from orchestrator.worker.fleet import FleetSlots
 from orchestrator.worker.lease import Files, Session, session, worker_id
+from orchestrator.worker.sign import Sign
 
-SWEEP_S = 0.5
+SWEEP_S, STOP_S = 0.5, 3.0
 BATCH_S, BATCH = 0.06, 200
 MOST = 20_000
 """Events that wait for the database; what comes when it is away for longer is in the journal alone.
@@ -56,14 +58,15 @@ MOST = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Post:
-    """Where a worker works: its queue, how many jobs at a time, its records, and the configuration
-    file that counts instead of each job's own.
+    """Where a worker works: its queue, how many jobs at a time, its records, the configuration
+    file that counts instead of each job's own, and labels beside those that are found.
     """
 
     url: str
     concurrency: int
     state: Path
     config: Path | None = None
+    labels: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -102,14 +105,17 @@ async def work(post: Post, shift: Shift, tell: Callable[[str], None] = lambda _:
         lock = None
         if is_postgres(post.url):
             lock = await stack.enter_async_context(session(post.url, worker))
-        desk = Desk(post, shift, access)
+        desk = Desk(post, shift, access, lock)
         app = await stack.enter_async_context(employed(post.url, worker, desk.do, room=desk.room))
         tell(f"worker {worker} takes jobs from {wire.shown_url(post.url)}")
         async with anyio.create_task_group() as group:
+            sign = Sign(worker, access, app, given=post.labels, config=post.config)
+            stack.push_async_callback(sign.taken_down)
+            group.start_soon(sign.shown)
             group.start_soon(_sweeping, worker, files, lock, access, app, post)
             if lock is not None:
-                group.start_soon(_given_up, lock)
-            await _until_over(shift, desk, access, app)
+                group.start_soon(_given_up, lock, shift, desk)
+            await _until_over(shift, desk, access, app, sign)
             group.cancel_scope.cancel()
 
 
@@ -140,27 +146,39 @@ async def _opened(url: str) -> AsyncGenerator[Access]:
             await anyio.to_thread.run_sync(access.close)
 
 
-async def _given_up(lock: Session) -> None:
+async def _given_up(lock: Session, shift: Shift, desk: Desk) -> None:
     await lock.lost.wait()
+    shift.stop()
+    with anyio.move_on_after(STOP_S):  # who does not stop is killed
+        while not desk.idle():  # noqa: ASYNC110 (the engine runs them, in tasks of its own)
+            await anyio.sleep(SWEEP_S / 5)
     raise LeaseLostError(
         "the worker's lease is lost; its agents were ended",
         hint="Start it again when the database can be reached: its jobs are looked after then.",
     )
 
 
-async def _until_over(shift: Shift, desk: Desk, access: Access, app: App) -> None:
+async def _until_over(shift: Shift, desk: Desk, access: Access, app: App, sign: Sign) -> None:
     """Until somebody ended the shift and no job runs here, or there is nothing left to do."""
     while True:
-        if shift.draining.is_set() and not desk.busy and not app.running():
+        if shift.draining.is_set() and await _nothing_runs(desk, app):
             return
-        if shift.idle_ends and not desk.busy and not app.running():
+        if shift.idle_ends and desk.idle() and not app.running():
             waiting = await anyio.to_thread.run_sync(partial(access.entries, states=("ENQUEUED",)))
-            if not waiting or await anyio.to_thread.run_sync(access.paused):
+            mine = [job for job in waiting if sign.fits(job.queue or "")]
+            if not mine or await anyio.to_thread.run_sync(access.paused):
                 shift.drain()
                 continue
         with anyio.move_on_after(SWEEP_S):
             await (shift.stopping if shift.draining.is_set() else shift.draining).wait()
             await anyio.sleep(SWEEP_S / 5)
+
+
+async def _nothing_runs(desk: Desk, app: App) -> bool:
+    if not desk.idle() or app.running():
+        return False
+    await anyio.sleep(SWEEP_S)  # what was being taken in that moment is seen by then
+    return desk.idle() and not app.running()
 
 
 # --- jobs ----------------------------------------------------------------------------------------
@@ -169,11 +187,12 @@ async def _until_over(shift: Shift, desk: Desk, access: Access, app: App) -> Non
 class Desk:
     """What is done here: jobs, each with its Supervisor."""
 
-    def __init__(self, post: Post, shift: Shift, access: Access) -> None:
+    def __init__(self, post: Post, shift: Shift, access: Access, lock: Session | None) -> None:
         self._post = post
+        self._slots = None if lock is None else FleetSlots(post.state / "slots", lock)
         self._shift = shift
         self._access = access
-        self.busy = 0
+        self._busy = 0
 
     def room(self) -> int:
         """How many jobs may be running here; called from any thread."""
@@ -181,11 +200,15 @@ class Desk:
 
     async def do(self, job_id: str, text: str, write: Write) -> str:
         """A job, from what was submitted to its outcome."""
-        self.busy += 1
+        self._busy += 1
         try:
             return wire.outcome_text(await self._done(job_id, text, write))
         finally:
-            self.busy -= 1
+            self._busy -= 1
+
+    def idle(self) -> bool:
+        """Whether no job is being done here."""
+        return self._busy == 0
 
     async def _done(self, job_id: str, text: str, write: Write) -> JobOutcome:
         try:
@@ -214,12 +237,15 @@ class Desk:
     async def _supervised(
         self, job_id: str, file: TaskFile, config: Config, feed: Feed
     ) -> JobOutcome:
-        async with Supervisor(config) as supervisor, anyio.create_task_group() as group:
+        async with (
+            Supervisor(config, slots=self._slots) as supervisor,
+            anyio.create_task_group() as group,
+        ):
             group.start_soon(self._interrupting, supervisor)
             plan = records.GoesOn(file=file)
-            if (config.state / "jobs" / job_id).exists():
-                await anyio.to_thread.run_sync(records.runs_completed, job_id, config)
-                plan = records.goes_on(job_id, file, supervisor, config)
+            if await self._was_begun(job_id, file, config):
+                await anyio.to_thread.run_sync(records.completed, job_id, config)
+                plan = await records.goes_on(job_id, file, supervisor, config)
             if plan.refused is None:
                 outcome = await supervisor.run(
                     plan.file, feed.told, continued=plan.continued, job_id=job_id
@@ -233,6 +259,15 @@ class Desk:
         folder = wanted.folder if wanted.folder and wanted.folder.is_dir() else Path.cwd()
         loaded = load_config(self._post.config or wanted.config, folder=folder)
         return replace(loaded, state=self._post.state)
+
+    async def _was_begun(self, job_id: str, file: TaskFile, config: Config) -> bool:
+        """Whether another worker had begun it, here or, as far as that matters, elsewhere."""
+        if (config.state / "jobs" / job_id).exists():
+            return True
+        if all(task.recovery != "resume" for task in file.tasks):
+            return False
+        entry = await anyio.to_thread.run_sync(partial(self._access.entry, whole=False), job_id)
+        return entry is not None and entry.attempts > 1
 
     async def _interrupting(self, supervisor: Supervisor) -> None:
         await self._shift.stopping.wait()
@@ -298,8 +333,6 @@ class Feed:
         """Hand them on until there are no more."""
         while not self._ended or self._waiting:
             await self._wake.wait()
-            if len(self._waiting) < BATCH and not self._ended:
-                await anyio.sleep(BATCH_S)
             self._wake = anyio.Event()
             if self._ended:
                 self._wake.set()
@@ -310,6 +343,8 @@ class Feed:
             for at in range(0, len(waiting), BATCH):
                 block = b"\n".join(map(wire.line, waiting[at : at + BATCH]))
                 await self._write(block.decode())
+            if not self._ended:  # what comes first goes at once, what follows soon goes together
+                await anyio.sleep(BATCH_S)
         self._done.set()
 
     async def end(self) -> None:
@@ -397,14 +432,11 @@ async def _settled(job: Entry, access: Access, post: Post) -> bool:
     goes_on = job.state == "running" and _may_go_on(job)
     try:
         config = replace(load_config(post.config, looking=True), state=post.state)
-        if goes_on:
-            await anyio.to_thread.run_sync(records.runs_completed, job.job_id, config)
-            return True
         outcome = await anyio.to_thread.run_sync(records.completed, job.job_id, config)
     except OrchestrateError as error:
         warn("a job of a dead worker is not settled yet", job=job.job_id, error=str(error))
         return False
-    if job.state == "running":
+    if job.state == "running" and not goes_on:
         whole = await anyio.to_thread.run_sync(access.entry, job.job_id)
         ended = outcome or interrupted(
             whole or job, f"its worker, {job.worker}, was ended before it was done"

@@ -263,6 +263,7 @@ def _top(workspace: Path) -> Path | None:
 
 def _make_store(store: Path, root: Path) -> None:
     """An empty bare repository, made by hand: one process less, and no template of the user's."""
+    private.folder(store)
     (store / "objects" / "info").mkdir(parents=True, exist_ok=True)
     (store / "refs").mkdir(exist_ok=True)
     (store / "HEAD").write_text("ref: refs/heads/main\n")

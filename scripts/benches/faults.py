@@ -15,12 +15,14 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
 
 from orchestrator.adapter import Command
+from orchestrator.errors import JournalError
+from orchestrator.journal import EVENTS, Journal, read_lines
 from orchestrator.process import Process, Reaper, base_environment, open_reaper, run_to_end
 
 ROOT = Path(__file__).parent.parent.parent
@@ -260,6 +262,63 @@ async def idle(seconds: float = 40.0) -> bool:
     return told(f"5 agents idle for {seconds:g} s: {ended} ended (bar 0)", good=ended == 0)
 
 
+def fills_up(count: int = 400) -> bool:
+    """(h): a disk that is full at any byte of a journal; a file that may not grow at any byte."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name, "disk")
+        place.mkdir()
+        mount = ("mount", "-t", "tmpfs", "-o", "size=384k", "tmpfs", str(place))
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            return told("a full disk: needs the right to mount", good=False)
+        try:
+            disk = sum(not whole(place / str(number), None) for number in range(count))
+        finally:
+            subprocess.run(["umount", "--lazy", str(place)], check=True)
+        file = sum(not whole(Path(name, str(limit)), limit) for limit in range(5000, 5000 + count))
+    figures = f"{disk} journals of {count} on a full disk and {file} of {count} files cut at a byte"
+    return told(f"no room: {figures} are not whole (bar 0)", good=(disk, file) == (0, 0))
+
+
+def whole(folder: Path, limit: int | None) -> bool:
+    """Write events until there is no room (`limit`: of the file, in bytes) and then, on a disk, the
+    last words; whether the journal holds just what was written, and can be gone on with.
+    """
+    folder.mkdir()
+    (folder / "filler").write_bytes(bytes(random.randrange(200_000) if limit is None else 0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    lines: list[bytes] = []
+    try:
+        with Journal(folder) as journal, suppress(JournalError):
+            lines += written_until_full(journal)
+            if limit is None:
+                journal.append_last([b'{"type":"journal.full"}'])
+                lines.append(b'{"type":"journal.full"}')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    good = (folder / EVENTS).read_bytes() == b"".join(line + b"\n" for line in lines)
+    (folder / "filler").unlink()
+    again = Journal.reopen(folder)
+    if again is not None:
+        with again:
+            again.append([b"{}"])
+    good = good and [*read_lines(folder)] == [*lines, b"{}"]
+    (folder / EVENTS).unlink()
+    return good
+
+
+def written_until_full(journal: Journal) -> list[bytes]:
+    lines: list[bytes] = []
+    while True:
+        line = b'{"n":%d,"text":"%b"}' % (len(lines), b"x" * random.randrange(3000))
+        try:
+            journal.append([line])
+        except JournalError:
+            return lines
+        lines.append(line)
+
+
 def real() -> bool:
     """(f): real CLIs in the middle of a tool: each of four, by each of four deaths."""
     argv = [sys.executable, "-m", "pytest", "-q", "tests/real/test_faults_real.py"]
@@ -271,8 +330,11 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench faults", description=__doc__)
     parser.add_argument("--agents", type=int, default=300, metavar="N", help="how many (300)")
     parser.add_argument("--spawns", type=int, default=10_000, metavar="N", help="for e (10,000)")
+    parser.add_argument("--cancels", type=int, default=400, metavar="N", help="for d (400)")
+    parser.add_argument("--idle", type=float, default=40.0, metavar="S", help="for g (40)")
+    parser.add_argument("--journals", type=int, default=400, metavar="N", help="for h (400)")
     parser.add_argument("--host", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("only", nargs="*", help="of a b c d e f g; all, if none is named")
+    parser.add_argument("only", nargs="*", help="of a b c d e f g h; all, if none is named")
     asked = parser.parse_args(arguments)
     count = asked.agents
     if asked.host:
@@ -287,10 +349,11 @@ def main(arguments: Sequence[str]) -> int:
             ]
         ),
         "c": lambda: anyio.run(stopped_one, count),
-        "d": lambda: anyio.run(cancelled),
+        "d": lambda: anyio.run(cancelled, asked.cancels),
         "e": lambda: anyio.run(spawned, asked.spawns),
         "f": real,
-        "g": lambda: anyio.run(idle),
+        "g": lambda: anyio.run(idle, asked.idle),
+        "h": lambda: fills_up(asked.journals),
     }
     if unknown := [name for name in asked.only if name not in benches]:
         parser.error(f"no part {unknown[0]!r} (known: {' '.join(benches)})")

@@ -17,10 +17,13 @@ from pathlib import Path
 
 import orjson
 
-from orchestrator.adapter import Adapter, Agent, Send
+from orchestrator.adapter import Adapter, Agent, Send, json_line
+from orchestrator.budget import Counts
 from orchestrator.config import Adapters
+from orchestrator.events import Event, Update, encoded, prefix, stamp
 from orchestrator.journal import STDERR, STDOUT, TAILS, Journal, make_folder
-from orchestrator.lines import LineSplitter
+from orchestrator.lines import Line, LineSplitter
+from orchestrator.outcome import Digest
 from orchestrator.run.intake import Intake
 from orchestrator.run.recorder import Recorder, translate
 from orchestrator.run.spool import QUANTUM, Spool, Tails
@@ -144,22 +147,15 @@ def _breakdown(stream: bytes, lines: list[bytes], cli: str, adapter: Adapter) ->
     """Where the time goes, in parts of one `orjson.loads`: each step alone over all lines."""
     bare = _bare(lines)
 
-    def split() -> None:
+    def split() -> list[Line]:
         splitter = LineSplitter()
-        for begin in range(0, len(stream), QUANTUM):
-            splitter.feed(stream[begin : begin + QUANTUM])
+        begins = range(0, len(stream), QUANTUM)
+        return [line for at in begins for line in splitter.feed(stream[at : at + QUANTUM])]
 
-    splitter = LineSplitter()
-    whole = splitter.feed(stream)
-
-    def parse() -> None:
+    def parse() -> list[Update]:
         conversation = adapter.conversation(Task(prompt="p"), Agent(name=cli, adapter=cli), None)
-        for line in whole:
-            translate(conversation, line)
-
-    conversation = adapter.conversation(Task(prompt="p"), Agent(name=cli, adapter=cli), None)
-    said = [one for line in whole for one in translate(conversation, line)]
-    updates = [one for one in said if not isinstance(one, Send)]
+        said = [one for line in whole for one in translate(conversation, line)]
+        return [one for one in said if not isinstance(one, Send)]
 
     def rebuild() -> None:
         for update in updates:
@@ -169,20 +165,40 @@ def _breakdown(stream: bytes, lines: list[bytes], cli: str, adapter: Adapter) ->
         for update in updates:
             orjson.dumps(update)
 
+    def encode() -> None:
+        stamped = stamp("2026-11-27T20:00:00.000000Z", "agent")
+        place = (STDOUT, 1_000_000, 100)
+        encoded(((update, place, stamped) for update in updates), prefix(job_id=None, **HEAD), 1)
+
+    def fold() -> None:
+        digest, counts = Digest(), Counts()
+        for update in updates:
+            digest.add(update)
+            counts.add(update)
+
+    def stamp_() -> None:
+        for seq, update in enumerate(updates):
+            Event(seq, "now", "run", "task", "agent", "agent", update)
+
+    whole = split()
+    updates = parse()
     least = 1 + (_seconds(rebuild) + _seconds(dump)) / bare
     print(
         f"    at the least, orjson.loads and to build and dump {len(updates) / len(lines):.2f} "
         f"updates a line: {least:.2f} x orjson.loads"
     )
+    read = _seconds(lambda: [json_line(line) for line in lines])
     steps = {
         "split": _seconds(split),
-        "parse (orjson and patterns)": _seconds(parse),
+        "orjson.loads, and is it exact, not deep (json_line)": read,
+        "what it means, and updates built (the adapter)": _seconds(parse) - read,
+        "wire form (one orjson.dumps an update)": _seconds(encode),
+        "what decides the outcome and the budgets": _seconds(fold),
+        "events, for those who listen": _seconds(stamp_),
     }
-    steps["all"] = _whole(stream, cli, adapter)
-    steps["stamp, redact, encode, digest, write"] = steps["all"] - sum(
-        seconds for name, seconds in steps.items() if name != "all"
-    )
-    for name, seconds in steps.items():
+    all_ = _whole(stream, cli, adapter)
+    steps["redaction, price, journal, files, and what hands it on"] = all_ - sum(steps.values())
+    for name, seconds in (*steps.items(), ("all", all_)):
         print(f"    {name}: {seconds / bare:.2f} x orjson.loads")
 
 

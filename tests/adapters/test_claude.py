@@ -1,9 +1,10 @@
 """The claude adapter: what it starts, and what recordings of the real Claude Code 2.1.328 mean."""
 
 import json
+import pickle
 import re
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,8 +13,9 @@ import pytest
 
 from adapters.claude import OPTIONS, adapter
 from adapters.claude.command import endpoint
-from adapters.claude.conversation import ClaudeConversation
-from adapters.claude.values import MOST, hold
+from adapters.claude.conversation import STEPS, ClaudeConversation
+from adapters.claude.values import models_usage
+from adapters.reading import MOST, hold
 from orchestrator.adapter import Agent, Command, Exit, Send, about_of
 from orchestrator.errors import ConfigError
 from orchestrator.events import (
@@ -40,7 +42,7 @@ from orchestrator.events import (
     Usage,
 )
 from orchestrator.task import Limits, McpServer, Task
-from orchestrator.usage import add
+from orchestrator.usage import Tally
 
 RECORDED = Path(__file__).parent.parent / "recordings/claude/2.1.328"
 CASES = sorted(path.name.removesuffix(".meta.json") for path in RECORDED.glob("*.meta.json"))
@@ -460,10 +462,10 @@ def calls(case: str) -> list[ToolCall]:
 
 
 def spent(case: str) -> Usage | None:
-    total: Usage | None = None
+    total = Tally()
     for usage in of(Usage, case):
-        total = add(total, usage)
-    return total
+        total = total.plus(usage)
+    return total.usage
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -522,17 +524,13 @@ def test_an_edit_is_a_call_with_place_and_diff():
 HELLO = "hello.py"
 
 
-def test_usage_is_told_once_and_context_with_each_call():
-    assert of(Usage, "success_edit") == [
-        Usage(
-            input_tokens=130,
-            output_tokens=48,
-            cache_read_tokens=380,
-            cache_write_tokens=0,
-            reasoning_tokens=10,
-            scope="turn",
-        )
+def test_usage_and_context_are_told_with_each_call():
+    told = [
+        (one.input_tokens, one.output_tokens, one.cache_read_tokens, one.reasoning_tokens)
+        for one in of(Usage, "success_edit")
     ]
+    assert told == [(100, 30, 40, 10), (10, 12, 160, 0), (20, 6, 180, 0)]
+    assert {one.scope for one in of(Usage, "success_edit")} == {"call"}
     # Each call twice: when it begins, with one token of the answer, and when that has its size.
     used = [context.used for context in of(Context, "success_edit")]
     assert used == [141, 170, 171, 182, 201, 206]
@@ -637,6 +635,65 @@ def test_retries_are_told():
 def test_what_claude_says_in_the_models_name_is_no_answer():
     assert of(Message, "server_error_500") == []
     assert [one.role for one in of(Message, "max_tokens")].count("user") == 3
+
+
+COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+
+
+def results(case: str) -> list[Any]:
+    said = (RECORDED / f"{case}.jsonl").read_bytes().split(b"\n")
+    return [
+        event for one in said if one.startswith(b'{"type":"result"') for event in [json.loads(one)]
+    ]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if results(case)])
+def test_what_was_told_call_by_call_and_the_rest_are_what_the_results_say(case):
+    usage = spent(case)
+    stated = [
+        models_usage(one.get("model_usage_since_last_result"), billed=False)
+        for one in results(case)
+    ]
+    assert usage is not None
+    for name in COUNTS:
+        assert getattr(usage, name) == sum(getattr(one, name) for one in stated if one is not None)
+    assert all(getattr(one, name) >= 0 for one in of(Usage, case) for name in COUNTS)
+
+
+def streamed(*deltas: Mapping[str, object], **start: int) -> tuple[bytes, ...]:
+    """A message with this usage at its start, and these at its end."""
+    message = {"id": "m", "usage": {"input_tokens": 10, "output_tokens": 1, **start}}
+    events: list[Mapping[str, object]] = [{"type": "message_start", "message": message}]
+    events += [{"type": "message_delta", "usage": delta} for delta in deltas]
+    return tuple(line(type="stream_event", event=event) for event in events)
+
+
+def counted(said: Iterable[Update]) -> list[tuple[object, ...]]:
+    return [
+        (one.scope, one.input_tokens, one.output_tokens) for one in said if isinstance(one, Usage)
+    ]
+
+
+def test_a_call_that_states_its_usage_again_is_counted_once():
+    grown = {"output_tokens": 9, "input_tokens": 30}
+    said = tell(*streamed({"output_tokens": 5}, {"output_tokens": 5}, grown))
+    assert counted(said) == [("call", 10, 5), ("call", 20, 4)]
+
+
+def test_what_a_result_does_not_know_of_yet_is_not_counted_again_with_the_next():
+    first = result(result="x", usage={"input_tokens": 4, "output_tokens": 5})
+    second = result(result="y", usage={"input_tokens": 9, "output_tokens": 7})
+    said = tell(*streamed({"output_tokens": 5}), first, second)
+    assert counted(said) == [("call", 10, 5), ("turn", 3, 7)]
+
+
+def test_a_call_says_whether_its_cost_is_still_to_come():
+    def source(case: str) -> list[tuple[object, ...]]:
+        return [(one.scope, one.cost_usd, one.cost_source) for one in of(Usage, case)]
+
+    assert source("priced") == [("call", None, "agent"), ("turn", pytest.approx(0.0045), "agent")]
+    assert source("subscription") == [("call", None, "subscription")]
+    assert source("answer_only") == [("call", None, None)]
 
 
 def test_a_call_that_was_cut_short_keeps_what_it_used():
@@ -862,6 +919,61 @@ def test_a_step_of_a_plan_may_be_deleted_or_unknown():
     assert plans == [[PlanEntry(text="Look", status="pending")], []]
 
 
+def test_a_long_plan_is_told_with_its_latest_steps_and_that_is_said_each_time():
+    conversation, said = talk(), list[Update]()
+    for number in range(STEPS + 2):
+        call, step = f"c{number}", {"id": str(number), "subject": f"step {number}"}
+        asked = {"type": "tool_use", "id": call, "name": "TaskCreate", "input": {}}
+        conversation.feed(assistant(asked))
+        done = user({"type": "tool_result", "tool_use_id": call}, tool_use_result={"task": step})
+        said += list(conversation.feed(assistant(asked))) + list(conversation.feed(done))
+    plans = [one for one in said if isinstance(one, Plan)]
+    assert [len(one.entries) for one in plans[-3:]] == [STEPS] * 3
+    assert plans[-1].entries[-1].text == f"step {STEPS + 1}"
+    assert [one.text for one in said if isinstance(one, Notice)] == [
+        f"the plan is long: its latest {STEPS} steps are shown"
+    ] * 2
+
+
+def test_what_is_known_of_a_conversation_does_not_grow_with_it():
+    def flood(numbers: range) -> None:
+        for number in numbers:
+            id_, call = f"m{number}", f"c{number}"
+            message = {"id": id_, "usage": {"input_tokens": 10, "output_tokens": 1}}
+            piece = {"type": "content_block_delta", "delta": {"text": "piece"}}
+            step = {"task": {"id": str(number), "subject": "a step"}}
+            asked = {"type": "tool_use", "id": call, "name": "TaskCreate", "input": {}}
+            for said in (
+                line(type="stream_event", event={"type": "message_start", "message": message}),
+                line(type="stream_event", event=piece),
+                line(
+                    type="stream_event",
+                    event={"type": "message_delta", "usage": {"output_tokens": 2}},
+                ),
+                line(type="assistant", message={"id": id_, "content": [asked]}),
+                user({"type": "tool_result", "tool_use_id": call}, tool_use_result=step),
+                line(
+                    type="system", subtype="permission_denied", tool_use_id=call, tool_name="Bash"
+                ),
+                line(type="system", subtype="task_started", tool_use_id=f"b{number}"),
+            ):
+                for _ in conversation.feed(said):
+                    pass
+
+    def held() -> int:
+        return len(
+            pickle.dumps({key: one for key, one in vars(conversation).items() if key != "task"})
+        )
+
+    conversation = talk()
+    flood(range(100_000, 100_000 + MOST))
+    before = held()
+    flood(range(200_000, 200_000 + MOST))
+    assert abs(held() - before) < 100  # some numbers have a digit more
+    flood(range(300_000, 300_000 + MOST))
+    assert abs(held() - before) < 100
+
+
 def test_text_of_a_sub_agent_is_a_thought():
     (said,) = tell(assistant({"type": "text", "text": "I look."}, parent_tool_use_id="1"))
     assert said == Thought(id="m:0", text="I look.")
@@ -1067,3 +1179,11 @@ def test_only_the_latest_calls_are_remembered():
     for number in range(MOST + 5):
         hold(known, str(number), number)
     assert list(known.values()) == list(range(5, MOST + 5))
+
+
+def test_its_own_command_makes_an_mcp_server_known_to_it():
+    setup = adapter.mcp_setup("/opt/claude", ORACLE)
+    user = ("--scope", "user", "the_oracle")
+    assert setup.add == ("/opt/claude", "mcp", "add", *user, "--", "/bin/oracle", "--loud")
+    assert setup.remove == ("/opt/claude", "mcp", "remove", *user)
+    assert setup.show == ("/opt/claude", "mcp", "get", "the_oracle")

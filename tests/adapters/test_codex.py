@@ -11,7 +11,7 @@ import pytest
 
 from adapters.codex import OPTIONS, adapter
 from adapters.codex.command import endpoint
-from adapters.codex.values import MOST, hold
+from adapters.reading import MOST, hold
 from orchestrator.adapter import Agent, Command, Exit
 from orchestrator.errors import ConfigError
 from orchestrator.events import (
@@ -878,3 +878,11 @@ def test_only_the_latest_calls_are_remembered():
     for number in range(MOST + 5):
         hold(known, str(number), number)
     assert list(known.values()) == list(range(5, MOST + 5))
+
+
+def test_its_own_command_makes_an_mcp_server_known_to_it():
+    setup = adapter.mcp_setup("/opt/codex", ORACLE)
+    added = ("/opt/codex", "mcp", "add", "the_oracle", "--", "/bin/oracle", "--loud")
+    assert setup.add == added
+    assert setup.remove == ("/opt/codex", "mcp", "remove", "the_oracle")
+    assert setup.show == ("/opt/codex", "mcp", "get", "the_oracle")

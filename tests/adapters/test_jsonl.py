@@ -44,6 +44,7 @@ from orchestrator.events import (
 )
 from orchestrator.run.replay import replay
 from orchestrator.task import Access, Task
+from orchestrator.usage import Tally, priced
 from tests.examples import examples
 from tests.recordings import RECORDINGS, Recording
 
@@ -1265,3 +1266,45 @@ def test_the_examples_as_they_are_today_understand_every_recording(recording: Re
     expected = recording.facts["expected"]
     assert outcome.status in {expected, "failed" if expected == "interrupted" else expected}
     assert [event.update for event in events if isinstance(event.update, Unparsed)] == []
+
+
+# --- tokens here, the cost there ------------------------------------------------------------------
+
+TOKENS: Rule = {
+    "emit": "usage",
+    "when": {"type": "tokens"},
+    "input_tokens": ".in",
+    "output_tokens": ".out",
+}
+COST: Rule = {"emit": "usage", "when": {"type": "cost"}, "cost_usd": ".usd"}
+PAID = Agent(name="a", adapter="jsonl", model="gpt-5", api_key_env="OPENAI_API_KEY")
+
+
+def tally(rules: Iterable[Rule], *lines: object) -> Usage:
+    """What a run with these lines used, at the list prices of a model that has one."""
+    total = Tally()
+    for update in said(conversation(*rules), *lines):
+        assert isinstance(update, Usage)
+        total = total.plus(priced(update, PAID, "key", "openai/gpt-5"))
+    assert total.usage is not None
+    return total.usage
+
+
+def test_tokens_whose_cost_has_a_line_of_its_own_are_not_priced_a_second_time():
+    call: tuple[object, object] = (
+        {"type": "tokens", "in": 1000, "out": 1000},
+        {"type": "cost", "usd": 0.5},
+    )
+    used = tally((TOKENS, COST), *call, *call)
+    assert (used.input_tokens, used.cost_usd, used.cost_source) == (2000, 1.0, "agent")
+    early = tally((TOKENS, COST), *call, call[0])
+    assert early.cost_usd is None  # as long as some is owed
+
+
+def test_without_a_line_for_the_cost_tokens_have_their_list_price():
+    used = tally((TOKENS,), {"type": "tokens", "in": 1000, "out": 1000})
+    assert used.cost_source == "prices"
+    both: Rule = {**TOKENS, "cost_usd": ".usd"}
+    lines = ({"type": "tokens", "in": 1, "out": 1, "usd": 0.25}, {"type": "cost", "usd": 0.5})
+    assert tally((both,), lines[0]).cost_usd == 0.25
+    assert tally((both, COST), *lines).cost_usd == 0.75

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -593,3 +594,13 @@ def test_it_asks_nothing_and_stops_by_signal_alone() -> None:
 def test_no_line_of_a_recording_is_unparsed(recording: Recording) -> None:
     updates = [event.update for event in recording.play()[0]]
     assert not [update for update in updates if isinstance(update, Unparsed)]
+
+
+def test_a_command_that_hands_on_work_may_take_as_long_as_the_task():
+    def timeout(**task: object) -> object:
+        command = command_of("openai/x", replace(TASK, **task))  # type: ignore[arg-type]
+        return settings_of(command).get("command_timeout_s")
+
+    assert timeout() is None
+    assert timeout(delegation=True) == 24 * 3600
+    assert timeout(delegation=True, limits=Limits(wall_s=60)) == 60

@@ -428,3 +428,45 @@ def test_ollama_tells_until_when_a_model_is_held_and_so_that_it_was_used():
     assert use(Reply(status=200, body={"models": loaded}), "b:1") == "later"
     assert use(Reply(status=200, body={"models": loaded}), "c:1") is None
     assert use(Reply(status=200, body={"models": []}), "a:1") is None
+
+
+# --- what was used --------------------------------------------------------------------------------
+
+METRICS = """# TYPE vllm:prompt_tokens_total counter
+vllm:prompt_tokens_total{engine="0",model_name="qwen"} 1200.0
+vllm:prompt_tokens_total{engine="0",model_name="qwen-2"} 7.0
+vllm:num_requests_running{engine="0",model_name="qwen"} 0.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "reply", "mark"),
+    [
+        ("vllm", Reply(status=200, text=METRICS), "1200.0"),
+        ("vllm", Reply(status=200, text="# nothing is counted"), None),
+        ("llamacpp", Reply(status=200, body=[{"id": 0, "id_task": 3}, {"id": 1}]), "0:3"),
+        ("llamacpp", Reply(status=200, body=[{"id": 0}]), None),
+        ("llamacpp", Reply(status=501, body={"error": {"code": 501}}), None),
+        ("lmstudio", Reply(status=200, body={"models": [{"key": "qwen"}]}), None),
+        ("lmstudio", Reply(status=200, body={"models": []}), None),
+        (
+            "lmstudio",
+            Reply(
+                status=200, body={"models": [{"key": "qwen", "loaded_instances": [{"id": "a"}]}]}
+            ),
+            "loaded",
+        ),
+    ],
+)
+def test_what_a_server_says_of_the_use_of_a_model(
+    kind: str, reply: Reply, mark: str | None
+) -> None:
+    assert SERVERS[kind].use(reply, "qwen") == mark
+
+
+def test_only_a_server_that_counts_answers_can_say_that_there_was_none():
+    counts = {
+        name for name, kind in SERVERS.items() if kind.ask_use is not None and kind.use_counts
+    }
+    assert counts == {"ollama", "vllm", "llamacpp"}
+    assert SERVERS["lmstudio"].ask_use is not None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.console.state import Board, Row, board, fold, titled
+from orchestrator.console.state import Board, Row, board, family, fold, nested, titled
 from orchestrator.events import Changes as Changed
 from orchestrator.events import (
     Check,
@@ -49,6 +49,38 @@ def after(*events: Event, before: Board | None = None) -> Board:
 
 def row(*events: Event) -> Row:
     return after(*events).rows["fix"]
+
+
+def handed_on(task: str, run: str, by: str | None) -> tuple[Event, Event]:
+    began = replace(at(0, TaskStarted(id=task), task, None), parent_run_id=by)
+    return began, replace(at(1, STARTED, task, run), parent_run_id=by)
+
+
+def test_what_was_handed_on_is_drawn_below_whoever_did():
+    events = (
+        *handed_on("plan", "r1", None),
+        *handed_on("find", "r2", "r1"),
+        *handed_on("other", "r3", None),
+        *handed_on("deep", "r4", "r2"),
+        at(2, STARTED, "plan", "r5"),  # another attempt of the first
+        *handed_on("fix", "r6", "r5"),
+    )
+    now = after(*events)
+    assert [one.id for one in nested(now.rows.values())] == [
+        "plan",
+        "├ find",
+        "│ └ deep",
+        "└ fix",
+        "other",
+    ]
+    assert list(family(now, "r2").rows) == ["find", "deep"]
+    assert list(family(now, "r3").rows) == ["other"]
+    assert [one.id for one in nested(family(now, "r2").rows.values())] == ["find", "└ deep"]
+
+
+def test_who_is_said_to_be_above_itself_is_drawn_all_the_same():
+    now = after(*handed_on("odd", "r1", "r1"))
+    assert [one.id for one in nested(now.rows.values())] == ["odd"]
 
 
 @settings(max_examples=examples(60))

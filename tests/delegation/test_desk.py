@@ -12,6 +12,7 @@ import pytest
 
 from adapters.servers import openai
 from orchestrator.asking import Desk, ask
+from orchestrator.cli.jobs import tree_told
 from orchestrator.config import Config
 from orchestrator.errors import InputError
 from orchestrator.events import (
@@ -29,7 +30,7 @@ from orchestrator.supervisor import Supervisor
 from orchestrator.task import Limits, Task
 from orchestrator.testing import model_server
 from tests.delegation.scene import answer, hands_on, says, shell_config, used
-from tests.workspace.scene import repository, write
+from tests.workspace.scene import git, repository, write
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -99,7 +100,11 @@ async def test_a_sub_task_works_on_its_parents_files_as_they_are_and_its_work_ca
         ]
     )
     child = "\n".join(
-        [used(0.5), "grep -q two a.txt && ! test -e secret.env && echo three > c.txt", says("made")]
+        [
+            used(0.5),
+            "grep -q two a.txt && grep -q KEY secret.env && echo three > c.txt",
+            says("made"),
+        ]
     )
     config = shell_config(tmp_path, {"parent": parent, "child": child})
     write(user, {"secret.env": "KEY=1\n"})
@@ -108,10 +113,12 @@ async def test_a_sub_task_works_on_its_parents_files_as_they_are_and_its_work_ca
         workspace=user,
         agent="parent",
         kind="fix",
+        copy=("secret.env",),
         delegation=True,
         limits=Limits(depth=1),
     )
     outcome, events = await run(config, task)
+    assert "secret.env" not in git(user, "log", "--all", "--name-only", "--format=")
     found = answer(tmp_path, "one")
     assert (found["status"], found["text"]) == ("succeeded", "made"), found
     assert (found["files"], found["cost_usd"]) == (["c.txt"], 0.5)
@@ -130,6 +137,12 @@ async def test_a_sub_task_works_on_its_parents_files_as_they_are_and_its_work_ca
     assert job.usage.cost_usd == 0.75
     assert outcome.usage is not None
     assert outcome.usage.cost_usd == 0.25  # its own: each run's is counted once
+    job_folder = next((config.state / "jobs").iterdir())
+    drawn = tree_told(job_folder, config.state / "runs", None, width=None, colour=False)
+    head, top, below, _, total = drawn.splitlines()
+    assert head.split()[:2] == ["TASK", "OUTCOME"]
+    assert (top.split()[0], below.split()[:2]) == ("task", ["└", "task-1"])
+    assert ("$0.25" in top, "$0.50" in below, "$0.75" in total) == (True, True, True), drawn
     assert b"TOKEN" not in b"".join(p.read_bytes() for p in config.state.rglob("*.json*"))
     assert list((config.state / "desks").iterdir()) == []
 
@@ -229,7 +242,7 @@ async def test_who_asks_for_more_is_refused_in_words_and_goes_on(
     (outcome,) = outcomes
     assert outcome.ok, outcome
     err = (tmp_path / "seen/cloud.err").read_text()
-    assert "private" in err
+    assert "privacy: local" in err
     assert "Local agents: parent, child" in err
     assert (tmp_path / "seen/cloud.status").read_text() == "2\n"
 
@@ -285,3 +298,25 @@ async def test_what_sub_tasks_spend_is_of_their_parents_budget(tmp_path: Path, u
     }
     assert ended == {"task": "budget_exceeded", "task-1": ended["task-1"]}
     assert ended["task-1"] in {"budget_exceeded", "cancelled"}
+
+
+async def test_a_parent_that_breaks_its_work_tree_is_told_and_goes_on(
+    tmp_path: Path, user: Path
+) -> None:
+    """It might else lead a sub-task, and what is committed of it, into another repository."""
+    elsewhere = repository(tmp_path / "elsewhere", {"theirs.txt": "x\n"})
+    parent = "\n".join(
+        [
+            f"echo 'gitdir: {elsewhere}/.git' > .git",
+            hands_on("one", "'x'", "--agent child"),
+            says("done"),
+        ]
+    )
+    config = shell_config(tmp_path, {"parent": parent, "child": says("y")})
+    task = Task(prompt="Begin", workspace=user, agent="parent", kind="explain", delegation=True)
+    outcome, _ = await run(config, task)
+    assert outcome.text == "done"
+    found = answer(tmp_path, "one")
+    assert (found["status"], found["run_id"]) == ("failed", None)
+    assert "is not a work tree of" in found["error"]
+    assert git(elsewhere, "branch", "--list", "orchestrate/*") == ""

@@ -17,7 +17,7 @@ from adapters.gateway import gateway
 from orchestrator.adapter import Agent
 from orchestrator.config import Config, load_config
 from orchestrator.discovery import locate, ready
-from orchestrator.events import Event, MessageDelta, Notice, Outcome, ToolCall
+from orchestrator.events import Event, MessageDelta, Notice, Outcome, RouteVerified, ToolCall
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Limits, Task
 from orchestrator.testing import ModelServer, Request, model_server
@@ -165,6 +165,9 @@ async def test_an_edit_with_tools_and_a_stream_succeeds_and_its_usage_is_right(s
     assert [one.status for one in updates if isinstance(one, ToolCall)][-1] == "completed"
     assert any(isinstance(one, MessageDelta) for one in updates) == (agent == "claude")
     assert any(isinstance(one, Notice) and "LiteLLM proxy" in one.text for one in updates)
+    (verified,) = (one for one in updates if isinstance(one, RouteVerified))
+    assert (verified.method, verified.model) == ("gateway", "scripted")
+    assert verified.server == scene.server.base_url
     assert {one.path for one in scene.asked} == {"/v1/chat/completions"}
     assert all(one.body["stream"] for one in scene.asked)
     assert all(one.has_key("sk-desk-1234567") for one in scene.asked)

@@ -4,12 +4,15 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
 import pytest
 
+from adapters.servers.llamacpp import server as llamacpp
+from adapters.servers.lmstudio import server as lmstudio
 from adapters.servers.ollama import server as ollama
 from adapters.servers.vllm import server as vllm
 from orchestrator.adapter import About, Agent, Command
@@ -34,7 +37,7 @@ from orchestrator.supervisor import Supervisor, following
 from orchestrator.task import Limits, Task
 from orchestrator.testing import ModelServer, Script, model_server
 from orchestrator.testing import agent as scripted_agent
-from orchestrator.testing.script import Turn
+from orchestrator.testing.script import Make, Turn
 from tests.scripted_adapter import DONE, Scripted, Step, said, say
 
 pytestmark = pytest.mark.anyio
@@ -319,6 +322,7 @@ async def test_an_interrupt_during_a_pause_ends_the_task(
 
 # --- refused before it began ----------------------------------------------------------------------
 
+SERVERS = {one.name: one for one in (llamacpp, lmstudio, ollama, vllm)}
 WORDS = Script(turns=(Turn(text="no", repeat="forever"),), model="m", server="vllm")
 NEEDS_TOOLS = About(name="scripted", title="Scripted", program=None, prompt_tokens=100)
 
@@ -465,9 +469,12 @@ class GoesTo(Scripted):
 @pytest.fixture
 async def servers() -> AsyncGenerator[tuple[ModelServer, ModelServer]]:
     """One at home, which says of itself that it is an Ollama, and one that stands for a cloud."""
-    script = Script(turns=(Turn(text="hi", repeat="forever"),), model="m", server="ollama")
-    async with model_server(script) as home, model_server(script) as cloud:
+    async with speaking_as("ollama") as home, speaking_as("ollama") as cloud:
         yield home, cloud
+
+
+def speaking_as(make: Make) -> AbstractAsyncContextManager[ModelServer]:
+    return model_server(Script(turns=(Turn(text="hi", repeat="forever"),), model="m", server=make))
 
 
 async def routed_home(
@@ -483,29 +490,61 @@ async def routed_home(
         **{"server": "ollama", **more},  # type: ignore[arg-type]
     )
     settings = config(tmp_path, adapter)
-    settings = replace(settings, agents=(agent,), servers={"ollama": ollama})
+    settings = replace(settings, agents=(agent,), servers=SERVERS)
     return await outcome_of(settings, Task(prompt="p", workspace=work, agent="home"))
 
 
+COUNTING: tuple[Make, ...] = ("ollama", "vllm", "llamacpp")
+QUIET = replace(NEEDS_TOOLS, tools=False)
+
+
+@pytest.mark.parametrize("make", COUNTING)
 async def test_what_the_server_says_that_it_answered_is_verified(
-    work: Path, tmp_path: Path, servers: tuple[ModelServer, ModelServer]
+    work: Path, tmp_path: Path, make: Make
 ) -> None:
-    home, _ = servers
-    adapter = GoesTo(url=home.base_url.removesuffix("/v1"))
-    outcome, events = await routed_home(tmp_path, work, home, adapter)
+    async with speaking_as(make) as home:
+        adapter = GoesTo(url=home.base_url, about=QUIET)
+        for _ in range(2):
+            outcome, events = await routed_home(tmp_path, work, home, adapter, server=make)
+            outcome.check()
+            (verified,) = updates(events, RouteVerified)
+            assert isinstance(verified, RouteVerified)
+            assert (verified.method, verified.model) == ("server", "m")
+            assert verified.server == home.base_url
+
+
+async def test_a_run_that_failed_without_an_answer_was_not_served_elsewhere(
+    work: Path, tmp_path: Path
+) -> None:
+    async with speaking_as("ollama") as home:
+        fails = ByTurn(about=QUIET, scripts={"home": [[BUSY, DONE]]})
+        outcome, events = await routed_home(tmp_path, work, home, fails)
+    assert outcome.error is not None
+    assert outcome.error.kind == "server_error"
+    assert updates(events, RouteVerified) == []
+
+
+async def test_a_server_that_counts_nothing_verifies_nothing(work: Path, tmp_path: Path) -> None:
+    async with speaking_as("lmstudio") as home:
+        adapter = GoesTo(url=home.base_url, about=QUIET)
+        outcome, events = await routed_home(tmp_path, work, home, adapter, server="lmstudio")
     outcome.check()
     (verified,) = updates(events, RouteVerified)
     assert isinstance(verified, RouteVerified)
-    assert (verified.method, verified.model) == ("server", "m")
-    assert verified.server == home.base_url.removesuffix("/v1")
+    assert (verified.method, verified.server) == ("claimed", None)
 
 
+@pytest.mark.parametrize("make", COUNTING)
 async def test_a_run_that_was_served_elsewhere_fails_whatever_the_agent_says(
-    work: Path, tmp_path: Path, servers: tuple[ModelServer, ModelServer]
+    work: Path, tmp_path: Path, make: Make, servers: tuple[ModelServer, ModelServer]
 ) -> None:
-    home, cloud = servers
-    adapter = GoesTo(url=cloud.base_url.removesuffix("/v1"))
-    outcome, events = await routed_home(tmp_path, work, home, adapter)
+    _, cloud = servers
+    adapter = GoesTo(url=cloud.base_url, about=QUIET)
+    async with speaking_as(make) as home:
+        # One answer before: a server that never had one says nothing of any.
+        before = GoesTo(url=home.base_url, about=QUIET)
+        await routed_home(tmp_path, work, home, before, server=make)
+        outcome, events = await routed_home(tmp_path, work, home, adapter, server=make)
     assert outcome.status == "failed"
     assert outcome.error is not None
     assert outcome.error.kind == "route_mismatch"

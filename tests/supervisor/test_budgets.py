@@ -1,9 +1,11 @@
 """Budgets over a whole task file: what one task spends counts against all, with real processes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from orchestrator.adapter import Agent, Conversation
 from orchestrator.events import (
     Event,
     JobFinished,
@@ -12,11 +14,13 @@ from orchestrator.events import (
     ProcessSpawned,
     TaskFinished,
     TaskStarted,
+    Usage,
 )
 from orchestrator.journal import list_runs, read_outcome
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Limits, Task, TaskFile, parse_task_file
-from tests.scripted_adapter import DONE, PerTask, Step, said, say, scripted_config
+from tests.recordings import ADAPTERS
+from tests.scripted_adapter import DONE, PerTask, Scripted, Step, said, say, scripted_config
 
 pytestmark = pytest.mark.anyio
 
@@ -77,6 +81,38 @@ async def test_tasks_side_by_side_spend_from_one_purse(place: Path) -> None:
     assert [one.status for one in outcome.tasks.values()] == ["budget_exceeded"] * 2
     assert outcome.usage is not None
     assert (outcome.usage.input_tokens, outcome.usage.output_tokens) == (4, 4)
+
+
+class AsClaude(Scripted):
+    """Says its lines in claude's words."""
+
+    def conversation(self, task: Task, agent: Agent, before: Usage | None) -> Conversation:
+        return ADAPTERS["claude"].conversation(task, replace(agent, options={}), before)
+
+
+def call(number: int) -> list[Step]:
+    """A model call of 30 tokens, as claude tells it."""
+    usage = {"input_tokens": 10, "cache_read_input_tokens": 15, "output_tokens": 1}
+    begun = {"type": "message_start", "message": {"id": f"m{number}", "usage": usage}}
+    over = {"type": "message_delta", "usage": {"output_tokens": 5}}
+    return [said(type="stream_event", event=event) for event in (begun, over)]
+
+
+async def test_a_claude_is_stopped_by_the_call_that_passes_a_limit_not_by_its_turn(
+    place: Path,
+) -> None:
+    begun = said(type="system", subtype="init", session_id="s", model="m")
+    steps: list[Step] = [begun, *call(1), *call(2), *call(3), {"hang": True}]
+    limits = Limits(tokens=70)
+    config = scripted_config(place / "state", *steps, adapter=AsClaude(), limits=limits)
+    events: list[Event] = []
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(Task(prompt="p", workspace=place / "work"), events.append)
+    assert outcome.status == "budget_exceeded"
+    assert outcome.usage is not None
+    assert (outcome.usage.input_tokens, outcome.usage.cache_read_tokens) == (30, 45)
+    limits_ = [event.update for event in events if isinstance(event.update, Limit)]
+    assert [(one.limit, one.value, one.enforced) for one in limits_] == [("tokens", 90, "call")]
 
 
 async def test_what_a_task_spent_counts_when_it_is_over(place: Path) -> None:

@@ -1,14 +1,12 @@
-"""Jobs from the queue to their outcome, with real workers and real agents, on SQLite."""
+"""Jobs from the queue to their outcome, with real workers and real agents, on both databases."""
 
 import json
 import signal
-from collections.abc import AsyncGenerator, Iterator
-from pathlib import Path
 
 import pytest
 
 from orchestrator.worker.client import Client
-from tests.worker.scene import Scene, scene, until
+from tests.worker.scene import Scene, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(100)]
 
@@ -19,18 +17,6 @@ workspace: work
 prompt: |
   echo '{"type": "said", "text": "hello"}'
 """
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Scene]:
-    with scene(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-async def client(here: Scene) -> AsyncGenerator[Client]:
-    async with Client(here.url) as opened:
-        yield opened
 
 
 def test_what_was_submitted_is_looked_at_as_what_is_run_here(here: Scene) -> None:

@@ -1,0 +1,79 @@
+"""The options that agents of this protocol have in common, of which each has some. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from adapters.acp.policy import Permissions
+from adapters.reading import fields, is_object
+from orchestrator.adapter import Agent
+from orchestrator.errors import ConfigError
+
+Protocol: TypeAlias = Literal["acp", "json"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What an agent's options ask for. `settings` are the CLI's own."""
+
+    permissions: Permissions = "access"
+    protocol: Protocol = "acp"
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    settings: Mapping[str, object]
+
+
+def options_of(agent: Agent, title: str, known: Mapping[str, str]) -> Options:
+    """The agent's options; `known` says what each is. Raises ConfigError for another one, and for
+    an ill-typed one.
+    """
+    found: dict[str, object] = {}
+    for name, value in agent.options.items():
+        if name not in known:
+            text = f"agent {agent.name!r}: {title} has no option {name!r}"
+            raise ConfigError(f"{text} (known: {', '.join(known)})")
+        if not _fits(name, value):
+            text = f"agent {agent.name!r}: option {name!r} is {known[name]}; found {value!r}"
+            raise ConfigError(text)
+        found[name] = value
+    return _options(found)
+
+
+def _fits(name: str, value: object) -> bool:
+    match name:
+        case "permissions":
+            return value in {"access", "allow", "deny"} if isinstance(value, str) else False
+        case "protocol":
+            return value in {"acp", "json"} if isinstance(value, str) else False
+        case "settings":
+            return is_object(value)
+        case _:
+            return type(value) is int and value > 0
+
+
+def _options(found: Mapping[str, object]) -> Options:
+    permissions: Permissions = "access"
+    match found.get("permissions"):
+        case "allow" | "deny" as wanted:
+            permissions = wanted
+        case _:
+            pass
+    numbers = {name: value for name, value in found.items() if isinstance(value, int)}
+    return Options(
+        permissions=permissions,
+        protocol="json" if found.get("protocol") == "json" else "acp",
+        context_window=numbers.get("context_window"),
+        max_output_tokens=numbers.get("max_output_tokens"),
+        settings=fields(found.get("settings")),
+    )
+
+
+def merged(ours: Mapping[str, object], theirs: Mapping[str, object]) -> dict[str, object]:
+    """Two tables of settings as one, table by table; where both say something, `theirs` holds."""
+    both = dict(ours)
+    for name, value in theirs.items():
+        mine = both.get(name)
+        both[name] = merged(mine, value) if is_object(mine) and is_object(value) else value
+    return both

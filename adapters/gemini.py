@@ -1,0 +1,152 @@
+"""Google's Gemini CLI, by the Agent Client Protocol. Seen with 0.61.0.
+
+It speaks Google's API and no other: a local server must offer that. It is told to ask before each
+tool, and the access of the task answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from types import MappingProxyType
+
+import orjson
+
+from adapters.acp import AcpConversation, Manner, Options, merged, options_of
+from adapters.places import USERS_OWN, private_home, root_url
+from orchestrator.adapter import About, Agent, Command, Install, Program
+from orchestrator.errors import ConfigError
+from orchestrator.events import Usage
+from orchestrator.task import Task
+
+ABOUT = About(
+    name="gemini",
+    title="Gemini CLI",
+    program=Program(name="gemini"),
+    tested=("0.61.0",),
+    install=Install(
+        kind="npm",
+        lock=str(Path(__file__).parent / "locks" / "gemini" / "package-lock.json"),
+        megabytes=100,
+        minutes=1,
+    ),
+    dialects=("gemini",),
+    prompt_tokens=12_500,
+    # Its file tools ask before they leave the workspace; its commands can write anywhere.
+    enforces=("read", "full"),
+    resumes=True,
+    tells_cost=False,
+    mcp=True,
+    key_env="GEMINI_API_KEY",
+    keys=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    logins=("~/.gemini/oauth_creds.json",),
+)
+
+OPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "permissions": "access, allow, deny: how it is answered when it asks before a tool",
+        "settings": "table of other settings, as in gemini's settings.json (profile: clean)",
+    }
+)
+"""Each option, and what it does."""
+
+_KEY = "GEMINI_API_KEY"
+_LOOKING = (
+    "glob",
+    "google_web_search",
+    "grep_search",
+    "list_directory",
+    "read_file",
+    "read_many_files",
+    "search_file_content",
+    "web_fetch",
+)
+_QUIET: Mapping[str, object] = MappingProxyType(
+    {
+        "general": {
+            "enableAutoUpdate": False,
+            "enableAutoUpdateNotification": False,
+            # Its own default, 10, takes three minutes to say that a port is refused.
+            "maxAttempts": 2,
+        },
+        "privacy": {"usageStatisticsEnabled": False},
+        "telemetry": {"enabled": False},
+        "security": {"auth": {"selectedType": "gemini-api-key"}},
+        "tools": {"useRipgrep": False, "shell": {"enableInteractiveShell": False}},
+        "ide": {"enabled": False},
+    }
+)
+
+
+@dataclass(frozen=True)
+class Gemini:
+    """The adapter."""
+
+    about: About = ABOUT
+
+    def command(self, task: Task, agent: Agent) -> Command:
+        """`gemini --acp`, its stdin open. Raises ConfigError for what cannot work."""
+        options = _options(agent)
+        env_from = {} if agent.home is not None else {name: name for name in USERS_OWN}
+        if agent.api_key_env is not None:
+            env_from[_KEY] = agent.api_key_env
+        home, files = private_home(agent.home, _KEY if agent.api_key_env else None)
+        return Command(
+            argv=tuple(_argv(agent)),
+            cwd=str(task.workspace),
+            env={**home, **_environment(agent)},
+            env_from=env_from,
+            secrets=(_KEY,) if agent.api_key_env else (),
+            stdin="open",
+            files={**files, **_files(task, agent, options)},
+        )
+
+    def conversation(self, task: Task, agent: Agent, before: Usage | None) -> AcpConversation:
+        """A fresh conversation. Raises ConfigError if the options do not fit."""
+        del before  # each turn's usage is told by itself
+        note = "access: edit; gemini keeps its own edits to it, not its commands"
+        manner = Manner(
+            title="gemini",
+            permissions=_options(agent).permissions,
+            leave_s=0.5,  # it stays for ever, and saves its session as it goes
+            note=note if task.allowed == "edit" else None,
+        )
+        return AcpConversation(task=task, manner=manner)
+
+
+def _options(agent: Agent) -> Options:
+    options = options_of(agent, "gemini", OPTIONS)
+    if options.settings and agent.home is None:
+        text = f"agent {agent.name!r}: option 'settings' needs `profile: clean`"
+        raise ConfigError(text, hint="Or change ~/.gemini/settings.json.")
+    return options
+
+
+def _argv(agent: Agent) -> Iterator[str]:
+    yield from (agent.program or "gemini", "--acp", "--approval-mode", "default")
+    if agent.model is not None:
+        yield from ("--model", agent.model)
+
+
+def _environment(agent: Agent) -> dict[str, str]:
+    # Else a second process, which outlives the first.
+    env = {"GEMINI_CLI_NO_RELAUNCH": "true"}
+    if agent.base_url is not None:
+        env["GOOGLE_GEMINI_BASE_URL"] = root_url(agent.base_url)
+        if agent.api_key_env is None:
+            env[_KEY] = "none"  # it wants one
+    return env
+
+
+def _files(task: Task, agent: Agent, options: Options) -> dict[str, bytes]:
+    """Its settings, in its private home: what is not there cannot be talked into."""
+    if agent.home is None:
+        return {}
+    core = {"tools": {"core": list(_LOOKING)}} if task.allowed == "read" else {}
+    settings = merged(merged(_QUIET, options.settings), core)
+    path = PurePath(agent.home) / ".gemini" / "settings.json"
+    return {str(path): orjson.dumps(settings)}
+
+
+adapter = Gemini()

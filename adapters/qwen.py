@@ -1,0 +1,171 @@
+"""Qwen Code (https://github.com/QwenLM/qwen-code), by the Agent Client Protocol. Seen with 0.24.4.
+
+It is told to ask before each tool, and the access of the task answers. It asks for Node 22; with
+Node 20, all that is recorded was seen, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from types import MappingProxyType
+
+import orjson
+
+from adapters.acp import AcpConversation, Manner, Options, merged, options_of
+from adapters.places import USERS_OWN, openai_url, private_home
+from orchestrator.adapter import About, Agent, Command, Install, Program
+from orchestrator.errors import ConfigError
+from orchestrator.events import Usage
+from orchestrator.task import Task
+
+ABOUT = About(
+    name="qwen",
+    title="Qwen Code",
+    program=Program(name="qwen"),
+    tested=("0.24.4",),
+    install=Install(
+        kind="npm",
+        lock=str(Path(__file__).parent / "locks" / "qwen" / "package-lock.json"),
+        megabytes=125,
+        minutes=1,
+    ),
+    dialects=("chat",),
+    prompt_tokens=15_000,
+    window_option="context_window",
+    # Its file tools ask before they leave the workspace; its commands can write anywhere.
+    enforces=("read", "full"),
+    resumes=True,
+    tells_cost=False,
+    mcp=True,
+    key_env="OPENAI_API_KEY",
+    keys=("OPENAI_API_KEY", "DASHSCOPE_API_KEY"),
+    logins=("~/.qwen/oauth_creds.json",),
+)
+
+OPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "permissions": "access, allow, deny: how it is answered when it asks before a tool",
+        "context_window": "the model's context in tokens",
+        "settings": "table of other settings, as in qwen's settings.json (profile: clean)",
+    }
+)
+"""Each option, and what it does."""
+
+_KEY = "OPENAI_API_KEY"
+_WRITING = ("edit", "notebook_edit", "run_shell_command", "write_file")
+# Tools that are of no use to whoever runs alone, and are a third of its prompt.
+_FOR_PEOPLE = (
+    "agent",
+    "ask_user_question",
+    "enter_plan_mode",
+    "enter_worktree",
+    "exit_plan_mode",
+    "exit_worktree",
+    "get_goal",
+    "list_agents",
+    "report_findings",
+    "send_message",
+    "skill",
+    "task_stop",
+    "update_goal",
+)
+_QUIET: Mapping[str, object] = MappingProxyType(
+    {
+        "general": {"enableAutoUpdate": False, "gitCoAuthor": {"commit": False, "pr": False}},
+        "privacy": {"usageStatisticsEnabled": False},
+        "telemetry": {"enabled": False},
+        # Each of these asks the model for something that nobody sees; it would stay for that, too.
+        "memory": {"enableManagedAutoMemory": False, "enableManagedAutoDream": False},
+        "ui": {"enableFollowupSuggestions": False},
+        # Each session would begin with half a megabyte of them on stdout.
+        "skills": {"disabledLevels": ["bundled"]},
+        "experimental": {"emitToolUseSummaries": False, "artifact": False, "cron": False},
+        # Its own default takes minutes to say that a port is refused.
+        "model": {"generationConfig": {"maxRetries": 1}},
+        "tools": {
+            "shell": {"enableInteractiveShell": False},
+            "todoWrite": {"enabled": True},
+            "toolSearch": {"enabled": False},
+        },
+    }
+)
+
+
+@dataclass(frozen=True)
+class Qwen:
+    """The adapter."""
+
+    about: About = ABOUT
+
+    def command(self, task: Task, agent: Agent) -> Command:
+        """`qwen --acp`, its stdin open. Raises ConfigError for what cannot work."""
+        options = _options(agent)
+        env_from = {} if agent.home is not None else {name: name for name in USERS_OWN}
+        if agent.api_key_env is not None:
+            env_from[_KEY] = agent.api_key_env
+        home, files = private_home(agent.home, _KEY if agent.api_key_env else None)
+        return Command(
+            argv=tuple(_argv(agent)),
+            cwd=str(task.workspace),
+            env={**home, **_environment(agent)},
+            env_from=env_from,
+            secrets=(_KEY,) if agent.api_key_env else (),
+            stdin="open",
+            files={**files, **_files(task, agent, options)},
+        )
+
+    def conversation(self, task: Task, agent: Agent, before: Usage | None) -> AcpConversation:
+        """A fresh conversation. Raises ConfigError if the options do not fit."""
+        del before  # each call's usage is told by itself
+        note = "access: edit; qwen keeps its own edits to it, not its commands"
+        manner = Manner(
+            title="qwen",
+            permissions=_options(agent).permissions,
+            note=note if task.allowed == "edit" else None,
+        )
+        return AcpConversation(task=task, manner=manner)
+
+
+def _options(agent: Agent) -> Options:
+    options = options_of(agent, "qwen", OPTIONS)
+    if options.settings and agent.home is None:
+        text = f"agent {agent.name!r}: option 'settings' needs `profile: clean`"
+        raise ConfigError(text, hint="Or change ~/.qwen/settings.json.")
+    return options
+
+
+def _argv(agent: Agent) -> Iterator[str]:
+    yield from (agent.program or "qwen", "--acp", "--approval-mode", "default")
+    if agent.base_url is not None or agent.api_key_env is not None:
+        yield from ("--auth-type", "openai")
+    if agent.model is not None:
+        yield from ("--model", agent.model)
+
+
+def _environment(agent: Agent) -> dict[str, str]:
+    # Else a second process, which outlives the first.
+    env = {"QWEN_CODE_NO_RELAUNCH": "1"}
+    if agent.base_url is not None:
+        env["OPENAI_BASE_URL"] = openai_url(agent.base_url)
+        if agent.api_key_env is None:
+            env[_KEY] = "none"  # it wants one
+    return env
+
+
+def _files(task: Task, agent: Agent, options: Options) -> dict[str, bytes]:
+    """Its settings, in its private home: what is not there cannot be talked into."""
+    if agent.home is None:
+        return {}
+    excluded = (*_FOR_PEOPLE, *_WRITING) if task.allowed == "read" else _FOR_PEOPLE
+    own: dict[str, object] = {"tools": {"exclude": list(excluded)}}
+    if options.context_window is not None:
+        window = {"contextWindowSize": options.context_window}
+        own["model"] = {"generationConfig": window}
+    settings = merged(merged(_QUIET, options.settings), own)
+    path = PurePath(agent.home) / ".qwen" / "settings.json"
+    return {str(path): orjson.dumps(settings)}
+
+
+adapter = Qwen()

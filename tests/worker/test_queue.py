@@ -1,0 +1,118 @@
+"""The queue as its clients see it: order, keys, delays, pauses, events, and what goes again."""
+
+import anyio
+import pytest
+
+from orchestrator.errors import InputError
+from orchestrator.task import McpServer, Task, TaskFile
+from orchestrator.worker.client import Client
+from orchestrator.worker.worker import Post, Shift, work
+from tests.worker.scene import Scene
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(100)]
+
+
+@pytest.fixture
+def at_work(here: Scene, monkeypatch: pytest.MonkeyPatch) -> Post:
+    """A worker in this process: leaner than one of its own, and as safe."""
+    for name, value in here.environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(here.folder)
+    return Post(url=here.url, concurrency=1, state=here.state)
+
+
+def noted(here: Scene, word: str) -> Task:
+    return here.task(f"echo {word} >>{here.work}/order")
+
+
+async def test_the_higher_priority_goes_first_and_a_delayed_job_waits(
+    here: Scene, client: Client, at_work: Post
+) -> None:
+    low = await client.submit(noted(here, "low"), priority=-5)
+    high = await client.submit(noted(here, "high"), priority=5)
+    later = await client.submit(noted(here, "later"), priority=9, delay_s=600)
+    await work(at_work, Shift(idle_ends=True))
+    assert [(await client.wait(job)).status for job in (low, high)] == ["succeeded"] * 2
+    assert (here.work / "order").read_text() == "high\nlow\n"
+    assert (await client.entry(later)).state == "delayed"
+
+
+async def test_of_two_jobs_with_one_key_the_first_is_done(here: Scene, client: Client) -> None:
+    first = await client.submit(noted(here, "one"), dedup="nightly")
+    assert await client.submit(noted(here, "two"), dedup="nightly") == first
+    assert await client.submit(noted(here, "three"), dedup="other") != first
+    await client.cancel(first)
+    assert await client.submit(noted(here, "four"), dedup="nightly") != first
+
+
+async def test_a_paused_queue_keeps_its_jobs_until_it_goes_on(
+    here: Scene, client: Client, at_work: Post
+) -> None:
+    job = await client.submit(noted(here, "one"))
+    await client.pause(paused=True)
+    await work(at_work, Shift(idle_ends=True))
+    assert (await client.entry(job)).state == "waiting"
+    await client.pause(paused=False)
+    await work(at_work, Shift(idle_ends=True))
+    assert (await client.wait(job)).ok
+
+
+async def test_who_follows_late_or_goes_on_has_every_event_once(
+    here: Scene, client: Client, at_work: Post
+) -> None:
+    script = 'for i in 1 2 3 4 5; do echo "{\\"type\\":\\"said\\",\\"text\\":\\"$i\\"}"; done'
+    job = await client.submit(here.task(script))
+    early: list[str] = []
+
+    async def follow() -> None:
+        early.extend([one.event.type async for one in client.follow(job)])
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(follow)
+        await work(at_work, Shift(idle_ends=True))
+    late = [one async for one in client.follow(job)]
+    assert [one.event.type for one in late] == early
+    assert early[0] == "task.started"
+    assert early[-1] == "job.finished"
+    assert early.count("job.finished") == 1
+    middle = late[len(late) // 2]
+    rest = [one async for one in client.follow(job, middle.offset)]
+    assert [one.offset for one in rest] == [one.offset for one in late[len(late) // 2 + 1 :]]
+
+
+async def test_jobs_that_are_over_go_and_others_stay(here: Scene, client: Client) -> None:
+    gone = await client.submit(noted(here, "one"))
+    await client.cancel(gone)
+    waits = await client.submit(noted(here, "two"))
+    assert await client.remove(older_s=3600) == []
+    assert [one.job_id for one in await client.remove(older_s=-60, dry_run=True)] == [gone]
+    assert [one.job_id for one in await client.remove(older_s=-60)] == [gone]
+    assert [one.job_id for one in await client.entries()] == [waits]
+    with pytest.raises(InputError, match="no job"):
+        await client.wait(gone)
+
+
+async def test_what_cannot_be_meant_is_refused_when_it_is_submitted(
+    here: Scene, client: Client
+) -> None:
+    with pytest.raises(InputError, match="no task"):
+        await client.submit(TaskFile(tasks=()))
+    with pytest.raises(InputError, match="priority"):
+        await client.submit(noted(here, "one"), priority=5000)
+    server = McpServer(name="x", command=("true",))
+    with pytest.raises(InputError, match="mcp_servers"):
+        await client.submit(Task(prompt="x", mcp_servers=(server,)))
+    job = await client.submit(noted(here, "one"))
+    with pytest.raises(InputError, match="not over"):
+        await client.retry(job)
+
+
+async def test_a_job_that_cannot_be_done_here_fails_with_its_cause(
+    here: Scene, client: Client, at_work: Post
+) -> None:
+    job = await client.submit(Task(prompt="x", agent="nobody", workspace=here.work))
+    await work(at_work, Shift(idle_ends=True))
+    outcome = await client.wait(job)
+    assert (outcome.status, outcome.error and outcome.error.kind) == ("failed", "invalid_request")
+    assert outcome.error is not None
+    assert "nobody" in outcome.error.text
