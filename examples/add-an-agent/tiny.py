@@ -1,7 +1,7 @@
 """The smallest coding agent: it writes what it is asked for into tiny.txt, and says so.
 
-    tiny.py --json    the prompt on stdin, events as JSON lines on stdout
-    tiny.py --acp     the Agent Client Protocol on stdin and stdout
+tiny.py --json    the prompt on stdin, events as JSON lines on stdout
+tiny.py --acp     the Agent Client Protocol on stdin and stdout
 """
 
 import json
@@ -36,9 +36,21 @@ def by_acp() -> None:
                 say(**answer, result={"sessionId": "tiny-1"})
             case "session/prompt":
                 said = work(message["params"]["prompt"][0]["text"])
-                tell({"sessionUpdate": "tool_call", "toolCallId": "1", "title": "tiny.txt",
-                      "kind": "edit", "status": "completed"})
-                tell({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": said}})
+                tell(
+                    {
+                        "sessionUpdate": "tool_call",
+                        "toolCallId": "1",
+                        "title": "tiny.txt",
+                        "kind": "edit",
+                        "status": "completed",
+                    }
+                )
+                tell(
+                    {
+                        "sessionUpdate": "agent_message_chunk",
+                        "content": {"type": "text", "text": said},
+                    }
+                )
                 say(**answer, result={"stopReason": "end_turn"})
 
 

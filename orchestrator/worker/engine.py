@@ -52,7 +52,7 @@ _EVENTS = "events"
 _VERSION = "1"
 # Constant: the engine's own would be another for each release, and leave its jobs to nobody.
 
-POLL_S, FOLLOW_S = 0.5, 0.1
+POLL_S, FOLLOW_S = 1.0, 0.1
 _SETTLED_S = 2.0
 _BUSY_MS = 30_000
 _MIDDLE = 1_000_000
@@ -437,7 +437,7 @@ async def employed(
         "serializer": DBOSPortableJSONSerializer(),
         "system_database_engine": engine,
         "use_listen_notify": is_postgres(url),
-        "notification_listener_polling_interval_sec": FOLLOW_S,
+        "notification_listener_polling_interval_sec": 1.0,  # nobody follows from here
         "max_executor_threads": 16,
         "log_level": "WARNING",
     }

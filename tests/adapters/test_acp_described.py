@@ -1,4 +1,4 @@
-"""An agent that a configuration describes and that speaks ACP: what is started, and what is wrong."""
+"""An agent that a configuration describes and that speaks ACP: what is started, what is wrong."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_placeholders_are_filled_in_and_a_variable_without_a_value_is_left_out()
 
 
 def test_what_a_command_needs_and_has_not_is_told() -> None:
-    with pytest.raises(ConfigError, match="{model}' has no value"):
+    with pytest.raises(ConfigError, match="has no value here"):
         adapter.command(TASK, replace(agent(command=["x", "{model}"]), model=None))
 
 
