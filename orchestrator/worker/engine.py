@@ -506,7 +506,8 @@ def _limited(dbos: DBOS, room: Callable[[], int]) -> None:
         queue: Queue, *words: Any, **options: Any
     ) -> tuple[list[str], DequeueStopReason | None]:
         with turn:  # each queue has a thread of its own, and they share the room
-            free = room()
+            # The thread of a queue that is not listened to any more goes on all the same.
+            free = room() if queue.name in (dbos._listening_queues or ()) else 0  # noqa: SLF001
             if free and parted(queue.name)[0] == JOBS:
                 free -= taken.elsewhere(queue.name)
                 if queue._worker_concurrency is None:  # noqa: SLF001
@@ -527,6 +528,7 @@ class _Taken:
     def __init__(self, dbos: DBOS) -> None:
         self._active = dbos._active_workflows_set  # noqa: SLF001
         self._of: dict[str, tuple[str, float]] = {}
+        self._begun: set[str] = set()
 
     def add(self, queue: str, jobs: Sequence[str]) -> None:
         self._of |= {job: (queue, time.monotonic()) for job in jobs}
@@ -534,12 +536,14 @@ class _Taken:
     def elsewhere(self, queue: str) -> int:
         """How many have a place here and came from other queues that share the room."""
         active, now = set(self._active.activeList()), time.monotonic()
+        self._begun |= active & self._of.keys()
         # The engine knows of a job that was just taken only a moment later.
         self._of = {
             job: (of, since)
             for job, (of, since) in self._of.items()
-            if job in active or now - since < _SETTLED_S
+            if job in active or (job not in self._begun and now - since < _SETTLED_S)
         }
+        self._begun &= self._of.keys()
         return sum(of != queue and parted(of)[0] == JOBS for of, _ in self._of.values())
 
 
