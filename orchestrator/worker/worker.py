@@ -378,13 +378,17 @@ def _left_out(count: int, last: Event) -> Event:
 async def _sweeping(
     worker: str, files: Files, lock: Session | None, access: Access, app: App, post: Post
 ) -> None:
-    """Look after the jobs of workers that died, again and again."""
+    """Look after the jobs of workers that died, again and again; those here are found by files,
+    and so looked for more often.
+    """
+    sweeps = 0
     while True:
+        sweeps += 1
         try:
             for dead in await anyio.to_thread.run_sync(files.dead):
                 if await _looked_after(dead, access, app, post):
                     files.forget(dead)
-            if lock is not None:
+            if lock is not None and sweeps % 2:
                 await _elsewhere(worker, files, lock, access, app, post)
         except Exception as error:  # noqa: BLE001 (of the database or of a record: tried again)
             warn("the jobs of a dead worker were not looked after", error=repr(error))
