@@ -60,7 +60,7 @@ async def ask(
         async with await anyio.connect_unix(desk.socket) as stream:
             await stream.send(orjson.dumps(request) + b"\n")
             async for line in lines(stream):
-                reply = _object(line)
+                reply = message(line)
                 match reply:
                     case {"progress": dict(told)}:
                         await progress(told)
@@ -99,7 +99,8 @@ async def lines(stream: anyio.abc.ByteReceiveStream) -> AsyncIterator[bytes]:
         return
 
 
-def _object(line: bytes) -> dict[str, JsonValue]:
+def message(line: bytes) -> dict[str, JsonValue]:
+    """The JSON object on a line; nothing if it is none."""
     try:
         value: JsonValue = orjson.loads(line)
     except orjson.JSONDecodeError:

@@ -218,8 +218,9 @@ def _accesses(task: Task, asked: Asked) -> Iterator[Refused]:
 
 
 def _access(task: Task, asked: Asked) -> Access:
-    wanted = asked.access or ("read" if asked.kind in READING_KINDS else "edit")
-    return min(wanted, task.allowed, key=_LEVELS.index)
+    wanted: Access = asked.access or ("read" if asked.kind in READING_KINDS else "edit")
+    more = _LEVELS.index(wanted) > _LEVELS.index(task.allowed)
+    return task.allowed if more else wanted
 
 
 def _places(task: Task, asked: Asked) -> Iterator[Refused]:

@@ -35,14 +35,19 @@ PARENT = Parent(
 )
 
 
+def wanted(asked: dict[str, Any]) -> Asked:
+    fields: dict[str, Any] = {"prompt": "Find it", **asked}
+    return Asked(**fields)
+
+
 def child(parent: Parent = PARENT, **asked: Any) -> Task:
-    found = narrowed(parent, Asked(**{"prompt": "Find it", **asked}), AGENTS)
+    found = narrowed(parent, wanted(asked), AGENTS)
     assert isinstance(found, Task), found
     return found
 
 
 def refused(parent: Parent = PARENT, **asked: Any) -> Refused:
-    found = narrowed(parent, Asked(**{"prompt": "Find it", **asked}), AGENTS)
+    found = narrowed(parent, wanted(asked), AGENTS)
     assert isinstance(found, Refused), found
     return found
 

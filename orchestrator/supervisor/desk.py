@@ -25,7 +25,7 @@ import orjson
 
 from orchestrator import private
 from orchestrator.adapter import about_of
-from orchestrator.asking import SOCKET, TOKEN, lines
+from orchestrator.asking import SOCKET, TOKEN, lines, message
 from orchestrator.budget import Ledger
 from orchestrator.config import Config
 from orchestrator.delegation import Ancestor, Parent
@@ -115,7 +115,7 @@ class Desk:
         async def progress(told: Mapping[str, JsonValue]) -> None:
             await stream.send(orjson.dumps({"progress": dict(told)}) + b"\n")
 
-        match _object(line):
+        match message(line):
             case {"token": str(token), "ask": str(word), "with": dict(parameters)}:
                 children = self._of(token)
             case _:
@@ -141,19 +141,11 @@ async def _until_closed(requests: AsyncIterator[bytes], scope: anyio.CancelScope
     scope.cancel()
 
 
-def _object(line: bytes) -> object:
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-
-
 @asynccontextmanager
 async def open_desk(state: Path, taken: Iterable[str]) -> AsyncGenerator[Desk]:
     """A desk, in a folder of its own, 0700, that is gone afterwards. Raises OSError."""
-    folder = _folder(state)
+    desk = Desk(_folder(state), taken)
     try:
-        desk = Desk(folder, taken)
         _write_command(desk.programs / NAME)
         with lone_error():
             listener = await anyio.create_unix_listener(desk.socket, mode=0o600)
@@ -164,7 +156,7 @@ async def open_desk(state: Path, taken: Iterable[str]) -> AsyncGenerator[Desk]:
     finally:
         for path in (desk.programs / NAME, desk.socket):
             path.unlink(missing_ok=True)
-        for made in (desk.programs, folder):
+        for made in (desk.programs, desk.socket.parent):
             with suppress(OSError):
                 made.rmdir()
 

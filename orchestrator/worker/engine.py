@@ -52,7 +52,7 @@ _EVENTS = "events"
 _VERSION = "1"
 # Constant: the engine's own would be another for each release, and leave its jobs to nobody.
 
-POLL_S, FOLLOW_S = 0.5, 0.1
+POLL_S, FOLLOW_S = 1.0, 0.1
 _SETTLED_S = 2.0
 _BUSY_MS = 30_000
 _MIDDLE = 1_000_000
@@ -328,7 +328,7 @@ class Access:
         found = self._client.retrieve_queue(name)
         return found or self._client.register_queue(
             name,
-            polling_interval_sec=POLL_S,
+            polling_interval_sec=_poll_s(name),
             worker_concurrency=0 if name != JOBS and self.paused() else None,
         )
 
@@ -356,6 +356,11 @@ class Access:
         """The entries of all workers, also of those that died since."""
         found = self._client.list_workflows(name=_WORKER, load_input=False, load_output=False)
         return {one.workflow_id: one.attributes or {} for one in found}
+
+
+def _poll_s(queue: str) -> float:
+    """How often a worker looks into a queue: each look costs it about 5 ms."""
+    return 2 * POLL_S if queue.startswith(CHILDREN) else POLL_S
 
 
 def _entry(status: WorkflowStatus) -> Entry:
@@ -437,7 +442,7 @@ async def employed(
         "serializer": DBOSPortableJSONSerializer(),
         "system_database_engine": engine,
         "use_listen_notify": is_postgres(url),
-        "notification_listener_polling_interval_sec": FOLLOW_S,
+        "notification_listener_polling_interval_sec": 1.0,  # nobody follows from here
         "max_executor_threads": 16,
         "log_level": "WARNING",
     }
@@ -452,7 +457,7 @@ async def employed(
             _limited(dbos, room)
             for name in QUEUES:
                 await DBOS.register_queue_async(
-                    name, polling_interval_sec=POLL_S, on_conflict="never_update"
+                    name, polling_interval_sec=_poll_s(name), on_conflict="never_update"
                 )
         except Exception as error:
             raise _unreachable(url, error) from error
@@ -501,7 +506,8 @@ def _limited(dbos: DBOS, room: Callable[[], int]) -> None:
         queue: Queue, *words: Any, **options: Any
     ) -> tuple[list[str], DequeueStopReason | None]:
         with turn:  # each queue has a thread of its own, and they share the room
-            free = room()
+            # The thread of a queue that is not listened to any more goes on all the same.
+            free = room() if queue.name in (dbos._listening_queues or ()) else 0  # noqa: SLF001
             if free and parted(queue.name)[0] == JOBS:
                 free -= taken.elsewhere(queue.name)
                 if queue._worker_concurrency is None:  # noqa: SLF001
@@ -522,6 +528,7 @@ class _Taken:
     def __init__(self, dbos: DBOS) -> None:
         self._active = dbos._active_workflows_set  # noqa: SLF001
         self._of: dict[str, tuple[str, float]] = {}
+        self._begun: set[str] = set()
 
     def add(self, queue: str, jobs: Sequence[str]) -> None:
         self._of |= {job: (queue, time.monotonic()) for job in jobs}
@@ -529,12 +536,14 @@ class _Taken:
     def elsewhere(self, queue: str) -> int:
         """How many have a place here and came from other queues that share the room."""
         active, now = set(self._active.activeList()), time.monotonic()
+        self._begun |= active & self._of.keys()
         # The engine knows of a job that was just taken only a moment later.
         self._of = {
             job: (of, since)
             for job, (of, since) in self._of.items()
-            if job in active or now - since < _SETTLED_S
+            if job in active or (job not in self._begun and now - since < _SETTLED_S)
         }
+        self._begun &= self._of.keys()
         return sum(of != queue and parted(of)[0] == JOBS for of, _ in self._of.values())
 
 

@@ -12,11 +12,13 @@ from orchestrator.config import Config
 from orchestrator.errors import OrchestrateError
 from orchestrator.events import JobOutcome, TurnFinished, TurnStarted
 from orchestrator.journal import JOB, Record, read_events, read_job_outcome, read_outcome, runs_of
+from orchestrator.run.attempt import open_reaper
 from orchestrator.run.recovery import recover
 from orchestrator.supervisor import Continued, Supervisor
 from orchestrator.supervisor.job import ended_before
 from orchestrator.supervisor.recovery import recover_job
 from orchestrator.task import Task, TaskFile
+from orchestrator.workspace.remains import Desk, save
 
 GO_ON = (
     "You were cut off in the middle of this task, by no fault of yours. Look at what is done "
@@ -65,7 +67,7 @@ class GoesOn:
     refused: str | None = None
 
 
-def goes_on(job_id: str, file: TaskFile, supervisor: Supervisor, config: Config) -> GoesOn:
+async def goes_on(job_id: str, file: TaskFile, supervisor: Supervisor, config: Config) -> GoesOn:
     """A job with the tasks that were not over resumed, or begun again, as each of them says."""
     runs, folder = config.state / "runs", config.state / "jobs" / job_id
     over = ended_before(folder) if folder.exists() else {}
@@ -80,7 +82,7 @@ def goes_on(job_id: str, file: TaskFile, supervisor: Supervisor, config: Config)
             return GoesOn(file=file, refused=f"task {task.id!r}: {_DONE}")
         elif task.recovery != "resume":
             tasks.append(task)
-        elif isinstance(found := _resumed(task, record, supervisor, runs), str):
+        elif isinstance(found := await _resumed(task, record, supervisor, config), str):
             if not task.retry_safe:
                 return GoesOn(file=file, refused=f"task {task.id!r} cannot be resumed: {found}")
             tasks.append(task)
@@ -102,13 +104,20 @@ def _was_done(run: Path) -> bool:
     return isinstance(last, TurnFinished) and last.stop_reason == "end_turn"
 
 
-def _resumed(
-    task: Task, record: Record | None, supervisor: Supervisor, runs: Path
+async def _resumed(
+    task: Task, record: Record | None, supervisor: Supervisor, config: Config
 ) -> tuple[Task, Continued] | str:
+    """The task in its agent's session, from what stood in its work tree; or why that cannot be."""
     if record is None:
         return "its record is not on this machine"
+    folder = config.state / "runs" / record.run_id
     try:
-        resumed, continued = supervisor.resumed(runs / record.run_id, GO_ON)
+        resumed, continued = supervisor.resumed(folder, GO_ON)
+        if record.tree is not None:
+            async with open_reaper() as reaper:
+                desk = Desk(reaper=reaper, state=config.state, environ=config.environ)
+                saved = await save(desk, folder)
+            continued = replace(continued, commit=saved or continued.commit)
     except OrchestrateError as error:
         return str(error)
     whole = replace(resumed, id=task.id, needs=task.needs, kind=task.kind, access=task.access)

@@ -36,7 +36,6 @@ from orchestrator.telemetry import warn
 from orchestrator.worker import records, wire
 from orchestrator.worker.client import interrupted, open_access
 from orchestrator.worker.engine import (
-    POLL_S,
     Access,
     App,
     Entry,
@@ -50,7 +49,7 @@ from orchestrator.worker.fleet import FleetSlots
 from orchestrator.worker.lease import Files, Session, session, worker_id
 from orchestrator.worker.sign import Sign
 
-SWEEP_S = 0.5
+SWEEP_S, STOP_S = 0.5, 3.0
 BATCH_S, BATCH = 0.06, 200
 MOST = 20_000
 """Events that wait for the database; what comes when it is away for longer is in the journal alone.
@@ -115,7 +114,7 @@ async def work(post: Post, shift: Shift, tell: Callable[[str], None] = lambda _:
             group.start_soon(sign.shown)
             group.start_soon(_sweeping, worker, files, lock, access, app, post)
             if lock is not None:
-                group.start_soon(_given_up, lock)
+                group.start_soon(_given_up, lock, shift, desk)
             await _until_over(shift, desk, access, app, sign)
             group.cancel_scope.cancel()
 
@@ -147,8 +146,12 @@ async def _opened(url: str) -> AsyncGenerator[Access]:
             await anyio.to_thread.run_sync(access.close)
 
 
-async def _given_up(lock: Session) -> None:
+async def _given_up(lock: Session, shift: Shift, desk: Desk) -> None:
     await lock.lost.wait()
+    shift.stop()
+    with anyio.move_on_after(STOP_S):  # who does not stop is killed
+        while not desk.idle():  # noqa: ASYNC110 (the engine runs them, in tasks of its own)
+            await anyio.sleep(SWEEP_S / 5)
     raise LeaseLostError(
         "the worker's lease is lost; its agents were ended",
         hint="Start it again when the database can be reached: its jobs are looked after then.",
@@ -174,7 +177,7 @@ async def _until_over(shift: Shift, desk: Desk, access: Access, app: App, sign: 
 async def _nothing_runs(desk: Desk, app: App) -> bool:
     if not desk.idle() or app.running():
         return False
-    await anyio.sleep(POLL_S)  # what was being taken in that moment is seen by then
+    await anyio.sleep(SWEEP_S)  # what was being taken in that moment is seen by then
     return desk.idle() and not app.running()
 
 
@@ -242,7 +245,7 @@ class Desk:
             plan = records.GoesOn(file=file)
             if await self._was_begun(job_id, file, config):
                 await anyio.to_thread.run_sync(records.completed, job_id, config)
-                plan = records.goes_on(job_id, file, supervisor, config)
+                plan = await records.goes_on(job_id, file, supervisor, config)
             if plan.refused is None:
                 outcome = await supervisor.run(
                     plan.file, feed.told, continued=plan.continued, job_id=job_id
@@ -330,8 +333,6 @@ class Feed:
         """Hand them on until there are no more."""
         while not self._ended or self._waiting:
             await self._wake.wait()
-            if len(self._waiting) < BATCH and not self._ended:
-                await anyio.sleep(BATCH_S)
             self._wake = anyio.Event()
             if self._ended:
                 self._wake.set()
@@ -342,6 +343,8 @@ class Feed:
             for at in range(0, len(waiting), BATCH):
                 block = b"\n".join(map(wire.line, waiting[at : at + BATCH]))
                 await self._write(block.decode())
+            if not self._ended:  # what comes first goes at once, what follows soon goes together
+                await anyio.sleep(BATCH_S)
         self._done.set()
 
     async def end(self) -> None:
@@ -375,13 +378,17 @@ def _left_out(count: int, last: Event) -> Event:
 async def _sweeping(
     worker: str, files: Files, lock: Session | None, access: Access, app: App, post: Post
 ) -> None:
-    """Look after the jobs of workers that died, again and again."""
+    """Look after the jobs of workers that died, again and again; those here are found by files,
+    and so looked for more often.
+    """
+    sweeps = 0
     while True:
+        sweeps += 1
         try:
             for dead in await anyio.to_thread.run_sync(files.dead):
                 if await _looked_after(dead, access, app, post):
                     files.forget(dead)
-            if lock is not None:
+            if lock is not None and sweeps % 2:
                 await _elsewhere(worker, files, lock, access, app, post)
         except Exception as error:  # noqa: BLE001 (of the database or of a record: tried again)
             warn("the jobs of a dead worker were not looked after", error=repr(error))

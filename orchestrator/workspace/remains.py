@@ -187,6 +187,20 @@ async def prune(
     return found
 
 
+async def save(desk: Desk, folder: Path) -> str | None:
+    """Save the work of one run that was cut off in its branch, and remove its work tree. The commit
+    that the work ended as; None: it had no work tree, or changed nothing. Raises InputError.
+    """
+    record = read_record(folder)
+    if record.tree is None:
+        return None
+    make_private(desk.trees)
+    await _prune_one(desk, record.tree.path, [(folder, record)], force=False, dry_run=False)
+    repository = await _repository(desk, record.tree.repository)
+    async with view(desk.reaper, repository, desk.trees) as git:
+        return await tip_of(git, record.tree.branch)
+
+
 def _records(runs: Path) -> list[tuple[Path, Record]]:
     found: list[tuple[Path, Record]] = []
     for folder in list_runs(runs):

@@ -103,7 +103,8 @@ class Workers:
         self._running: list[subprocess.Popen[bytes]] = []
         self._logs: dict[int, Path] = {}
 
-    def start(self) -> None:
+    def start(self) -> int:
+        """Start one more; its pid."""
         path = self._folder / f"worker-{len(self._logs)}.log"
         with path.open("wb") as log:
             words = ["worker", "--concurrency", str(self._plan.concurrency)]
@@ -117,6 +118,7 @@ class Workers:
             process = subprocess.Popen(argv, env=env, stdin=-3, stdout=log, stderr=log)
         self._running.append(process)
         self._logs[process.pid] = path
+        return process.pid
 
     def kill_one(self, chance: random.Random) -> str:
         """The name of the one that was killed; another one takes its place."""
@@ -124,6 +126,23 @@ class Workers:
         process.kill()
         process.wait()
         self.start()
+        return self._name(process)
+
+    def kill(self, name: str) -> None:
+        """Kill the worker of this name; another one takes its place."""
+        for process in self._running:
+            if self._name(process) == name:
+                self._running.remove(process)
+                process.kill()
+                process.wait()
+                self.start()
+                return
+
+    def ready(self) -> bool:
+        """Whether all of them take jobs."""
+        return all(self._name(process) for process in self._running)
+
+    def _name(self, process: "subprocess.Popen[bytes]") -> str:
         words = self._logs[process.pid].read_text().split()
         return words[1] if len(words) > 1 else ""
 
@@ -180,7 +199,7 @@ async def chaos(folder: Path, url: str, plan: Plan, tell: Callable[[str], None])
     found.killed_running = len(victims)
     for entry in entries:
         _look(found, jobs[entry.job_id], may=entry.recoverable, asked=entry.job_id in victims)
-    found.orphans = _alive(str(folder / "agent.sh"))
+    found.orphans = alive(str(folder / "agent.sh"))
     found.seconds = time.monotonic() - began
     return found
 
@@ -219,7 +238,7 @@ def _look(found: Found, work: Path, *, may: bool, asked: bool) -> None:
     found.two_at_once += count["two"] > 0
 
 
-def _alive(mark: str) -> int:
+def alive(mark: str) -> int:
     count = 0
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -85,9 +85,10 @@ async def test_a_parent_that_is_killed_takes_its_sub_tasks_with_it(tmp_path: Pat
     async def run() -> None:
         outcomes.append(await begun(tmp_path, events.append))
 
+    every: list[int] = []
     async with anyio.create_task_group() as group:
         group.start_soon(run)
-        every = await anyio.to_thread.run_sync(pids, tmp_path)
+        every += await anyio.to_thread.run_sync(pids, tmp_path)
         (parent,) = [
             e.update.pid
             for e in events

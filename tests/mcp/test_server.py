@@ -153,6 +153,7 @@ async def test_a_client_lists_and_calls_the_tools_and_no_mistake_of_its_ends_the
         agents = answer(await client.call_tool("list_agents", {}))["agents"]
         assert {"echo", "long", "slow"} <= {one["name"] for one in agents}
 
+        pid = 0
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as group:
 

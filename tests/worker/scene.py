@@ -21,10 +21,12 @@ AGENTS = """
 adapter = "jsonl"
 argv = ["/bin/sh", "-c", '''
 read -r first || true
-eval "$first"
+pwd >>"$HOME/places"
+if [ "$1" = --resume ]; then (echo "$2"; ls) >>"$HOME/resumed"
+else echo '{"type": "begun", "id": "s-1"}'; eval "$first"; fi
 echo '{"type": "said", "text": "ok"}'
 echo '{"type": "done"}'
-''']
+''', "sh", ["--resume", "{session_id}"]]
 [[agents.shell.events]]
 emit = "session.started"
 when = {type = "begun"}
