@@ -31,6 +31,8 @@ from dbos import (
 )
 from dbos._error import DBOSBaseException  # not exported, and what fences us off is one
 from dbos._sys_db import DequeueStopReason
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.errors import ConfigError, OrchestrateError
 from orchestrator.telemetry import warn
@@ -132,7 +134,7 @@ def _engine(url: str) -> sa.Engine:
         os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     engine = sa.create_engine(f"sqlite:///{file}", pool_timeout=30)
 
-    @sa.event.listens_for(engine, "connect")
+    @event.listens_for(engine, "connect")  # pyright: ignore[reportUntypedFunctionDecorator, reportUnknownMemberType]
     def connected(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = "IMMEDIATE"
         connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
@@ -212,7 +214,7 @@ class Access:
     def _ready(self) -> bool:
         try:
             return bool(self._client.list_queues())
-        except sa.exc.DBAPIError:
+        except DBAPIError:
             return False
 
     def close(self) -> None:

@@ -216,6 +216,7 @@ class Desk:
         except InputError as error:
             return together({"task": _refused(error)})
         feed = Feed(write)
+        outcome = _interrupted(wanted.file, "the worker was stopped")
         try:
             with lone_error():
                 async with anyio.create_task_group() as group:
@@ -237,6 +238,7 @@ class Desk:
     async def _supervised(
         self, job_id: str, file: TaskFile, config: Config, feed: Feed
     ) -> JobOutcome:
+        outcome: Outcome = _interrupted(file, "the worker was stopped")
         async with (
             Supervisor(config, slots=self._slots) as supervisor,
             anyio.create_task_group() as group,
