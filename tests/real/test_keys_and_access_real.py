@@ -121,7 +121,7 @@ requires_openai_auth = true
 }
 
 
-# From the user's own home codex fetches a list of plug-ins at each start, as when the user starts it: not in tests.
+# From the user's own home codex fetches a list of plug-ins at each start: not in tests.
 UNPLUGGED = {"config": {"features.plugins": False}}
 
 
