@@ -37,7 +37,9 @@ ABOUT = About(
     enforces=("read", "full"),
     resumes=True,
     tells_cost=False,
-    mcp=True,
+    # It starts no MCP server in a folder that is not trusted, and in one that is, it reads the
+    # repository's settings, which can start programs.
+    mcp=False,
     key_env="GEMINI_API_KEY",
     keys=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
     logins=("~/.gemini/oauth_creds.json",),
@@ -108,6 +110,7 @@ class Gemini:
         note = "access: edit; gemini keeps its own edits to it, not its commands"
         manner = Manner(
             title="gemini",
+            named=agent.model,
             permissions=_options(agent).permissions,
             leave_s=0.5,  # it stays for ever, and saves its session as it goes
             note=note if task.allowed == "edit" else None,

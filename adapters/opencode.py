@@ -121,6 +121,7 @@ class Opencode:
         note = "access: edit; opencode keeps its own edits to it, not its commands"
         manner = Manner(
             title="opencode",
+            named=agent.model,
             permissions=options.permissions,
             cached_in_input=False,
             last_call_only=True,

@@ -38,7 +38,9 @@ ABOUT = About(
     enforces=("read", "full"),
     resumes=True,
     tells_cost=False,
-    mcp=True,
+    # It starts no MCP server in a folder that is not trusted, and in one that is, it reads the
+    # repository's settings, which can start programs.
+    mcp=False,
     key_env="OPENAI_API_KEY",
     keys=("OPENAI_API_KEY", "DASHSCOPE_API_KEY"),
     logins=("~/.qwen/oauth_creds.json",),
@@ -76,6 +78,8 @@ _QUIET: Mapping[str, object] = MappingProxyType(
         "general": {"enableAutoUpdate": False, "gitCoAuthor": {"commit": False, "pr": False}},
         "privacy": {"usageStatisticsEnabled": False},
         "telemetry": {"enabled": False},
+        # The repository's own settings were written by whoever wrote it: they can start programs.
+        "security": {"folderTrust": {"enabled": True}},
         # Each of these asks the model for something that nobody sees; it would stay for that, too.
         "memory": {"enableManagedAutoMemory": False, "enableManagedAutoDream": False},
         "ui": {"enableFollowupSuggestions": False},
@@ -122,6 +126,7 @@ class Qwen:
         note = "access: edit; qwen keeps its own edits to it, not its commands"
         manner = Manner(
             title="qwen",
+            named=agent.model,
             permissions=_options(agent).permissions,
             note=note if task.allowed == "edit" else None,
         )

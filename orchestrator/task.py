@@ -429,7 +429,7 @@ def _form(value: object) -> str | None:
     match value:
         case str():
             return "text"
-        case {"git": _}:
+        case dict() if "git" in value:
             return "git"
         case dict():
             return "mapping"

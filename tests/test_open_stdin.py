@@ -146,7 +146,7 @@ async def test_who_stays_when_its_work_is_over_is_ended_and_has_succeeded(tmp_pa
         outcome = await running.run(task, events.append)
     assert outcome.status == "succeeded", outcome
     assert "exit: none by itself; ended when its work was over" in outcome.evidence
-    assert exits(events) == [None if ignores else 43]
+    assert len(exits(events)) == 1  # with which status or signal, says nothing
 
 
 async def test_who_leaves_in_time_is_not_ended(tmp_path):

@@ -62,7 +62,8 @@ _DOING: Mapping[Step, str] = {
 class Manner:
     """How one agent is spoken to, beyond what the protocol settles.
 
-    `auth` is the method to log in with, `mode` and `model` are set in the session; None: as it is.
+    `named` is the model as our agent names it, which the CLI may name with more words. `auth` is
+    the method to log in with, `mode` and `model` are set in the session; None: as it is.
     `cached_in_input`: it counts cached tokens among those read. `billed`: the cost that it states
     is paid. `last_call_only`: the usage that it tells is not the whole turn's. An answer of as many
     tokens as `answer_limit`, or one that fills the `window`, was cut, whatever it says. `leave_s`:
@@ -70,6 +71,7 @@ class Manner:
     """
 
     title: str
+    named: str | None = None
     auth: str | None = None
     mode: str | None = None
     model: str | None = None
@@ -230,7 +232,10 @@ class AcpConversation:
         if self._session is None:
             yield from self._end(Error(kind="incomplete", text="its session has no id"))
             return
-        yield SessionStarted(session_id=self._session, model=_model(result))
+        model, named = _model(result), self.manner.named
+        if named is not None and model is not None and named in model:
+            model = named
+        yield SessionStarted(session_id=self._session, model=model)
         if self.manner.mode is None:
             yield from self._choose_model()
         else:

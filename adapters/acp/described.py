@@ -146,6 +146,7 @@ class Described:
         named = any("{model}" in text for text in _spelled(options))
         manner = Manner(
             title=title,
+            named=agent.model,
             auth=_text(options.get("auth")),
             mode=_text(modes.get(task.allowed)),
             model=None if named else agent.model,

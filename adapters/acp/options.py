@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from adapters.acp.policy import Permissions
 from adapters.reading import fields, is_object
 from orchestrator.adapter import Agent
 from orchestrator.errors import ConfigError
-
-Protocol: TypeAlias = Literal["acp", "json"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +16,6 @@ class Options:
     """What an agent's options ask for. `settings` are the CLI's own."""
 
     permissions: Permissions = "access"
-    protocol: Protocol = "acp"
     context_window: int | None = None
     max_output_tokens: int | None = None
     settings: Mapping[str, object]
@@ -45,8 +41,6 @@ def _fits(name: str, value: object) -> bool:
     match name:
         case "permissions":
             return value in {"access", "allow", "deny"} if isinstance(value, str) else False
-        case "protocol":
-            return value in {"acp", "json"} if isinstance(value, str) else False
         case "settings":
             return is_object(value)
         case _:
@@ -54,16 +48,13 @@ def _fits(name: str, value: object) -> bool:
 
 
 def _options(found: Mapping[str, object]) -> Options:
-    permissions: Permissions = "access"
-    match found.get("permissions"):
-        case "allow" | "deny" as wanted:
-            permissions = wanted
-        case _:
-            pass
+    wanted = found.get("permissions")
+    permissions: Permissions = (
+        "allow" if wanted == "allow" else "deny" if wanted == "deny" else "access"
+    )
     numbers = {name: value for name, value in found.items() if isinstance(value, int)}
     return Options(
         permissions=permissions,
-        protocol="json" if found.get("protocol") == "json" else "acp",
         context_window=numbers.get("context_window"),
         max_output_tokens=numbers.get("max_output_tokens"),
         settings=fields(found.get("settings")),

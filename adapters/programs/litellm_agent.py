@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from adapters.programs.confinement import PR_SET_CHILD_SUBREAPER, denied_path
 from adapters.programs.json_lines import Lines, watch_signals
+from adapters.programs.light_start import start_lightly
 from adapters.programs.model_calls import (
     BACKOFF_S,
     LONGEST_WAIT_S,
@@ -528,6 +529,7 @@ def open_shell(settings: Settings, run: Run) -> None:
 
 def import_agent(run: Run) -> str:
     """Imports what takes seconds. The version of mini-swe-agent."""
+    start_lightly()
     try:
         import litellm
         import minisweagent

@@ -30,7 +30,7 @@ from orchestrator.events import (
     decode,
 )
 from orchestrator.outcome import together
-from orchestrator.redaction import is_list
+from orchestrator.redaction import is_dict, is_list
 from orchestrator.run.recorder import new_run_id
 from orchestrator.task import Task, TaskFile, check_tasks
 from orchestrator.worker import labels, machine, wire
@@ -337,7 +337,7 @@ def outcome_of(entry: Entry) -> JobOutcome | None:
     match entry.state, entry.notes:
         case "succeeded", _:
             return wire.read_outcome(entry.output or "")
-        case "cancelled", {"outcome": dict(noted)}:
+        case "cancelled", {"outcome": noted} if is_dict(noted):
             return wire.read_outcome(orjson.dumps(noted))
         case "failed", _:
             return _unsaid(entry)

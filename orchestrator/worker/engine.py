@@ -31,6 +31,8 @@ from dbos import (
 )
 from dbos._error import DBOSBaseException  # not exported, and what fences us off is one
 from dbos._sys_db import DequeueStopReason
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.errors import ConfigError, OrchestrateError
 from orchestrator.telemetry import warn
@@ -132,7 +134,7 @@ def _engine(url: str) -> sa.Engine:
         os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     engine = sa.create_engine(f"sqlite:///{file}", pool_timeout=30)
 
-    @sa.event.listens_for(engine, "connect")
+    @event.listens_for(engine, "connect")  # pyright: ignore[reportUntypedFunctionDecorator, reportUnknownMemberType]
     def connected(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = "IMMEDIATE"
         connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
@@ -212,7 +214,7 @@ class Access:
     def _ready(self) -> bool:
         try:
             return bool(self._client.list_queues())
-        except sa.exc.DBAPIError:
+        except DBAPIError:
             return False
 
     def close(self) -> None:
@@ -328,7 +330,7 @@ class Access:
         found = self._client.retrieve_queue(name)
         return found or self._client.register_queue(
             name,
-            polling_interval_sec=POLL_S,
+            polling_interval_sec=_poll_s(name),
             worker_concurrency=0 if name != JOBS and self.paused() else None,
         )
 
@@ -356,6 +358,11 @@ class Access:
         """The entries of all workers, also of those that died since."""
         found = self._client.list_workflows(name=_WORKER, load_input=False, load_output=False)
         return {one.workflow_id: one.attributes or {} for one in found}
+
+
+def _poll_s(queue: str) -> float:
+    """How often a worker looks into a queue: each look costs it about 5 ms."""
+    return 2 * POLL_S if queue.startswith(CHILDREN) else POLL_S
 
 
 def _entry(status: WorkflowStatus) -> Entry:
@@ -452,7 +459,7 @@ async def employed(
             _limited(dbos, room)
             for name in QUEUES:
                 await DBOS.register_queue_async(
-                    name, polling_interval_sec=POLL_S, on_conflict="never_update"
+                    name, polling_interval_sec=_poll_s(name), on_conflict="never_update"
                 )
         except Exception as error:
             raise _unreachable(url, error) from error
@@ -501,7 +508,8 @@ def _limited(dbos: DBOS, room: Callable[[], int]) -> None:
         queue: Queue, *words: Any, **options: Any
     ) -> tuple[list[str], DequeueStopReason | None]:
         with turn:  # each queue has a thread of its own, and they share the room
-            free = room()
+            # The thread of a queue that is not listened to any more goes on all the same.
+            free = room() if queue.name in (dbos._listening_queues or ()) else 0  # noqa: SLF001
             if free and parted(queue.name)[0] == JOBS:
                 free -= taken.elsewhere(queue.name)
                 if queue._worker_concurrency is None:  # noqa: SLF001
@@ -522,6 +530,7 @@ class _Taken:
     def __init__(self, dbos: DBOS) -> None:
         self._active = dbos._active_workflows_set  # noqa: SLF001
         self._of: dict[str, tuple[str, float]] = {}
+        self._begun: set[str] = set()
 
     def add(self, queue: str, jobs: Sequence[str]) -> None:
         self._of |= {job: (queue, time.monotonic()) for job in jobs}
@@ -529,12 +538,14 @@ class _Taken:
     def elsewhere(self, queue: str) -> int:
         """How many have a place here and came from other queues that share the room."""
         active, now = set(self._active.activeList()), time.monotonic()
+        self._begun |= active & self._of.keys()
         # The engine knows of a job that was just taken only a moment later.
         self._of = {
             job: (of, since)
             for job, (of, since) in self._of.items()
-            if job in active or now - since < _SETTLED_S
+            if job in active or (job not in self._begun and now - since < _SETTLED_S)
         }
+        self._begun &= self._of.keys()
         return sum(of != queue and parted(of)[0] == JOBS for of, _ in self._of.values())
 
 

@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import AsyncGenerator, Collection, Iterator
+from collections.abc import AsyncGenerator, Collection, Generator
 from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -54,7 +54,7 @@ class Files:
         self._folder = folder
 
     @contextmanager
-    def hold(self, worker: str) -> Iterator[None]:
+    def hold(self, worker: str) -> Generator[None]:
         """Be alive while the block lasts."""
         make_private(self._folder)
         fresh = self._folder / f".{worker}"

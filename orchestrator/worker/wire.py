@@ -131,6 +131,6 @@ def _plain(value: object) -> object:
         case Path():
             return str(value)
         case MappingProxyType():
-            return dict(value)
+            return value.copy()  # pyright: ignore[reportUnknownVariableType] (of anything)
         case _:
             raise TypeError(type(value).__name__)

@@ -216,6 +216,7 @@ class Desk:
         except InputError as error:
             return together({"task": _refused(error)})
         feed = Feed(write)
+        outcome = _interrupted(wanted.file, "the worker was stopped")
         try:
             with lone_error():
                 async with anyio.create_task_group() as group:
@@ -237,6 +238,7 @@ class Desk:
     async def _supervised(
         self, job_id: str, file: TaskFile, config: Config, feed: Feed
     ) -> JobOutcome:
+        outcome: Outcome = _interrupted(file, "the worker was stopped")
         async with (
             Supervisor(config, slots=self._slots) as supervisor,
             anyio.create_task_group() as group,
@@ -378,13 +380,17 @@ def _left_out(count: int, last: Event) -> Event:
 async def _sweeping(
     worker: str, files: Files, lock: Session | None, access: Access, app: App, post: Post
 ) -> None:
-    """Look after the jobs of workers that died, again and again."""
+    """Look after the jobs of workers that died, again and again; those here are found by files,
+    and so looked for more often.
+    """
+    sweeps = 0
     while True:
+        sweeps += 1
         try:
             for dead in await anyio.to_thread.run_sync(files.dead):
                 if await _looked_after(dead, access, app, post):
                     files.forget(dead)
-            if lock is not None:
+            if lock is not None and sweeps % 2:
                 await _elsewhere(worker, files, lock, access, app, post)
         except Exception as error:  # noqa: BLE001 (of the database or of a record: tried again)
             warn("the jobs of a dead worker were not looked after", error=repr(error))

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,7 +158,7 @@ class Workers:
 
 
 @contextmanager
-def _workers(folder: Path, url: str, plan: Plan) -> Iterator[Workers]:
+def _workers(folder: Path, url: str, plan: Plan) -> Generator[Workers]:
     workers = Workers(folder, url, plan)
     try:
         for _ in range(plan.workers):
@@ -258,7 +258,7 @@ def told(backend: str, found: Found) -> str:
 
 
 @contextmanager
-def databases(backend: str, folder: Path) -> Iterator[str]:
+def databases(backend: str, folder: Path) -> Generator[str]:
     """The address of an empty queue."""
     if backend == "sqlite":
         yield f"sqlite:///{folder}/queue.sqlite"

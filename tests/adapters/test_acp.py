@@ -223,6 +223,13 @@ def test_the_model_is_set_by_the_sessions_own_option_for_it() -> None:
     assert of(SessionStarted, talk.said)[0].model == "x"
 
 
+def test_a_model_that_the_agent_names_with_more_words_is_ours() -> None:
+    talk = Talk(manner=Manner(title="agent", named="coder"))
+    talk.result("initialize", {"protocolVersion": 1})
+    talk.result("session", {"sessionId": "s", "models": {"currentModelId": "$run|coder(openai)"}})
+    assert of(SessionStarted, talk.said)[0].model == "coder"
+
+
 # --- a session that goes on
 
 RESUME = replace(TASK, session_id="old")
@@ -647,20 +654,19 @@ def test_an_answer_as_long_as_its_limit_was_cut_whatever_the_agent_says(
 
 # --- options
 
-KNOWN = {"permissions": "p", "protocol": "q", "settings": "s", "context_window": "c"}
+KNOWN = {"permissions": "p", "settings": "s", "context_window": "c"}
 
 
 def test_options_are_read_and_wrong_ones_are_told() -> None:
     def read(**options: object) -> Any:
         return options_of(Agent(name="mine", adapter="x", options=options), "x", KNOWN)
 
-    found = read(permissions="deny", protocol="json", settings={"a": 1}, context_window=5)
-    assert (found.permissions, found.protocol, found.context_window) == ("deny", "json", 5)
-    assert read() == read(permissions="access", protocol="acp")
+    found = read(permissions="deny", settings={"a": 1}, context_window=5)
+    assert (found.permissions, found.settings, found.context_window) == ("deny", {"a": 1}, 5)
+    assert read() == read(permissions="access")
     mistakes: tuple[dict[str, object], ...] = (
         {"permissions": "maybe"},
         {"permissions": 1},
-        {"protocol": []},
         {"settings": "x"},
         {"context_window": True},
         {"context_window": 0},

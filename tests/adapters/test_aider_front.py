@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from adapters.aider import FRONT
+from adapters.programs import aider_front as front
 
 MAIN = "def main(argv=None): ...\n"
 PARSER = "import argparse\ndef get_parser(files, root): return argparse.ArgumentParser()\n"
@@ -105,3 +106,27 @@ def test_nobody_at_the_address_is_told_at_once(tmp_path: Path) -> None:
     status, lines, _ = run_front(tmp_path, "--settings", stdin=settings)
     assert status == 1
     assert (lines[-2]["kind"], lines[-2]["retryable"]) == ("unavailable", True)
+
+
+TABLE = """{
+    // a line of comment
+    "a": {"url": "https://x, // no comment", "b": [1, 2,
+    ],
+    },
+}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        (TABLE, {"a": {"url": "https://x, // no comment", "b": [1, 2]}}),
+        ("{'a': 1}", "left to json5"),
+        ('{"a": "1\\\n//2"}', "left to json5"),
+        ("/*\n// x */ {}", "left to json5"),
+    ],
+    ids=["json but for comments", "other quotes", "continued string", "long comment"],
+)
+def test_a_table_in_json5_is_read_as_json_only_where_both_mean_the_same(
+    text: str, read: object
+) -> None:
+    assert front.json_first(lambda _: "left to json5")(text) == read

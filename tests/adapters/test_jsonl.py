@@ -1234,6 +1234,13 @@ def test_opencode_is_started_as_it_is_described() -> None:
     assert provider["options"]["baseURL"] == "http://127.0.0.1:11434/v1"
     assert list(provider["models"]) == ["qwen2.5-coder:32b"]
     assert made.stdin == b"Do it."
+    # What keeps it from asking npm's registry: its plug-ins' package, noted as installed.
+    assert {path: json.loads(content) for path, content in made.files.items()} == {
+        "/home/x/.config/opencode/package-lock.json": {
+            "packages": {"": {"dependencies": {"@opencode-ai/plugin": "*"}}}
+        },
+        "/home/x/.config/opencode/node_modules/.package-lock.json": {},
+    }
 
 
 def test_qwen_is_started_as_it_is_described() -> None:

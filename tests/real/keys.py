@@ -55,13 +55,14 @@ LOOK_S = 0.01
 
 @contextmanager
 def command_lines() -> Generator[set[bytes]]:
-    """All command lines on this machine that were seen meanwhile, by a look every few ms."""
+    """The command lines of all that was started on this machine meanwhile: a look every few ms."""
+    before = set(Path("/proc").glob("[0-9]*"))
     seen: set[bytes] = set()
     over = threading.Event()
 
     def look() -> None:
         while not over.wait(LOOK_S):
-            for process in Path("/proc").glob("[0-9]*"):
+            for process in set(Path("/proc").glob("[0-9]*")) - before:
                 with suppress(OSError):  # it is gone
                     seen.add((process / "cmdline").read_bytes())
 

@@ -162,10 +162,14 @@ async def test_a_model_that_falls_silent_is_a_stall_and_ends(start, work):
 
 async def test_what_it_would_repeat_for_ever_ends_at_the_wall(start, work):
     turns = [{"fault": "html", "repeat": "forever"}]
-    async with start(turns, Limits(wall_s=15)) as (supervisor, server):
-        outcome = await supervisor.run(Task(prompt="x", workspace=work, isolation="none"))
-    assert outcome.status == "timed_out"
-    assert len(server.requests) > 3
+    asked = 0
+    for wall_s in (15, 75):  # longer where the machine is so busy that it has not begun by then
+        async with start(turns, Limits(wall_s=wall_s)) as (supervisor, server):
+            outcome = await supervisor.run(Task(prompt="x", workspace=work, isolation="none"))
+        assert outcome.status == "timed_out"
+        if (asked := len(server.requests)) > 3:
+            break
+    assert asked > 3
 
 
 async def test_an_interrupt_leaves_nothing_behind_even_when_it_is_not_heeded(start, work):

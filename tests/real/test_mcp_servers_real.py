@@ -8,9 +8,7 @@ import pytest
 
 from adapters.claude import adapter as claude
 from adapters.codex import adapter as codex
-from adapters.gemini import adapter as gemini
 from adapters.opencode import adapter as opencode
-from adapters.qwen import adapter as qwen
 from orchestrator.adapter import Adapter
 from orchestrator.task import McpServer
 from tests.real.scene import placed, play
@@ -43,9 +41,7 @@ def oracle(tmp_path: Path) -> McpServer:
 
 FOR_CLAUDE = {"name": "mcp__oracle__ask", "arguments": {"question": "why"}}
 FOR_CODEX = {"name": "ask", "arguments": {"question": "why"}}
-FOR_GEMINI = {"name": "mcp_oracle_ask", "arguments": {"question": "why"}}
 FOR_OPENCODE = {"name": "oracle_ask", "arguments": {"question": "why"}}
-GOOGLES = {"tier": "cloud", "profile": "clean"}
 
 
 @pytest.mark.parametrize(
@@ -56,11 +52,9 @@ GOOGLES = {"tier": "cloud", "profile": "clean"}
         pytest.param(
             claude, FOR_CLAUDE, {}, {"profile": "user"}, id="claude in the home of its user"
         ),
-        pytest.param(gemini, FOR_GEMINI, {}, GOOGLES, id="gemini"),
         pytest.param(
             opencode, FOR_OPENCODE, {"kind": "review"}, {}, id="opencode that may only read"
         ),
-        pytest.param(qwen, FOR_CLAUDE, {"kind": "review"}, {}, id="qwen that may only read"),
     ],
 )
 async def test_an_mcp_server_of_the_task_is_called_and_its_secret_is_on_no_command_line(

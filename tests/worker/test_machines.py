@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.events import JobOutcome
+from orchestrator.events import Changes, JobOutcome
 from orchestrator.task import Source, Task
 from orchestrator.worker.client import Client
 from scripts.benches.cluster import Cluster
 from tests.worker.scene import AGENTS, ORCHESTRATE, Scene, scene, until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(100)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(200)]
 
 ENTER = ("unshare", "--net", "--uts")
 START = """
@@ -158,17 +158,35 @@ async def test_a_job_goes_only_where_it_can_run_and_says_what_it_waits_for(
         assert (attic.runs(), desk.runs()) == (2, 2)
 
 
-async def test_the_work_of_another_machine_comes_back(
+async def test_the_work_of_another_machine_comes_back_and_its_limit_holds_over_all_queues(
     fleet: dict[str, Machine], origin: Path
 ) -> None:
     attic = fleet["attic"]
-    worker = await attic.worker()
+    count = attic.folder / "count"
+    # One after the other, whatever they need: each of these waits in a queue of its own.
+    script = (
+        f"mkdir {count} || echo two > {count}.bad; sleep 0.3; rmdir {count}; echo two > file.txt"
+    )
     async with Client(attic.url) as client:
-        pushed, bundled = [
-            await client.submit(anywhere(origin, "echo two > file.txt", deliver=how))
-            for how in ("push", "bundle")
+        pushed, bundled, *others = [
+            await client.submit(anywhere(origin, script, agent, requires=needs, deliver=how))
+            for agent, needs, how in (
+                ("shell", (), "push"),
+                ("other", (), "bundle"),
+                ("shell", ("gpu",), None),
+                ("other", ("gpu",), None),
+                (None, (), None),
+            )
         ]
-        found = {job: changes_of(await client.wait(job)) for job in (pushed, bundled)}
+        worker = await attic.worker("--concurrency", "1")
+        found = {job: changes_of(await client.wait(job)) for job in (pushed, bundled, *others)}
+        assert not count.with_suffix(".bad").exists()
+        # A worker that ends is not counted on any more.
+        worker.send_signal(signal.SIGTERM)
+        await until(lambda: worker.poll() is not None, "it ends")
+        assert await client.workers() == {}
+        job = await client.submit(anywhere(origin, "true"))
+        assert await client.why_waiting([await client.entry(job)]) == {job: "no worker is running"}
     shown = ["git", "show", f"{found[pushed].branch}:file.txt"]
     assert subprocess.check_output(shown, cwd=origin, text=True) == "two\n"
     delivered = found[bundled].delivered
@@ -180,37 +198,10 @@ async def test_the_work_of_another_machine_comes_back(
     subprocess.run(["git", "fetch", "-q", str(bundle), spec], cwd=made, check=True)
     shown = ["git", "show", "got:file.txt"]
     assert subprocess.check_output(shown, cwd=made, text=True) == "two\n"
-    # A worker that ends is not counted on any more.
-    worker.send_signal(signal.SIGTERM)
-    await until(lambda: worker.poll() is not None, "it ends")
-    async with Client(attic.url) as client:
-        assert await client.workers() == {}
-        job = await client.submit(anywhere(origin, "true"))
-        assert await client.why_waiting([await client.entry(job)]) == {job: "no worker is running"}
 
 
-def changes_of(outcome: JobOutcome):
+def changes_of(outcome: JobOutcome) -> Changes:
     outcome.check()
     (task,) = outcome.tasks.values()
     assert task.changes is not None
     return task.changes
-
-
-async def test_the_limit_of_a_worker_holds_over_all_that_it_takes(
-    fleet: dict[str, Machine], origin: Path
-) -> None:
-    attic = fleet["attic"]
-    count = attic.folder / "count"
-    script = (
-        f"mkdir {count} || echo two at once > {count}.bad; sleep 0.3; rmdir {count}; echo x > x"
-    )
-    async with Client(attic.url) as client:
-        jobs = [
-            await client.submit(anywhere(origin, script, agent, requires=needs))
-            for agent in ("shell", "other", None)
-            for needs in ((), ("gpu",))
-        ]
-        await attic.worker("--concurrency", "1")
-        for job in jobs:
-            assert (await client.wait(job)).status == "succeeded"
-    assert not count.with_suffix(".bad").exists()
