@@ -103,6 +103,8 @@ def config_() -> None:
     \b
     orchestrate mcp config > .mcp.json
     """  # noqa: D301 (click takes \b for: leave these lines alone)
+    with errors():
+        _check_extra()
     server = _server()
     entry = {"type": "stdio", "command": server.command[0], "args": list(server.command[1:])}
     put_json({"mcpServers": {server.name: entry}}, indented=True)
