@@ -1,4 +1,4 @@
-"""The real opencode, as examples/acp describes it, under the real supervisor, its model scripted."""
+"""The real opencode, as examples/acp describes it, under the supervisor, on a scripted model."""
 
 import os
 from dataclasses import replace
