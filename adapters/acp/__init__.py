@@ -1,6 +1,6 @@
 """Agents that speak the Agent Client Protocol on stdin and stdout: one conversation for all.
 
-What is peculiar to one of them is a `Manner`, and how it is started; see adapters/opencode.py.
+What is peculiar to one of them is a `Manner`, and how it is started; see adapters/opencode.
 """
 
 from __future__ import annotations
@@ -10,3 +10,4 @@ from adapters.acp.conversation import Manner as Manner
 from adapters.acp.options import Options as Options
 from adapters.acp.options import merged as merged
 from adapters.acp.options import options_of as options_of
+from adapters.acp.wire import prompt_text as prompt_text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from adapters.acp.policy import Permissions
 from adapters.reading import fields, is_object
@@ -16,6 +17,7 @@ class Options:
     """What an agent's options ask for. `settings` are the CLI's own."""
 
     permissions: Permissions = "access"
+    protocol: Literal["acp", "json"] = "acp"
     context_window: int | None = None
     max_output_tokens: int | None = None
     settings: Mapping[str, object]
@@ -41,6 +43,8 @@ def _fits(name: str, value: object) -> bool:
     match name:
         case "permissions":
             return value in {"access", "allow", "deny"} if isinstance(value, str) else False
+        case "protocol":
+            return value in ("acp", "json")
         case "settings":
             return is_object(value)
         case _:
@@ -55,6 +59,7 @@ def _options(found: Mapping[str, object]) -> Options:
     numbers = {name: value for name, value in found.items() if isinstance(value, int)}
     return Options(
         permissions=permissions,
+        protocol="json" if found.get("protocol") == "json" else "acp",
         context_window=numbers.get("context_window"),
         max_output_tokens=numbers.get("max_output_tokens"),
         settings=fields(found.get("settings")),

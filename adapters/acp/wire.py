@@ -70,12 +70,17 @@ def servers_of(task: Task) -> list[dict[str, object]]:
 
 
 def prompt_of(task: Task) -> list[dict[str, str]]:
+    """The prompt with the files that matter, as a block."""
+    return [{"type": "text", "text": prompt_text(task)}]
+
+
+def prompt_text(task: Task) -> str:
     """The prompt with the files that matter, as text that JSON can hold."""
     prompt = task.prompt
     if task.files:
         files = "\n".join(f"- {file}" for file in task.files)
         prompt = f"{prompt}\n\nFiles that matter:\n{files}\n"
-    return [{"type": "text", "text": prompt.encode("utf-8", "replace").decode()}]
+    return prompt.encode("utf-8", "replace").decode()
 
 
 def _line(message: Mapping[str, object]) -> Send:

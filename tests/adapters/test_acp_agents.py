@@ -11,9 +11,9 @@ import pytest
 from adapters import gemini, opencode, qwen
 from adapters.acp import AcpConversation
 from adapters.places import openai_url, root_url
-from orchestrator.adapter import Adapter, Agent, Command, Send
+from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send
 from orchestrator.errors import ConfigError
-from orchestrator.events import Notice
+from orchestrator.events import Notice, Permission
 from orchestrator.task import Task
 
 TASK = Task(prompt="Fix it.", workspace=Path("/repo"), kind="fix")
@@ -218,3 +218,78 @@ def test_qwen_goes_to_an_openai_compatible_server() -> None:
 def test_addresses_are_as_their_clients_want_them(url: str, root: str, openai: str) -> None:
     assert root_url(url) == root
     assert openai_url(url) == openai
+
+
+# --- opencode by JSON lines
+
+SILENT = Exit(status=0)
+STEP = b'{"type":"step_start","sessionID":"s"}'
+
+
+def lines(**options: object) -> Conversation:
+    return opencode.adapter.conversation(READ, local("opencode", protocol="json", **options), None)
+
+
+def ended(exit: Exit, *said: bytes) -> list[Any]:
+    """What the end of a run means that said these lines."""
+    conversation = lines()
+    for line in said:
+        list(conversation.feed(line))
+    return list(conversation.close(exit))
+
+
+def test_opencode_by_json_lines_reads_its_prompt_and_grants_what_no_rule_denies() -> None:
+    command = started("opencode", replace(TASK, files=("a.py",)), protocol="json")
+    assert command.argv[1:4] == ("run", "--format", "json")
+    assert command.argv[-1] == "--auto"
+    assert command.stdin == b"Fix it.\n\nFiles that matter:\n- a.py\n"
+    assert command.interrupt == 2
+    assert settings("opencode", protocol="json")["permission"] == {"external_directory": "deny"}
+    resumed = started("opencode", replace(READ, session_id="ses_1"), protocol="json")
+    assert resumed.argv[-2:] == ("--session", "ses_1")
+    assert started("opencode", protocol="json", permissions="deny").argv[-1] == "task"
+
+
+def test_opencode_by_json_lines_has_no_mcp_servers_and_says_what_is_not_enforced() -> None:
+    assert opencode.adapter.about_for(local("opencode")).mcp
+    assert not opencode.adapter.about_for(local("opencode", protocol="json")).mcp
+    assert list(lines().start()) == []
+    loose = opencode.adapter.conversation(TASK, local("opencode", protocol="json"), None)
+    assert [type(said) for said in loose.start()] == [Notice]
+    with pytest.raises(ConfigError, match="acp, json"):
+        started("opencode", protocol="xml")
+
+
+def test_opencode_by_json_lines_is_stopped_by_signals_and_answered_by_nobody() -> None:
+    assert list(lines().interrupt()) == []
+    assert list(lines().decide(Permission(id="1", status="requested"))) == []
+
+
+def test_no_end_of_opencode_without_its_word_is_a_success() -> None:
+    for said in ((), (STEP,)):
+        error, finished = ended(SILENT, *said)
+        assert (error.kind, finished.stop_reason) == ("incomplete", "error")
+    told = Exit(status=1, stderr="Error: it broke")
+    assert ended(told)[0].kind == "bad_usage"
+    assert ended(told, STEP)[0].kind == "incomplete"
+    assert ended(Exit(status=1, stderr="Error: status 429"), STEP)[0].kind == "rate_limited"
+    assert ended(Exit(signal=9), STEP) == []
+
+
+def test_what_opencode_does_not_tell_is_not_invented() -> None:
+    conversation = lines()
+    (kept,) = conversation.feed(b'{"type":"step_finish"}')
+    assert kept.type == "unparsed"
+    (usage,) = conversation.feed(b'{"type":"step_finish","part":{"reason":"tool-calls","cost":0}}')
+    assert (usage.output_tokens, usage.cost_usd, usage.cost_source) == (None, None, None)
+    call, *plan = conversation.feed(b'{"type":"tool_use","part":{"callID":"1","tool":"todowrite"}}')
+    assert (call.status, call.locations, plan) == ("failed", None, [])
+    (error,) = conversation.feed(b'{"type":"error"}')
+    assert (error.kind, error.text, error.retryable) == ("unknown", "an error", None)
+
+
+def test_what_opencode_says_of_cost_counts_in_the_cloud() -> None:
+    cloud = replace(local("opencode", protocol="json"), tier="cloud")
+    conversation = opencode.adapter.conversation(READ, cloud, None)
+    (usage,) = conversation.feed(b'{"type":"step_finish","part":{"reason":"x","cost":0.25}}')
+    assert (usage.cost_usd, usage.cost_source) == (0.25, "agent")

@@ -1,4 +1,5 @@
-"""opencode (https://opencode.ai), by the Agent Client Protocol. Seen with 1.18.33.
+"""opencode (https://opencode.ai), by the Agent Client Protocol, or by JSON lines. Seen with
+1.18.33.
 
 Where its model is served, what it may do and what it must leave alone is told in its own
 configuration, by a variable: nothing of that stands in the repository or in the user's home.
@@ -7,16 +8,17 @@ configuration, by a variable: nothing of that stands in the repository or in the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from types import MappingProxyType
 
 import orjson
 
-from adapters.acp import AcpConversation, Manner, Options, merged, options_of
+from adapters.acp import AcpConversation, Manner, Options, merged, options_of, prompt_text
+from adapters.opencode.lines import OpencodeLines
 from adapters.places import USERS_OWN, openai_url, private_home
 from adapters.reading import fields
-from orchestrator.adapter import About, Agent, Command, Install, Program
+from orchestrator.adapter import About, Agent, Command, Conversation, Install, Program
 from orchestrator.errors import ConfigError
 from orchestrator.events import Usage
 from orchestrator.task import Access, Task
@@ -36,7 +38,7 @@ ABOUT = About(
     tested=("1.18.33",),
     install=Install(
         kind="npm",
-        lock=str(Path(__file__).parent / "locks" / "opencode" / "package-lock.json"),
+        lock=str(Path(__file__).parent.parent / "locks" / "opencode" / "package-lock.json"),
         megabytes=180,
         minutes=1,
     ),
@@ -54,6 +56,8 @@ ABOUT = About(
 OPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "permissions": "access, allow, deny: how it is answered when it asks before a tool",
+        "protocol": "acp, json: how it is spoken to; json is `run --format json`, a fallback that"
+        " rejects what it would ask for, and has no MCP servers",
         "context_window": "the model's context in tokens",
         "max_output_tokens": "the most tokens that one answer may have",
         "settings": "table of other settings, as in opencode.json",
@@ -61,6 +65,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
 )
 """Each option, and what it does."""
 
+_SIGINT = 2
 _KEY = "ORCHESTRATE_KEY"
 _PROVIDER = "orchestrate"
 _OUTPUT = 32_000
@@ -92,8 +97,14 @@ class Opencode:
 
     about: About = ABOUT
 
+    def about_for(self, agent: Agent) -> About:
+        """What it is, by how it is spoken to."""
+        return replace(self.about, mcp=_options(agent).protocol == "acp")
+
     def command(self, task: Task, agent: Agent) -> Command:
-        """`opencode acp`, its stdin open. Raises ConfigError for what cannot work."""
+        """`opencode acp`, its stdin open, or `opencode run`. Raises ConfigError for what cannot
+        work.
+        """
         options = _options(agent)
         env_from: dict[str, str] = {}
         if agent.home is None:
@@ -103,22 +114,27 @@ class Opencode:
             env_from[key] = agent.api_key_env
         settings = orjson.dumps(_settings(task, agent, options), default=dict).decode()
         home, files = private_home(agent.home, key)
+        in_lines = options.protocol == "json"
+        words = _run(task, options) if in_lines else ("acp",)
         return Command(
-            argv=(agent.program or "opencode", "acp"),
+            argv=(agent.program or "opencode", *words),
             cwd=str(task.workspace),
             env={**_QUIET, **home, "OPENCODE_CONFIG_CONTENT": settings},
             env_from=env_from,
             secrets=(key,) if key else (),
-            stdin="open",
+            stdin=prompt_text(task).encode() if in_lines else "open",
+            interrupt=_SIGINT if in_lines else None,
             files={**files, **_files(agent)},
         )
 
-    def conversation(self, task: Task, agent: Agent, before: Usage | None) -> AcpConversation:
+    def conversation(self, task: Task, agent: Agent, before: Usage | None) -> Conversation:
         """A fresh conversation. Raises ConfigError if the options do not fit."""
         del before  # each turn's usage is told by itself
         options = _options(agent)
         held = task.allowed in self.about.enforces
         note = "access: edit; opencode keeps its own edits to it, not its commands"
+        if options.protocol == "json":
+            return OpencodeLines(note=None if held else note, billed=agent.tier == "cloud")
         manner = Manner(
             title="opencode",
             named=agent.model,
@@ -144,6 +160,16 @@ def _key_name(agent: Agent) -> str | None:
     return _KEY if agent.base_url is not None else agent.api_key_env
 
 
+def _run(task: Task, options: Options) -> tuple[str, ...]:
+    """Without a title it asks the model for one. What it may not do by its permissions it does not
+    do with `--auto` either; without, it rejects what it would ask for.
+    """
+    session = () if task.session_id is None else ("--session", task.session_id)
+    looks = task.allowed == "read" or options.permissions == "deny"
+    granted = () if looks else ("--auto",)
+    return ("run", "--format", "json", "--thinking", "--title", "task", *session, *granted)
+
+
 def _settings(task: Task, agent: Agent, options: Options) -> dict[str, object]:
     """Its configuration, which comes on top of the user's own (profile `user`)."""
     ours: dict[str, object] = {
@@ -154,6 +180,8 @@ def _settings(task: Task, agent: Agent, options: Options) -> dict[str, object]:
     }
     settings = merged(ours, options.settings)
     permission = dict(_PERMISSION[task.allowed])
+    if options.protocol == "json" and task.allowed == "edit":
+        permission["external_directory"] = "deny"  # nobody is asked
     if options.permissions != "access" and task.allowed != "read":
         permission |= dict.fromkeys(("edit", "bash", "webfetch", "external_directory"), "ask")
     settings["permission"] = {**fields(options.settings.get("permission")), **permission}
