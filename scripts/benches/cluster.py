@@ -42,10 +42,11 @@ class Cluster:
         if self.port is not None:
             listen = ["-c", "listen_addresses=127.0.0.1", "-p", str(self.port)]
         with (self.folder / "log").open("ab") as log:
+            # The user is changed before: the kernel forgets the signal at each such change.
+            dies = ("setpriv", "--pdeathsig", "QUIT")
+            where = ("-D", str(self.folder / "data"), "-k", str(self.folder))
             self.server = subprocess.Popen(
-                # The user is changed before: the kernel forgets the signal at each such change.
-                ["setpriv", "--pdeathsig", "QUIT", str(self.bin / "postgres")]
-                + ["-D", str(self.folder / "data"), "-k", str(self.folder), *listen, *_FAST],
+                [*dies, str(self.bin / "postgres"), *where, *listen, *_FAST],
                 user=_user(),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import events
+from orchestrator.config import load_config
+from orchestrator.worker import records
 from tests.worker.scene import ORCHESTRATE, Scene, scene, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(100)]
@@ -100,3 +103,9 @@ async def test_who_follows_a_job_may_go_and_one_that_was_cut_off_says_so(place: 
     assert told.returncode == 2
     assert "runs recover" in told.stderr
     await until(lambda: not place.alive(mark), "the agent is dead")
+
+
+def test_what_a_takeover_needs_is_loaded_before_it(place: Scene) -> None:
+    events._reader.cache_clear()
+    records.prepared(load_config(place.config, environ=place.environ, folder=place.folder))
+    assert events._reader.cache_info().currsize == 1
