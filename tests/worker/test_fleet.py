@@ -32,10 +32,10 @@ async def test_a_slot_that_another_machine_has_is_waited_for_but_not_one_at_loop
             async with attic.hold(cloud, waits):
                 order.append("attic has it")
 
-        async with anyio.create_task_group() as group:
-            async with desk.hold(cloud), desk.hold(own), attic.hold(own):
+        async with anyio.create_task_group() as group, desk.hold(cloud), desk.hold(own):
+            async with attic.hold(own):
                 group.start_soon(second)
                 await told.wait()
-                order.append("desk gives it")
+            order.append("desk gives it")
     waited = "waits for a slot at https://gpu.example that other machines have"
     assert order == [waited, "desk gives it", "attic has it"]
