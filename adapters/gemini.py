@@ -37,8 +37,8 @@ ABOUT = About(
     enforces=("read", "full"),
     resumes=True,
     tells_cost=False,
-    # It starts no MCP server in a folder that is not trusted, and in one that is, it reads the
-    # repository's settings, which can start programs.
+    # Seen: in a folder that is not trusted it starts none. In one that is, the task's server is
+    # called, but the MCP servers that the repository's own settings name are started, too.
     mcp=False,
     key_env="GEMINI_API_KEY",
     keys=("GEMINI_API_KEY", "GOOGLE_API_KEY"),

@@ -38,8 +38,8 @@ ABOUT = About(
     enforces=("read", "full"),
     resumes=True,
     tells_cost=False,
-    # It starts no MCP server in a folder that is not trusted, and in one that is, it reads the
-    # repository's settings, which can start programs.
+    # Seen: in a folder that is not trusted it starts none. In one that is, the task's server is
+    # called (some seconds late), but the hooks of the repository's own settings are run, too.
     mcp=False,
     key_env="OPENAI_API_KEY",
     keys=("OPENAI_API_KEY", "DASHSCOPE_API_KEY"),

@@ -292,12 +292,13 @@ class SpeaksForSeveral(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class McpSetup:
     """The CLI's own commands that make an MCP server known to it for good: `show` fails if there is
-    none of that name, else it prints the server's command.
+    none of that name, else it prints the server's command. `note`: what the user must know then.
     """
 
     add: tuple[str, ...]
     remove: tuple[str, ...]
     show: tuple[str, ...]
+    note: str | None = None
 
 
 @runtime_checkable

@@ -55,10 +55,10 @@ async def ask(
     """The answer. Cancelling it takes the request back. Raises InputError with what the other side
     has against it, DeskError if there is no other side.
     """
-    request = {"token": desk.token, "ask": word, "with": dict(parameters)}
+    request = _packed({"token": desk.token, "ask": word, "with": dict(parameters)})
     try:
         async with await anyio.connect_unix(desk.socket) as stream:
-            await stream.send(orjson.dumps(request) + b"\n")
+            await stream.send(request)
             async for line in lines(stream):
                 reply = message(line)
                 match reply:
@@ -73,6 +73,13 @@ async def ask(
     except (OSError, anyio.BrokenResourceError) as error:
         raise _nobody(str(error)) from error
     raise _nobody("it closed the connection")
+
+
+def _packed(request: Mapping[str, JsonValue]) -> bytes:
+    try:
+        return orjson.dumps(request) + b"\n"
+    except orjson.JSONEncodeError as error:  # a command line may hold any bytes
+        raise NotUnderstoodError(f"that is no text in UTF-8: {error}") from error
 
 
 def _against(text: str, reply: Mapping[str, JsonValue]) -> InputError:

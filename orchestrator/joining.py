@@ -43,7 +43,10 @@ async def join(
             await _must(argv, reaper, config)
     if not todo:
         return (_nothing(name, leave=leave),)
-    return (f"{server.name} is {'removed from' if leave else 'an MCP server of'} {name} now",)
+    if leave:
+        return (f"{server.name} is removed from {name} now",)
+    note = () if setup.note is None else (setup.note,)
+    return (f"{server.name} is an MCP server of {name} now", *note)
 
 
 def _setup(name: str, server: McpServer, config: Config) -> McpSetup:

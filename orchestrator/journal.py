@@ -521,14 +521,14 @@ def list_runs(runs: Path) -> list[Path]:
 
 
 def find_run(runs: Path, name: str) -> Path:
-    """The run's folder, by its id, by a unique beginning or end of it, or by `last`. Raises
-    InputError.
+    """The run's folder, by its id, by a unique beginning or end of it, or by `last`: the last one
+    that no other run handed on. Raises InputError.
     """
     known = list_runs(runs)
     if not known:
         raise InputError(f"no run {name!r}: there are none yet in {runs}")
     if name == "last":
-        return known[-1]
+        return next(filter(_by_itself, reversed(known)), known[-1])
     match _named(known, name):
         case [path]:
             return path
@@ -537,6 +537,13 @@ def find_run(runs: Path, name: str) -> Path:
         case several:
             text = f"{name!r} could be any of {len(several)} runs"
             raise InputError(text, hint="Give more of the id; `orchestrate runs list` shows them.")
+
+
+def _by_itself(folder: Path) -> bool:
+    try:
+        return read_record(folder).task.parent_run_id is None
+    except JournalError:
+        return True
 
 
 def ask_to_cancel(folder: Path) -> None:

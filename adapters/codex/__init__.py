@@ -69,6 +69,11 @@ class Codex:
             add=(*mcp, "add", server.key, "--", *server.command),
             remove=(*mcp, "remove", server.key),
             show=(*mcp, "get", server.key),
+            note=(
+                "codex starts MCP servers almost without environment: name the variables that your"
+                " agents need (keys, ORCHESTRATE_CONFIG) in its config.toml, such as"
+                f' `env_vars = ["OPENAI_API_KEY"]` under [mcp_servers.{server.key}]'
+            ),
         )
 
     def conversation(self, task: Task, agent: Agent, before: Usage | None) -> CodexConversation:

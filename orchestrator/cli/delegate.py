@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
@@ -84,6 +85,8 @@ def delegate(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     }
     limits: dict[str, JsonValue] = {"wall": wall, "cost_usd": cost_usd}
     with errors():
+        if cost_usd is not None and not math.isfinite(cost_usd):
+            fail(f"--cost-usd {cost_usd}: not a number of dollars")
         match status, agents, cancel, result:
             case True, _, _, _:
                 answer = _asked("status", {})
@@ -94,7 +97,7 @@ def delegate(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
             case _, _, _, str():
                 answer = _asked("result", {"id": result, "wait": wait, "offset": offset})
             case _:
-                if not prompt:
+                if not prompt.strip():
                     fail("no prompt: say what the other agent shall do")
                 stated = _stated(wanted) | {"wait": wait}
                 stated |= {"files": list(file)} if file else {}

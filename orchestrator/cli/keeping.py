@@ -41,6 +41,7 @@ def recover(
     orchestrate runs recover 4f0c2a1b
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.journal import find_run, list_runs
+    from orchestrator.supervisor.desk import sweep
 
     with errors():
         if (run_ is None) != every:
@@ -50,6 +51,7 @@ def recover(
         folders = list_runs(runs) if run_ is None else [find_run(runs, run_)]
         failed = [folder for folder in folders if not _recovered(folder, loaded, named=not every)]
         _tell_trees(folders, loaded)
+        sweep(loaded.state)
         if not _jobs_recovered(loaded) or failed:
             raise typer.Exit(OUR_FAILURE)
 
@@ -133,11 +135,15 @@ def gc(
     import time
 
     from orchestrator.cleaning import old, remove
+    from orchestrator.supervisor.desk import sweep
     from orchestrator.task import parse_duration, parse_size
 
     with errors():
+        state = records(config)
+        if not dry_run:
+            sweep(state)
         found = old(
-            records(config),
+            state,
             older_s=parse_duration(older),
             keep_bytes=parse_size(keep_bytes),
             now=time.time(),

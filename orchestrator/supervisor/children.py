@@ -5,10 +5,12 @@ What may be handed on at all is `delegation`'s to say, how it is done the superv
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
@@ -174,8 +176,11 @@ class Children:
         found = narrowed(parent, asked, agents_for(None, ways.config))
         if isinstance(found, Refused):
             raise InputError(f"refused: {found.text}", hint=found.hint)
-        _refuse_links(parent.task, found)
-        ways.check(found)
+        try:
+            _refuse_links(parent.task, found)
+            ways.check(found)
+        except OSError as error:  # a name that is too long, a folder that is closed
+            raise InputError(f"refused: {error}", hint="Name what is there.") from error
         task = ways.adopt(found, parent)
         child = Child(task=task, board=board([task.id]))
         self._children[task.id] = child
@@ -301,9 +306,9 @@ async def _tell(child: Child, progress: Progress) -> None:
 
 def _refuse_links(parent: Task, child: Task) -> None:
     """What lies inside by its letters must not lead out by a link."""
-    root = parent.workspace.resolve()
+    root = Path(os.path.realpath(parent.workspace))  # `resolve` raises for links in a circle
     for path in (child.workspace, *(child.workspace / file for file in child.files)):
-        if not path.resolve().is_relative_to(root):
+        if not Path(os.path.realpath(path)).is_relative_to(root):
             raise InputError(
                 f"refused: {path} leads out of this task's folder",
                 hint=f"Name what is in {root}.",

@@ -11,8 +11,11 @@ import hmac
 import os
 import secrets
 import shlex
+import socket
+import stat
 import sys
 import tempfile
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -31,6 +34,7 @@ from orchestrator.config import Config
 from orchestrator.delegation import Ancestor, Parent
 from orchestrator.errors import NotUnderstoodError, OrchestrateError, lone_error
 from orchestrator.events import Update
+from orchestrator.lines import LINE_LIMIT
 from orchestrator.run.attempt import Plan
 from orchestrator.slots import Held, Slots
 from orchestrator.supervisor.children import Children, Do, Ways
@@ -46,6 +50,10 @@ NAME = "orchestrate"
 
 PATH_MOST = 100
 # A socket's path has room for 107 bytes (sockaddr_un), on macOS for 103.
+
+_SHORT = Path("/tmp")  # noqa: S108 (what is made there is 0700)
+_MAKING_S = 10.0
+"""How old a desk must be for its silence to mean something: a socket is bound first, then heard."""
 
 COMMAND = (sys.executable, "-P", "-m", "orchestrator.cli")
 # -P: what an agent wrote into the folder that it works in is not imported.
@@ -115,6 +123,8 @@ class Desk:
         async def progress(told: Mapping[str, JsonValue]) -> None:
             await stream.send(orjson.dumps({"progress": dict(told)}) + b"\n")
 
+        if not line:
+            return {"error": f"a request has at most {LINE_LIMIT} bytes", "hint": "Ask for less."}
         match message(line):
             case {"token": str(token), "ask": str(word), "with": dict(parameters)}:
                 children = self._of(token)
@@ -154,38 +164,52 @@ async def open_desk(state: Path, taken: Iterable[str]) -> AsyncGenerator[Desk]:
                 yield desk
                 group.cancel_scope.cancel()
     finally:
-        for path in (desk.programs / NAME, desk.socket):
-            path.unlink(missing_ok=True)
-        for made in (desk.programs, desk.socket.parent):
-            with suppress(OSError):
-                made.rmdir()
+        _remove(desk.socket.parent)
 
 
 def _folder(state: Path) -> Path:
     """A new folder for a desk: in the state, or where paths are shorter."""
-    desks = state.absolute() / "desks"
+    sweep(state)
+    desks = _desks(state)
     if len(os.fsencode(desks)) + len("/12345678/desk") > PATH_MOST:
-        return Path(tempfile.mkdtemp(prefix="orchestrate-", dir="/tmp"))
-    _sweep(private.folder(desks))
-    return private.folder(desks / secrets.token_hex(4), fresh=True)
+        return Path(tempfile.mkdtemp(prefix=_prefix(), dir=_SHORT))
+    return private.folder(private.folder(desks) / secrets.token_hex(4), fresh=True)
 
 
-def _sweep(desks: Path) -> None:
+def _desks(state: Path) -> Path:
+    return state.absolute() / "desks"
+
+
+def _prefix() -> str:
+    return f"orchestrate-desk-{os.geteuid()}-"
+
+
+def sweep(state: Path) -> None:
     """Remove what was left by supervisors that were killed: nobody listens there."""
-    import socket
+    for folder in (*_desks(state).glob("*"), *_SHORT.glob(f"{_prefix()}*")):
+        with suppress(OSError):  # it is just being removed, or is somebody's whom we leave alone
+            status = folder.lstat()
+            made = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+            if made and time.time() - status.st_mtime > _MAKING_S and _deserted(folder / "desk"):
+                _remove(folder)
 
-    for folder in desks.iterdir():
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(folder / "desk"))
-            except ConnectionRefusedError:
-                for path in (folder / "bin" / NAME, folder / "desk"):
-                    path.unlink(missing_ok=True)
-                for made in (folder / "bin", folder):
-                    with suppress(OSError):
-                        made.rmdir()
-            except OSError:
-                pass  # it is just being made, or being removed
+
+def _deserted(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return True
+        return False
+
+
+def _remove(folder: Path) -> None:
+    for path in (folder / "bin" / NAME, folder / "desk"):
+        path.unlink(missing_ok=True)
+    for made in (folder / "bin", folder):
+        with suppress(OSError):
+            made.rmdir()
 
 
 def _write_command(path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from orchestrator.delegation import Asked
 from orchestrator.document import Text
@@ -42,7 +42,7 @@ class Bounds(_Model):
 class Wanted(_Model):
     """A sub-task."""
 
-    prompt: Text = Field(
+    prompt: Annotated[Text, StringConstraints(pattern=r"\S")] = Field(
         description="All that the other agent needs to know: it sees the files, but not your"
         " conversation."
     )

@@ -1,5 +1,7 @@
 """Handing on work from inside of a run: real processes, the real command, one tree."""
 
+import os
+import socket
 import stat
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -11,6 +13,7 @@ import anyio
 import pytest
 
 from adapters.servers import openai
+from orchestrator.adapter import Agent, Conversation
 from orchestrator.asking import Desk, ask
 from orchestrator.cli.jobs import tree_told
 from orchestrator.config import Config
@@ -24,12 +27,15 @@ from orchestrator.events import (
     ProcessSpawned,
     RunFinished,
     Subagent,
+    Usage,
 )
-from orchestrator.journal import read_events, read_outcome, read_record
+from orchestrator.journal import find_run, read_events, read_outcome, read_record
+from orchestrator.lines import LINE_LIMIT
 from orchestrator.supervisor import Supervisor
+from orchestrator.supervisor.desk import open_desk, sweep
 from orchestrator.task import Limits, Task
 from orchestrator.testing import model_server
-from tests.delegation.scene import answer, hands_on, says, shell_config, used
+from tests.delegation.scene import Shell, answer, hands_on, says, shell_config, used
 from tests.workspace.scene import git, repository, write
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -143,6 +149,7 @@ async def test_a_sub_task_works_on_its_parents_files_as_they_are_and_its_work_ca
     assert head.split()[:2] == ["TASK", "OUTCOME"]
     assert (top.split()[0], below.split()[:2]) == ("task", ["└", "task-1"])
     assert ("$0.25" in top, "$0.50" in below, "$0.75" in total) == (True, True, True), drawn
+    assert find_run(config.state / "runs", "last").name == outcome.run_id  # what the user asked for
     assert b"TOKEN" not in b"".join(p.read_bytes() for p in config.state.rglob("*.json*"))
     assert list((config.state / "desks").iterdir()) == []
 
@@ -190,6 +197,7 @@ async def test_who_asks_for_more_is_refused_in_words_and_goes_on(
     tmp_path: Path, user: Path
 ) -> None:
     (user / "out").symlink_to("/etc")
+    (user / "round").symlink_to("round")
     parent = "\n".join([hands_on("cloud", "'x'", "--agent cloudy"), WAITS, says("done")])
     config = shell_config(tmp_path, {"parent": parent, "child": says("y"), "cloudy": says("no")})
     task = Task(
@@ -217,6 +225,12 @@ async def test_who_asks_for_more_is_refused_in_words_and_goes_on(
         assert "Extra inputs" in await refused("delegate", prompt="x", env={})
         assert "nothing is known of 'explode'" in await refused("explode")
         assert "no sub-task 'task-9'" in await refused("result", id="task-9")
+        assert "File name too long" in await refused("delegate", prompt="x", workspace="z" * 300)
+        assert "no folder" in await refused("delegate", prompt="x", workspace="round")
+        assert "prompt: String should match" in await refused("delegate", prompt=" \n")
+        assert "no text in UTF-8" in await refused("delegate", prompt="\udcff")
+        huge = "y" * LINE_LIMIT
+        assert "at most 4194304 bytes" in await refused("delegate", prompt=huge)
         stranger = replace(desk, token="no")
         with pytest.raises(InputError, match="no run is at work that has this token"):
             await told(stranger, "status")
@@ -320,3 +334,54 @@ async def test_a_parent_that_breaks_its_work_tree_is_told_and_goes_on(
     assert (found["status"], found["run_id"]) == ("failed", None)
     assert "is not a work tree of" in found["error"]
     assert git(elsewhere, "branch", "--list", "orchestrate/*") == ""
+
+
+async def test_an_agent_that_takes_mcp_servers_has_the_tools_from_its_conversation_too(
+    tmp_path: Path, user: Path
+) -> None:
+    """As over ACP, where the conversation makes them known, and not the command."""
+    made: list[Task] = []
+
+    class Talks(Shell):
+        def conversation(self, task: Task, agent: Agent, before: Usage | None) -> Conversation:
+            made.append(task)
+            return super().conversation(task, agent, before)
+
+    config = shell_config(tmp_path, {"parent": says("done")})
+    about = replace(config.adapters["shell"].about, mcp=True)
+    config = replace(config, adapters={"shell": Talks(seen=tmp_path / "seen", about=about)})
+    outcome, _ = await run(
+        config, Task(prompt="Begin", workspace=user, agent="parent", delegation=True)
+    )
+    assert outcome.ok, outcome
+    assert [server.name for task in made for server in task.mcp_servers] == ["orchestrate"]
+    assert made[0].prompt == "Begin"
+    assert b"ORCHESTRATE_TOKEN" not in b"".join(
+        p.read_bytes() for p in config.state.rglob("*.json*")
+    )
+
+
+@pytest.mark.parametrize("deep", ["", "d" * 100], ids=["in the state", "where paths are short"])
+async def test_a_desk_that_nobody_is_at_any_more_is_swept_and_no_other(
+    tmp_path: Path, deep: str
+) -> None:
+    state = tmp_path / deep
+    async with open_desk(state, ()) as left, open_desk(state, ()) as young:
+        at_work = left.socket.parent
+        os.utime(at_work, (0, 0))
+        sweep(state)
+        assert left.socket.exists()
+    for dead in (at_work, young.socket.parent):  # as after kill -9
+        (dead / "bin").mkdir(parents=True)
+        (dead / "bin/orchestrate").touch()
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(str(dead / "desk"))
+    os.utime(at_work, (0, 0))
+    try:
+        sweep(state)
+        assert not at_work.exists()
+        assert young.socket.exists()
+    finally:
+        os.utime(young.socket.parent, (0, 0))
+        sweep(state)
+    assert not young.socket.parent.exists()

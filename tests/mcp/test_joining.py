@@ -32,7 +32,8 @@ class Joins(Scripted):
 
     def mcp_setup(self, program: str, server: McpServer) -> McpSetup:
         add = (program, "add", *server.command)
-        return McpSetup(add=add, remove=(program, "remove"), show=(program, "get"))
+        show = (program, "get")
+        return McpSetup(add=add, remove=(program, "remove"), show=show, note="Name its keys.")
 
 
 @pytest.fixture
@@ -52,7 +53,10 @@ async def test_it_is_added_once_renewed_where_it_was_another_and_removed(
     (planned,) = await join("cli", SERVER, config, dry=True)
     assert planned.endswith("cli add /bin/python -m x mcp")
     assert not store.exists()
-    assert await join("cli", SERVER, config) == ("orchestrate is an MCP server of cli now",)
+    assert await join("cli", SERVER, config) == (
+        "orchestrate is an MCP server of cli now",
+        "Name its keys.",
+    )
     assert await join("cli", SERVER, config) == ("nothing to do: cli has it already",)
     store.write_text("/old/python mcp\n")
     await join("cli", SERVER, config)

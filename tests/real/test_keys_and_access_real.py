@@ -121,6 +121,10 @@ requires_openai_auth = true
 }
 
 
+# From the user's own home codex fetches a list of plug-ins at each start: not in tests.
+UNPLUGGED = {"config": {"features.plugins": False}}
+
+
 def started(played: Played) -> RunStarted:
     (event,) = [one.update for one in played.events if isinstance(one.update, RunStarted)]
     return event
@@ -131,6 +135,7 @@ async def test_codex_without_a_key_uses_the_users_own_login_and_home(
     tmp_path: Path, login: bool
 ) -> None:
     cloud: dict[str, Any] = {"base_url": None, "tier": "cloud", "profile": "user", "login": login}
+    cloud["options"] = UNPLUGGED
     environ = {"OPENAI_API_KEY": OWN} if login else {}
     turns = [KINDS["codex"].shell("env"), {"text": "Done.", "usage": {"input_tokens": 7}}]
     played = await play(codex, turns, tmp_path, files=ACCOUNT, environ=environ, **cloud)
@@ -150,13 +155,16 @@ async def test_codex_without_a_key_uses_the_users_own_login_and_home(
 
 async def test_codex_with_the_usual_key_uses_it_rather_than_the_login(tmp_path: Path) -> None:
     cloud: dict[str, Any] = {"base_url": None, "tier": "cloud", "profile": "user"}
+    cloud["options"] = UNPLUGGED
     environ = {"OPENAI_API_KEY": OWN}
     played = await play(codex, [DONE], tmp_path, files=ACCOUNT, environ=environ, **cloud)
     assert started(played).auth == "key"
     assert all(request.has_key(OWN) for request in played.requests if request.turn)
 
 
-@pytest.mark.parametrize("further", [{}, {"server": "ollama", "options": {"oss": True}}])
+@pytest.mark.parametrize(
+    "further", [{"options": UNPLUGGED}, {"server": "ollama", "options": {"oss": True, **UNPLUGGED}}]
+)
 async def test_a_login_does_not_reach_a_local_server_even_from_the_users_own_home(
     tmp_path: Path, further: dict[str, Any]
 ) -> None:
