@@ -150,7 +150,7 @@ class Aider:
 
     def command(self, task: Task, agent: Agent) -> Command:
         """The front, its settings on stdin. Raises ConfigError for what cannot work."""
-        model = litellm_model(agent)
+        model = _named(agent)
         provider, _, _ = model.partition("/")
         if agent.model is None and agent.profile == "clean":
             hint = "Name it as PROVIDER/MODEL: ollama_chat/qwen2.5-coder, openrouter/..., ..."
@@ -195,7 +195,7 @@ class Aider:
     def conversation(self, task: Task, agent: Agent, before: Usage | None) -> AiderConversation:
         """A fresh conversation. Usage is told by calls, so what was before adds nothing."""
         del task, before
-        own = variables(litellm_model(agent).partition("/")[0])
+        own = variables(_named(agent).partition("/")[0])
         key = agent.api_key_env or (own.keys[0] if agent.base_url is None else None)
         return AiderConversation(key=key)
 
@@ -216,10 +216,21 @@ It is aider alone, with all that aider may do, and nobody supervises it: that is
 """`orchestrate aider-json`."""
 
 
+def _named(agent: Agent) -> str:
+    """The model as aider's LiteLLM is to know it.
+
+    Of what vLLM streams, LiteLLM 1.81.10 loses the usage and makes one up: no budget would hold.
+    The same server's OpenAI API is read whole.
+    """
+    model = litellm_model(agent)
+    provider, _, name = model.partition("/")
+    return f"openai/{name}" if provider == "hosted_vllm" and agent.base_url else model
+
+
 def _flags(task: Task, agent: Agent, options: _Options) -> Iterator[str]:
     """The flags of aider, which takes the last one of two that contradict each other."""
     if agent.model is not None:
-        model = litellm_model(agent)
+        model = _named(agent)
         yield f"--model={model}"
         if agent.base_url is not None:  # its smaller models are not there
             yield from (f"--weak-model={model}", f"--editor-model={model}")

@@ -159,6 +159,8 @@ def test_what_an_agent_says_cannot_steer_the_terminal(place: Path) -> None:
         (("run", "-p", "x", "-C", "nowhere"), "no folder"),
         (("run", "-p", "x", "--config", "gone.toml"), "cannot read gone.toml"),
         (("runs", "show", "last"), "no run 'last'"),
+        (("delegate", " "), "no prompt"),
+        (("delegate", "x", "--cost-usd", "nan"), "not a number of dollars"),
         (("runs", "show", "abcdef"), "no run 'abcdef'"),
         (("replay", "codx", "a.txt"), "no adapter 'codx' (known: "),
         (("replay", "codex", "gone"), "cannot read gone"),

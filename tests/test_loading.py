@@ -36,9 +36,8 @@ class Loads(ThreadingHTTPServer):
 
 
 class Answers(BaseHTTPRequestHandler):
-    server: Loads
-
     def do_GET(self) -> None:
+        assert isinstance(self.server, Loads)
         if self.path == "/health":
             self.server.looks -= 1
         loading = self.server.looks >= 0
@@ -49,7 +48,7 @@ class Answers(BaseHTTPRequestHandler):
 
     do_POST = do_GET  # noqa: N815 (the library's name)
 
-    def log_message(self, *words: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
 

@@ -69,10 +69,39 @@ async def _serve(path: Path | None) -> None:
         inside: Ask = partial(ask, desk)
         await serve(inside)
         return
-    from orchestrator.mcp.alone import alone
+    await _serve_alone(configured(path))
 
-    async with alone(configured(path), Path.cwd()) as outside:
-        await serve(outside)
+
+async def _serve_alone(config: Config) -> None:
+    """Until stdin is closed, or a signal asks for the end; sub-tasks are ended in order first."""
+    import signal
+
+    import anyio
+
+    from orchestrator.errors import lone_error
+    from orchestrator.mcp.alone import alone
+    from orchestrator.mcp.server import serve
+
+    over, asked = anyio.Event(), list[int]()
+    with lone_error(), anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        async with anyio.create_task_group() as group:
+
+            async def listen() -> None:
+                async for number in received:
+                    asked.append(number)
+                    over.set()
+
+            async def answer(ask: Ask) -> None:
+                await serve(ask)
+                over.set()
+
+            group.start_soon(listen)
+            async with alone(config, Path.cwd()) as outside:
+                group.start_soon(answer, outside)
+                await over.wait()
+            if asked:
+                os._exit(128 + asked[0])  # the SDK's thread that reads stdin cannot be told to end
+            group.cancel_scope.cancel()
 
 
 @app.command()

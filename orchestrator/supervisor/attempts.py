@@ -490,16 +490,16 @@ async def _plan(
     if task.mcp_servers and not about.mcp:
         names = ", ".join(server.name for server in task.mcp_servers)
         notes = (*notes, f"{agent.name} takes no MCP servers: it is without {names}")
-    handing, given = _handing(task, means), task
+    handing = _handing(task, means)
     env: Mapping[str, str] = {}
     if handing is not None and about.mcp and _has_mcp():
-        given = replace(task, mcp_servers=(*task.mcp_servers, handing.server()))
+        task = replace(task, mcp_servers=(*task.mcp_servers, handing.server()))
     elif handing is not None:
-        task = given = replace(task, prompt=f"{task.prompt}\n\n{TOLD}")
+        task = replace(task, prompt=f"{task.prompt}\n\n{TOLD}")
         env = handing.variables(config.environ.get("PATH"))
         if about.mcp:
             notes = (*notes, "delegation by the command alone: pip install 'orchestrate[mcp]'")
-    command = adapter.command(given, agent)
+    command = adapter.command(task, agent)
     command = replace(command, env={**command.env, **env})
     room = room_of(route.agent, about, config)
     return Plan(

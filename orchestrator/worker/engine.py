@@ -570,6 +570,7 @@ class _Expected(logging.Filter):
             or isinstance(error, NotOursError)
             or "cancelled" in told
             or "MaxRecoveryAttempts" in told
+            or told.startswith("Error connecting to the DBOS system database")  # and raises it
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orchestrator.config import Config
 from orchestrator.errors import OrchestrateError
-from orchestrator.events import JobOutcome, TurnFinished, TurnStarted
+from orchestrator.events import Event, JobOutcome, Notice, TurnFinished, TurnStarted, decode
 from orchestrator.journal import JOB, Record, read_events, read_job_outcome, read_outcome, runs_of
 from orchestrator.run.attempt import open_reaper
 from orchestrator.run.recovery import recover
@@ -18,6 +18,7 @@ from orchestrator.supervisor import Continued, Supervisor
 from orchestrator.supervisor.job import ended_before
 from orchestrator.supervisor.recovery import recover_job
 from orchestrator.task import Task, TaskFile
+from orchestrator.worker import machine, wire
 from orchestrator.workspace.remains import Desk, save
 
 GO_ON = (
@@ -28,6 +29,23 @@ GO_ON = (
 
 class StillRunningError(OrchestrateError):
     """Somebody is doing the job now."""
+
+
+def prepared(config: Config) -> None:
+    """Load what reading a record or beginning a job needs and loads at its first use: most of a
+    second, which the jobs of a worker that died should not wait for.
+    """
+    machine.at_a_glance(config)
+    told = Event(
+        seq=0,
+        time="",
+        run_id=None,
+        task_id=None,
+        agent=None,
+        source="supervisor",
+        update=Notice(text=""),
+    )
+    decode(wire.line(told))
 
 
 def runs_completed(job_id: str, config: Config) -> list[Record]:

@@ -49,7 +49,7 @@ from orchestrator.worker.fleet import FleetSlots
 from orchestrator.worker.lease import Files, Session, session, worker_id
 from orchestrator.worker.sign import Sign
 
-SWEEP_S, STOP_S = 0.5, 3.0
+SWEEP_S, SETTLE_S, STOP_S = 0.25, 0.5, 3.0
 BATCH_S, BATCH = 0.06, 200
 MOST = 20_000
 """Events that wait for the database; what comes when it is away for longer is in the journal alone.
@@ -112,11 +112,17 @@ async def work(post: Post, shift: Shift, tell: Callable[[str], None] = lambda _:
             sign = Sign(worker, access, app, given=post.labels, config=post.config)
             stack.push_async_callback(sign.taken_down)
             group.start_soon(sign.shown)
+            group.start_soon(anyio.to_thread.run_sync, _prepared, post)
             group.start_soon(_sweeping, worker, files, lock, access, app, post)
             if lock is not None:
                 group.start_soon(_given_up, lock, shift, desk)
             await _until_over(shift, desk, access, app, sign)
             group.cancel_scope.cancel()
+
+
+def _prepared(post: Post) -> None:
+    with suppress(OrchestrateError):  # of a configuration: each job says so itself
+        records.prepared(load_config(post.config, looking=True))
 
 
 async def _left(worker: str, files: Files, access: Access) -> None:
@@ -151,7 +157,7 @@ async def _given_up(lock: Session, shift: Shift, desk: Desk) -> None:
     shift.stop()
     with anyio.move_on_after(STOP_S):  # who does not stop is killed
         while not desk.idle():  # noqa: ASYNC110 (the engine runs them, in tasks of its own)
-            await anyio.sleep(SWEEP_S / 5)
+            await anyio.sleep(SETTLE_S / 5)
     raise LeaseLostError(
         "the worker's lease is lost; its agents were ended",
         hint="Start it again when the database can be reached: its jobs are looked after then.",
@@ -169,15 +175,15 @@ async def _until_over(shift: Shift, desk: Desk, access: Access, app: App, sign: 
             if not mine or await anyio.to_thread.run_sync(access.paused):
                 shift.drain()
                 continue
-        with anyio.move_on_after(SWEEP_S):
+        with anyio.move_on_after(SETTLE_S):
             await (shift.stopping if shift.draining.is_set() else shift.draining).wait()
-            await anyio.sleep(SWEEP_S / 5)
+            await anyio.sleep(SETTLE_S / 5)
 
 
 async def _nothing_runs(desk: Desk, app: App) -> bool:
     if not desk.idle() or app.running():
         return False
-    await anyio.sleep(SWEEP_S)  # what was being taken in that moment is seen by then
+    await anyio.sleep(SETTLE_S)  # what was being taken in that moment is seen by then
     return desk.idle() and not app.running()
 
 
@@ -390,7 +396,7 @@ async def _sweeping(
             for dead in await anyio.to_thread.run_sync(files.dead):
                 if await _looked_after(dead, access, app, post):
                     files.forget(dead)
-            if lock is not None and sweeps % 2:
+            if lock is not None and sweeps % 4 == 1:
                 await _elsewhere(worker, files, lock, access, app, post)
         except Exception as error:  # noqa: BLE001 (of the database or of a record: tried again)
             warn("the jobs of a dead worker were not looked after", error=repr(error))

@@ -103,6 +103,13 @@ def test_limits_session_and_access_go_into_the_settings() -> None:
     assert (settings["steps"], settings["cost_usd"]) == (3, 0.5)
 
 
+def test_vllm_is_spoken_to_by_the_api_whose_usage_is_read_whole() -> None:
+    flags = flags_of("qwen", server="vllm", base_url="http://127.0.0.1:8000")
+    assert flags[0] == "--model=openai/qwen"
+    command = command_of("qwen", server="vllm", base_url="http://127.0.0.1:8000")
+    assert settings_of(command)["api_base"] == "http://127.0.0.1:8000/v1"
+
+
 def test_at_an_address_of_its_own_every_call_goes_to_the_one_model() -> None:
     flags = flags_of("qwen", server="ollama", base_url="http://127.0.0.1:11434/v1")
     assert flags[:3] == [

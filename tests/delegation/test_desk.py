@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from adapters.servers import openai
+from orchestrator.adapter import Agent, Conversation
 from orchestrator.asking import Desk, ask
 from orchestrator.cli.jobs import tree_told
 from orchestrator.config import Config
@@ -26,6 +27,7 @@ from orchestrator.events import (
     ProcessSpawned,
     RunFinished,
     Subagent,
+    Usage,
 )
 from orchestrator.journal import find_run, read_events, read_outcome, read_record
 from orchestrator.lines import LINE_LIMIT
@@ -33,7 +35,7 @@ from orchestrator.supervisor import Supervisor
 from orchestrator.supervisor.desk import open_desk, sweep
 from orchestrator.task import Limits, Task
 from orchestrator.testing import model_server
-from tests.delegation.scene import answer, hands_on, says, shell_config, used
+from tests.delegation.scene import Shell, answer, hands_on, says, shell_config, used
 from tests.workspace.scene import git, repository, write
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -332,6 +334,31 @@ async def test_a_parent_that_breaks_its_work_tree_is_told_and_goes_on(
     assert (found["status"], found["run_id"]) == ("failed", None)
     assert "is not a work tree of" in found["error"]
     assert git(elsewhere, "branch", "--list", "orchestrate/*") == ""
+
+
+async def test_an_agent_that_takes_mcp_servers_has_the_tools_from_its_conversation_too(
+    tmp_path: Path, user: Path
+) -> None:
+    """As over ACP, where the conversation makes them known, and not the command."""
+    made: list[Task] = []
+
+    class Talks(Shell):
+        def conversation(self, task: Task, agent: Agent, before: Usage | None) -> Conversation:
+            made.append(task)
+            return super().conversation(task, agent, before)
+
+    config = shell_config(tmp_path, {"parent": says("done")})
+    about = replace(config.adapters["shell"].about, mcp=True)
+    config = replace(config, adapters={"shell": Talks(seen=tmp_path / "seen", about=about)})
+    outcome, _ = await run(
+        config, Task(prompt="Begin", workspace=user, agent="parent", delegation=True)
+    )
+    assert outcome.ok, outcome
+    assert [server.name for task in made for server in task.mcp_servers] == ["orchestrate"]
+    assert made[0].prompt == "Begin"
+    assert b"ORCHESTRATE_TOKEN" not in b"".join(
+        p.read_bytes() for p in config.state.rglob("*.json*")
+    )
 
 
 @pytest.mark.parametrize("deep", ["", "d" * 100], ids=["in the state", "where paths are short"])

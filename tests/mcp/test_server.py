@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -197,6 +198,34 @@ async def test_inside_of_a_run_the_tools_are_the_supervisors(tmp_path: Path, use
         (tmp_path / "seen/go").touch()
     assert outcomes[0].ok
     assert len(list((config.state / "jobs").iterdir())) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_and_its_sub_tasks_in_order_while_stdin_is_open(
+    tmp_path: Path, user: Path, environ: dict[str, str], number: int
+) -> None:
+    def told(method: str, **params: Any) -> bytes:
+        return json.dumps({"jsonrpc": "2.0", "method": method, **params}).encode() + b"\n"
+
+    client = {"protocolVersion": "2025-06-18", "capabilities": {}}
+    hello = {**client, "clientInfo": {"name": "x", "version": "1"}}
+    call = {"name": "delegate", "arguments": {"prompt": "wait", "agent": "slow"}}
+    argv = [sys.executable, "-P", "-m", "orchestrator.cli", "mcp"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, cwd=user, env=environ, stdin=pipe, stdout=pipe) as process:
+        assert process.stdin is not None
+        process.stdin.write(told("initialize", id=1, params=hello))
+        process.stdin.write(told("notifications/initialized"))
+        process.stdin.write(told("tools/call", id=2, params=call))
+        process.stdin.flush()
+        pid = int(anyio.run(appeared, tmp_path / "slow"))
+        process.send_signal(number)
+        assert process.wait() == 128 + number
+    assert not alive(pid)
+    (run,) = (tmp_path / "state/runs").iterdir()
+    outcome = read_outcome(run)
+    assert outcome is not None
+    assert outcome.status == "cancelled"
 
 
 def test_help_and_run_do_without_the_sdk() -> None:

@@ -65,6 +65,15 @@ async def test_an_edit_succeeds_and_leaves_no_litter(tmp_path: Path) -> None:
     assert list(home.iterdir()) == []
 
 
+async def test_what_a_vllm_counts_is_what_the_run_used(tmp_path: Path) -> None:
+    counted = {**FIX, "usage": {"input_tokens": 900, "output_tokens": 40}}
+    task = {"kind": "fix", "files": ("hello.py",)}
+    played = await play(adapter, [counted], tmp_path, task=task, model="hosted_vllm/scripted")
+    usage = played.outcome.usage
+    assert usage is not None
+    assert (usage.input_tokens, usage.output_tokens) == (900, 40)
+
+
 async def test_a_folder_that_is_no_repository_stays_one(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()

@@ -1,18 +1,22 @@
 """One provider's real agent hands work to another's: one tree, one ledger, each usage once."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import anyio
 import pytest
 
 from adapters.aider import adapter as aider
 from adapters.claude import adapter as claude
 from adapters.codex import adapter as codex
 from adapters.litellm import adapter as litellm
+from adapters.opencode import adapter as opencode
 from orchestrator.adapter import Agent
 from orchestrator.budget import tokens
 from orchestrator.config import Config, load_config
@@ -27,6 +31,7 @@ from orchestrator.events import (
     Subagent,
     ToolCall,
 )
+from orchestrator.journal import read_outcome
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Limits, Task, parse_task_file
 from orchestrator.testing import model_server
@@ -36,7 +41,7 @@ from tests.workspace.scene import git
 pytestmark = [pytest.mark.real, pytest.mark.anyio]
 
 Turns: TypeAlias = Sequence[Mapping[str, Any]]
-ADAPTERS = {one.about.name: one for one in (aider, claude, codex, litellm)}
+ADAPTERS = {one.about.name: one for one in (aider, claude, codex, litellm, opencode)}
 FIX = {"text": "I fix it.\n\nhello.py\n```\nprint('hello')\n```\n"}
 
 
@@ -232,3 +237,70 @@ async def test_the_example_splits_the_work_by_its_kinds(tmp_path: Path) -> None:
     assert outcome.tasks["task"].verified is True
     began = [e.agent for e in events if isinstance(e.update, RunStarted)]
     assert began == ["planner", "local-qwen", "claude"]
+
+
+async def test_opencode_hands_a_search_on_over_acp(tmp_path: Path) -> None:
+    found = await family(
+        tmp_path,
+        {
+            "opencode": [
+                call("orchestrate_delegate", prompt="Where?", kind="search", agent="litellm"),
+                {"text": "It is in hello.py."},
+            ],
+            "litellm": [{"text": "Look into hello.py."}],
+        },
+        {"prompt": "Find out about the typo", "kind": "explain"},
+    )
+    assert found.outcome.ok, (found.outcome, found.heard)
+    assert "Look into hello.py." in found.heard
+    assert found.parents() == {"opencode": None, "litellm": found.outcome.run_id}
+    assert all(one.status == "succeeded" for one in found.runs().values())
+
+
+async def test_the_users_own_claude_lists_and_calls_the_tools_with_the_configuration_printed(
+    tmp_path: Path,
+) -> None:
+    """Claude Code as a user starts it, outside of any run of ours."""
+    work, home = placed(tmp_path)
+    program = claude.about.program
+    assert program is not None
+    environ = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    path = locate(program, Config(environ=environ, agents_folder=tmp_path / "agents"))
+    assert path, "scripts/setup claude"
+    printed = [sys.executable, "-m", "orchestrator.cli", "mcp", "config"]
+    settings = tmp_path / "mcp.json"
+    settings.write_bytes(subprocess.run(printed, capture_output=True, check=True).stdout)
+    asked = call(
+        "mcp__orchestrate__delegate", prompt="Where is the typo?", kind="search", agent="helper"
+    )
+    async with (
+        model_server({"model": "*", "turns": [asked, {"text": "It is found."}]}) as outer,
+        model_server({"model": "*", "turns": [{"text": "In hello.py."}]}) as inner,
+    ):
+        (tmp_path / "orchestrate.toml").write_text(
+            '[agents.helper]\nadapter = "litellm"\nmodel = "openai/scripted"\n'
+            f'tier = "local"\nbase_url = "{inner.base_url}"\n'
+        )
+        environ |= {
+            "ANTHROPIC_BASE_URL": outer.base_url,
+            "ANTHROPIC_API_KEY": "sk-none",
+            "ANTHROPIC_MODEL": "scripted",
+            "CLAUDE_CONFIG_DIR": str(home / "claude"),
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+            "ENABLE_TOOL_SEARCH": "false",
+            "ORCHESTRATE_CONFIG": str(tmp_path / "orchestrate.toml"),
+            "ORCHESTRATE_STATE_DIR": str(tmp_path / "state"),
+        }
+        argv = [path, "-p", "Find the typo", "--strict-mcp-config", "--mcp-config", str(settings)]
+        argv += ["--allowedTools", "mcp__orchestrate__delegate"]
+        with anyio.fail_after(100):
+            done = await anyio.run_process(argv, cwd=work, env=environ, check=False)
+        bodies = [str(one.body) for one in outer.requests]
+    assert done.stdout.decode().strip() == "It is found.", done
+    offered = [body for body in bodies if "mcp__orchestrate__delegate_many" in body]
+    assert offered, "it does not show the tools to its model"
+    assert "In hello.py." in bodies[-1], bodies[-1][-2000:]
+    (run,) = (tmp_path / "state/runs").iterdir()
+    outcome = read_outcome(run)
+    assert outcome is not None
+    assert (outcome.status, outcome.agent) == ("succeeded", "helper")

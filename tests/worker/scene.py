@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,7 +155,7 @@ class Scene:
 
 
 @contextmanager
-def scene(folder: Path, url: str | None = None) -> Iterator[Scene]:
+def scene(folder: Path, url: str | None = None) -> Generator[Scene]:
     made = Scene(folder, url or f"sqlite:///{folder}/state/queue/queue.sqlite")
     try:
         yield made

@@ -10,6 +10,11 @@ from tests.worker.scene import Scene, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(100)]
 
+# Each command and each worker loads the engine: where the database makes no difference that
+# test_chaos.py does not look at on both, one is enough.
+only_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+only_postgresql = pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+
 TASK = """\
 agent: shell
 kind: search
@@ -19,6 +24,7 @@ prompt: |
 """
 
 
+@only_sqlite
 def test_what_was_submitted_is_looked_at_as_what_is_run_here(here: Scene) -> None:
     (here.folder / "task.yaml").write_text(TASK)
     job = here.said("submit", "task.yaml")
@@ -71,6 +77,7 @@ async def test_a_killed_worker_s_agents_die_and_its_job_is_interrupted(
     assert await client.cancel(again)
 
 
+@only_postgresql
 async def test_a_job_that_opted_in_begins_again_once(here: Scene, client: Client) -> None:
     first = await here.worker()
     mark = "616.25"

@@ -17,6 +17,7 @@ only_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 only_postgresql = pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 
 
+@only_postgresql
 async def test_nobody_takes_the_job_of_a_worker_that_is_only_frozen(
     here: Scene, client: Client
 ) -> None:
