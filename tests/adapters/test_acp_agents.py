@@ -230,11 +230,15 @@ def lines(**options: object) -> Conversation:
     return opencode.adapter.conversation(READ, local("opencode", protocol="json", **options), None)
 
 
+def fed(conversation: Conversation, line: bytes) -> list[Any]:
+    return list(conversation.feed(line))
+
+
 def ended(exit: Exit, *said: bytes) -> list[Any]:
     """What the end of a run means that said these lines."""
     conversation = lines()
     for line in said:
-        list(conversation.feed(line))
+        fed(conversation, line)
     return list(conversation.close(exit))
 
 
@@ -278,18 +282,18 @@ def test_no_end_of_opencode_without_its_word_is_a_success() -> None:
 
 def test_what_opencode_does_not_tell_is_not_invented() -> None:
     conversation = lines()
-    (kept,) = conversation.feed(b'{"type":"step_finish"}')
+    (kept,) = fed(conversation, b'{"type":"step_finish"}')
     assert kept.type == "unparsed"
-    (usage,) = conversation.feed(b'{"type":"step_finish","part":{"reason":"tool-calls","cost":0}}')
+    (usage,) = fed(conversation, b'{"type":"step_finish","part":{"reason":"tool-calls","cost":0}}')
     assert (usage.output_tokens, usage.cost_usd, usage.cost_source) == (None, None, None)
-    call, *plan = conversation.feed(b'{"type":"tool_use","part":{"callID":"1","tool":"todowrite"}}')
+    call, *plan = fed(conversation, b'{"type":"tool_use","part":{"callID":"1","tool":"todowrite"}}')
     assert (call.status, call.locations, plan) == ("failed", None, [])
-    (error,) = conversation.feed(b'{"type":"error"}')
+    (error,) = fed(conversation, b'{"type":"error"}')
     assert (error.kind, error.text, error.retryable) == ("unknown", "an error", None)
 
 
 def test_what_opencode_says_of_cost_counts_in_the_cloud() -> None:
     cloud = replace(local("opencode", protocol="json"), tier="cloud")
     conversation = opencode.adapter.conversation(READ, cloud, None)
-    (usage,) = conversation.feed(b'{"type":"step_finish","part":{"reason":"x","cost":0.25}}')
+    (usage,) = fed(conversation, b'{"type":"step_finish","part":{"reason":"x","cost":0.25}}')
     assert (usage.cost_usd, usage.cost_source) == (0.25, "agent")
