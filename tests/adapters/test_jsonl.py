@@ -1218,7 +1218,7 @@ def test_an_example_is_a_configuration_that_can_be_loaded(path: Path) -> None:
     about = adapter.about_for(agent)
     assert agent.name == about.title == path.stem
     assert "@" in about.install_hint
-    assert about.resumes
+    assert about.resumes == (path.stem != "continue")  # it tells no session
     assert (agent.tier, agent.profile) == ("local", "clean")
 
 
