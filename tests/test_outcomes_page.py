@@ -46,8 +46,11 @@ def test_a_trap_without_a_recording_names_a_test_that_exists() -> None:
 
 
 def test_every_adapter_has_traps_of_both_kinds() -> None:
+    # `acp` itself is spoken by agents that others describe: it has no recordings of its own.
+    recorded = {recording.name.partition("/")[0] for recording in RECORDINGS}
+    assert recorded == set(ADAPTERS) - {"acp"}
     for rows in (SUCCESSES, FAILURES):
-        assert {name.partition("/")[0] for _, name, _ in rows} >= set(ADAPTERS)
+        assert {name.partition("/")[0] for _, name, _ in rows} >= recorded
 
 
 def test_the_page_explains_every_status() -> None:
