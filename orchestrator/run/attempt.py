@@ -435,6 +435,7 @@ class _Run:
         except ReaperLostError as gone:
             self.lost(gone)  # what the agent had changed until then, the next reaper can tell
         self._see_to_room()
+        self._see_to_usage()
         if plan.place is not None:
             await self._keep(plan.place)
         elif before is not None:
@@ -792,6 +793,14 @@ class _Run:
         failed = self.control.stopped is None and not finished(self._facts())
         if failed and (free := scarce(self.folder)) is not None:
             self._limit("disk", free, "disk_full", f"only {free} bytes are free at {self.folder}")
+
+    def _see_to_usage(self) -> None:
+        """A limit that nothing was counted against was none: that is told."""
+        stated = self.plan.task.limits.meet(self.config.limits).meet(self.plan.ledger.limits)
+        silent = self.recorder.counts.spoken and self.recorder.usage is None
+        if silent and stated.tokens is not None:
+            text = "limits.tokens could not be held: the agent does not tell what it uses"
+            self.recorder.say(Notice(text=text))
 
     def _free(self, now: float) -> int | None:
         """What is free on the disk, if that is too little. Looked at once a second."""

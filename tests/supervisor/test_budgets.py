@@ -11,6 +11,7 @@ from orchestrator.events import (
     JobFinished,
     JobOutcome,
     Limit,
+    Notice,
     ProcessSpawned,
     TaskFinished,
     TaskStarted,
@@ -81,6 +82,20 @@ async def test_tasks_side_by_side_spend_from_one_purse(place: Path) -> None:
     assert [one.status for one in outcome.tasks.values()] == ["budget_exceeded"] * 2
     assert outcome.usage is not None
     assert (outcome.usage.input_tokens, outcome.usage.output_tokens) == (4, 4)
+
+
+async def test_a_limit_of_tokens_that_nothing_counts_against_is_told(place: Path) -> None:
+    outcome, events = await play(
+        place, Limits(tokens=7), 1, a=[say("x"), DONE], b=[SPENDS, say("x"), DONE]
+    )
+    assert outcome.status == "succeeded"
+    told = [
+        event.task_id
+        for event in events
+        if isinstance(event.update, Notice)
+        and "limits.tokens could not be held" in event.update.text
+    ]
+    assert told == ["a"]
 
 
 class AsClaude(Scripted):
