@@ -109,8 +109,8 @@ def test_a_signal_is_the_programs_own(environ: dict[str, str], number: signal.Si
 
 def test_help_lists_the_command_and_tells_what_it_does(environ: dict[str, str]) -> None:
     listed = orchestrate(environ, "--help").stdout
-    assert "told-json    A program that comes with brought; its --help says what it does." in listed
-    assert "aider-json   A program that comes with aider; its --help says what it does." in listed
+    assert "told-json    A program of brought: see its --help." in listed
+    assert "aider-json   A program of aider: see its --help." in listed
     done = orchestrate(environ, "told-json", "--help")
     assert done.returncode == 0
     assert done.stdout.startswith("Usage: orchestrate told-json [--] WORDS...")

@@ -68,7 +68,7 @@ async def test_a_reply_is_its_status_and_its_json():
 
 async def test_what_is_no_json_is_no_body():
     async with serving(answer(b"<html>")) as (address, _):
-        assert await ask(address, GET, limit_s=5) == Reply(status=200)
+        assert await ask(address, GET, limit_s=5) == Reply(status=200, text="<html>")
 
 
 async def test_a_body_goes_as_json_with_the_key():

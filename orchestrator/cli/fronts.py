@@ -60,7 +60,7 @@ def _command(entry: EntryPoint) -> TyperCommand:
     @app.command(
         entry.name,
         cls=_Verbatim,
-        help=f"A program that comes with {_brought_by(entry)}; its --help says what it does.",
+        help=f"A program of {_brought_by(entry)}: see its --help.",
         add_help_option=False,
     )
     def start(

@@ -220,7 +220,7 @@ def _ways(
 ) -> tuple[str, ...]:
     """The shortest ways to get one agent working, given what is there: a server, a key, a login."""
     there = {adapter.name for adapter in adapters if adapter.path is not None}
-    known = sorted(_abouts(config), key=lambda one: (one.name not in there, _megabytes(one)))
+    known = sorted(_abouts(config), key=lambda one: (one.name not in there, *_effort(one)))
     ways = (_at_home(known, there, servers), _by_key(known, there), _by_login(known, there))
     return tuple(way for way in ways if way is not None)
 
@@ -232,8 +232,11 @@ def _abouts(config: Config) -> Iterator[About]:
                 yield config.adapters[name].about
 
 
-def _megabytes(about: About) -> float:
-    return about.install.megabytes if isinstance(about.install, Install) else float("inf")
+def _effort(about: About) -> tuple[bool, float]:
+    """What it takes to install it: what needs only Python, which is there, is quicker said."""
+    if not isinstance(about.install, Install):
+        return True, float("inf")
+    return about.install.kind != "pip", about.install.megabytes
 
 
 def _get(about: About, there: Container[str]) -> str:
@@ -258,11 +261,13 @@ def _at_home(
 
 def _by_key(known: Sequence[About], there: Container[str]) -> str | None:
     """Of a CLI that has a provider of its own: it needs no model to be named."""
-    keyed = [(one, one.key_env) for one in known if one.key_env is not None]
+    # For whom a provider also has logins is its own CLI; others may need a model to be named.
+    own_first = sorted(known, key=lambda one: (one.name not in there, not one.log_in))
+    keyed = list({one.key_env: one for one in reversed(own_first) if one.key_env}.items())[::-1]
     if not keyed:
         return None
-    (about, key), *others = keyed
-    more = "".join(f", or {name} with {one.name}" for one, name in others if name != key)
+    (key, about), *others = keyed
+    more = "".join(f", or {name} with {one.name}" for name, one in others)
     return f"by key: {_get(about, there)}`export {key}=...`{more}"
 
 
