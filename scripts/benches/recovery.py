@@ -188,7 +188,7 @@ def wrong(place: Path, folder: Path) -> list[str]:
     outcome = read_outcome(folder)
     if ends != events[-1:] or outcome is None or running(folder):
         found.append(f"{len(ends)} ends, {'running' if running(folder) else 'not running'}")
-    elif outcome.status not in {"succeeded", "interrupted"}:
+    elif outcome.status not in {"succeeded", "interrupted"} and not _came_to_its_end(outcome):
         found.append(f"it is {outcome.status}")
     said = [event.update.text or "" for event in events if isinstance(event.update, Message)]
     found += compared("line", said, written(folder))
@@ -204,6 +204,11 @@ def wrong(place: Path, folder: Path) -> list[str]:
     if len(said) not in {kept, kept + 1}:
         found.append(f"the agent counted {kept} lines, {len(said)} are on record")
     return found
+
+
+def _came_to_its_end(outcome: Outcome) -> bool:
+    """Whether the agent was done before the blow: it only speaks, so that it changed nothing."""
+    return outcome.error is not None and outcome.error.kind == "no_change"
 
 
 def written(folder: Path) -> list[str]:
