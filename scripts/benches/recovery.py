@@ -27,7 +27,7 @@ import orjson
 from adapters.jsonl import adapter
 from orchestrator.adapter import Agent
 from orchestrator.config import Config
-from orchestrator.events import Event, Message, Output, RunFinished
+from orchestrator.events import Event, Message, Outcome, Output, RunFinished
 from orchestrator.journal import (
     JOB,
     STDERR,

@@ -14,7 +14,7 @@ from orchestrator.testing import agent as scripted_agent
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples/embedding"
-LONG_S = 30
+LONG_S = 60
 
 Step = Mapping[str, object]
 

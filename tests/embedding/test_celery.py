@@ -37,7 +37,7 @@ WORKS_ON = prompt(WITH_A_CHILD, say("awake"), {"ignore": ["SIGTERM"]}, HANG)
 
 LIMIT_S = 4
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 
 SUBMIT = """
 import json, sys, tasks
