@@ -13,10 +13,9 @@ from types import MappingProxyType
 
 import orjson
 
-from adapters.acp import AcpConversation, Manner, Options, merged, options_of
-from adapters.places import USERS_OWN, private_home, root_url
+from adapters.acp import AcpConversation, Manner, Options, merged, private_options, talking
+from adapters.places import root_url
 from orchestrator.adapter import About, Agent, Command, Install, Program
-from orchestrator.errors import ConfigError
 from orchestrator.events import Usage
 from orchestrator.task import Task
 
@@ -90,18 +89,13 @@ class Gemini:
     def command(self, task: Task, agent: Agent) -> Command:
         """`gemini --acp`, its stdin open. Raises ConfigError for what cannot work."""
         options = _options(agent)
-        env_from = {} if agent.home is not None else {name: name for name in USERS_OWN}
-        if agent.api_key_env is not None:
-            env_from[_KEY] = agent.api_key_env
-        home, files = private_home(agent.home, _KEY if agent.api_key_env else None)
-        return Command(
-            argv=tuple(_argv(agent)),
-            cwd=str(task.workspace),
-            env={**home, **_environment(agent)},
-            env_from=env_from,
-            secrets=(_KEY,) if agent.api_key_env else (),
-            stdin="open",
-            files={**files, **_files(task, agent, options)},
+        return talking(
+            task,
+            agent,
+            argv=_argv(agent),
+            key=_KEY,
+            env=_environment(agent),
+            files=_files(task, agent, options),
         )
 
     def conversation(self, task: Task, agent: Agent, before: Usage | None) -> AcpConversation:
@@ -119,11 +113,7 @@ class Gemini:
 
 
 def _options(agent: Agent) -> Options:
-    options = options_of(agent, "gemini", OPTIONS)
-    if options.settings and agent.home is None:
-        text = f"agent {agent.name!r}: option 'settings' needs `profile: clean`"
-        raise ConfigError(text, hint="Or change ~/.gemini/settings.json.")
-    return options
+    return private_options(agent, "gemini", OPTIONS, "~/.gemini/settings.json")
 
 
 def _argv(agent: Agent) -> Iterator[str]:

@@ -10,4 +10,6 @@ from adapters.acp.conversation import Manner as Manner
 from adapters.acp.options import Options as Options
 from adapters.acp.options import merged as merged
 from adapters.acp.options import options_of as options_of
+from adapters.acp.start import private_options as private_options
+from adapters.acp.start import talking as talking
 from adapters.acp.wire import prompt_text as prompt_text
