@@ -229,7 +229,9 @@ async def test_tokens_are_bounded_and_the_event_says_after_what(place: Path) -> 
     code = SPEAKS + 'for _ in range(9): tell(type="usage", cost=0.0)\ntime.sleep(60)\n'
     played = await play(place, code, Limits(tokens=10))
     (limit,) = [json.loads(line) for line in journal(place) if b'"type":"limit"' in line]
-    assert (limit["limit"], limit["value"], limit["enforced"]) == ("tokens", 18, "call")
+    assert (limit["limit"], limit["enforced"]) == ("tokens", "call")
+    # Twice as much a line: however many of them are read at once, those that pass it are told.
+    assert limit["value"] > 10
     assert played.outcome.status == "budget_exceeded"
 
 

@@ -252,5 +252,4 @@ def program(kind: Kind) -> str:
     name = kind.adapter.about.name
     folder = Path(sys.prefix) / "agents" / name
     programs = (folder / "bin" / name, folder / "node_modules/.bin" / name)
-    (found,) = [path for path in programs if path.exists()]
-    return str(found)
+    return str(next(path for path in programs if path.exists()))
