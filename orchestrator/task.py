@@ -447,6 +447,9 @@ _SECRET = re.compile(
 Switch = Annotated[bool, BeforeValidator(_switched, json_schema_input_type=bool | _OnOff)]
 Seconds = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=float | str)]
 Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str)]
+Count = Annotated[int, Field(ge=1, le=_MOST)]
+Dollars = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Depth = Annotated[int, Field(ge=0, le=100)]
 TaskId = Annotated[str, StringConstraints(pattern=TASK_ID)]
 Folder = Annotated[Text, AfterValidator(_expandable)]
 
@@ -474,17 +477,17 @@ class LimitsModel(_Model):
     ask: Seconds | None = Field(
         default=None, description="A question to a person (permissions: ask), such as 5m."
     )
-    steps: Annotated[int, Field(ge=1, le=_MOST)] | None = Field(
+    steps: Count | None = Field(
         default=None, description="Tool calls, or model calls where an agent tells no tool calls."
     )
-    tokens: Annotated[int, Field(ge=1, le=_MOST)] | None = Field(
+    tokens: Count | None = Field(
         default=None, description="Tokens read and written by the model, cached ones included."
     )
-    cost_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    cost_usd: Dollars | None = Field(
         default=None, description="Dollars, as far as the cost is known."
     )
     output: Bytes | None = Field(default=None, description="Raw output of the agent, such as 1GiB.")
-    depth: Annotated[int, Field(ge=0, le=100)] | None = Field(
+    depth: Depth | None = Field(
         default=None, description="How often one agent may hand work to the next (delegation)."
     )
     children: Annotated[int, Field(ge=0, le=1000)] | None = Field(
