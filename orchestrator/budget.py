@@ -20,7 +20,7 @@ from orchestrator.events import (
 )
 from orchestrator.task import Limits
 
-Sign: TypeAlias = Literal["start", "output", "bytes", "cpu", "child"]
+Sign: TypeAlias = Literal["start", "output", "bytes", "cpu", "child", "person"]
 """A sign of life."""
 Unit: TypeAlias = Literal["call", "turn", "run"]
 Stop: TypeAlias = Literal["timed_out", "stalled", "budget_exceeded", "output_limit"]
@@ -35,6 +35,7 @@ _SIGNS: dict[Sign, str] = {
     "bytes": "bytes that it received",
     "cpu": "CPU time of a tool",
     "child": "the wait for a sub-task",
+    "person": "the wait for a person's answer",
 }
 _WAITS = {
     "first": "before the model's first word",

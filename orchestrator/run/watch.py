@@ -69,9 +69,9 @@ class Watch:
         self._live("output")
         self._pulse = None  # what was received before is no sign of life after
 
-    def waits(self) -> None:
-        """The agent waits for a sub-task, which has limits of its own."""
-        self._live("child")
+    def waits(self, sign: Sign) -> None:
+        """The agent waits for a sub-task or a person, which has a limit of its own."""
+        self._live(sign)
 
     def hold(self, intake: Intake) -> Verdict | None:
         """The limit for which the agent is to be stopped, the task's own before the job's."""
