@@ -106,10 +106,12 @@ async def work(post: Post, shift: Shift, tell: Callable[[str], None] = lambda _:
         if is_postgres(post.url):
             lock = await stack.enter_async_context(session(post.url, worker))
         desk = Desk(post, shift, access, lock)
-        app = await stack.enter_async_context(employed(post.url, worker, desk.do, room=desk.room))
+        sign = Sign(worker, access, given=post.labels, config=post.config)
+        app = await stack.enter_async_context(
+            employed(post.url, worker, desk.do, room=desk.room, fits=sign.fits)
+        )
         tell(f"worker {worker} takes jobs from {wire.shown_url(post.url)}")
         async with anyio.create_task_group() as group:
-            sign = Sign(worker, access, app, given=post.labels, config=post.config)
             stack.push_async_callback(sign.taken_down)
             group.start_soon(sign.shown)
             group.start_soon(anyio.to_thread.run_sync, _prepared, post)
@@ -393,7 +395,7 @@ async def _sweeping(
     while True:
         sweeps += 1
         try:
-            for dead in await anyio.to_thread.run_sync(files.dead):
+            for dead in files.dead():  # local files, some microseconds: a thread would cost more
                 if await _looked_after(dead, access, app, post):
                     files.forget(dead)
             if lock is not None and sweeps % 4 == 1:
