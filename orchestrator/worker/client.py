@@ -150,7 +150,8 @@ class Client:
         order = Order(
             job_id=new_run_id(),
             input=wire.dumps(wanted),
-            queue=labels.queue_of(CHILDREN if parent is not None else JOBS, needs),
+            queue=JOBS if parent is None else CHILDREN,
+            needs=labels.written(needs),
             recoverable=wire.recoverable(file),
             priority=priority,
             delay_s=delay_s,
@@ -178,19 +179,14 @@ class Client:
             if is_list(had := notes.get("labels")) and alive(notes)
         }
 
-    async def queues(self) -> list[str]:
-        """The queues that jobs wait in, by their names (labels.py)."""
-        return await self._in_thread(self._access.queues)
-
     async def why_waiting(self, entries: Sequence[Entry]) -> dict[str, str]:
         """Of the jobs that no worker can take: what is missing."""
-        waiting = [entry for entry in entries if entry.state == "waiting" and entry.queue]
+        waiting = [entry for entry in entries if entry.state == "waiting"]
         if not waiting:
             return {}
         workers = await self.workers()
         found = {
-            entry.job_id: labels.waits_for(labels.parted(entry.queue or "")[1], workers)
-            for entry in waiting
+            entry.job_id: labels.waits_for(labels.read(entry.needs), workers) for entry in waiting
         }
         return {job_id: why for job_id, why in found.items() if why is not None}
 
@@ -267,7 +263,7 @@ class Client:
             folder=wanted.folder,
             config=wanted.config,
             # Not anew: whoever asks for it once more may be on another machine than its folder.
-            needs=labels.parted(entry.queue or "")[1],
+            needs=labels.read(entry.needs),
         )
 
     async def pause(self, *, paused: bool) -> None:
@@ -284,15 +280,7 @@ class Client:
         old = [one for one in every if (one.ended or one.submitted or before) < before]
         if old and not dry_run:
             await self._in_thread(self._access.delete, [one.job_id for one in old])
-            await self._in_thread(self._drop_empty)
         return old
-
-    def _drop_empty(self) -> None:
-        """Forget queues for labels that no job of now needs."""
-        used = {one.queue for one in self._access.entries()}
-        for queue in self._access.queues():
-            if labels.parted(queue)[1] and queue not in used:
-                self._access.drop(queue)
 
     @property
     def _access(self) -> Access:

@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 from uuid import uuid4
 
 import sqlalchemy as sa
@@ -42,7 +42,6 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.errors import ConfigError, OrchestrateError
 from orchestrator.telemetry import warn
-from orchestrator.worker.labels import parted
 
 NAME = "orchestrate"
 JOBS, CHILDREN = "jobs", "children"
@@ -50,8 +49,6 @@ JOBS, CHILDREN = "jobs", "children"
 whoever waits for a child must not keep it from its place."""
 
 QUEUES = (JOBS, CHILDREN)
-"""Those for jobs that any worker may take. Others are named after them, and after the labels that a
-worker must have (labels.py)."""
 
 _WORKERS, _WORKER = "workers", "worker"
 # Where each worker's own entry stands: nobody takes it, it says which labels the worker has.
@@ -79,12 +76,13 @@ _STATES: Mapping[str, State] = {
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """A job as the engine knows it. Times are seconds since 1970. `state` "succeeded" says that the
-    job was done, however it came out: that is in `output`. `notes` are ours to write.
+    job was done, however it came out: that is in `output`. `needs`: the labels that its worker must
+    have (labels.py). `notes` are ours to write.
     """
 
     job_id: str
     state: State
-    queue: str | None = None
+    needs: str = ""
     priority: int = 0
     submitted: float | None = None
     started: float | None = None
@@ -110,6 +108,7 @@ class Order:
     job_id: str
     input: str
     queue: str = JOBS
+    needs: str = ""
     recoverable: bool = False
     priority: int = 0
     delay_s: float | None = None
@@ -197,7 +196,6 @@ class Access:
         """Raises ConfigError if the database cannot be reached."""
         quiet()
         self.url = url
-        self._queues: set[str] = set()
         self._engine = None if is_postgres(url) else _engine(url)
         try:
             self._client = self._opened(listens=listens)
@@ -230,14 +228,12 @@ class Access:
 
     def enqueue(self, order: Order) -> str:
         """The job's id; that of another one if it has the same `dedup` and is not over."""
-        if order.queue not in self._queues:
-            self._queue(order.queue)
-            self._queues.add(order.queue)
         options: EnqueueOptions = {
             "workflow_name": _RECOVERABLE if order.recoverable else _ONCE,
             "queue_name": order.queue,
             "workflow_id": order.job_id,
             "workflow_id_reuse_policy": "reject",
+            "queue_partition_key": order.needs,
             "priority": _MIDDLE - order.priority,
         }
         if order.delay_s is not None:
@@ -316,33 +312,20 @@ class Access:
 
     def pause(self, *, paused: bool) -> None:
         """No worker takes a job, or they do again. What is running goes on."""
-        for name in {*QUEUES, *self.queues()}:
+        for name in QUEUES:
             self._queue(name).set_worker_concurrency(0 if paused else None)
 
     def paused(self) -> bool:
-        queue = self._client.retrieve_queue(JOBS)
-        return queue is not None and queue.worker_concurrency == 0
+        return self._queue(JOBS).worker_concurrency == 0
 
-    def queues(self) -> list[str]:
-        """Every queue that jobs wait in."""
-        return [queue.name for queue in self._client.list_queues()]
-
-    def drop(self, queue: str) -> None:
-        """Forget a queue in which nothing is."""
-        self._client.delete_queue(queue)
-        self._queues.discard(queue)
+    def prepare(self) -> None:
+        """Make the queues, if they are not there."""
+        for name in QUEUES:
+            self._queue(name)
 
     def _queue(self, name: str) -> Queue:
         found = self._client.retrieve_queue(name)
-        return found or self._client.register_queue(
-            name,
-            worker_concurrency=0 if name != JOBS and self.paused() else None,
-        )
-
-    def prepare(self) -> None:
-        """Make the queues that are not there."""
-        for name in QUEUES:
-            self._queue(name)
+        return found or self._client.register_queue(name)
 
     # --- who is there
 
@@ -370,7 +353,7 @@ def _entry(status: WorkflowStatus) -> Entry:
     return Entry(
         job_id=status.workflow_id,
         state=_STATES.get(status.status, "failed"),
-        queue=status.queue_name,
+        needs=status.queue_partition_key or "",
         priority=_MIDDLE - (status.priority or _MIDDLE),
         submitted=_seconds(status.created_at),
         started=_seconds(status.dequeued_at),
@@ -434,8 +417,8 @@ async def employed(
     room: Callable[[], int],
     fits: Callable[[str], bool] = lambda _: True,
 ) -> AsyncGenerator[App]:
-    """Take jobs in this event loop while the block lasts, so many at a time as `room` says, from
-    queues whose name `fits`. Both are called from another thread.
+    """Take jobs in this event loop while the block lasts, so many at a time as `room` says, and
+    those whose needs `fits` allows. Both are called from another thread.
 
     There is one engine in a process. What is running when the block is left is cut off. Raises
     ConfigError if the database cannot be reached.
@@ -569,27 +552,27 @@ class _Taker:
         room = self._room()
         if not room:
             return
-        waiting = [name for name in _waiting(dbos) if self._fits(name)]
-        for name in waiting:
-            if parted(name)[0] == CHILDREN:  # who waits for them keeps them from no place
-                self._claim(dbos, name, None)
-        others = [name for name in waiting if parted(name)[0] != CHILDREN]
+        waiting = [one for one in _waiting(dbos) if self._fits(one.needs)]
+        for one in waiting:
+            if one.queue == CHILDREN:  # who waits for them keeps them from no place
+                self._claim(dbos, one, None)
+        others = [one.needs for one in waiting if one.queue == JOBS]
         free = room - self._taken(dbos)
         if others and free > 0:
-            for name, count in _next(dbos, others, free).items():
-                self._claim(dbos, name, count)
+            for needs, count in _next(dbos, others, free).items():
+                self._claim(dbos, _Kind(JOBS, needs), count)
 
-    def _claim(self, dbos: DBOS, name: str, count: int | None) -> None:
-        """Claim so many jobs of a queue, those that are next, and begin them."""
+    def _claim(self, dbos: DBOS, kind: _Kind, count: int | None) -> None:
+        """Claim so many jobs of a kind, those that are next, and begin them."""
         system = dbos._sys_db  # noqa: SLF001
-        queue = system.get_queue(name)
-        if queue is None or queue._worker_concurrency == 0:  # noqa: SLF001 (gone, or paused since)
+        queue = system.get_queue(kind.queue)
+        if queue is None or queue._worker_concurrency == 0:  # noqa: SLF001 (paused since)
             return
         queue._worker_concurrency = count  # noqa: SLF001
         claim = uuid4().hex
         self._claims[claim] = set()
         system.start_queued_workflows(
-            queue, GlobalParams.executor_id, _VERSION, None, 0, owner_xid=claim
+            queue, GlobalParams.executor_id, _VERSION, kind.needs, 0, owner_xid=claim
         )
         self._begin(dbos)
 
@@ -606,7 +589,7 @@ class _Taker:
 
     def _begin_one(self, dbos: DBOS, status: WorkflowStatusInternal, claim: str) -> None:
         job = status["workflow_uuid"]
-        if parted(status["queue_name"] or "")[0] != CHILDREN:
+        if status["queue_name"] != CHILDREN:
             self._places[job] = time.monotonic()
         try:
             execute_dequeued_workflow(dbos, status, claim)
@@ -634,16 +617,28 @@ def _nothing(stop: threading.Event, _: object) -> None:
     """In place of a thread that is not needed."""
 
 
-def _waiting(dbos: DBOS) -> list[str]:
-    """The queues in which jobs wait, and that are not paused."""
+class _Kind(NamedTuple):
+    """Jobs of one queue that need the same. In the engine's words that is a partition of it; but a
+    job's key for `dedup` is the queue's, and so is the order.
+    """
+
+    queue: str
+    needs: str
+
+
+_DUE = _Kind("", "")
+
+
+def _waiting(dbos: DBOS) -> list[_Kind]:
+    """What waits, unless it is paused."""
     found = _looked(dbos)
     if _DUE not in found:
         return found
     dbos._sys_db.transition_delayed_workflows()  # noqa: SLF001
-    return [name for name in _looked(dbos) if name != _DUE]
+    return [one for one in _looked(dbos) if one != _DUE]
 
 
-def _looked(dbos: DBOS) -> list[str]:
+def _looked(dbos: DBOS) -> list[_Kind]:
     """The same as it stands, and whether there is a job whose delay is over. One question: it is
     asked again and again when nothing goes on.
     """
@@ -653,31 +648,34 @@ def _looked(dbos: DBOS) -> list[str]:
         engine = engine.execution_options(isolation_level="AUTOCOMMIT")
     asked = _question(system.tables.queues, system.tables.workflow_status)
     with engine.connect() as connection:
-        return list(connection.scalars(asked, {"now": int(time.time() * 1000)}))
+        rows = connection.execute(asked, {"now": int(time.time() * 1000)})
+        return [_Kind(row[0], row[1]) for row in rows]
 
 
 @cache
-def _question(queues: sa.Table, jobs: sa.Table) -> sa.CompoundSelect[tuple[str]]:
+def _question(queues: sa.Table, jobs: sa.Table) -> sa.CompoundSelect[tuple[str, str]]:
     queue, job = queues.c, jobs.c
-    waits = sa.exists().where(job.queue_name == queue.name, job.status == _ENQUEUED)
     going = sa.func.coalesce(queue.worker_concurrency, 1) > 0
-    over = job.delay_until_epoch_ms <= sa.bindparam("now", type_=sa.BigInteger)
-    due = sa.exists().where(job.status == sa.literal_column("'DELAYED'"), over)
-    return sa.union_all(
-        sa.select(queue.name).where(going, waits), sa.select(sa.literal(_DUE)).where(due)
+    waits = (
+        sa.select(job.queue_name, job.queue_partition_key)
+        .distinct()
+        .join_from(queues, jobs, job.queue_name == queue.name)
+        .where(queue.name.in_(QUEUES), going)
+        .where(job.status == _ENQUEUED, job.queue_partition_key.is_not(None))
     )
+    over = job.delay_until_epoch_ms <= sa.bindparam("now", type_=sa.BigInteger)
+    late = sa.exists().where(job.status == _DELAYED, over)
+    return sa.union_all(waits, sa.select(*map(sa.literal, _DUE)).where(late))
 
 
-_DUE = ""
-
-
-def _next(dbos: DBOS, queues: Sequence[str], count: int) -> Counter[str]:
-    """Of the jobs that are next over all of these queues, how many are in each."""
+def _next(dbos: DBOS, needs: Sequence[str], count: int) -> Counter[str]:
+    """Of the jobs that need one of these and are next, how many need each."""
     system = dbos._sys_db  # noqa: SLF001
     job = system.tables.workflow_status.c
     asked = (
-        sa.select(job.queue_name)
-        .where(job.queue_name.in_(queues), job.status == _ENQUEUED)
+        sa.select(job.queue_partition_key)
+        .where(job.queue_name == JOBS, job.status == _ENQUEUED)
+        .where(job.queue_partition_key.in_(needs))
         .order_by(job.priority, job.created_at)
         .limit(count)
     )
@@ -696,6 +694,7 @@ def _claimed(dbos: DBOS, claim: str) -> set[str]:
 
 # Written out, the database sees that its index of what is not over will do.
 _ENQUEUED: sa.ColumnClause[str] = sa.literal_column("'ENQUEUED'")
+_DELAYED: sa.ColumnClause[str] = sa.literal_column("'DELAYED'")
 _PENDING: sa.ColumnClause[str] = sa.literal_column("'PENDING'")
 
 

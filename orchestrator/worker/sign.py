@@ -1,5 +1,5 @@
-"""The labels of a worker: announced in the queue for others to see, and what decides which of the
-queues it takes jobs from.
+"""The labels of a worker: announced in the queue for others to see, and what decides which jobs it
+takes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ANNOUNCE_S, DIAGNOSE_S = 20.0, 600.0
 
 
 class Sign:
-    """The labels of this worker: for others to see, and to take jobs from no other queues.
+    """The labels of this worker: for others to see, and to take no other jobs.
 
     `given` are those that nobody finds; `config` is the configuration that counts for all jobs.
     """
@@ -34,9 +34,9 @@ class Sign:
         self._own = self._labels = given | {machine.here()}
         self._known = anyio.Event()
 
-    def fits(self, queue: str) -> bool:
-        """Whether jobs of a queue may be done here."""
-        return labels.parted(queue)[1] <= self._labels
+    def fits(self, needs: str) -> bool:
+        """Whether jobs that need this (labels.py) may be done here."""
+        return labels.read(needs) <= self._labels
 
     async def shown(self) -> None:
         """Find out the labels and announce them, until cancelled."""

@@ -173,7 +173,7 @@ async def _until_over(shift: Shift, desk: Desk, access: Access, app: App, sign: 
             return
         if shift.idle_ends and desk.idle() and not app.running():
             waiting = await anyio.to_thread.run_sync(partial(access.entries, states=("ENQUEUED",)))
-            mine = [job for job in waiting if sign.fits(job.queue or "")]
+            mine = [job for job in waiting if sign.fits(job.needs)]
             if not mine or await anyio.to_thread.run_sync(access.paused):
                 shift.drain()
                 continue
