@@ -8,8 +8,8 @@ async with Client("postgresql://desk/queue") as client:
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -89,7 +89,9 @@ def open_access(url: str) -> Access:
 
 
 class Client:
-    """A queue, opened. An async context manager; raises ConfigError if it cannot be reached."""
+    """A queue, opened. An async context manager; raises ConfigError if it cannot be reached. Its
+    methods raise QueueError if the database does not do what is asked.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -231,13 +233,14 @@ class Client:
         await self.entry(job_id)
         block, skipped = offset >> _SHIFT, offset & ((1 << _SHIFT) - 1)
         finished = False
-        async with aclosing(self._access.blocks(job_id, block)) as blocks:
-            async for text in blocks:
-                for at, line in enumerate(text.split("\n")[skipped:], start=skipped + 1):
-                    event = decode(line.encode())
-                    finished = isinstance(event.update, JobFinished)
-                    yield Followed(offset=block << _SHIFT | at, event=event)
-                block, skipped = block + 1, 0
+        with self._told():
+            async with aclosing(self._access.blocks(job_id, block)) as blocks:
+                async for text in blocks:
+                    for at, line in enumerate(text.split("\n")[skipped:], start=skipped + 1):
+                        event = decode(line.encode())
+                        finished = isinstance(event.update, JobFinished)
+                        yield Followed(offset=block << _SHIFT | at, event=event)
+                    block, skipped = block + 1, 0
         if not finished:  # it was cancelled, or its worker is gone: nobody could say it
             yield Followed(offset=block << _SHIFT, event=_finished(job_id, await self.wait(job_id)))
 
@@ -291,7 +294,21 @@ class Client:
     async def _in_thread(
         self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs
     ) -> Result:
-        return await anyio.to_thread.run_sync(partial(call, *args, **kwargs))
+        with self._told():
+            return await anyio.to_thread.run_sync(partial(call, *args, **kwargs))
+
+    @contextmanager
+    def _told(self) -> Generator[None]:
+        """What the database says as an error of ours."""
+        from orchestrator.worker.engine import failed
+
+        try:
+            yield
+        except Exception as error:
+            told = failed(self._url, error)
+            if told is None:
+                raise
+            raise told from error
 
 
 ANNOUNCED_S = 90.0

@@ -34,13 +34,13 @@ from dbos import (
 )
 from dbos import _dbos as launching
 from dbos._core import execute_dequeued_workflow
-from dbos._error import DBOSBaseException  # not exported, and what fences us off is one
+from dbos._error import DBOSBaseException, DBOSException  # not exported; the first fences us off
 from dbos._sys_db import WorkflowStatusInternal
 from dbos._utils import GlobalParams
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from orchestrator.errors import ConfigError, OrchestrateError
+from orchestrator.errors import ConfigError, OrchestrateError, QueueError
 from orchestrator.telemetry import warn
 
 NAME = "orchestrate"
@@ -177,11 +177,30 @@ def _migrated(url: str) -> None:
 def _unreachable(url: str, error: Exception) -> ConfigError:
     from orchestrator.worker.wire import shown_url
 
+    hint = f"See `queue.database` in `orchestrate config`; {_look(url)}"
+    return ConfigError(f"the queue cannot be opened: {shown_url(url)}: {_cause(error)}", hint=hint)
+
+
+def failed(url: str, error: Exception) -> QueueError | None:
+    """What the database said, as an error of ours; None: it is no error of the database."""
+    from orchestrator.worker.wire import shown_url
+
+    if not isinstance(error, SQLAlchemyError | DBOSException):
+        return None
+    return QueueError(f"the queue at {shown_url(url)}: {_cause(error)}", hint=_look(url))
+
+
+def _cause(error: Exception) -> str:
+    from orchestrator.worker.wire import shown_url
+
     cause = str(getattr(error, "orig", None) or error).strip().splitlines() or [repr(error)]
-    return ConfigError(
-        f"the queue cannot be opened: {shown_url(url)}: {shown_url(cause[0])}",
-        hint="See `queue.database` in `orchestrate config`; is the database server running?",
-    )
+    return shown_url(cause[0])
+
+
+def _look(url: str) -> str:
+    if is_postgres(url):
+        return "is the database server running?"
+    return "is there room on its disk, and may you write there?"
 
 
 # --- clients -------------------------------------------------------------------------------------
@@ -216,10 +235,12 @@ class Access:
         )
 
     def _ready(self) -> bool:
+        """Whether the tables are there, as this version needs them or newer."""
         try:
-            return bool(self._client.list_queues())
-        except DBAPIError:
+            self._client._sys_db.verify_migrations()  # noqa: SLF001
+        except (DBAPIError, DBOSException):
             return False
+        return True
 
     def close(self) -> None:
         self._client.destroy()
@@ -653,7 +674,7 @@ def _looked(dbos: DBOS) -> list[_Kind]:
 
 
 @cache
-def _question(queues: sa.Table, jobs: sa.Table) -> sa.CompoundSelect[tuple[str, str]]:
+def _question(queues: sa.Table, jobs: sa.Table) -> sa.CompoundSelect[str, str]:
     queue, job = queues.c, jobs.c
     going = sa.func.coalesce(queue.worker_concurrency, 1) > 0
     waits = (

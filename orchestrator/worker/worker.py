@@ -6,7 +6,7 @@ The configuration and the switch of local mode are read anew for each job.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -347,15 +347,23 @@ class Feed:
             if self._ended:
                 self._wake.set()
             waiting, self._waiting = self._waiting, []
-            if self._left_out:
+            if self._left_out and waiting:
                 waiting.append(_left_out(self._left_out, waiting[-1]))
                 self._left_out = 0
             for at in range(0, len(waiting), BATCH):
-                block = b"\n".join(map(wire.line, waiting[at : at + BATCH]))
-                await self._write(block.decode())
+                await self._hand_on(waiting[at : at + BATCH])
             if not self._ended:  # what comes first goes at once, what follows soon goes together
                 await anyio.sleep(BATCH_S)
         self._done.set()
+
+    async def _hand_on(self, events: Sequence[Event]) -> None:
+        try:
+            await self._write(b"\n".join(map(wire.line, events)).decode())
+        except NotOursError:
+            raise
+        except Exception as error:  # noqa: BLE001 (a full disk, say: no reason to end an agent)
+            self._left_out += len(events)
+            warn("events are in the journal alone", error=repr(error))
 
     async def end(self) -> None:
         """Wait until all are handed on."""
@@ -378,7 +386,7 @@ def merged(before: Event, event: Event) -> Event | None:
 
 
 def _left_out(count: int, last: Event) -> Event:
-    text = f"{count} events are only in the journal: the queue's database did not keep up"
+    text = f"{count} events are only in the journal: the queue's database did not take them"
     return replace(last, source="supervisor", raw=None, update=Notice(text=text))
 
 

@@ -9,6 +9,7 @@ from orchestrator.task import Source, Task, TaskFile
 from orchestrator.worker import engine
 from orchestrator.worker.client import Client
 from orchestrator.worker.labels import needed, read, waits_for, written
+from orchestrator.worker.machine import gpus
 
 GIT = Source(url="https://h/r.git")
 HERE = "host:desk"
@@ -67,6 +68,17 @@ def test_a_job_says_what_it_waits_for(
     needs: set[str], workers: dict[str, set[str]], why: str | None
 ) -> None:
     assert waits_for(needs, workers) == why
+
+
+def test_a_gpu_is_seen_where_the_kernel_has_one(tmp_path: Path) -> None:
+    assert gpus(tmp_path) == frozenset()
+    (tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0").mkdir(parents=True)
+    assert gpus(tmp_path) == {"gpu", "gpu:nvidia"}
+    (tmp_path / "dev/dri").mkdir(parents=True)
+    (tmp_path / "dev/kfd").touch()
+    assert "gpu:amd" not in gpus(tmp_path)
+    (tmp_path / "dev/dri/renderD128").touch()
+    assert gpus(tmp_path) == {"gpu", "gpu:nvidia", "gpu:amd"}
 
 
 @pytest.mark.anyio
