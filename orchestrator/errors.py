@@ -12,6 +12,7 @@ other.
     ├── SupervisionError     the reaper cannot be started
     │   └── ReaperLostError  it ended; what it supervised has been killed, and the next has another
     ├── AskError             a model server could not be asked; `why` says in one word
+    ├── QueueError           the queue's database did not do what was asked of it
     ├── DeskError            nobody is there to ask for a sub-task
     ├── JournalError         the record of a run could not be written or read
     │   └── DiskFullError    there is no room for it; what stands in it is whole
@@ -72,6 +73,10 @@ class SpawnError(OrchestrateError):
     def __init__(self, message: str, *, errno: int | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.errno = errno
+
+
+class QueueError(OrchestrateError):
+    """The queue's database did not do what was asked of it: it is full, read-only, or gone."""
 
 
 class SupervisionError(OrchestrateError):
