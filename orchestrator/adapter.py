@@ -525,6 +525,8 @@ _WORDINGS: tuple[tuple[ErrorKind, str], ...] = (
             r"out of memory",
             r"requires more (system )?memory",
             r"(insufficient|not enough|unable to allocate|failed to allocate) .{0,40}memory",
+            r"(unable|failed) to allocate .{0,40}buffer",
+            r"insufficient system resources",
             r"cuda ?malloc failed",
         ),
     ),
