@@ -93,14 +93,15 @@ class Test(Strict):
         """Whether the value (None: not there) is as wanted."""
         if self.exists is not None and self.exists != (value is not None):
             return False
-        text = text_of(value) or shown(value)
-        if self.matches is not None and not self.matches.search(text):
+        if self.matches is not None and not self.matches.search(text_of(value) or shown(value)):
             return False
         return self.is_not is None or (value is not None and not _is_any(value, self.is_not))
 
 
 def _is_any(value: object | None, wanted: Scalar | Sequence[Scalar]) -> bool:
     """Whether the value, or one of those that a path with `[]` found, is one of the wanted."""
+    if value is None:
+        return False  # most rules are about other lines
     values = value if is_list(value) else [value]
     scalars: Sequence[Scalar] = [wanted] if isinstance(wanted, str | int | float) else wanted
     return any(same(one, scalar) for one in values for scalar in scalars)
@@ -134,13 +135,25 @@ class BaseRule(Strict):
 
     def scopes(self, line: object) -> Iterator[Scope]:
         """The line, or its items, where everything in `when` holds."""
-        items: object = [line]
-        if self.each is not None:
-            items = self.each.find(Scope(line, line))
+        scope = Scope(line, line)
+        if self.each is None:
+            if self._applies(scope):
+                yield scope
+            return
+        items = self.each.find(scope)
         for item in items if is_list(items) else ():
             scope = Scope(line, item)
-            if all(_holds(path.find(scope), condition) for path, condition in self.when.items()):
+            if self._applies(scope):
                 yield scope
+
+    def _applies(self, scope: Scope) -> bool:
+        for path, condition in self.when.items():
+            value = path.find(scope)
+            if not (
+                condition.holds(value) if isinstance(condition, Test) else _is_any(value, condition)
+            ):
+                return False
+        return True
 
     def updates(self, scope: Scope) -> Iterator[Update]:
         """What one match says; nothing if a value that is needed is not there."""

@@ -29,6 +29,8 @@ from orchestrator.task import Limits
 
 _LOOKS, _SOONEST_S, _LATEST_S = 8, 0.25, 10.0
 # In a silence its processes are looked at eight times before it is too long, within these bounds.
+_OFTEN_S, _SELDOM_S = 0.1, 1.0
+# The same of its limits while nothing happens that they are about.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,10 @@ class Watch:
         self._felt = self._began
         self._next = 0.0
         self._seen: list[object] = []
+        self._weighed = 0
+        self._output = math.inf if (most := watched.limits.output_bytes) is None else most
+        self.every_s = min(max(_shortest_s(watched.limits) / _LOOKS, _OFTEN_S), _SELDOM_S)
+        """How often to `hold` it to its limits at least."""
         both = watched.limits, watched.ledger.limits
         self._bounds_steps = any(limits.steps is not None for limits in both)
         self._bounds_tokens = any(limits.tokens is not None for limits in both)
@@ -73,16 +79,20 @@ class Watch:
         """The agent waits for a sub-task, which has limits of its own."""
         self._live("child")
 
+    def weighs(self, intake: Intake) -> bool:
+        """Whether it has said or done something since `hold` that a limit may be about."""
+        return self._recorder.counts.weighty != self._weighed or intake.read > self._output
+
     def hold(self, intake: Intake) -> Verdict | None:
         """The limit for which the agent is to be stopped, the task's own before the job's."""
         watched, now = self._watched, time.monotonic()
-        limit = watched.limits.output_bytes
-        within = limit is None or intake.read <= limit
-        if now < self._next and within and not self._has_spent():
+        self._weighed = self._recorder.counts.weighty
+        if now < self._next and intake.read <= self._output and not self._has_spent():
             return None
         self._write_down(now)
-        self._feel(now)
         reading = self._reading(now, intake.size)
+        if self._feel(now, reading):
+            reading = self._reading(now, reading.output_bytes)
         self.due = now + left_s(watched.limits, reading)
         self._next = min(now + _SOONEST_S, self.due)
         return verdict(watched.limits, reading) or self._job_passed()
@@ -141,21 +151,24 @@ class Watch:
     def _live(self, sign: Sign) -> None:
         self._lived, self._sign = time.monotonic(), sign
 
-    def _feel(self, now: float) -> None:
-        """Look for a sign of life, if it is time; in any case before a silence is too long."""
-        _, budget_s = patience(self._watched.limits, self._reading(now, 0))
+    def _feel(self, now: float, reading: Reading) -> bool:
+        """Look for a sign of life, if it is time; in any case before a silence is too long. Whether
+        it was.
+        """
+        _, budget_s = patience(self._watched.limits, reading)
         if budget_s is None:
-            return
+            return False
         every_s = min(max(budget_s / _LOOKS, _SOONEST_S), _LATEST_S)
-        quiet_s = now - self._lived
+        quiet_s = reading.quiet_s
         if quiet_s < every_s or (now - self._felt < every_s and quiet_s <= budget_s):
-            return
+            return False
         before, felt = self._pulse, self._felt
         self._pulse, self._felt = feel(self._pid), now
         if self._pulse.unseen is not None:
             self.unseen = self._pulse.unseen
         if before is not None:
             self._compare(before, self._pulse, now - felt)
+        return True
 
     def _compare(self, before: Pulse, pulse: Pulse, seconds: float) -> None:
         if pulse.heard_since(before):
@@ -173,6 +186,11 @@ class Watch:
             tokens=tokens(self._recorder.usage),
             cost_usd=self._recorder.cost_usd,
         )
+
+
+def _shortest_s(limits: Limits) -> float:
+    bounds = limits.wall_s, limits.turn_s, limits.first_s, limits.stall_s, limits.tool_s
+    return min((bound for bound in bounds if bound is not None), default=math.inf)
 
 
 def limit_event(passed: Verdict, action: str = "stop") -> Stall | Limit:
