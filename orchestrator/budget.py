@@ -65,8 +65,8 @@ class Counts:
     def add(self, update: Update) -> None:
         """Take one update into account."""
         if update.type in _WORDS:
+            self.weighty += update.type == "tool_call" or not self.spoken
             self.spoken = True
-            self.weighty += update.type == "tool_call"
             return  # most updates: to try all patterns on them took longer
         self.weighty += 1
         match update:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Literal
 
@@ -128,30 +128,26 @@ class BaseRule(Strict):
         None, description="A list in the line: the rule is asked for each item; `.` is the item."
     )
 
-    def read(self, line: object) -> Iterator[Update]:
+    def read(self, line: object) -> Iterable[Update]:
         """What the line says by this rule."""
-        for scope in self.scopes(line):
-            yield from self.updates(scope)
+        if self.each is not None:
+            return (update for scope in self.scopes(line) for update in self.updates(scope))
+        scope = Scope(line, line)
+        return self.updates(scope) if self._applies(scope) else ()
 
     def scopes(self, line: object) -> Iterator[Scope]:
         """The line, or its items, where everything in `when` holds."""
-        scope = Scope(line, line)
-        if self.each is None:
-            if self._applies(scope):
-                yield scope
-            return
-        items = self.each.find(scope)
+        items: object = [line]
+        if self.each is not None:
+            items = self.each.find(Scope(line, line))
         for item in items if is_list(items) else ():
             scope = Scope(line, item)
             if self._applies(scope):
                 yield scope
 
     def _applies(self, scope: Scope) -> bool:
-        for path, condition in self.when.items():
-            value = path.find(scope)
-            if not (
-                condition.holds(value) if isinstance(condition, Test) else _is_any(value, condition)
-            ):
+        for path, condition in self.when.items():  # noqa: SIM110 (a generator takes twice as long)
+            if not _holds(path.find(scope), condition):
                 return False
         return True
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ class Ticks:
         """
         number = next(self._numbers)
         with self._registered(partial(self._look, number, look), number):
-            heapq.heappush(self._due, (self._loop.time(), number))
+            heapq.heappush(self._due, (time.monotonic(), number))
             yield
 
     def close(self) -> None:
@@ -98,7 +99,7 @@ class Ticks:
 
     def _tick(self) -> None:
         """Call all whose turn it is; after `SLICE_S` others have theirs before the rest."""
-        began = self._loop.time()
+        began = time.monotonic()
         if not self._round:
             self._next = began + TICK_S
             self._gather(began)
@@ -107,7 +108,7 @@ class Ticks:
             call = calls.get(round_.popleft())
             if call is not None:  # it may have left since the round began
                 call()
-            if self._loop.time() > end and round_:
+            if time.monotonic() > end and round_:
                 self._timer = self._loop.call_soon(self._tick)
                 return
         self._timer = self._loop.call_at(self._next, self._tick) if calls else None

@@ -90,7 +90,7 @@ class Intake:
         """Take in what the files have grown by, a quantum of each at most; whether they have."""
         grew = False
         for spool in (self._stdout, self._stderr):
-            grew = self._pump(spool) or grew
+            grew = (spool.grown() and self._pump(spool)) or grew
         tails, tails_grew = self._tails.read(self._stdout.start, last=last)
         for tail in tails:
             self._take(fed(self.conversation, tail.line), tail.raw)

@@ -78,6 +78,7 @@ class Watch:
     def waits(self) -> None:
         """The agent waits for a sub-task, which has limits of its own."""
         self._live("child")
+        self._next = 0.0  # what those spend is spent of its own budget
 
     def weighs(self, intake: Intake) -> bool:
         """Whether it has said or done something since `hold` that a limit may be about."""
@@ -87,24 +88,26 @@ class Watch:
         """The limit for which the agent is to be stopped, the task's own before the job's."""
         watched, now = self._watched, time.monotonic()
         self._weighed = self._recorder.counts.weighty
-        if now < self._next and intake.read <= self._output and not self._has_spent():
-            return None
+        if now < self._next and intake.size <= self._output and not self._has_changed():
+            return self._job_passed()
         self._write_down(now)
         reading = self._reading(now, intake.size)
         if self._feel(now, reading):
             reading = self._reading(now, reading.output_bytes)
         self.due = now + left_s(watched.limits, reading)
-        self._next = min(now + _SOONEST_S, self.due)
+        self._next = min(self.due, self._feels(reading, now))
         return verdict(watched.limits, reading) or self._job_passed()
 
-    def _has_spent(self) -> bool:
-        """Whether the agent has used more, since the last look, of what a limit bounds, or began or
-        ended a turn. Most lines say nothing of that, and to weigh each took as long as to read it.
+    def _has_changed(self) -> bool:
+        """Whether, since the last look, the agent has used more of what a limit bounds, or another
+        limit bounds it now. Most lines say nothing of that, and to weigh each took as long as to
+        read it.
         """
         recorder, counts = self._recorder, self._recorder.counts
-        seen: list[object] = [counts.turns, counts.in_turn]
+        digest = recorder.digest
+        seen: list[object] = [counts.turns, counts.in_turn, counts.spoken, bool(digest.open_calls)]
         if self._bounds_steps:
-            seen += [recorder.digest.steps, counts.model_calls]
+            seen += [digest.steps, counts.model_calls]
         if self._bounds_tokens:
             seen.append(recorder.usage)
         if self._bounds_cost:
@@ -151,16 +154,19 @@ class Watch:
     def _live(self, sign: Sign) -> None:
         self._lived, self._sign = time.monotonic(), sign
 
-    def _feel(self, now: float, reading: Reading) -> bool:
-        """Look for a sign of life, if it is time; in any case before a silence is too long. Whether
-        it was.
-        """
+    def _feels(self, reading: Reading, now: float) -> float:
+        """When to look for a sign of life, if the agent is silent until then."""
         _, budget_s = patience(self._watched.limits, reading)
         if budget_s is None:
-            return False
+            return math.inf
         every_s = min(max(budget_s / _LOOKS, _SOONEST_S), _LATEST_S)
-        quiet_s = reading.quiet_s
-        if quiet_s < every_s or (now - self._felt < every_s and quiet_s <= budget_s):
+        at = max(self._lived, self._felt) + every_s
+        # In any case before a silence is too long.
+        return max(self._lived + every_s, now) if reading.quiet_s > budget_s else at
+
+    def _feel(self, now: float, reading: Reading) -> bool:
+        """Look for a sign of life, if it is time. Whether it was."""
+        if now < self._feels(reading, now):
             return False
         before, felt = self._pulse, self._felt
         self._pulse, self._felt = feel(self._pid), now
