@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import orjson
 
-from orchestrator.events import ErrorKind, Output, Permission, Unparsed, Update, Usage
+from orchestrator.events import (
+    ErrorKind,
+    Output,
+    Permission,
+    ToolCall,
+    Unparsed,
+    Update,
+    Usage,
+)
 from orchestrator.task import Dialect, McpServer, Task
 
 if TYPE_CHECKING:
@@ -117,17 +125,30 @@ class Exit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Question:
+    """What an agent waits for a person to allow; `Conversation.decide` takes the answer. `always`:
+    it can be allowed once and for all.
+    """
+
+    permission: Permission
+    call: ToolCall
+    always: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Send:
     """Bytes for the agent's stdin (with `Command.stdin == "open"`). `end`: it is closed after
     them.
 
     `leave_s`: the agent has nothing more to do; if it stays longer than that, it is ended, and how
-    it then ends says nothing of its work. None: it leaves by itself.
+    it then ends says nothing of its work. None: it leaves by itself. `question`: nothing is sent
+    until somebody answered it.
     """
 
     data: bytes = b""
     end: bool = False
     leave_s: float | None = None
+    question: Question | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +192,8 @@ class About:
     `key_env` is the variable that usually holds the provider's key, `keys` are all in which one may
     be. `logins` are files that are there while the user is logged in; a path may begin with `~` or
     `$NAME`. They are looked for and never read. `log_in` is what a person types to log in.
+    `settings`, of a CLI that without key and login goes on trying instead of saying so, are files
+    in which its user may have said another way to a model.
     `enforces` are the levels of access that the CLI itself can hold an agent to. `tells_cost`:
     whether it states what its calls cost. `mcp`: it takes the MCP servers of a task.
     """
@@ -195,6 +218,7 @@ class About:
     keys: tuple[str, ...] = ()
     logins: tuple[str, ...] = ()
     log_in: str = ""
+    settings: tuple[str, ...] = ()
 
     @property
     def install_hint(self) -> str:

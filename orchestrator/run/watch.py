@@ -75,10 +75,10 @@ class Watch:
         self._live("output")
         self._pulse = None  # what was received before is no sign of life after
 
-    def waits(self) -> None:
-        """The agent waits for a sub-task, which has limits of its own."""
-        self._live("child")
-        self._next = 0.0  # what those spend is spent of its own budget
+    def waits(self, sign: Sign) -> None:
+        """The agent waits for a sub-task or a person, which has a limit of its own."""
+        self._live(sign)
+        self._next = 0.0  # what a sub-task spends is spent of its parent's budget
 
     def weighs(self, intake: Intake) -> bool:
         """Whether it has said or done something since `hold` that a limit may be about."""
@@ -89,14 +89,14 @@ class Watch:
         watched, now = self._watched, time.monotonic()
         self._weighed = self._recorder.counts.weighty
         if now < self._next and intake.size <= self._output and not self._has_changed():
-            return self._job_passed()
+            return self._passed_with_others()
         self._write_down(now)
         reading = self._reading(now, intake.size)
         if self._feel(now, reading):
             reading = self._reading(now, reading.output_bytes)
         self.due = now + left_s(watched.limits, reading)
         self._next = min(self.due, self._feels(reading, now))
-        return verdict(watched.limits, reading) or self._job_passed()
+        return verdict(watched.limits, reading) or self._passed_with_others()
 
     def _has_changed(self) -> bool:
         """Whether, since the last look, the agent has used more of what a limit bounds, or another
@@ -130,8 +130,12 @@ class Watch:
         unit = self._recorder.counts.unit
         watched.ledger.put(watched.task_id, watched.run_id, self._spent(now), unit)
 
-    def _job_passed(self) -> Verdict | None:
-        return self._watched.ledger.passed if self._recorder.counts.in_turn else None
+    def _passed_with_others(self) -> Verdict | None:
+        """A limit that holds over its whole job, or over what its parent hands on."""
+        watched, counts = self._watched, self._recorder.counts
+        if not counts.in_turn:
+            return None
+        return watched.ledger.passed or watched.ledger.passed_above(watched.task_id, counts.unit)
 
     def _reading(self, now: float, output_bytes: int) -> Reading:
         watched, counts = self._watched, self._recorder.counts
