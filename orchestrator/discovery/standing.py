@@ -122,14 +122,14 @@ def room_of(agent: Agent, about: About, config: Config) -> Room | None:
     """Where the agent's slots are: its server's, else its provider's. None: nobody knows where its
     model is, or it is played from a script.
     """
-    url = agent.base_url
+    url, cloud = agent.base_url, config.bounds.cloud_slots or CLOUD_SLOTS
     if url is None:
         known = agent.api_key_env or about.key_env or about.keys or about.logins
         name = agent.api_key_env or agent.adapter
-        return Room(name=name, slots=CLOUD_SLOTS) if known and agent.tier == "cloud" else None
+        return Room(name=name, slots=cloud) if known and agent.tier == "cloud" else None
     if url.startswith("scripted:"):
         return None
-    usual = LOCAL_SLOTS if agent.tier == "local" else CLOUD_SLOTS
+    usual = LOCAL_SLOTS if agent.tier == "local" else cloud
     name = _address(url)
     stated = (place.slots for place in config.places if _address(place.base_url) == name)
     return Room(name=name, slots=next((slots for slots in stated if slots), usual))
