@@ -47,6 +47,7 @@ ABOUT = About(
     # Seen: in a folder that is not trusted it starts none. In one that is, the task's server is
     # called, but the MCP servers that the repository's own settings name are started, too.
     mcp=False,
+    counts="turn",
     key_env="GEMINI_API_KEY",
     keys=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
     logins=("~/.gemini/oauth_creds.json",),

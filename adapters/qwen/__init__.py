@@ -53,6 +53,7 @@ ABOUT = About(
     # Seen: in a folder that is not trusted it starts none. In one that is, the task's server is
     # called (some seconds late), but the hooks of the repository's own settings are run, too.
     mcp=False,
+    counts="call",
     key_env="OPENAI_API_KEY",
     keys=("OPENAI_API_KEY", "DASHSCOPE_API_KEY"),
     logins=("~/.qwen/oauth_creds.json",),
