@@ -124,7 +124,6 @@ class Worked:
 
     said: Said
     outputs: Mapping[str, str]
-    took_s: float
     workspace: Path
     mark: str
 
@@ -172,7 +171,7 @@ async def worked(tmp_path_factory: pytest.TempPathFactory) -> Worked:
     folder for temporary files.
     """
     folder = new_workspace(tmp_path_factory.mktemp("worked"))
-    mark = f"61{os.getpid()}"
+    mark = f"61{os.getpid()}"  # in seconds: longer than the test has time
     commands = {
         "edit": "sed -i s/world/there/ hello.txt && cat hello.txt",
         "flood": "yes | head -c 200000000",
@@ -181,14 +180,12 @@ async def worked(tmp_path_factory: pytest.TempPathFactory) -> Worked:
         "scratch": "echo x > $TMPDIR/x; echo in $TMPDIR",
     }
     async with model_server(says(*commands.values())) as server:
-        began = time.monotonic()
         said = await run(folder, server)
         assert (server.mismatches, server.exhausted, server.remaining()) == ([], 0, 0)
     done = [str(line["output"]) for line in said.of("tool_call") if line["status"] == "completed"]
     return Worked(
         said=said,
         outputs=dict(zip(commands, done, strict=True)),
-        took_s=time.monotonic() - began,
         workspace=folder,
         mark=mark,
     )
@@ -214,7 +211,6 @@ async def test_a_background_process_does_not_hold_up_a_command_and_does_not_stay
     worked: Worked,
 ) -> None:
     assert "started" in worked.outputs["background"]
-    assert worked.took_s < 60
     assert alive(worked.mark) == []
 
 
