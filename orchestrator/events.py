@@ -150,7 +150,13 @@ def _plain(cls: type[Kind]) -> type[Kind]:
     return dataclass(kw_only=True, eq=False, repr=False)(cls)
 
 
-@_plain
+@dataclass_transform(eq_default=False, field_specifiers=(field,))
+def _quick(cls: type[Kind]) -> type[Kind]:
+    """Of those that most lines become: may be built by position, too, in half the time."""
+    return dataclass(eq=False, repr=False)(cls)
+
+
+@_quick
 class Location(_Plain):
     """A place that a tool touched. `line` counts from 1."""
 
@@ -158,7 +164,7 @@ class Location(_Plain):
     line: int | None = None
 
 
-@_plain
+@_quick
 class PlanEntry(_Plain):
     """One step of an agent's plan."""
 
@@ -252,49 +258,49 @@ class TurnFinished(_Plain):
     turn: int | None = None
 
 
-@_plain
+@_quick
 class MessageDelta(_Plain):
     """A piece of a message's text. The whole follows as `Message` with the same id."""
 
-    type: Literal["message.delta"] = "message.delta"
+    type: Literal["message.delta"] = field(default="message.delta", kw_only=True)
     text: str
     id: str | None = None
     role: Literal["assistant", "user"] = "assistant"
 
 
-@_plain
+@_quick
 class Message(_Plain):
     """A whole message. The assistant's last one is the run's text."""
 
-    type: Literal["message"] = "message"
+    type: Literal["message"] = field(default="message", kw_only=True)
     text: str
     id: str | None = None
     role: Literal["assistant", "user"] = "assistant"
 
 
-@_plain
+@_quick
 class ThoughtDelta(_Plain):
     """A piece of the model's reasoning."""
 
-    type: Literal["thought.delta"] = "thought.delta"
+    type: Literal["thought.delta"] = field(default="thought.delta", kw_only=True)
     text: str
     id: str | None = None
 
 
-@_plain
+@_quick
 class Thought(_Plain):
     """A whole block of the model's reasoning."""
 
-    type: Literal["thought"] = "thought"
+    type: Literal["thought"] = field(default="thought", kw_only=True)
     text: str
     id: str | None = None
 
 
-@_plain
+@_quick
 class ToolCall(_Plain):
     """A tool call: an upsert by id. `input` is any JSON value; `exit_code` is a command's."""
 
-    type: Literal["tool_call"] = "tool_call"
+    type: Literal["tool_call"] = field(default="tool_call", kw_only=True)
     id: str
     status: ToolCallStatus | None = None
     kind: ToolKind | None = None

@@ -184,11 +184,11 @@ class CodexConversation:
         kind, text = item.get("type"), item.get("text")
         if kind == "agent_message" and isinstance(text, str):
             self._answered = self._acted or self._answered or bool(text.strip())
-            return (Message(id=id_, text=text),)
+            return (Message(text, id_),)
         if kind in _WORDS:
             return (_word(id_, item, line),)
         over = event.get("type") == "item.completed"
-        call = tool_call(id_, item, over=over)
+        call = tool_call(id_, item, over)
         return (unparsed(line),) if call is None else self._call(call, item, over)
 
     def _call(self, call: ToolCall, item: Mapping[str, object], over: bool) -> Iterable[Update]:
@@ -328,15 +328,14 @@ _WORDS = ("reasoning", "todo_list", "error")
 
 def _word(id_: str, item: Mapping[str, object], line: bytes) -> Update:
     """An item that is no call."""
-    match item:
-        case {"type": "reasoning", "text": str(text)}:
-            return Thought(id=id_, text=text)
-        case {"type": "todo_list"}:
-            return Plan(id=id_, entries=list(plan_entries(item.get("items"))))
-        case {"type": "error", "message": str(text)}:
-            return Notice(text=text)
-        case _:
-            return unparsed(line)
+    kind, text, message = item.get("type"), item.get("text"), item.get("message")
+    if kind == "reasoning" and isinstance(text, str):
+        return Thought(text, id_)
+    if kind == "todo_list":
+        return Plan(id=id_, entries=list(plan_entries(item.get("items"))))
+    if kind == "error" and isinstance(message, str):
+        return Notice(text=message)
+    return unparsed(line)
 
 
 def _other(
