@@ -13,7 +13,15 @@ from types import MappingProxyType
 
 import orjson
 
-from adapters.acp import AcpConversation, Manner, Options, merged, private_options, talking
+from adapters.acp import (
+    PERMISSIONS,
+    AcpConversation,
+    Manner,
+    Options,
+    merged,
+    private_options,
+    talking,
+)
 from adapters.places import openai_url
 from orchestrator.adapter import About, Agent, Command, Install, Program
 from orchestrator.events import Usage
@@ -47,7 +55,7 @@ ABOUT = About(
 
 OPTIONS: Mapping[str, str] = MappingProxyType(
     {
-        "permissions": "access, allow, deny: how it is answered when it asks before a tool",
+        "permissions": PERMISSIONS,
         "context_window": "the model's context in tokens",
         "settings": "table of other settings, as in qwen's settings.json (profile: clean)",
     }

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import orjson
 
-from orchestrator.events import ErrorKind, Output, Permission, Unparsed, Update, Usage
+from orchestrator.events import (
+    ErrorKind,
+    Output,
+    Permission,
+    ToolCall,
+    Unparsed,
+    Update,
+    Usage,
+)
 from orchestrator.task import Dialect, McpServer, Task
 
 if TYPE_CHECKING:
@@ -117,17 +125,30 @@ class Exit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Question:
+    """What an agent waits for a person to allow; `Conversation.decide` takes the answer. `always`:
+    it can be allowed once and for all.
+    """
+
+    permission: Permission
+    call: ToolCall
+    always: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Send:
     """Bytes for the agent's stdin (with `Command.stdin == "open"`). `end`: it is closed after
     them.
 
     `leave_s`: the agent has nothing more to do; if it stays longer than that, it is ended, and how
-    it then ends says nothing of its work. None: it leaves by itself.
+    it then ends says nothing of its work. None: it leaves by itself. `question`: nothing is sent
+    until somebody answered it.
     """
 
     data: bytes = b""
     end: bool = False
     leave_s: float | None = None
+    question: Question | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -377,7 +377,10 @@ def _denied(facts: Facts) -> Failure | None:
     denied = facts.digest.denied
     if not denied or _passed(facts):
         return None
-    what = denied[-1].tool or denied[-1].reason or denied[-1].id
+    last = denied[-1]
+    what = last.tool or last.reason or last.id
+    if last.tool and last.reason:
+        what = f"{last.tool} ({last.reason})"
     return Failure(kind="denied", text=f"{len(denied)} action(s) denied, the last: {what}")
 
 

@@ -707,7 +707,8 @@ def test_the_evidence_says_how_the_process_ended(exit_, fact):
 @pytest.mark.parametrize(
     ("permission", "named"),
     [
-        (Permission(id="p", status="denied", tool="write", reason="r"), "write"),
+        (Permission(id="p", status="denied", tool="write", reason="r"), "write (r)"),
+        (Permission(id="p", status="denied", tool="write"), "write"),
         (Permission(id="p", status="denied", reason="read-only"), "read-only"),
         (Permission(id="p", status="denied"), "p"),
     ],

@@ -27,7 +27,7 @@ import anyio
 from anyio import to_thread
 
 from orchestrator import events
-from orchestrator.adapter import Adapter, Agent, Command, Exit, Send, about_of
+from orchestrator.adapter import Adapter, Agent, Command, Exit, Question, Send, about_of
 from orchestrator.budget import Ledger, uncounted
 from orchestrator.config import Config
 from orchestrator.discovery import Use, preflight, use_of, version
@@ -86,6 +86,7 @@ from orchestrator.process import (
 from orchestrator.redaction import known
 from orchestrator.route import Route, considered
 from orchestrator.run.intake import Intake
+from orchestrator.run.questions import Asked, Person
 from orchestrator.run.recorder import Publish, Recorder, new_run_id
 from orchestrator.run.spool import Spool, Tails
 from orchestrator.run.watch import Watch, Watched, limit_event
@@ -147,7 +148,7 @@ class Plan:
     `ledger` is where what it spends is written down, with the other runs of its task and job.
     `looks` sees the folders of runs that have no work tree of their own.
     `handing`: its agent may hand on work. `used`: what a gateway says of its model's use. `hidden`
-    are more values that no record may hold.
+    are more values that no record may hold. `person` answers what its agent asks for.
     """
 
     job_id: str
@@ -176,6 +177,7 @@ class Plan:
     handing: Handing | None = None
     hidden: tuple[str, ...] = ()
     used: Callable[[], Use | None] | None = None
+    person: Person = field(default_factory=Person)
 
 
 class Handing(Protocol):
@@ -212,7 +214,8 @@ class Control:
 @dataclass(kw_only=True)
 class _Live:
     """What a running agent is made of. `step` takes in what it wrote and holds it to its limits; it
-    runs in the `context` of the run's task, for sinks are called by it.
+    runs in the `context` of the run's task, for sinks are called by it. `asking`: how many answers
+    of a person's the agent waits for.
     """
 
     process: Process
@@ -225,6 +228,7 @@ class _Live:
     failure: Exception | None = None
     woken: bool = False
     leave_s: float | None = None
+    asking: int = 0
     due: float = 0.0
     idle_s: float = IDLE_S
     ticks: int = 0
@@ -660,12 +664,35 @@ class _Run:
             group.start_soon(self._stop_when_asked, live)
             while not live.over:
                 self._step(live)
-                await _send(live, live.intake.taken())
+                sends = live.intake.taken()
+                await _send(live, sends)
+                for question in (send.question for send in sends if send.question is not None):
+                    group.start_soon(self._ask, live, question)
                 if live.leave_s is not None:
                     group.start_soon(self._dismiss, live, live.leave_s)
                     live.leave_s = None
                 await live.sleep()
             group.cancel_scope.cancel()
+
+    async def _ask(self, live: _Live, question: Question) -> None:
+        """Have a person answer. When a stop is asked for, the agent does not wait any more."""
+        plan = self.plan
+        asked = Asked(
+            task_id=plan.task.id,
+            run_id=plan.run_id,
+            agent=plan.agent.name,
+            question=question,
+            limit_s=plan.limits.ask_s or float("inf"),
+        )
+        live.asking += 1
+        try:
+            answer = await until(self.control.requested, plan.person.decide, asked)
+        finally:
+            live.asking -= 1
+        if answer is not None:
+            live.watch.waits("person")  # the silence until now was not the agent's
+            live.intake.decide(answer)
+            live.wake()
 
     def _step(self, live: _Live) -> None:
         if grew := live.intake.pump():
@@ -771,8 +798,10 @@ class _Run:
     def _hold_to_limits(self, live: _Live) -> None:
         if self.control.stopped is not None:
             return
-        if self.plan.handing is not None and self.plan.handing.waiting:
-            live.watch.waits()
+        if live.asking:
+            live.watch.waits("person")
+        elif self.plan.handing is not None and self.plan.handing.waiting:
+            live.watch.waits("child")
         passed = live.watch.hold(live.intake)
         failures = self.recorder.digest.failures
         if live.watch.unseen is not None and not self._blind:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from orchestrator.adapter import Conversation, Exit, Send
-from orchestrator.events import Error, Notice, Output, Place, Raw, Source, Update
+from orchestrator.events import Error, Notice, Output, Permission, Place, Raw, Source, Update
 from orchestrator.journal import STDERR, STDOUT
 from orchestrator.lines import Line
 from orchestrator.run.recorder import Recorder, fed, last_words, translate
@@ -74,6 +74,12 @@ class Intake:
         """What the agent is to be told; afterwards there is nothing left of it."""
         sends, self.sends = self.sends, []
         return sends
+
+    def decide(self, permission: Permission) -> None:
+        """Take in how a question was answered, and what the agent is to be told of it."""
+        self._recorder.say(permission)
+        self._take(self.conversation.decide(permission), None)
+        self._recorder.flush()
 
     def start(self) -> None:
         """What the conversation says first."""

@@ -69,9 +69,9 @@ class Watch:
         self._live("output")
         self._pulse = None  # what was received before is no sign of life after
 
-    def waits(self) -> None:
-        """The agent waits for a sub-task, which has limits of its own."""
-        self._live("child")
+    def waits(self, sign: Sign) -> None:
+        """The agent waits for a sub-task or a person, which has a limit of its own."""
+        self._live(sign)
 
     def hold(self, intake: Intake) -> Verdict | None:
         """The limit for which the agent is to be stopped, the task's own before the job's."""
@@ -85,7 +85,7 @@ class Watch:
         reading = self._reading(now, intake.size)
         self.due = now + left_s(watched.limits, reading)
         self._next = min(now + _SOONEST_S, self.due)
-        return verdict(watched.limits, reading) or self._job_passed()
+        return verdict(watched.limits, reading) or self._passed_with_others()
 
     def _has_spent(self) -> bool:
         """Whether the agent has used more, since the last look, of what a limit bounds, or began or
@@ -117,8 +117,12 @@ class Watch:
         unit = self._recorder.counts.unit
         watched.ledger.put(watched.task_id, watched.run_id, self._spent(now), unit)
 
-    def _job_passed(self) -> Verdict | None:
-        return self._watched.ledger.passed if self._recorder.counts.in_turn else None
+    def _passed_with_others(self) -> Verdict | None:
+        """A limit that holds over its whole job, or over what its parent hands on."""
+        watched, counts = self._watched, self._recorder.counts
+        if not counts.in_turn:
+            return None
+        return watched.ledger.passed or watched.ledger.passed_above(watched.task_id, counts.unit)
 
     def _reading(self, now: float, output_bytes: int) -> Reading:
         watched, counts = self._watched, self._recorder.counts

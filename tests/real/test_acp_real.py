@@ -17,7 +17,7 @@ from adapters import gemini, opencode, qwen
 from orchestrator.adapter import Adapter, Agent
 from orchestrator.config import Config
 from orchestrator.events import Event, ProcessSpawned, ToolCall
-from orchestrator.supervisor import Supervisor
+from orchestrator.supervisor import Answer, Asked, Supervisor
 from orchestrator.task import Limits, Task
 from orchestrator.testing import model_server
 from tests.real.access import attempts
@@ -108,6 +108,24 @@ async def test_under_read_no_file_changes_whatever_the_model_tries(
     # opencode keeps there which project it is.
     assert changed(work, before).keys() <= {".git", ".git/opencode"}
     assert played.outcome.changes is None or not played.outcome.changes.files
+
+
+@some("opencode", "qwen", "gemini")
+async def test_a_person_is_asked_before_each_command(kind: Kind, tmp_path: Path) -> None:
+    turns = [kind.shell("echo yes > yes.txt"), kind.shell("echo no > no.txt"), DONE]
+    seen: list[str] = []
+
+    async def ask(asked: Asked) -> Answer:
+        seen.append(str(asked.question.call))
+        return "allow" if "yes.txt" in seen[-1] else "deny"
+
+    fields = {**kind.fields, "options": {"permissions": "ask"}}
+    task = {"access": "edit", "kind": "edit"}
+    played = await play(kind.adapter, turns, tmp_path, ask=ask, task=task, **fields)
+    assert played.outcome.status == "denied", played.outcome
+    assert (played.work / "yes.txt").exists()
+    assert not (played.work / "no.txt").exists()
+    assert len(seen) == 2, seen
 
 
 # Not gemini: asked for its version, it leaves a new file in the user's home each time.
