@@ -44,7 +44,7 @@ _WAITS = {
 }
 
 
-_WORDS = frozenset({"message.delta", "thought.delta", "tool_call", "thought", "message"})
+WORDS = frozenset({"message.delta", "thought.delta", "tool_call", "thought", "message"})
 """What only a model that has begun to speak can say."""
 
 
@@ -63,7 +63,7 @@ class Counts:
 
     def add(self, update: Update) -> None:
         """Take one update into account."""
-        if update.type in _WORDS:
+        if update.type in WORDS:
             self.spoken = True
             return  # most updates: to try all patterns on them took longer
         match update:

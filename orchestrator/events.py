@@ -425,22 +425,22 @@ class Error(_Plain):
     resets_at: str | None = None
 
 
-@_plain
+@_quick
 class Output(_Plain):
     """A line that is not of the agent's protocol: plain text."""
 
-    type: Literal["output"] = "output"
+    type: Literal["output"] = field(default="output", kw_only=True)
     stream: str
     text: str
 
 
-@_plain
+@_quick
 class Unparsed(_Plain):
     """A line that no rule of the adapter knows. Never dropped; `text` may be cut, the spool has it
     whole.
     """
 
-    type: Literal["unparsed"] = "unparsed"
+    type: Literal["unparsed"] = field(default="unparsed", kw_only=True)
     stream: str
     text: str
     reason: str
@@ -842,26 +842,35 @@ def encode(event: Event, head: bytes | None = None) -> bytes:
             parent_run_id=event.parent_run_id,
             agent=event.agent,
         )
-    stated = event.update, event.raw, stamp(event.time, event.source)
-    return encoded([stated], head, event.seq)[0]
-
-
-def stamp(time: str, source: Source) -> bytes:
-    """The part of the envelope that is the same for all events of one moment and source."""
-    return b'"time":"%b","source":"%b"' % (time.encode(), source.encode())
+    return encoded([(event.update, event.source, event.raw)], head, event.seq, event.time)[0]
 
 
 def encoded(
-    stated: Iterable[tuple[Update, Place | None, bytes]], head: bytes, first: int
+    said: Iterable[tuple[Update, Source, Place | None]], head: bytes, first: int, time: str
 ) -> list[bytes]:
-    """The wire form of updates, each with its place and stamp, numbered from `first` on. Raises
-    TypeError.
+    """The wire form of updates of one moment, each with its source and place, numbered from `first`
+    on. Raises TypeError.
     """
-    dumps = orjson.dumps
+    dumps, join = orjson.dumps, b"".join
+    begin = head + b',"seq":'
+    stamps = {
+        source: b',"time":"%b","source":"%b",' % (time.encode(), source.encode())
+        for source in get_args(Source)
+    }
     return [
-        b'%b,"seq":%d,%b,%b,"raw":%b}'
-        % (head, seq, stamped, dumps(update)[1:-1], dumps(raw, tuple))
-        for seq, (update, raw, stamped) in enumerate(stated, first)
+        # A third of the time that a format takes, and half of it is the update's own.
+        join(
+            (
+                begin,
+                dumps(seq),
+                stamps[source],
+                dumps(update)[1:-1],
+                b',"raw":',
+                dumps(place, tuple),
+                b"}",
+            )
+        )
+        for seq, (update, source, place) in enumerate(said, first)
     ]
 
 

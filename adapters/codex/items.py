@@ -33,12 +33,12 @@ _RETRYABLE: frozenset[ErrorKind] = frozenset({"unavailable", "server_error", "ra
 def tool_call(id_: str, item: Mapping[str, object], over: bool) -> ToolCall | None:
     """The call that an item is, `over` or begun; None if it is none."""
     kind, stated = item.get("type"), item.get("status")
-    status = _status(stated, over)
     read = _CALLS.get(kind) if isinstance(kind, str) else None
-    call = None if read is None else read(id_, status, item)
+    call = None if read is None else read(id_, _status(stated, over), item)
     if call is None and isinstance(stated, str):
         # Of a kind that is not known here; if left open, that counts.
         title = text(kind) or "item"
+        status = _status(stated, over)
         return ToolCall(id=id_, status=status, kind="other", title=title, input=dict(item))
     return call
 
@@ -118,11 +118,9 @@ def asked(arguments: object) -> str:
 
 
 def _status(value: object, over: bool) -> ToolCallStatus:
-    if value == "completed" or value == "in_progress":
-        return value
-    if over and value is None:  # a web search states none
+    if value == "completed" or (over and value is None):  # a web search states none
         return "completed"
-    return "failed" if over else "in_progress"
+    return "failed" if over and value != "in_progress" else "in_progress"
 
 
 def _command(command: str) -> str:

@@ -12,24 +12,27 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import orjson
 
-from orchestrator.adapter import Adapter, Agent, Send, json_line
+from orchestrator.adapter import Adapter, Agent, ReadsObjects, Send, json_lines
 from orchestrator.budget import Counts
 from orchestrator.config import Adapters
-from orchestrator.events import Event, Update, encoded, prefix, stamp
+from orchestrator.events import Event, Place, Source, Update, encoded, prefix
 from orchestrator.journal import STDERR, STDOUT, TAILS, Journal, make_folder
 from orchestrator.lines import Line, LineSplitter
 from orchestrator.outcome import Digest
 from orchestrator.run.intake import Intake
-from orchestrator.run.recorder import Recorder, translate
+from orchestrator.run.recorder import Recorder, translated
 from orchestrator.run.spool import QUANTUM, Spool, Tails
 from orchestrator.task import Task
 
+Part = TypeVar("Part")
 BAR = 0.20
 PAIRS = 7
 SIZE = 3 * 1024 * 1024
@@ -149,62 +152,68 @@ def _whole(stream: bytes, cli: str, adapter: Adapter) -> float:
 
 
 def _breakdown(stream: bytes, lines: list[bytes], cli: str, adapter: Adapter) -> None:
-    """Where the time goes, in parts of one `orjson.loads`: each step alone over all lines."""
+    """Where the time goes, in parts of one `orjson.loads`: each step alone, by quanta as in a run,
+    and nothing kept.
+    """
     bare = _bare(lines)
-
-    def split() -> list[Line]:
-        splitter = LineSplitter()
-        begins = range(0, len(stream), QUANTUM)
-        return [line for at in begins for line in splitter.feed(stream[at : at + QUANTUM])]
-
-    def parse() -> list[Update]:
-        conversation = adapter.conversation(Task(prompt="p"), Agent(name=cli, adapter=cli), None)
-        said = [one for line in whole for one in translate(conversation, line)]
-        return [one for one in said if not isinstance(one, Send)]
-
-    def rebuild() -> None:
-        for update in updates:
-            type(update)(**vars(update))
-
-    def dump() -> None:
-        for update in updates:
-            orjson.dumps(update)
-
-    def encode() -> None:
-        stamped = stamp("2026-11-27T20:00:00.000000Z", "agent")
-        place = (STDOUT, 1_000_000, 100)
-        encoded(((update, place, stamped) for update in updates), prefix(job_id=None, **HEAD), 1)
-
-    def fold() -> None:
-        digest, counts = Digest(), Counts()
-        for update in updates:
-            digest.add(update)
-            counts.add(update)
-
-    def stamp_() -> None:
-        for seq, update in enumerate(updates):
-            Event(seq, "now", "run", "task", "agent", "agent", update)
-
-    whole = split()
-    updates = parse()
-    least = 1 + (_seconds(rebuild) + _seconds(dump)) / bare
-    print(
-        f"    at the least, orjson.loads and to build and dump {len(updates) / len(lines):.2f} "
-        f"updates a line: {least:.2f} x orjson.loads"
-    )
-    read = _seconds(lambda: [json_line(line) for line in lines])
+    quanta = [stream[at : at + QUANTUM] for at in range(0, len(stream), QUANTUM)]
+    splitter = LineSplitter()
+    batches = [splitter.feed(quantum) for quantum in quanta]
+    updates = [list(_said(adapter, cli, [batch])) for batch in batches]
     steps = {
-        "split": _seconds(split),
-        "orjson.loads, and is it exact, not deep (json_line)": read,
-        "what it means, and updates built (the adapter)": _seconds(parse) - read,
-        "wire form (one orjson.dumps an update)": _seconds(encode),
-        "what decides the outcome and the budgets": _seconds(fold),
-        "events, for those who listen": _seconds(stamp_),
+        "split": lambda: _each(LineSplitter().feed, quanta),
+        "orjson.loads, and is it exact, not deep (json_lines)": lambda: _each(
+            lambda batch: json_lines([line.data for line in batch]), batches
+        ),
+        "what it means, and updates built (the adapter)": lambda: deque(
+            _said(adapter, cli, batches), 0
+        ),
+        "wire form (one orjson.dumps an update)": lambda: _each(_encode, updates),
+        "what decides the outcome and the budgets": lambda: _each(_fold, updates),
+        "events, for those who listen": lambda: _each(_stamp, updates),
     }
-    all_ = _whole(stream, cli, adapter)
-    steps["redaction, price, journal, files, and what hands it on"] = all_ - sum(steps.values())
-    for name, seconds in (*steps.items(), ("all", all_)):
-        print(f"    {name}: {seconds / bare:.2f} x orjson.loads")
+    parts = {
+        name: statistics.median(_seconds(step) for _ in range(3)) / bare
+        for name, step in steps.items()
+    }
+    read, meant = list(parts)[1:3]
+    parts[meant] -= parts[read]
+    whole = statistics.median(_whole(stream, cli, adapter) for _ in range(3)) / bare
+    parts["redaction, price, journal, files, and what hands it on"] = whole - sum(parts.values())
+    for name, part in (*parts.items(), ("all", whole)):
+        print(f"    {name}: {part:.2f} x orjson.loads")
+
+
+def _each(step: Callable[[Part], object], parts: Iterable[Part]) -> None:
+    for part in parts:
+        step(part)
+
+
+def _said(adapter: Adapter, cli: str, batches: Iterable[Sequence[Line]]) -> Iterator[Update]:
+    conversation = adapter.conversation(Task(prompt="p"), Agent(name=cli, adapter=cli), None)
+    feed = conversation.feed_object if isinstance(conversation, ReadsObjects) else None
+    for batch in batches:
+        for _, said in translated(conversation, batch, feed):
+            yield from (one for one in said if not isinstance(one, Send))
+
+
+def _encode(updates: Sequence[Update]) -> None:
+    place: Place = (STDOUT, 1_000_000, 100)
+    source: Source = "agent"
+    said = [(update, source, place) for update in updates]
+    encoded(said, prefix(job_id=None, **HEAD), 1, "2026-11-27T20:00:00.000000Z")
+
+
+def _fold(updates: Sequence[Update]) -> None:
+    digest, counts = Digest(), Counts()
+    for update in updates:
+        digest.add(update)
+        counts.add(update)
+
+
+def _stamp(updates: Sequence[Update]) -> None:
+    for seq, update in enumerate(updates):
+        Event(seq, "now", "run", "task", "agent", "agent", update)
 
 
 if __name__ == "__main__":
