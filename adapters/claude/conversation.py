@@ -157,14 +157,14 @@ class ClaudeConversation:
         self._silence = MessageDelta(id=self._block, text="")
 
     def _begins(self, message: object) -> Update:
-        match message:
-            case {"id": str(id_)}:
-                self._at(id_, 0)
-                self._told = None
-                self._call = call_usage(fields(message).get("usage"), self._payer)
-                return self._occupied()
-            case _:
-                return self._silence
+        begun = fields(message)
+        id_ = begun.get("id")
+        if not isinstance(id_, str):
+            return self._silence
+        self._at(id_, 0)
+        self._told = None
+        self._call = call_usage(begun.get("usage"), self._payer)
+        return self._occupied()
 
     def _answered(self, counts: Mapping[str, object]) -> Iterator[Update]:
         """The end of a call: only now the tokens of the answer are known, and the call is told."""

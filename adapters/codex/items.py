@@ -24,6 +24,10 @@ CUT = re.compile(r"Incomplete response returned, reason: (\w+)")
 PANIC = 101
 _NO_SUCH_PAGE = re.compile(r"unexpected status 40[45]")
 _SHELL = re.compile(r"\S*/(?:ba|z)?sh -l?c (['\"])(.*)\1", re.DOTALL)
+_SHELLS = frozenset(
+    f"{folder}/{name}" for folder in ("/bin", "/usr/bin") for name in ("bash", "zsh")
+)
+_QUOTES = frozenset(("''", '""'))
 _DELETED = {"delete"}
 _RETRYABLE: frozenset[ErrorKind] = frozenset({"unavailable", "server_error", "rate_limited"})
 
@@ -54,12 +58,17 @@ def _command_call(id_: str, status: ToolCallStatus, item: Mapping[str, object]) 
 
 
 def _file_change(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -> ToolCall:
-    done = _changes(item.get("changes"))
-    title = ", ".join([f"{what} {path}" for what, path in done])
-    places = [Location(path) for _, path in done]
-    kinds = {what for what, _ in done}
+    titles: list[str] = []
+    places: list[Location] = []
+    kinds: set[str] = set()
+    for change in map(fields, items(item.get("changes"))):
+        what, path = change.get("kind"), change.get("path")
+        if isinstance(what, str) and isinstance(path, str):
+            titles.append(f"{what} {path}")
+            places.append(Location(path))
+            kinds.add(what)
     kind: ToolKind = "delete" if kinds == _DELETED else "edit"
-    return ToolCall(id_, status, kind, title, None, None, places)
+    return ToolCall(id_, status, kind, ", ".join(titles), None, None, places)
 
 
 def _mcp_call(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -> ToolCall | None:
@@ -125,18 +134,12 @@ def _status(value: object, over: bool) -> ToolCallStatus:
 
 def _command(command: str) -> str:
     """The command without the shell that codex puts around it."""
+    shell, _, quoted = command.partition(" -lc ")
+    if shell in _SHELLS:  # nearly always, and in half of the pattern's time
+        ends = quoted[:1] + quoted[-1:] if len(quoted) > 1 else ""
+        return quoted[1:-1] if ends in _QUOTES else command
     found = _SHELL.fullmatch(command)
     return found[2] if found else command
-
-
-def _changes(changes: object) -> list[tuple[str, str]]:
-    """What was done to which file. Looked at field by field, in a tenth of a pattern's time."""
-    done: list[tuple[str, str]] = []
-    for change in map(fields, items(changes)):
-        what, path = change.get("kind"), change.get("path")
-        if isinstance(what, str) and isinstance(path, str):
-            done.append((what, path))
-    return done
 
 
 def _result(item: Mapping[str, object]) -> str | None:

@@ -141,7 +141,8 @@ class Intake:
 
     def _stdout_lines(self, lines: Sequence[Line]) -> None:
         add = self._recorder.add
-        for line, said in translated(self.conversation, lines, self._feed_object):
+        told = translated(self.conversation, lines, self._feed_object)
+        for line, said in zip(lines, told, strict=True):
             place = (STDOUT, line.offset, line.length)
             for one in said:
                 if isinstance(one, Send):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -251,22 +251,23 @@ def translate(conversation: Conversation, line: Line) -> Sequence[Update | Send]
 
 def translated(
     conversation: Conversation, lines: Sequence[Line], feed: FeedObject | None
-) -> Iterator[tuple[Line, Sequence[Update | Send]]]:
+) -> list[Sequence[Update | Send]]:
     """`translate` of each. Lines of a conversation that takes objects, by `feed`, are read
     together.
     """
     if feed is None:
-        yield from ((line, translate(conversation, line)) for line in lines)
-        return
+        return [translate(conversation, line) for line in lines]
+    said: list[Sequence[Update | Send]] = []
     for line, event in zip(lines, json_lines([line.data for line in lines]), strict=True):
         if event is None or line.oversize:
-            yield line, translate(conversation, line)
+            said.append(translate(conversation, line))
             continue
         try:
-            said = tuple(feed(event, line.data))
+            one = tuple(feed(event, line.data))
         except Exception as error:  # noqa: BLE001
-            said = (_mistaken(line, error),)
-        yield line, said or (_nothing_said(line),)
+            one = (_mistaken(line, error),)
+        said.append(one or (_nothing_said(line),))
+    return said
 
 
 def fed(conversation: Conversation, line: Line) -> Sequence[Update | Send]:

@@ -193,7 +193,7 @@ def _said(adapter: Adapter, cli: str, batches: Iterable[Sequence[Line]]) -> Iter
     conversation = adapter.conversation(Task(prompt="p"), Agent(name=cli, adapter=cli), None)
     feed = conversation.feed_object if isinstance(conversation, ReadsObjects) else None
     for batch in batches:
-        for _, said in translated(conversation, batch, feed):
+        for said in translated(conversation, batch, feed):
             yield from (one for one in said if not isinstance(one, Send))
 
 
