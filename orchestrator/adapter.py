@@ -192,6 +192,8 @@ class About:
     `key_env` is the variable that usually holds the provider's key, `keys` are all in which one may
     be. `logins` are files that are there while the user is logged in; a path may begin with `~` or
     `$NAME`. They are looked for and never read. `log_in` is what a person types to log in.
+    `settings`, of a CLI that without key and login goes on trying instead of saying so, are files
+    in which its user may have said another way to a model.
     `enforces` are the levels of access that the CLI itself can hold an agent to. `tells_cost`:
     whether it states what its calls cost. `mcp`: it takes the MCP servers of a task.
     """
@@ -216,6 +218,7 @@ class About:
     keys: tuple[str, ...] = ()
     logins: tuple[str, ...] = ()
     log_in: str = ""
+    settings: tuple[str, ...] = ()
 
     @property
     def install_hint(self) -> str:

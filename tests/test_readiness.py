@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from adapters.claude import adapter as claude
+from adapters.codex import adapter as codex
 from adapters.servers.ollama import server as ollama
 from orchestrator.adapter import About, Agent, error_kind
 from orchestrator.config import Config, load_config
 from orchestrator.discovery import Ready, ready
+from orchestrator.discovery.credentials import keyless
 from orchestrator.events import Event, Failure, Notice, ProcessSpawned
 from orchestrator.outcome import STATUS, remedy
 from orchestrator.supervisor import Supervisor
@@ -263,6 +266,59 @@ async def test_a_key_that_is_missing_or_wrong(config, tmp_path, monkeypatch):
         "Name the variable that holds it: api_key_env = 'VLLM_API_KEY'.",
     )
     assert text == f"vLLM at {server.base_url} wants a key, or refuses the one it got."
+
+
+async def test_a_named_key_that_is_not_set_is_told_before_anyone_is_asked(config, tmp_path):
+    async with model_server(script("vllm")) as server:
+        agent = at(server.base_url, "vllm", api_key_env="DESK_KEY")
+        assert await ended(config, agent, tmp_path) == (
+            "auth_failed",
+            "no key: DESK_KEY is not set",
+            "Set DESK_KEY, or name the variable that holds the key with --api-key-env.",
+        )
+        assert server.requests == []
+
+
+LOGIN, SETTINGS = ".codex/auth.json", ".codex/config.toml"
+
+
+@pytest.mark.parametrize(
+    ("agent", "task", "environ", "file", "told"),
+    [
+        ({}, {}, {}, None, True),
+        ({"profile": "clean"}, {}, {}, LOGIN, True),
+        ({"profile": "clean"}, {}, {}, SETTINGS, True),
+        ({}, {}, {"CODEX_HOME": "/nowhere"}, None, True),
+        ({}, {}, {}, LOGIN, False),
+        ({}, {}, {}, SETTINGS, False),
+        ({"options": {"config": {"model_provider": "mine"}}}, {}, {}, None, False),
+        ({}, {"env_from": ("OPENAI_API_KEY",)}, {}, None, False),
+        ({"api_key_env": "OPENAI_API_KEY"}, {}, {"OPENAI_API_KEY": "k"}, None, False),
+        ({"tier": "local", "base_url": "http://127.0.0.1:1"}, {}, {}, None, False),
+        ({"adapter": "claude"}, {}, {}, None, False),
+    ],
+)
+def test_a_codex_that_has_neither_key_nor_login_is_told_so_before_it_tries_for_ever(
+    config, tmp_path, agent, task, environ, file, told
+):
+    """claude says it itself, and soon; what the user's own settings may say nobody knows."""
+    if file is not None:
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).touch()
+    adapters = {"codex": codex, "claude": claude}
+    environ = {"HOME": str(tmp_path), **environ}
+    config = replace(config, adapters=adapters, environ=environ)
+    known = {"name": "mine", "adapter": "codex", "profile": "user", **agent}
+    error = keyless(Agent(**known), replace(TASK, **task), config)
+    if not told:
+        assert error is None
+        return
+    assert error is not None
+    assert (error.kind, error.text, error.hint) == (
+        "auth_failed",
+        "Codex CLI has neither a key nor a login",
+        "Set OPENAI_API_KEY, or `codex login`.",
+    )
 
 
 async def test_a_request_that_times_out(config, tmp_path, monkeypatch):

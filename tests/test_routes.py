@@ -118,6 +118,9 @@ def test_where_slots_are(tmp_path: Path) -> None:
     assert room_of(PAID, KEYED, settings) == Room(name="scripted", slots=20)
     assert room_of(replace(PAID, api_key_env="K"), nobody, settings) == Room(name="K", slots=20)
     assert room_of(PAID, nobody, settings) is None
+    fewer = replace(settings, bounds=Bounds(cloud_slots=3))
+    assert room_of(gateway, KEYED, fewer) == Room(name="https://gateway.example", slots=3)
+    assert room_of(PAID, KEYED, fewer) == Room(name="scripted", slots=3)
     assert room_of(replace(HOME, base_url="scripted:a.yaml"), KEYED, settings) is None
 
 

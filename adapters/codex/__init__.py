@@ -49,6 +49,7 @@ ABOUT = About(
     keys=("OPENAI_API_KEY", "CODEX_API_KEY"),
     logins=("$CODEX_HOME/auth.json", "~/.codex/auth.json"),
     log_in="`codex login`",
+    settings=("$CODEX_HOME/config.toml", "~/.codex/config.toml"),
 )
 
 

@@ -31,10 +31,12 @@ from orchestrator.events import (
 )
 from orchestrator.journal import find_run, read_events, read_outcome, read_record
 from orchestrator.lines import LINE_LIMIT
+from orchestrator.run.attempt import open_reaper
 from orchestrator.supervisor import Supervisor
 from orchestrator.supervisor.desk import open_desk, sweep
 from orchestrator.task import Limits, Task
 from orchestrator.testing import model_server
+from orchestrator.workspace import remains
 from tests.delegation.scene import Shell, answer, hands_on, says, shell_config, used
 from tests.workspace.scene import git, repository, write
 
@@ -402,6 +404,28 @@ async def test_a_parent_below_the_top_takes_over_what_lies_beside_it_too(
     outcome, _ = await run(config, task)
     assert outcome.changes is not None, answer(tmp_path, "one")
     assert sorted(outcome.changes.files) == ["a.txt", "src/b.txt"]
+
+
+async def test_what_a_sub_task_made_is_there_for_the_user_when_its_parents_work_tree_is_gone(
+    tmp_path: Path, user: Path
+) -> None:
+    """Saved though a git that was killed had left its lock; applied where the parent began."""
+    parent = "\n".join([hands_on("one", "x --agent child --kind fix"), says("done")])
+    child = 'touch "$PWD.index.lock"; echo three > c.txt'
+    config = shell_config(tmp_path, {"parent": parent, "child": child})
+    task = Task(prompt="Begin", workspace=user, agent="parent", kind="explain", delegation=True)
+    outcome, _ = await run(config, task)
+    assert outcome.ok, outcome
+    assert not list((config.state / "trees").iterdir())
+    folder = config.state / "runs" / answer(tmp_path, "one")["run_id"]
+    async with open_reaper() as reaper:
+        state = config.state.resolve()
+        at = remains.Desk(reaper=reaper, state=state, environ=config.environ)
+        assert b"+three" in await remains.diff(at, folder)
+        assert await remains.bring(at, folder) == (user, ["c.txt"])
+        assert (user / "c.txt").read_text() == "three\n"
+        branch = await remains.discard(at, folder)
+        assert git(user, "branch", "--list", branch) == ""
 
 
 async def test_a_parent_that_breaks_its_work_tree_is_told_and_goes_on(

@@ -43,13 +43,12 @@ stop_reason = "end_turn"
 """An agent that does the first line of its prompt, then says that it is done."""
 
 
-async def until(true: Callable[[], bool], what: str) -> None:
+async def until(true: Callable[[], bool]) -> None:
     """Wait until something is so: what another process does is seen by looking. The test's own
     time-out is the end of it.
     """
     while not true():
         await anyio.sleep(0.05)
-    del what
 
 
 class Keys(TypedDict, total=False):
@@ -135,10 +134,7 @@ class Scene:
                 stderr=out,
             )
         self.started.append(process)
-        await until(
-            lambda: b"takes jobs" in log.read_bytes() or process.poll() is not None,
-            "the worker is ready",
-        )
+        await until(lambda: b"takes jobs" in log.read_bytes() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
         return process
 
