@@ -453,7 +453,8 @@ async def employed(
         "serializer": DBOSPortableJSONSerializer(),
         "system_database_engine": engine,
         "use_listen_notify": is_postgres(url),
-        "notification_listener_polling_interval_sec": 60.0,  # nobody follows from here
+        # Nobody follows from here; but it is slept through when the worker ends.
+        "notification_listener_polling_interval_sec": 0.5,
         "notification_coalesce_sec": 0.05,  # its own wakes the process 100 times a second
         "scheduler_polling_interval_sec": 3600.0,  # nothing is scheduled
         "max_executor_threads": 16,
