@@ -10,10 +10,11 @@ import pytest
 
 from orchestrator.errors import InputError
 from orchestrator.events import Event, Notice, decode
+from orchestrator.run.recorder import new_run_id
 from orchestrator.task import McpServer, Task, TaskFile
 from orchestrator.worker import worker
 from orchestrator.worker.client import Client
-from orchestrator.worker.engine import sqlite_file
+from orchestrator.worker.engine import Access, Order, sqlite_file
 from orchestrator.worker.worker import BATCH_S, Feed, Post, Shift, work
 from tests.worker.scene import Scene
 
@@ -170,7 +171,14 @@ async def test_a_job_that_cannot_be_done_here_fails_with_its_cause(
     here: Scene, client: Client, at_work: Post
 ) -> None:
     job = await client.submit(Task(prompt="x", agent="nobody", workspace=here.work))
+    newer = Order(job_id=new_run_id(), input='{"v": 2, "file": {}}')
+    with closing(Access(here.url)) as access:
+        access.enqueue(newer)
     await work(at_work, Shift(idle_ends=True))
+    unread = (await client.wait(newer.job_id)).error
+    assert unread is not None
+    assert "cannot be read here" in unread.text
+    assert "newer version" in (unread.hint or "")
     outcome = await client.wait(job)
     assert (outcome.status, outcome.error and outcome.error.kind) == ("failed", "invalid_request")
     assert outcome.error is not None
