@@ -436,12 +436,25 @@ async def _looked_after(dead: str, access: Access, app: App, post: Post) -> bool
     """
     every = await anyio.to_thread.run_sync(partial(access.of_worker, dead))
     jobs = [job for job in every if job.state == "running" or _cut_off(job, post.state)]
-    settled = [await _settled(job, access, post) for job in jobs]
+    config = _current(post) if jobs else Config()
+    settled: list[bool] = []
+
+    async def settle(job: Entry) -> None:
+        settled.append(await _settled(job, access, config))
+
+    async with anyio.create_task_group() as group:
+        for job in jobs:
+            group.start_soon(settle, job)
     if not all(settled):
         return False
     if any(job.state == "running" and _may_go_on(job) for job in jobs):
         await anyio.to_thread.run_sync(app.recover, dead)
     return True
+
+
+def _current(post: Post) -> Config:
+    """The configuration as it is now, to complete records with."""
+    return replace(load_config(post.config, looking=True), state=post.state)
 
 
 def _cut_off(job: Entry, state: Path) -> bool:
@@ -454,11 +467,10 @@ def _may_go_on(job: Entry) -> bool:
     return job.recoverable and job.attempts <= 1
 
 
-async def _settled(job: Entry, access: Access, post: Post) -> bool:
+async def _settled(job: Entry, access: Access, config: Config) -> bool:
     """One job of a dead worker: its record, and its end if it may not go on."""
     goes_on = job.state == "running" and _may_go_on(job)
     try:
-        config = replace(load_config(post.config, looking=True), state=post.state)
         outcome = await anyio.to_thread.run_sync(records.completed, job.job_id, config)
     except OrchestrateError as error:
         warn("a job of a dead worker is not settled yet", job=job.job_id, error=str(error))
@@ -487,9 +499,9 @@ async def _unwritten(
     """
     jobs = await anyio.to_thread.run_sync(partial(access.of_worker, worker, running=True))
     idle = [job for job in jobs if job.job_id not in app.running()]
-    config = replace(load_config(post.config, looking=True), state=post.state)
     for job in idle:
         if job.job_id in before:
+            config = _current(post)
             found = await anyio.to_thread.run_sync(records.completed, job.job_id, config)
             await _ended(job, found or interrupted(job, "its end could not be written"), access)
     return frozenset(job.job_id for job in idle)
