@@ -21,6 +21,7 @@ other.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -56,6 +57,14 @@ class NotUnderstoodError(InputError):
 
 class ConfigError(InputError):
     """A configuration file, an environment variable or a flag is wrong."""
+
+
+def unwritable(path: object, error: OSError) -> OrchestrateError:
+    """A file of the user's cannot be written: wrong input, unless the disk is full."""
+    text = shown(f"cannot write {path}: {error.strerror}")
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return OrchestrateError(text, hint="Free space there. What was in it is as it was.")
+    return ConfigError(text)
 
 
 class SpawnError(OrchestrateError):
