@@ -44,15 +44,18 @@ _WAITS = {
 }
 
 
-WORDS = frozenset({"message.delta", "thought.delta", "tool_call", "thought", "message"})
-"""What only a model that has begun to speak can say."""
+SPEECH = frozenset({"message.delta", "thought.delta", "thought", "message"})
+"""Types of updates that are of no account here once the model has spoken: most are."""
+_WORDS = SPEECH | {"tool_call"}
+# What only a model that has begun to speak can say.
 
 
 @dataclass(kw_only=True)
 class Counts:
     """What the updates of one run say about its budgets, folded as they come.
 
-    A CLI that tells of no turns has one. `unit`: what usage was last told for.
+    A CLI that tells of no turns has one. `unit`: what usage was last told for. `weighty`: how many
+    updates there were that limits may be about.
     """
 
     spoken: bool = False
@@ -60,12 +63,15 @@ class Counts:
     in_turn: bool = True
     model_calls: int = 0
     unit: Unit = "run"
+    weighty: int = 0
 
     def add(self, update: Update) -> None:
         """Take one update into account."""
-        if update.type in WORDS:
+        if update.type in _WORDS:
+            self.weighty += update.type == "tool_call" or not self.spoken
             self.spoken = True
             return  # most updates: to try all patterns on them took longer
+        self.weighty += 1
         match update:
             case Usage(scope=scope):
                 self.spoken, self.unit = True, scope

@@ -689,6 +689,11 @@ def test_the_evidence_of_a_failure_names_all_that_was_wrong():
     ]
 
 
+def test_the_evidence_names_a_limit_that_nothing_was_counted_against():
+    told = decide(facts(ANSWER, DONE, changes=SOME, unheld="tokens")).evidence
+    assert told[-1] == "limits.tokens could not be held: the agent does not tell what it uses"
+
+
 @pytest.mark.parametrize(
     ("exit_", "fact"),
     [

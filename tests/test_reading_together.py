@@ -86,11 +86,10 @@ def test_a_spool_is_taken_in_as_its_lines_are_one_by_one(recording, tmp_path) ->
 
 def taken_in(recording: Recording, folder) -> list[object]:
     events: list[Event] = []
-    conversation = conversed(recording)
-    assert isinstance(conversation, ReadsObjects)
+    assert isinstance(conversed(recording), ReadsObjects)
     with ExitStack() as stack:
         intake = Intake(
-            conversation,
+            conversed(recording),
             recorded(events),
             stdout=stack.enter_context(Spool(folder / STDOUT, STDOUT)),
             stderr=stack.enter_context(Spool(folder / STDERR, STDERR)),

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import orjson
 
+from adapters.blocks import call_usage, delta, plan_status, said, todos
 from adapters.claude.command import prompt_of
 from adapters.claude.ends import result_end, without_result
-from adapters.claude.tools import WRITERS, begun, ended, missing, plan_status, said, todos
+from adapters.claude.tools import WRITERS, begun, ended, missing
 from adapters.claude.values import (
     call_end,
-    call_usage,
     instant,
     models_usage,
     prompt_size,
@@ -137,18 +137,14 @@ class ClaudeConversation:
     def _streamed(self, part: Mapping[str, object]) -> Iterable[Update]:
         """A piece of the message that is being written; pieces without text are silence."""
         kind = part.get("type")
-        if kind == "content_block_delta" and isinstance(delta := part.get("delta"), dict):
-            # Most lines are such ones.
-            if isinstance(piece := delta.get("text"), str):
-                return (MessageDelta(piece, self._block),)
-            if isinstance(piece := delta.get("thinking"), str):
-                return (ThoughtDelta(piece, self._block),)
-        elif kind == "message_start":
+        if kind == "content_block_delta" and is_object(piece := part.get("delta")):
+            return (delta(piece, self._block) or self._silence,)
+        if kind == "message_start":
             return (self._begins(part.get("message")),)
-        elif kind == "content_block_start" and isinstance(index := part.get("index"), int):
-            self._at(self._message, index)
-        elif kind == "message_delta":
+        if kind == "message_delta":
             return self._answered(fields(part.get("usage")))
+        if kind == "content_block_start" and isinstance(index := part.get("index"), int):
+            self._at(self._message, index)
         return (self._silence,)
 
     def _at(self, message: str, block: int) -> None:

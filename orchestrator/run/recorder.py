@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TypeAlias
 from uuid import UUID
 
@@ -14,7 +14,7 @@ import orjson
 
 from orchestrator import events
 from orchestrator.adapter import Conversation, Exit, Send, json_lines, unparsed
-from orchestrator.budget import WORDS, Counts
+from orchestrator.budget import SPEECH, Counts
 from orchestrator.events import (
     Error,
     Event,
@@ -115,7 +115,7 @@ class Recorder:
             return []
         self._complete(waiting)
         # What was read together has one time; `seq` is the order.
-        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        now = _now()
         lines = self._encoded(waiting, now)
         if self._write is not None:
             self._write(lines)
@@ -185,7 +185,7 @@ class Recorder:
             # Most updates: to ask and be told that they change nothing took longer.
             if kind not in DECIDE_NOTHING:
                 digest(update)
-            if kind not in WORDS or not counts.spoken:
+            if kind not in SPEECH or not counts.spoken:
                 counts.add(update)
             if update.type == "usage":
                 self._used(update)
@@ -221,6 +221,17 @@ class Recorder:
 
     def _lines(self, waiting: Sequence[_Waiting], now: str) -> list[bytes]:
         return events.encoded(waiting, self._prefix, self.seq + 1, now)
+
+
+def _now() -> str:
+    """RFC 3339, UTC, microseconds; `datetime` takes six times as long."""
+    second, microsecond = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_of_second(second)}.{microsecond:06d}Z"
+
+
+@lru_cache(2)
+def _of_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def _writable(update: Update) -> Update:

@@ -217,6 +217,7 @@ class Supervisor:
                 work=partial(_work, replace(means, desk=desk), of),
                 publish=publish,
                 stop=lambda passed: _stop(controls, passed),
+                looking=reaper.ticks.looking,
             )
 
     @asynccontextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 import anyio
+from anyio import to_thread
 
 from orchestrator.task import Recovery, Task
 
@@ -120,6 +121,10 @@ class Scene:
         done = self.run(*words)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
+
+    async def ask(self, *words: str) -> str:
+        """As `said`, while something in this process goes on, such as a server that it asks."""
+        return await to_thread.run_sync(self.said, *words)
 
     async def worker(self, *flags: str) -> "subprocess.Popen[bytes]":
         """A worker that is ready for jobs."""
