@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,9 +26,9 @@ from orchestrator.journal import (
 )
 from orchestrator.run.recorder import new_run_id
 from orchestrator.task import Task
+from tests import commands
 
 DAY = 86400.0
-ORCHESTRATE = str(Path(sys.executable).with_name("orchestrate"))
 
 
 def age(path: Path, days: float) -> None:
@@ -152,7 +151,7 @@ def test_a_job_goes_when_it_is_old_and_its_runs_are_gone(tmp_path):
 
 def run(state: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
     env = {**os.environ, "ORCHESTRATE_STATE_DIR": str(state)}
-    return subprocess.run([ORCHESTRATE, "runs", *argv], capture_output=True, text=True, env=env)
+    return commands.run("runs", *argv, env=env)
 
 
 def test_a_cut_off_run_is_shown_so_and_recovered_by_name_or_all(tmp_path):
