@@ -67,6 +67,7 @@ ABOUT = About(
     lean=MappingProxyType({"repo_map": False}),
     tools=False,
     resumes=True,
+    counts="call",
     keys=KEYS,
 )
 
@@ -196,8 +197,8 @@ class Aider:
         """A fresh conversation. Usage is told by calls, so what was before adds nothing."""
         del task, before
         own = variables(_named(agent).partition("/")[0])
-        key = agent.api_key_env or (own.keys[0] if agent.base_url is None else None)
-        return AiderConversation(key=key)
+        usual = own.keys[0] if agent.base_url is None and agent.model is not None else None
+        return AiderConversation(key=agent.api_key_env or usual)
 
 
 adapter = Aider()
@@ -325,6 +326,8 @@ class AiderConversation:
             kind, hint = "spawn", f"{missing} is missing. {ABOUT.install_hint}"
         elif (unset := said.get("unset")) is not None:
             hint = f"Set {unset}, or name the variable that holds the key with --api-key-env."
+        elif kind == "auth_failed" and self.key is not None and text.startswith("Missing "):
+            hint = f"Set {self.key}, or name the variable that holds the key with --api-key-env."
         elif kind == "auth_failed" and self.key is not None:
             hint = f"Is the key in {self.key} valid for this provider and model?"
         elif kind == "check_failed":

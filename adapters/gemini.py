@@ -13,7 +13,15 @@ from types import MappingProxyType
 
 import orjson
 
-from adapters.acp import AcpConversation, Manner, Options, merged, private_options, talking
+from adapters.acp import (
+    PERMISSIONS,
+    AcpConversation,
+    Manner,
+    Options,
+    merged,
+    private_options,
+    talking,
+)
 from adapters.places import root_url
 from orchestrator.adapter import About, Agent, Command, Install, Program
 from orchestrator.events import Usage
@@ -39,6 +47,7 @@ ABOUT = About(
     # Seen: in a folder that is not trusted it starts none. In one that is, the task's server is
     # called, but the MCP servers that the repository's own settings name are started, too.
     mcp=False,
+    counts="turn",
     key_env="GEMINI_API_KEY",
     keys=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
     logins=("~/.gemini/oauth_creds.json",),
@@ -46,7 +55,7 @@ ABOUT = About(
 
 OPTIONS: Mapping[str, str] = MappingProxyType(
     {
-        "permissions": "access, allow, deny: how it is answered when it asks before a tool",
+        "permissions": PERMISSIONS,
         "settings": "table of other settings, as in gemini's settings.json (profile: clean)",
     }
 )

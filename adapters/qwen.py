@@ -13,7 +13,15 @@ from types import MappingProxyType
 
 import orjson
 
-from adapters.acp import AcpConversation, Manner, Options, merged, private_options, talking
+from adapters.acp import (
+    PERMISSIONS,
+    AcpConversation,
+    Manner,
+    Options,
+    merged,
+    private_options,
+    talking,
+)
 from adapters.places import openai_url
 from orchestrator.adapter import About, Agent, Command, Install, Program
 from orchestrator.events import Usage
@@ -40,6 +48,7 @@ ABOUT = About(
     # Seen: in a folder that is not trusted it starts none. In one that is, the task's server is
     # called (some seconds late), but the hooks of the repository's own settings are run, too.
     mcp=False,
+    counts="call",
     key_env="OPENAI_API_KEY",
     keys=("OPENAI_API_KEY", "DASHSCOPE_API_KEY"),
     logins=("~/.qwen/oauth_creds.json",),
@@ -47,7 +56,7 @@ ABOUT = About(
 
 OPTIONS: Mapping[str, str] = MappingProxyType(
     {
-        "permissions": "access, allow, deny: how it is answered when it asks before a tool",
+        "permissions": PERMISSIONS,
         "context_window": "the model's context in tokens",
         "settings": "table of other settings, as in qwen's settings.json (profile: clean)",
     }

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import orjson
 
-from orchestrator.events import ErrorKind, Output, Permission, Unparsed, Update, Usage
+from orchestrator.events import (
+    ErrorKind,
+    Output,
+    Permission,
+    ToolCall,
+    Unparsed,
+    Update,
+    Usage,
+)
 from orchestrator.task import Dialect, McpServer, Task
 
 if TYPE_CHECKING:
@@ -117,17 +125,30 @@ class Exit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Question:
+    """What an agent waits for a person to allow; `Conversation.decide` takes the answer. `always`:
+    it can be allowed once and for all.
+    """
+
+    permission: Permission
+    call: ToolCall
+    always: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Send:
     """Bytes for the agent's stdin (with `Command.stdin == "open"`). `end`: it is closed after
     them.
 
     `leave_s`: the agent has nothing more to do; if it stays longer than that, it is ended, and how
-    it then ends says nothing of its work. None: it leaves by itself.
+    it then ends says nothing of its work. None: it leaves by itself. `question`: nothing is sent
+    until somebody answered it.
     """
 
     data: bytes = b""
     end: bool = False
     leave_s: float | None = None
+    question: Question | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +192,11 @@ class About:
     `key_env` is the variable that usually holds the provider's key, `keys` are all in which one may
     be. `logins` are files that are there while the user is logged in; a path may begin with `~` or
     `$NAME`. They are looked for and never read. `log_in` is what a person types to log in.
+    `settings`, of a CLI that without key and login goes on trying instead of saying so, are files
+    in which its user may have said another way to a model.
     `enforces` are the levels of access that the CLI itself can hold an agent to. `tells_cost`:
-    whether it states what its calls cost. `mcp`: it takes the MCP servers of a task.
+    whether it states what its calls cost. `counts`: after what it tells its tokens, None: it does
+    not tell them, or nobody knows. `mcp`: it takes the MCP servers of a task.
     """
 
     name: str
@@ -190,11 +214,13 @@ class About:
     enforces: tuple[Literal["read", "edit", "full"], ...] = ("read", "edit", "full")
     resumes: bool = False
     tells_cost: bool = True
+    counts: Literal["call", "turn"] | None = None
     mcp: bool = False
     key_env: str | None = None
     keys: tuple[str, ...] = ()
     logins: tuple[str, ...] = ()
     log_in: str = ""
+    settings: tuple[str, ...] = ()
 
     @property
     def install_hint(self) -> str:
@@ -501,6 +527,8 @@ _WORDINGS: tuple[tuple[ErrorKind, str], ...] = (
             r"out of memory",
             r"requires more (system )?memory",
             r"(insufficient|not enough|unable to allocate|failed to allocate) .{0,40}memory",
+            r"(unable|failed) to allocate .{0,40}buffer",
+            r"insufficient system resources",
             r"cuda ?malloc failed",
         ),
     ),

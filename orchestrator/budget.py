@@ -20,7 +20,7 @@ from orchestrator.events import (
 )
 from orchestrator.task import Limits
 
-Sign: TypeAlias = Literal["start", "output", "bytes", "cpu", "child"]
+Sign: TypeAlias = Literal["start", "output", "bytes", "cpu", "child", "person"]
 """A sign of life."""
 Unit: TypeAlias = Literal["call", "turn", "run"]
 Stop: TypeAlias = Literal["timed_out", "stalled", "budget_exceeded", "output_limit"]
@@ -35,6 +35,7 @@ _SIGNS: dict[Sign, str] = {
     "bytes": "bytes that it received",
     "cpu": "CPU time of a tool",
     "child": "the wait for a sub-task",
+    "person": "the wait for a person's answer",
 }
 _WAITS = {
     "first": "before the model's first word",
@@ -51,7 +52,8 @@ _WORDS = frozenset({"message.delta", "thought.delta", "tool_call", "thought", "m
 class Counts:
     """What the updates of one run say about its budgets, folded as they come.
 
-    A CLI that tells of no turns has one. `unit`: what usage was last told for.
+    A CLI that tells of no turns has one. `unit`: what usage was last told for. `weighty`: how many
+    updates there were that limits may be about.
     """
 
     spoken: bool = False
@@ -59,12 +61,15 @@ class Counts:
     in_turn: bool = True
     model_calls: int = 0
     unit: Unit = "run"
+    weighty: int = 0
 
     def add(self, update: Update) -> None:
         """Take one update into account."""
         if update.type in _WORDS:
+            self.weighty += update.type == "tool_call" or not self.spoken
             self.spoken = True
             return  # most updates: to try all patterns on them took longer
+        self.weighty += 1
         match update:
             case Usage(scope=scope):
                 self.spoken, self.unit = True, scope
@@ -240,10 +245,25 @@ class Ledger:
         self.passed: Verdict | None = None
         self._spent: dict[str, dict[str, Spent]] = {}
         self._handed_on: dict[str, list[str]] = {}
+        self._above: dict[str, tuple[str, Limits]] = {}
 
-    def hand_on(self, task_id: str, child_id: str) -> None:
-        """What a sub-task costs is spent of the budget of the task that handed it on."""
+    def hand_on(self, task_id: str, child_id: str, limits: Limits) -> None:
+        """What a sub-task costs is spent of the budget of the task that handed it on, whose
+        `limits` these are.
+        """
         self._handed_on.setdefault(task_id, []).append(child_id)
+        self._above[child_id] = task_id, Limits(tokens=limits.tokens, cost_usd=limits.cost_usd)
+
+    def passed_above(self, task_id: str, unit: Unit) -> Verdict | None:
+        """The limit that a task has passed together with those that were handed on beside it: its
+        own limits are what was left when it began, and they all have that.
+        """
+        while (above := self._above.get(task_id)) is not None:
+            task_id, limits = above
+            whose = f" by {task_id} and what it handed on"
+            if (passed := over(limits, self.task(task_id), unit, whose)) is not None:
+                return passed
+        return None
 
     def put(self, task_id: str, run_id: str, spent: Spent, unit: Unit) -> None:
         """Take what a run has used so far. The first limit that is `passed` remains so."""

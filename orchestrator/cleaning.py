@@ -25,6 +25,7 @@ from orchestrator.journal import (
     read_record,
     running,
 )
+from orchestrator.workspace.source import cache_of, caches
 
 OLDER_S = 30 * 86400.0
 KEEP_BYTES = 20 * 1024**3
@@ -48,6 +49,8 @@ class _Run:
     size: int
     free: bool
     job_id: str | None
+    known: bool
+    cache: Path | None
 
 
 def old(state: Path, *, older_s: float, keep_bytes: int, now: float) -> list[Old]:
@@ -68,8 +71,13 @@ def old(state: Path, *, older_s: float, keep_bytes: int, now: float) -> list[Old
         paths = (run.folder, *_scratch(state, run.folder.name))
         found.append(Old(name=run.folder.name, paths=paths, size=run.size, why=why))
     gone = {one.name for one in found}
-    kept = [run.job_id for run in runs if run.folder.name not in gone]
-    return [*found, *_jobs(state, set(kept), older_s, now), *_left_over(state, older_s, now)]
+    kept = [run for run in runs if run.folder.name not in gone]
+    return [
+        *found,
+        *_jobs(state, {run.job_id for run in kept}, older_s, now),
+        *_caches(state, kept, older_s, now),
+        *_left_over(state, older_s, now),
+    ]
 
 
 def remove(one: Old) -> bool:
@@ -117,6 +125,10 @@ def _runs(state: Path) -> list[_Run]:
             and not (state / "trees" / folder.name).exists()
             and not _shared(folder, records, homes),
             job_id=record.job_id if (record := records[folder]) is not None else None,
+            known=record is not None,
+            cache=cache_of(record.task.source, state)
+            if record is not None and record.task.source is not None
+            else None,
         )
         for folder in folders
     ]
@@ -129,6 +141,20 @@ def _jobs(state: Path, needed: set[str | None], older_s: float, now: float) -> I
         if old_enough and folder.name not in needed and not running(folder):
             why = "a job without runs"
             yield Old(name=folder.name, paths=(folder,), size=size_of(folder), why=why)
+
+
+def _caches(state: Path, kept: Sequence[_Run], older_s: float, now: float) -> Iterator[Old]:
+    """Fetched repositories that no run is of any more: the work of those that are may be in there.
+
+    One that was fetched today may be of a run that has yet to begin.
+    """
+    needed = {run.cache for run in kept}
+    for folder in caches(state) if all(run.known for run in kept) else ():
+        with suppress(FileNotFoundError):
+            idle = now - folder.stat().st_mtime
+            if folder not in needed and idle > max(older_s, _ABANDONED_S):
+                why = f"a repository that was fetched {idle / 86400:.0f} days ago, of no run"
+                yield Old(name=folder.name, paths=(folder,), size=size_of(folder), why=why)
 
 
 def _shared(folder: Path, records: dict[Path, Record | None], homes: Sequence[Path]) -> bool:

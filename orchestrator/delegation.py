@@ -191,10 +191,10 @@ def _at_home(parent: Parent, asked: Asked, agents: Iterable[Agent]) -> Iterator[
     known = {agent.name: agent for agent in agents}
     named = known.get(asked.agent or "")
     if asked.tier == "cloud" or (named is not None and named.tier == "cloud"):
-        who = f"agent {named.name}" if named is not None else "tier cloud"
+        who = f"agent {named.name} is" if named is not None else "tier: cloud would have it"
         local = ", ".join(agent.name for agent in known.values() if agent.tier == "local")
         hint = f"Local agents: {local or 'none'}. Or leave agent and tier out."
-        yield Refused(text=f"{why}, and {who} is in the cloud", hint=hint)
+        yield Refused(text=f"{why}, and {who} in the cloud", hint=hint)
 
 
 def _stays(task: Task) -> str | None:

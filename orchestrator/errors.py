@@ -12,6 +12,7 @@ other.
     ├── SupervisionError     the reaper cannot be started
     │   └── ReaperLostError  it ended; what it supervised has been killed, and the next has another
     ├── AskError             a model server could not be asked; `why` says in one word
+    ├── QueueError           the queue's database did not do what was asked of it
     ├── DeskError            nobody is there to ask for a sub-task
     ├── JournalError         the record of a run could not be written or read
     │   └── DiskFullError    there is no room for it; what stands in it is whole
@@ -20,6 +21,7 @@ other.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -57,12 +59,24 @@ class ConfigError(InputError):
     """A configuration file, an environment variable or a flag is wrong."""
 
 
+def unwritable(path: object, error: OSError) -> OrchestrateError:
+    """A file of the user's cannot be written: wrong input, unless the disk is full."""
+    text = shown(f"cannot write {path}: {error.strerror}")
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return OrchestrateError(text, hint="Free space there. What was in it is as it was.")
+    return ConfigError(text)
+
+
 class SpawnError(OrchestrateError):
     """A program could not be started. `errno` is the system's error number, if it was one."""
 
     def __init__(self, message: str, *, errno: int | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.errno = errno
+
+
+class QueueError(OrchestrateError):
+    """The queue's database did not do what was asked of it: it is full, read-only, or gone."""
 
 
 class SupervisionError(OrchestrateError):

@@ -317,13 +317,16 @@ class Plan(_Plain):
 
 @_plain
 class Permission(_Plain):
-    """The agent asked to do something, or was allowed or denied it."""
+    """The agent asked to do something, or was allowed or denied it. `always`: it was allowed this
+    kind of thing for the rest of its session.
+    """
 
     type: Literal["permission"] = "permission"
     id: str
     status: Literal["requested", "granted", "denied"]
     tool: str | None = None
     reason: str | None = None
+    always: bool | None = None
 
 
 @_plain

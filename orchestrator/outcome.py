@@ -81,7 +81,7 @@ STATUS: Mapping[ErrorKind, Status] = MappingProxyType(
 """The status that a kind of error leads to; every other kind is `failed`."""
 
 MOST_CALLS = 10_000
-"""How many tool calls are held by their ids."""
+"""How many tool calls, denials and sub-agents are held by their ids: a run may make any number."""
 
 _DECIDE_NOTHING = frozenset(
     {
@@ -112,18 +112,22 @@ class Digest:
     terminal: StopReason | None = None
     error: Error | None = None
     limit: RateLimit | None = None
-    denied: list[Permission] = field(default_factory=list[Permission])
+    denials: dict[str, Permission] = field(default_factory=dict[str, Permission])
     subagents: dict[str, str] = field(default_factory=dict[str, str])
     calls: dict[str, ToolCallStatus] = field(default_factory=dict[str, ToolCallStatus])
     _kinds: dict[str, ToolKind] = field(default_factory=dict[str, ToolKind])
     failures: int = 0
     # Tool calls that failed since the last one that did not.
     _open: dict[str, None] = field(default_factory=dict[str, None])
-    # Of calls that ended so long ago that they are not held any more.
+    _ended: dict[str, None] = field(default_factory=dict[str, None])
+    # Of what ended so long ago that it is not held any more.
     _forgotten: int = 0
+    _acted: bool = False
     _wrote: bool = False
     _edited: bool = False
-    _asked: dict[str, Permission] = field(default_factory=dict[str, Permission])
+    _denied: int = 0
+    _dead: int = 0
+    _outlived: bool = False
 
     def add(self, update: Update) -> None:
         """Take one update into account."""
@@ -145,8 +149,8 @@ class Digest:
                 self.error = update
             case RateLimit():
                 self.limit = update
-            case Subagent(id=id_, status=status, child_task_id=None):
-                self.subagents[id_] = status
+            case Subagent(child_task_id=None):
+                self._subagent(update)
             case Permission():
                 self._permission(update)
             case _:
@@ -165,13 +169,18 @@ class Digest:
     @property
     def acted(self) -> bool:
         """Whether any tool call was completed."""
-        return "completed" in self.calls.values()
+        return self._acted or "completed" in self.calls.values()
+
+    @property
+    def denied(self) -> int:
+        """How often it was denied something."""
+        return self._denied + len(self.denials)
 
     @property
     def dead_subagents(self) -> int:
         """How many sub-agents failed, if not one of them came to an end."""
-        failed = sum(status == "failed" for status in self.subagents.values())
-        return 0 if "completed" in self.subagents.values() else failed
+        failed = self._dead + sum(status == "failed" for status in self.subagents.values())
+        return 0 if self._outlived or "completed" in self.subagents.values() else failed
 
     @property
     def wrote(self) -> bool:
@@ -191,31 +200,41 @@ class Digest:
 
     def _tool_call(self, call: ToolCall) -> None:
         status = self.calls[call.id] = call.status or self.calls.get(call.id, "pending")
-        if status in {"pending", "in_progress"}:
-            self._open[call.id] = None
-        else:
-            self._open.pop(call.id, None)
+        is_open = status in {"pending", "in_progress"}
+        held, other = (self._open, self._ended) if is_open else (self._ended, self._open)
+        held[call.id] = None
+        other.pop(call.id, None)
         if call.status in {"completed", "failed"}:
             self.failures = self.failures + 1 if call.status == "failed" else 0
         if call.kind is not None:
             self._kinds[call.id] = call.kind
         if len(self.calls) > MOST_CALLS:
-            self._forget()
+            self._forget(next(iter(self._ended or self._open)))
 
-    def _forget(self) -> None:
-        """Hold the oldest call that ended no longer: a run may make any number of them."""
-        for id_ in self.calls:
-            if id_ not in self._open:
-                self._forgotten += 1
-                self._wrote = self._wrote or self._has_written(id_)
-                self._edited = self._edited or self._has_edited(id_)
-                del self.calls[id_]
-                self._kinds.pop(id_, None)
-                return
+    def _forget(self, id_: str) -> None:
+        """Hold a call no longer: the first that ended, of ten thousand open ones the oldest."""
+        self._forgotten += 1
+        self._acted = self._acted or self.calls[id_] == "completed"
+        self._wrote = self._wrote or self._has_written(id_)
+        self._edited = self._edited or self._has_edited(id_)
+        for held in (self.calls, self._kinds, self._open, self._ended):
+            held.pop(id_, None)
 
     def _permission(self, permission: Permission) -> None:
-        self._asked[permission.id] = permission
-        self.denied = [asked for asked in self._asked.values() if asked.status == "denied"]
+        if permission.status != "denied":
+            self.denials.pop(permission.id, None)
+            return
+        self.denials[permission.id] = permission
+        if len(self.denials) > MOST_CALLS:
+            del self.denials[next(iter(self.denials))]
+            self._denied += 1
+
+    def _subagent(self, subagent: Subagent) -> None:
+        self.subagents[subagent.id] = subagent.status
+        if len(self.subagents) > MOST_CALLS:
+            status = self.subagents.pop(next(iter(self.subagents)))
+            self._outlived = self._outlived or status == "completed"
+            self._dead += status == "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +244,7 @@ class Facts:
     `exit` is None if nothing was ever started. `stopped` and `stopped_why`: the supervisor ended
     it, for the limit `stopped_limit` if for one.
     `changes` is None if nobody looked at the work tree, `unseen` if nobody could. `usage` is the
-    run's, summed.
+    run's, summed. `unheld` is the limit that nothing was counted against.
     """
 
     task: Task
@@ -238,6 +257,7 @@ class Facts:
     check: Check | None = None
     usage: Usage | None = None
     unseen: bool = False
+    unheld: str | None = None
 
     @cached_property
     def answer(self) -> Answer | None:
@@ -374,11 +394,15 @@ def _exit(facts: Facts) -> Failure | None:
 
 
 def _denied(facts: Facts) -> Failure | None:
-    denied = facts.digest.denied
-    if not denied or _passed(facts):
+    denials = facts.digest.denials
+    if not denials or _passed(facts):
         return None
-    what = denied[-1].tool or denied[-1].reason or denied[-1].id
-    return Failure(kind="denied", text=f"{len(denied)} action(s) denied, the last: {what}")
+    last = denials[next(reversed(denials))]
+    what = last.tool or last.reason or last.id
+    if last.tool and last.reason:
+        what = f"{last.tool} ({last.reason})"
+    text = f"{facts.digest.denied} action(s) denied, the last: {what}"
+    return Failure(kind="denied", text=text)
 
 
 def _left_open(facts: Facts) -> Failure | None:
@@ -457,7 +481,7 @@ def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
     if digest.open_calls:
         evidence.append(f"tool calls left open: {len(digest.open_calls)}")
     if digest.denied:
-        evidence.append(f"denied: {len(digest.denied)}")
+        evidence.append(f"denied: {digest.denied}")
     if digest.dead_subagents:
         evidence.append(f"sub-agents: all {digest.dead_subagents} failed")
     if digest.limit is not None and digest.limit.exhausted:
@@ -475,6 +499,8 @@ def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
         evidence.append(f"check: {'passed' if facts.check.passed else 'failed'}")
     if facts.task.privacy == "local":
         evidence.append(ROUTING_ONLY)
+    if facts.unheld is not None:
+        evidence.append(not_held(facts.unheld))
     if failure is not None:
         evidence.append(f"{failure.kind}: {failure.text}")
     return evidence
@@ -482,6 +508,11 @@ def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
 
 ROUTING_ONLY = "privacy: routing only (a local model was chosen; no sandbox holds the agent)"
 """What `privacy: local` amounts to, until a sandbox enforces it."""
+
+
+def not_held(limit: str) -> str:
+    """That a limit was none."""
+    return f"limits.{limit} could not be held: the agent does not tell what it uses"
 
 
 def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str:

@@ -122,7 +122,11 @@ class Route:
 def choose(task: Task, agents: Sequence[Agent], state: State) -> tuple[Route, ...]:
     """A route for every agent: the usable ones first, by rank, then the others."""
     placed = [pinned(task, agent, state) for agent in agents]
-    barred = {agent.name: why for agent in placed if (why := _barred(task, agent, state))}
+    barred = {
+        agent.name: why
+        for own, agent in zip(agents, placed, strict=True)
+        if (why := _barred(task, agent, state) or _nowhere(task, own, agent))
+    }
     candidates = [agent for agent in placed if agent.name not in barred]
     wish = _wish(task, candidates, state)
     ordered = _ordered(candidates, wish, state)
@@ -262,6 +266,15 @@ def _barred(task: Task, agent: Agent, state: State) -> str | None:
     if task.privacy == "local" and agent.tier == "cloud":
         return "privacy: local, and this agent's model is in the cloud"
     return state.problems.get(agent.name) or _stray_key(task, agent) or _elsewhere(task, agent)
+
+
+def _nowhere(task: Task, own: Agent, agent: Agent) -> str | None:
+    """Why nobody can say that the model stays at home which the task names: an agent without an
+    address is local by its owner's word, and that was given for the model that stands there.
+    """
+    if task.privacy != "local" or agent.model == own.model or agent.base_url or agent.server:
+        return None
+    return f"privacy: local, and nothing says where {agent.model} runs (name its base_url)"
 
 
 def _elsewhere(task: Task, agent: Agent) -> str | None:

@@ -110,6 +110,7 @@ class Limits:
     turn_s: float | None = None
     check_s: float | None = None
     setup_s: float | None = None
+    ask_s: float | None = None
     steps: int | None = None
     tokens: int | None = None
     cost_usd: float | None = None
@@ -127,6 +128,7 @@ class Limits:
             turn_s=_strictest(self.turn_s, other.turn_s),
             check_s=_strictest(self.check_s, other.check_s),
             setup_s=_strictest(self.setup_s, other.setup_s),
+            ask_s=_strictest(self.ask_s, other.ask_s),
             steps=_strictest(self.steps, other.steps),
             tokens=_strictest(self.tokens, other.tokens),
             cost_usd=_strictest(self.cost_usd, other.cost_usd),
@@ -145,6 +147,7 @@ class Limits:
             turn_s=defaults.turn_s if self.turn_s is None else self.turn_s,
             check_s=defaults.check_s if self.check_s is None else self.check_s,
             setup_s=defaults.setup_s if self.setup_s is None else self.setup_s,
+            ask_s=defaults.ask_s if self.ask_s is None else self.ask_s,
             steps=defaults.steps if self.steps is None else self.steps,
             tokens=defaults.tokens if self.tokens is None else self.tokens,
             cost_usd=defaults.cost_usd if self.cost_usd is None else self.cost_usd,
@@ -183,6 +186,7 @@ DEFAULT_LIMITS = Limits(
     tool_s=15 * 60,  # more than the ten minutes after which the CLIs themselves end a tool
     check_s=10 * 60,
     setup_s=10 * 60,
+    ask_s=5 * 60,
     cost_usd=5.0,
     output_bytes=1024**3,
     depth=3,
@@ -443,6 +447,9 @@ _SECRET = re.compile(
 Switch = Annotated[bool, BeforeValidator(_switched, json_schema_input_type=bool | _OnOff)]
 Seconds = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=float | str)]
 Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str)]
+Count = Annotated[int, Field(ge=1, le=_MOST)]
+Dollars = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Depth = Annotated[int, Field(ge=0, le=100)]
 TaskId = Annotated[str, StringConstraints(pattern=TASK_ID)]
 Folder = Annotated[Text, AfterValidator(_expandable)]
 
@@ -467,17 +474,20 @@ class LimitsModel(_Model):
     turn: Seconds | None = Field(default=None, description="One turn of the agent, such as 20m.")
     check: Seconds | None = Field(default=None, description="The check command, such as 10m.")
     setup: Seconds | None = Field(default=None, description="The setup command, such as 10m.")
-    steps: Annotated[int, Field(ge=1, le=_MOST)] | None = Field(
+    ask: Seconds | None = Field(
+        default=None, description="A question to a person (permissions: ask), such as 5m."
+    )
+    steps: Count | None = Field(
         default=None, description="Tool calls, or model calls where an agent tells no tool calls."
     )
-    tokens: Annotated[int, Field(ge=1, le=_MOST)] | None = Field(
+    tokens: Count | None = Field(
         default=None, description="Tokens read and written by the model, cached ones included."
     )
-    cost_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    cost_usd: Dollars | None = Field(
         default=None, description="Dollars, as far as the cost is known."
     )
     output: Bytes | None = Field(default=None, description="Raw output of the agent, such as 1GiB.")
-    depth: Annotated[int, Field(ge=0, le=100)] | None = Field(
+    depth: Depth | None = Field(
         default=None, description="How often one agent may hand work to the next (delegation)."
     )
     children: Annotated[int, Field(ge=0, le=1000)] | None = Field(
@@ -494,6 +504,7 @@ class LimitsModel(_Model):
             turn_s=self.turn,
             check_s=self.check,
             setup_s=self.setup,
+            ask_s=self.ask,
             steps=self.steps,
             tokens=self.tokens,
             cost_usd=self.cost_usd,

@@ -10,12 +10,14 @@ So that all of them stay quick (judge by CPU time, not by the clock):
 - A repository is copied from one made once for the module, rather than made by ten processes.
 - What takes seconds to start (a gateway, a server) is a fixture of the module.
 - `orchestrate` is started through `tests.commands`: forked, it need not import anything.
+- A real agent is started once for each thing that it alone shows. What is the same with a further
+  agent, provider or signal has the marker `thorough`: `scripts/test --thorough` runs that, too,
+  before a release and whenever another version of an agent is locked.
 """
 
 import functools
 import gc
 import signal
-from collections.abc import Iterable
 
 import hypothesis
 import pytest
@@ -58,7 +60,15 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="with the tests marked `thorough`")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("real") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(REAL_AGENT_S))
+    if not config.getoption("--thorough"):
+        later = [item for item in items if item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=later)
+        items[:] = [item for item in items if item not in later]

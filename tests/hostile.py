@@ -63,11 +63,13 @@ def read(path: Path) -> bytes:
 
 
 def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Wait for what no event tells."""
+    """Wait for what no event tells; what does not come soon is looked for less often."""
     end = time.monotonic() + seconds
+    pause = 0.005
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
 
 
 # --- as a program --------------------------------------------------------------------------------

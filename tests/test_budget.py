@@ -270,10 +270,28 @@ def test_a_cost_that_nobody_tells_is_no_bound(stated, known, refused):
 
 def test_what_is_handed_on_is_spent_of_the_parents_budget_and_once_of_the_jobs():
     ledger = Ledger(Limits(cost_usd=3))
-    ledger.hand_on("top", "top-1")
-    ledger.hand_on("top-1", "top-1-1")
+    ledger.hand_on("top", "top-1", Limits())
+    ledger.hand_on("top-1", "top-1-1", Limits())
     for task, cost in (("top", 1.0), ("top-1", 0.5), ("top-1-1", 0.25), ("other", 1.0)):
         ledger.put(task, task, Spent(ran_s=9, steps=2, tokens=10, cost_usd=cost), "call")
     assert ledger.task("top") == Spent(ran_s=9, steps=2, tokens=30, cost_usd=1.75)
     assert ledger.task("top-1").cost_usd == 0.75
     assert (ledger.job.cost_usd, ledger.job.tokens, ledger.passed) == (2.75, 40, None)
+
+
+def test_sub_tasks_that_pass_their_parents_limit_together_are_told_at_once_whoever_is_last():
+    ledger = Ledger()
+    ledger.hand_on("top", "top-1", Limits(cost_usd=2, steps=1))
+    ledger.hand_on("top", "top-2", Limits(cost_usd=2, steps=1))
+    ledger.hand_on("top-2", "top-2-1", Limits(tokens=100))
+    for task, cost in (("top", 0.5), ("top-1", 0.75), ("top-2-1", 0.75)):
+        ledger.put(task, task, Spent(steps=9, tokens=60, cost_usd=cost), "call")
+        assert ledger.passed_above(task, "call") is None
+    ledger.put("top-2-1", "top-2-1", Spent(tokens=60, cost_usd=0.76), "turn")
+    passed = ledger.passed_above("top-2-1", "turn")
+    assert passed is not None
+    assert (passed.limit, passed.stop, passed.enforced) == ("cost_usd", "budget_exceeded", "turn")
+    assert passed.text == "more than $2 spent by top and what it handed on: $2.01"
+    assert ledger.passed_above("top-1", "call") is not None
+    assert ledger.passed_above("top", "call") is None  # its own limit is its own watch's
+    assert ledger.passed is None

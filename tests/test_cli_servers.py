@@ -92,7 +92,7 @@ def test_with_nothing_at_all_the_doctor_ends_with_three_ways_to_a_first_agent():
         ),
         (
             "2. by key: `orchestrate agents install claude`, `export ANTHROPIC_API_KEY=...`,"
-            " or GEMINI_API_KEY with gemini, or OPENAI_API_KEY with codex"
+            " or OPENAI_API_KEY with codex, or GEMINI_API_KEY with gemini"
         ),
         (
             "3. by login: `orchestrate agents install claude`, `claude`, in it `/login`,"

@@ -129,7 +129,12 @@ def test_access_is_what_the_work_needs_and_its_parent_has(parent, asked, access)
         (PARENT, {"agent": "gpt"}, "no agent 'gpt'", "qwen, claude"),
         (PARENT, {"agent": "qwen", "tier": "cloud"}, "qwen is a local agent", "one of the two"),
         (of(privacy="local"), {"agent": "claude"}, "privacy: local", "Local agents: qwen"),
-        (of(privacy="local"), {"tier": "cloud"}, "tier cloud is in the cloud", "leave agent"),
+        (
+            of(privacy="local"),
+            {"tier": "cloud"},
+            "tier: cloud would have it in the cloud",
+            "leave agent",
+        ),
         (of(privacy="local"), {"privacy": "any"}, "so do its sub-tasks", "Leave `privacy` out"),
         (of(strategy="local"), {"agent": "claude"}, "strategy: local", "Local agents: qwen"),
         (of(access="read"), {"kind": "fix"}, "may only read", "search"),

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -185,3 +186,20 @@ def test_on_the_command_line_a_full_disk_has_the_status_of_our_failures(tmp_path
     refused = run()
     assert refused.returncode == 3
     assert "No space left on device" in refused.stderr
+
+
+def test_a_configuration_on_a_full_disk_stays_as_it_was(tmp_path, disk):
+    mine = disk / "orchestrate.toml"
+    mine.write_text("# mine\n")
+    (disk / "empty").mkdir()
+    fill = disk / "fill"
+    with suppress(OSError), fill.open("wb", buffering=0) as file:
+        while file.write(bytes(KIB)):
+            pass
+    environ = {"ORCHESTRATE_CONFIG": str(mine), "ORCHESTRATE_STATE_DIR": str(tmp_path / "state")}
+    for folder, argv in ((tmp_path, ("agents", "use", "codex")), (disk / "empty", ("init",))):
+        done = call(folder, *argv, env=environ)
+        assert done.returncode == 3, done.stderr
+        assert "orchestrate.toml: No space left on device" in done.stderr
+    assert mine.read_text() == "# mine\n"
+    assert sorted(path.name for path in disk.rglob("*")) == ["empty", "fill", "orchestrate.toml"]

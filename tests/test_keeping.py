@@ -13,6 +13,7 @@ from orchestrator.cleaning import old, remove
 from orchestrator.events import Outcome
 from orchestrator.journal import (
     OUTCOME,
+    TASK,
     JobRecord,
     Journal,
     Record,
@@ -25,7 +26,8 @@ from orchestrator.journal import (
     write_record,
 )
 from orchestrator.run.recorder import new_run_id
-from orchestrator.task import Task
+from orchestrator.task import Source, Task
+from orchestrator.workspace.source import cache_of
 from tests import commands
 
 DAY = 86400.0
@@ -152,6 +154,29 @@ def test_a_job_goes_when_it_is_old_and_its_runs_are_gone(tmp_path):
 def run(state: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
     env = {**os.environ, "ORCHESTRATE_STATE_DIR": str(state)}
     return commands.run("runs", *argv, env=env)
+
+
+def test_a_fetched_repository_goes_when_it_is_old_and_its_runs_are_gone(tmp_path):
+    used, other = Source(url="https://h/used.git"), Source(url="https://h/other.git")
+    for source in (used, other):
+        cache_of(source, tmp_path).mkdir(parents=True)
+        age(cache_of(source, tmp_path), 40)
+    run = made(tmp_path, days=2)
+    record = read_record(run)
+    write_record(run, replace(record, task=replace(record.task, source=used)))
+
+    def going(older: float) -> list[str]:
+        return [one.name for one in old(tmp_path, older_s=older, keep_bytes=10**9, now=time.time())]
+
+    assert going(30 * DAY) == [cache_of(other, tmp_path).name]
+    assert going(50 * DAY) == []
+    whole = (run / TASK).read_bytes()
+    (run / TASK).write_bytes(b"{")  # nobody knows which repository that is of
+    assert going(30 * DAY) == []
+    (run / TASK).write_bytes(whole)
+    assert going(DAY) == [run.name, *sorted(cache_of(one, tmp_path).name for one in (used, other))]
+    age(cache_of(used, tmp_path), 0)  # somebody fetched it just now, for a run that is to begin
+    assert cache_of(used, tmp_path).name not in going(0)
 
 
 def test_a_cut_off_run_is_shown_so_and_recovered_by_name_or_all(tmp_path):

@@ -690,6 +690,11 @@ def test_the_evidence_of_a_failure_names_all_that_was_wrong():
     ]
 
 
+def test_the_evidence_names_a_limit_that_nothing_was_counted_against():
+    told = decide(facts(ANSWER, DONE, changes=SOME, unheld="tokens")).evidence
+    assert told[-1] == "limits.tokens could not be held: the agent does not tell what it uses"
+
+
 @pytest.mark.parametrize(
     ("exit_", "fact"),
     [
@@ -708,7 +713,8 @@ def test_the_evidence_says_how_the_process_ended(exit_, fact):
 @pytest.mark.parametrize(
     ("permission", "named"),
     [
-        (Permission(id="p", status="denied", tool="write", reason="r"), "write"),
+        (Permission(id="p", status="denied", tool="write", reason="r"), "write (r)"),
+        (Permission(id="p", status="denied", tool="write"), "write"),
         (Permission(id="p", status="denied", reason="read-only"), "read-only"),
         (Permission(id="p", status="denied"), "p"),
     ],
@@ -792,12 +798,42 @@ def test_of_any_number_of_calls_only_the_latest_are_held_and_all_are_counted():
     assert (seen.open_calls, seen.wrote, seen.edited) == (["open"], True, True)
 
 
-def test_calls_that_are_open_are_all_held():
+def test_of_calls_that_never_end_the_last_are_held_and_all_are_counted():
     seen = Digest()
-    for number in range(MOST_CALLS + 3):
+    for number in range(3 * MOST_CALLS):
         seen.add(ToolCall(id=str(number), status="pending"))
-    assert len(seen.open_calls) == MOST_CALLS + 3
-    assert not seen.wrote
+    assert len(seen.open_calls) == len(seen.calls) == MOST_CALLS
+    assert (seen.steps, seen.open_calls[0]) == (3 * MOST_CALLS, str(2 * MOST_CALLS))
+    assert (seen.acted, seen.wrote) == (False, False)
+    seen.add(ToolCall(id="done", status="completed", kind="edit"))
+    seen.add(ToolCall(id="last", status="pending"))  # and the one that ended is not held any more
+    assert "done" not in seen.calls
+    assert (seen.acted, seen.edited) == (True, True)
+
+
+def test_of_many_denials_the_last_are_held_and_all_are_counted():
+    seen = Digest(terminal="end_turn")
+    for number in range(3 * MOST_CALLS):
+        seen.add(Permission(id=str(number), status="requested"))
+        seen.add(Permission(id=str(number), status="denied", tool=f"tool {number}"))
+    seen.add(Permission(id=str(3 * MOST_CALLS - 2), status="granted"))  # after all
+    assert len(seen.denials) == MOST_CALLS - 1
+    told = decide(Facts(task=Task(prompt="p", kind="search"), digest=seen, exit=Exit(status=0)))
+    count, last = 3 * MOST_CALLS - 1, 3 * MOST_CALLS - 1
+    assert told.error is not None
+    assert told.error.text == f"{count} action(s) denied, the last: tool {last}"
+    assert f"denied: {count}" in told.evidence
+
+
+@pytest.mark.parametrize(("first", "dead"), [("failed", MOST_CALLS + 3), ("completed", 0)])
+def test_of_many_sub_agents_the_last_are_held_and_all_that_died_are_counted(first, dead):
+    seen = Digest()
+    seen.add(Subagent(id="first", status=first))
+    for number in range(MOST_CALLS + 2):
+        seen.add(Subagent(id=str(number), status="started"))
+        seen.add(Subagent(id=str(number), status="failed"))
+    assert len(seen.subagents) == MOST_CALLS
+    assert seen.dead_subagents == dead
 
 
 # --- the answer that is expected ------------------------------------------------------------------

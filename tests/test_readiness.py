@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from adapters.servers.ollama import server as ollama
+from adapters.claude import adapter as claude
+from adapters.codex import adapter as codex
 from orchestrator.adapter import About, Agent, error_kind
 from orchestrator.config import Config, load_config
 from orchestrator.discovery import Ready, ready
+from orchestrator.discovery.credentials import keyless
 from orchestrator.events import Event, Failure, Notice, ProcessSpawned
 from orchestrator.outcome import STATUS, remedy
 from orchestrator.supervisor import Supervisor
@@ -232,6 +234,22 @@ async def test_wrong_url(config, tmp_path):
         )
 
 
+async def test_what_is_no_openai_compatible_server_is_told_with_a_look_to_take(
+    config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ModelServer, "handle", lambda *_: json_response({"detail": "Not Found"}))
+    async with model_server(script("vllm")) as server:
+        agent = at(server.base_url, "openai-compatible")
+        assert await ended(config, agent, tmp_path) == (
+            "unavailable",
+            f"Something answers at {server.base_url}, but it is not an OpenAI-compatible server.",
+            (
+                "Is the address right, host, port and path?"
+                f" `curl {server.base_url}/v1/models` should list its models."
+            ),
+        )
+
+
 async def test_unknown_host(config, tmp_path, monkeypatch):
     knows_nobody(monkeypatch)
     agent = at("http://desk.example:11434", "ollama")
@@ -265,6 +283,59 @@ async def test_a_key_that_is_missing_or_wrong(config, tmp_path, monkeypatch):
     assert text == f"vLLM at {server.base_url} wants a key, or refuses the one it got."
 
 
+async def test_a_named_key_that_is_not_set_is_told_before_anyone_is_asked(config, tmp_path):
+    async with model_server(script("vllm")) as server:
+        agent = at(server.base_url, "vllm", api_key_env="DESK_KEY")
+        assert await ended(config, agent, tmp_path) == (
+            "auth_failed",
+            "no key: DESK_KEY is not set",
+            "Set DESK_KEY, or name the variable that holds the key with --api-key-env.",
+        )
+        assert server.requests == []
+
+
+LOGIN, SETTINGS = ".codex/auth.json", ".codex/config.toml"
+
+
+@pytest.mark.parametrize(
+    ("agent", "task", "environ", "file", "told"),
+    [
+        ({}, {}, {}, None, True),
+        ({"profile": "clean"}, {}, {}, LOGIN, True),
+        ({"profile": "clean"}, {}, {}, SETTINGS, True),
+        ({}, {}, {"CODEX_HOME": "/nowhere"}, None, True),
+        ({}, {}, {}, LOGIN, False),
+        ({}, {}, {}, SETTINGS, False),
+        ({"options": {"config": {"model_provider": "mine"}}}, {}, {}, None, False),
+        ({}, {"env_from": ("OPENAI_API_KEY",)}, {}, None, False),
+        ({"api_key_env": "OPENAI_API_KEY"}, {}, {"OPENAI_API_KEY": "k"}, None, False),
+        ({"tier": "local", "base_url": "http://127.0.0.1:1"}, {}, {}, None, False),
+        ({"adapter": "claude"}, {}, {}, None, False),
+    ],
+)
+def test_a_codex_that_has_neither_key_nor_login_is_told_so_before_it_tries_for_ever(
+    config, tmp_path, agent, task, environ, file, told
+):
+    """claude says it itself, and soon; what the user's own settings may say nobody knows."""
+    if file is not None:
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).touch()
+    adapters = {"codex": codex, "claude": claude}
+    environ = {"HOME": str(tmp_path), **environ}
+    config = replace(config, adapters=adapters, environ=environ)
+    known = {"name": "mine", "adapter": "codex", "profile": "user", **agent}
+    error = keyless(Agent(**known), replace(TASK, **task), config)
+    if not told:
+        assert error is None
+        return
+    assert error is not None
+    assert (error.kind, error.text, error.hint) == (
+        "auth_failed",
+        "Codex CLI has neither a key nor a login",
+        "Set OPENAI_API_KEY, or `codex login`.",
+    )
+
+
 async def test_a_request_that_times_out(config, tmp_path, monkeypatch):
     from orchestrator.discovery import servers
 
@@ -278,34 +349,81 @@ async def test_a_request_that_times_out(config, tmp_path, monkeypatch):
         )
 
 
+NO_ROOM = "Take a smaller model, or a smaller window: {} has no memory for this one."
+BROKEN = "See the log of {}: is the model's file whole, and its version new enough?"
+CALLS_NONE = "Take a model that calls tools, such as qwen2.5-coder:14b."
+
+
 @pytest.mark.parametrize(
-    ("said", "kind", "hint"),
+    ("server", "said", "kind", "hint"),
     [
         (
+            "ollama",
             "model requires more system memory (8.1 GiB) than is available (4.0 GiB)",
             "out_of_memory",
-            "Take a smaller model, or a smaller window: Ollama has no memory for this one.",
+            NO_ROOM,
         ),
         (
+            "ollama",
             "llama runner process has terminated: cudaMalloc failed: out of memory",
             "out_of_memory",
-            "Take a smaller model, or a smaller window: Ollama has no memory for this one.",
+            NO_ROOM,
         ),
         (
-            "llama runner process has terminated: exit status 2",
-            "load_failed",
-            "See the log of Ollama: is the model's file whole, and its version new enough?",
+            "ollama",
+            (
+                "llama runner process has terminated: error loading model:"
+                " unable to allocate CUDA0 buffer"
+            ),
+            "out_of_memory",
+            NO_ROOM,
         ),
         (
-            "registry.ollama.ai/library/phi:latest does not support tools",
+            "llamacpp",
+            "failed to allocate CUDA0 buffer of size 151851674624",
+            "out_of_memory",
+            NO_ROOM,
+        ),
+        (
+            "lmstudio",
+            (
+                'Failed to load model "x". Error: Model loading was stopped due to'
+                " insufficient system resources."
+            ),
+            "out_of_memory",
+            NO_ROOM,
+        ),
+        ("vllm", "CUDA out of memory. Tried to allocate 50.00 MiB.", "out_of_memory", NO_ROOM),
+        ("ollama", "llama runner process has terminated: exit status 2", "load_failed", BROKEN),
+        ("llamacpp", "failed to load model 'x.gguf'", "load_failed", BROKEN),
+        ("lmstudio", "Failed to load model: unsupported architecture", "load_failed", BROKEN),
+        (
+            "vllm",
+            "EngineCore encountered an issue. See stack trace (above) for the root cause.",
+            "server_error",
+            "The fault lies with {}: see its log, or try again later.",
+        ),
+        ("ollama", "library/phi:latest does not support tools", "tools_unsupported", CALLS_NONE),
+        (
+            "llamacpp",
+            "tools param requires --jinja flag",
             "tools_unsupported",
-            "Take a model that calls tools, such as qwen2.5-coder:14b.",
+            CALLS_NONE,
+        ),
+        (
+            "vllm",
+            '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser',
+            "tools_unsupported",
+            CALLS_NONE,
         ),
     ],
 )
-def test_what_a_server_says_when_it_cannot(said, kind, hint):
+def test_what_a_server_says_when_it_cannot(config, server, said, kind, hint):
+    """As they word it in their own trackers' reports: only llama.cpp's server runs in tests."""
     assert error_kind(said, 500) == kind
-    agent = at("http://127.0.0.1:11434", "ollama")
-    failure = Failure(kind=kind, text=said)
-    assert remedy(failure, agent, ollama) == hint
+    where = config.servers[server]
+    agent = at("http://127.0.0.1:1", server)
+    told = remedy(Failure(kind=kind, text=said), agent, where)
+    more = f" {where.tools_hint}" if kind == "tools_unsupported" and where.tools_hint else ""
+    assert told == hint.format(where.title) + more
     assert STATUS.get(kind, "failed") == ("failed" if "tools" in kind else "unavailable")

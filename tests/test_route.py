@@ -100,6 +100,22 @@ def test_private_work_goes_to_a_local_address_that_is_pinned():
     ]
 
 
+def test_private_work_goes_to_no_model_of_which_nobody_says_where_it_runs():
+    """An agent without an address is local for the model that its owner gave it, and that alone."""
+    word = Agent(name="mine", adapter="litellm", model="ollama_chat/qwen", tier="local")
+    (route,) = choose(replace(PRIVATE, model="gpt-5"), [word], NOTHING)
+    why = "privacy: local, and nothing says where gpt-5 runs (name its base_url)"
+    assert (route.rank, route.reason) == (None, why)
+    assert choose(PRIVATE, [word], NOTHING)[0].rank == 0
+    assert choose(replace(PRIVATE, model="ollama_chat/qwen"), [word], NOTHING)[0].rank == 0
+    assert choose(replace(TASK, model="gpt-5"), [word], NOTHING)[0].rank == 0
+    at_desk = replace(PRIVATE, model="gpt-5", base_url="http://localhost:1")
+    assert choose(at_desk, [word], NOTHING)[0].rank == 0
+    assert choose(replace(PRIVATE, model="other"), [LOCAL], NOTHING)[0].rank == 0
+    served = replace(word, server="ollama")
+    assert choose(replace(PRIVATE, model="other"), [served], NOTHING)[0].rank == 0
+
+
 @pytest.mark.parametrize("model", ["gpt-oss:120b-cloud", "qwen3-coder:480b-cloud", "kimi:cloud"])
 def test_a_model_that_a_local_server_forwards_is_in_the_cloud(model):
     (route,) = choose(TASK, [replace(LOCAL, model=model)], NOTHING)

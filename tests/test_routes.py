@@ -118,6 +118,9 @@ def test_where_slots_are(tmp_path: Path) -> None:
     assert room_of(PAID, KEYED, settings) == Room(name="scripted", slots=20)
     assert room_of(replace(PAID, api_key_env="K"), nobody, settings) == Room(name="K", slots=20)
     assert room_of(PAID, nobody, settings) is None
+    fewer = replace(settings, bounds=Bounds(cloud_slots=3))
+    assert room_of(gateway, KEYED, fewer) == Room(name="https://gateway.example", slots=3)
+    assert room_of(PAID, KEYED, fewer) == Room(name="scripted", slots=3)
     assert room_of(replace(HOME, base_url="scripted:a.yaml"), KEYED, settings) is None
 
 
@@ -153,6 +156,10 @@ stop_reason = "end_turn"
 adapter = "jsonl"
 argv = ["/bin/true"]
 tier = "cloud"
+[[agents.paid.events]]
+emit = "usage"
+when = {type = "u"}
+input_tokens = "n"
 [[agents.paid.events]]
 emit = "message"
 when = {type = "x"}
@@ -202,6 +209,21 @@ def test_route_explains_every_task_of_a_file_for_programs(tmp_path: Path) -> Non
     text = route(tmp_path, "t.yaml").stdout
     assert "plan: home; if the check fails or the run does: paid (unknown)" in text
     assert "privacy: routing only" in text
+
+
+def test_route_states_by_how_much_a_budget_may_be_passed(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(
+        "strategy: cascade\ncheck: 'true'\nkind: fix\nprompt: x\n"
+        "limits: {tokens: 20000, cost_usd: 1.5, steps: 8}\n"
+    )
+    assert (
+        "limits: cost_usd 1.5, tokens 20000, steps 8; passed by at most:"
+        " home what a whole run uses; paid one call of the model"
+    ) in route(tmp_path, "t.yaml").stdout.splitlines()
+    [told_] = json.loads(route(tmp_path, "t.yaml", "-o", "json").stdout)
+    units = {one["agent"]: one["overshoot"] for one in told_["considered"]}
+    assert (units["home"], units["paid"]) == ("run", "call")
+    assert (units["codex"], units["gemini"]) == ("call", "turn")
 
 
 def test_route_says_with_its_status_that_nobody_can_do_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from adapters.acp.calls import call_of, steps
 from adapters.acp.ends import STOP_REASONS, failure, without_end
-from adapters.acp.policy import Permissions, denial, option_for
+from adapters.acp.policy import Permissions, asks, denial, lasts, option_for
 from adapters.acp.usage import chunk_usage, cost_of, result_usage
 from adapters.acp.wire import (
     IDS,
@@ -25,7 +25,7 @@ from adapters.acp.wire import (
     unknown_method,
 )
 from adapters.reading import Pieces, fields, hold, is_object, items, text, whole
-from orchestrator.adapter import Exit, Send, json_line, unparsed
+from orchestrator.adapter import Exit, Question, Send, json_line, unparsed
 from orchestrator.events import (
     Context,
     Error,
@@ -35,6 +35,7 @@ from orchestrator.events import (
     Plan,
     SessionStarted,
     ThoughtDelta,
+    ToolCall,
     TurnFinished,
     TurnStarted,
     Update,
@@ -88,7 +89,6 @@ class Manner:
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
     request: object
-    permission: Permission
     options: object
 
 
@@ -131,8 +131,8 @@ class AcpConversation:
         """The answer to what the agent asked for, if it still waits for it."""
         asked = self._asked.pop(permission.id, None)
         if asked is not None:
-            allow = permission.status == "granted"
-            yield selected(asked.request, option_for(asked.options, allow=allow))
+            allow, always = permission.status == "granted", permission.always is True
+            yield selected(asked.request, option_for(asked.options, allow=allow, always=always))
 
     def feed(self, line: bytes) -> Iterable[Update | Send]:
         """What a line of stdout means."""
@@ -325,18 +325,20 @@ class AcpConversation:
         else:
             yield from self._pieces.take()
             yield told  # some agents tell of a call here first
-            yield from self._permission(id_, told.id, call, params.get("options"))
+            yield from self._permission(id_, told, call, params.get("options"))
 
     def _permission(
-        self, id_: object, name: str, call: Mapping[str, object], options: object
+        self, id_: object, told: ToolCall, call: Mapping[str, object], options: object
     ) -> Said:
-        tool = text(call.get("title")) or text(call.get("kind"))
-        if self.manner.permissions == "ask":
+        name, tool = told.id, text(call.get("title")) or text(call.get("kind"))
+        permissions = self.manner.permissions
+        why = denial(call, self.task, permissions)
+        if why is None and asks(call, self.task, permissions):
             asked = Permission(id=name, status="requested", tool=tool)
-            hold(self._asked, name, _Asked(request=id_, permission=asked, options=options))
+            hold(self._asked, name, _Asked(request=id_, options=options))
             yield asked
+            yield Send(question=Question(permission=asked, call=told, always=lasts(options)))
             return
-        why = denial(call, self.task, self.manner.permissions)
         option = option_for(options, allow=why is None)
         if why is None and option is None:
             why = "none of its options allows it"

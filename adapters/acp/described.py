@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TypeAlias, get_args
 
 from adapters.acp.conversation import AcpConversation, Manner
-from adapters.acp.options import Options, options_of
+from adapters.acp.options import PERMISSIONS, Options, options_of
 from adapters.places import USERS_OWN, openai_url, private_home, root_url
 from adapters.reading import fields, is_list, is_object
 from orchestrator.adapter import About, Agent, Command, Program
@@ -32,7 +32,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "title": "its name",
         "install": "how it is installed, for people",
         "version_argv": "list: how it is asked for its version (none: it is not)",
-        "permissions": "access, allow, deny: how it is answered when it asks before a tool",
+        "permissions": PERMISSIONS,
     }
 )
 """Each option, and what it does."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from adapters.acp.policy import Permissions
 from adapters.reading import fields, is_object
 from orchestrator.adapter import Agent
 from orchestrator.errors import ConfigError
+
+PERMISSIONS = "access, allow, deny, ask: how it is answered when it asks before a tool"
+_PERMISSIONS: tuple[Permissions, ...] = get_args(Permissions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,7 @@ def options_of(agent: Agent, title: str, known: Mapping[str, str]) -> Options:
 def _fits(name: str, value: object) -> bool:
     match name:
         case "permissions":
-            return value in {"access", "allow", "deny"} if isinstance(value, str) else False
+            return isinstance(value, str) and value in get_args(Permissions)
         case "protocol":
             return value in ("acp", "json")
         case "settings":
@@ -52,10 +55,8 @@ def _fits(name: str, value: object) -> bool:
 
 
 def _options(found: Mapping[str, object]) -> Options:
-    wanted = found.get("permissions")
-    permissions: Permissions = (
-        "allow" if wanted == "allow" else "deny" if wanted == "deny" else "access"
-    )
+    wanted = found.get("permissions", "access")
+    permissions: Permissions = next(one for one in _PERMISSIONS if one == wanted)
     numbers = {name: value for name, value in found.items() if isinstance(value, int)}
     return Options(
         permissions=permissions,

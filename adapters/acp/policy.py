@@ -12,11 +12,12 @@ from orchestrator.task import Task
 
 Permissions: TypeAlias = Literal["access", "allow", "deny", "ask"]
 _LOOKS = frozenset({"read", "search", "think", "fetch"})
+_QUIETLY = _LOOKS - {"fetch"}
 _EDITS = frozenset({"edit", "delete", "move"})
 
 
 def denial(asked: Mapping[str, object], task: Task, permissions: Permissions) -> str | None:
-    """Why a tool call is not allowed, None: it is. (`ask` is answered by somebody else.)"""
+    """Why a tool call is not allowed, None: it is, unless a person is to be asked."""
     match permissions:
         case "allow":
             return None
@@ -26,9 +27,22 @@ def denial(asked: Mapping[str, object], task: Task, permissions: Permissions) ->
             return _by_access(asked, task)
 
 
-def option_for(options: object, *, allow: bool) -> str | None:
-    """The option that means it: for once rather than for ever."""
+def asks(asked: Mapping[str, object], task: Task, permissions: Permissions) -> bool:
+    """Whether a person is to be asked for what the access allows: for all but looking."""
+    kind = KINDS.get(str(asked.get("kind")), "other")
+    return permissions == "ask" and kind not in _QUIETLY and not _is_ours(asked, task)
+
+
+def lasts(options: object) -> bool:
+    """Whether it can be allowed once and for all."""
+    return any(fields(option).get("kind") == "allow_always" for option in items(options))
+
+
+def option_for(options: object, *, allow: bool, always: bool = False) -> str | None:
+    """The option that means it: for once rather than for ever, unless that is wanted."""
     kinds = ("allow_once", "allow_always") if allow else ("reject_once", "reject_always")
+    if allow and always:
+        kinds = ("allow_always", "allow_once")
     known = [fields(option) for option in items(options)]
     for kind in kinds:
         for option in known:

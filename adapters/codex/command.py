@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import PurePosixPath
 from types import MappingProxyType
@@ -94,7 +94,7 @@ def _argv(task: Task, agent: Agent, options: Options, key: str | None) -> Iterab
     yield from chain.from_iterable(("--add-dir", folder) for folder in options.writable)
     if agent.profile == "clean":
         yield from ("--strict-config", "--ignore-user-config", "--ignore-rules")
-    yield from chain.from_iterable(("--disable", feature) for feature in _disabled(agent))
+    yield from chain.from_iterable(("--disable", feature) for feature in _off(agent, options))
     if agent.model is not None:
         yield from ("-m", _model(agent.model, agent, options))
     if options.oss:
@@ -125,10 +125,19 @@ def _model(model: str, agent: Agent, options: Options) -> str:
     return f"{model}:latest" if untagged else model
 
 
-def _disabled(agent: Agent) -> tuple[str, ...]:
+def _off(agent: Agent, options: Options) -> Iterator[str]:
+    """Features that are disabled, but for those of which the user's options say what they are."""
+    return (one for one in _unwanted(agent) if f"features.{one}" not in options.settings)
+
+
+def _unwanted(agent: Agent) -> Iterator[str]:
     # Without the first, a refused port is tried for ever (measured: still at it after 200 s).
-    always = ("unbounded_connection_retries", "multi_agent", "goals")
-    return (*always, "plugins", "apps", "image_generation") if agent.profile == "clean" else always
+    yield from ("unbounded_connection_retries", "multi_agent", "goals")
+    if agent.profile == "clean" or agent.tier == "local":
+        # Their lists come from github.com and chatgpt.com, wherever the model is.
+        yield from ("plugins", "apps")
+    if agent.profile == "clean":
+        yield "image_generation"
 
 
 def _mcp(task: Task) -> dict[str, object]:

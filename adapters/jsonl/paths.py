@@ -29,13 +29,20 @@ class Path:
 
     def find(self, scope: Scope) -> object | None:
         """The value or None; with `[]` in the path, a list of all that are there."""
-        values: list[object] = [scope.line if self.whole else scope.item]
+        value = scope.line if self.whole else scope.item
+        if None in self.steps:
+            return self._all([value])
+        for step in self.steps:
+            value = None if step is None else _below(value, step)
+            if value is None:
+                break
+        return value
+
+    def _all(self, values: Sequence[object]) -> Sequence[object] | None:
         for step in self.steps:
             below = _each(values) if step is None else (_below(value, step) for value in values)
             values = [value for value in below if value is not None]
-            if not values:
-                return None
-        return values if None in self.steps else values[0]
+        return values or None
 
 
 class Scope(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Literal
 
@@ -93,14 +93,15 @@ class Test(Strict):
         """Whether the value (None: not there) is as wanted."""
         if self.exists is not None and self.exists != (value is not None):
             return False
-        text = text_of(value) or shown(value)
-        if self.matches is not None and not self.matches.search(text):
+        if self.matches is not None and not self.matches.search(text_of(value) or shown(value)):
             return False
         return self.is_not is None or (value is not None and not _is_any(value, self.is_not))
 
 
 def _is_any(value: object | None, wanted: Scalar | Sequence[Scalar]) -> bool:
     """Whether the value, or one of those that a path with `[]` found, is one of the wanted."""
+    if value is None:
+        return False  # most rules are about other lines
     values = value if is_list(value) else [value]
     scalars: Sequence[Scalar] = [wanted] if isinstance(wanted, str | int | float) else wanted
     return any(same(one, scalar) for one in values for scalar in scalars)
@@ -127,10 +128,12 @@ class BaseRule(Strict):
         None, description="A list in the line: the rule is asked for each item; `.` is the item."
     )
 
-    def read(self, line: object) -> Iterator[Update]:
+    def read(self, line: object) -> Iterable[Update]:
         """What the line says by this rule."""
-        for scope in self.scopes(line):
-            yield from self.updates(scope)
+        if self.each is not None:
+            return (update for scope in self.scopes(line) for update in self.updates(scope))
+        scope = Scope(line, line)
+        return self.updates(scope) if self._applies(scope) else ()
 
     def scopes(self, line: object) -> Iterator[Scope]:
         """The line, or its items, where everything in `when` holds."""
@@ -139,8 +142,14 @@ class BaseRule(Strict):
             items = self.each.find(Scope(line, line))
         for item in items if is_list(items) else ():
             scope = Scope(line, item)
-            if all(_holds(path.find(scope), condition) for path, condition in self.when.items()):
+            if self._applies(scope):
                 yield scope
+
+    def _applies(self, scope: Scope) -> bool:
+        for path, condition in self.when.items():  # noqa: SIM110 (a generator takes twice as long)
+            if not _holds(path.find(scope), condition):
+                return False
+        return True
 
     def updates(self, scope: Scope) -> Iterator[Update]:
         """What one match says; nothing if a value that is needed is not there."""

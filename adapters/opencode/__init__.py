@@ -14,7 +14,15 @@ from types import MappingProxyType
 
 import orjson
 
-from adapters.acp import AcpConversation, Manner, Options, merged, options_of, prompt_text
+from adapters.acp import (
+    PERMISSIONS,
+    AcpConversation,
+    Manner,
+    Options,
+    merged,
+    options_of,
+    prompt_text,
+)
 from adapters.opencode.lines import OpencodeLines
 from adapters.places import USERS_OWN, openai_url, private_home
 from adapters.reading import fields
@@ -49,13 +57,14 @@ ABOUT = About(
     enforces=("read", "full"),
     resumes=True,
     mcp=True,
+    counts="turn",
     keys=("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY", "OPENROUTER_API_KEY"),
     logins=("$XDG_DATA_HOME/opencode/auth.json", "~/.local/share/opencode/auth.json"),
 )
 
 OPTIONS: Mapping[str, str] = MappingProxyType(
     {
-        "permissions": "access, allow, deny: how it is answered when it asks before a tool",
+        "permissions": PERMISSIONS,
         "protocol": "acp, json: how it is spoken to; json is `run --format json`, a fallback that"
         " rejects what it would ask for, and has no MCP servers",
         "context_window": "the model's context in tokens",
@@ -150,7 +159,11 @@ class Opencode:
 
 
 def _options(agent: Agent) -> Options:
-    return options_of(agent, "opencode", OPTIONS)
+    options = options_of(agent, "opencode", OPTIONS)
+    if options.protocol == "json" and options.permissions == "ask":
+        text = f"agent {agent.name!r}: by JSON lines opencode does not ask"
+        raise ConfigError(text, hint="Leave `protocol` out, or `permissions`.")
+    return options
 
 
 def _key_name(agent: Agent) -> str | None:

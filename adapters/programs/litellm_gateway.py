@@ -14,6 +14,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+# The interpreter is LiteLLM's: of ours it gets the modules beside this one and nothing else.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from adapters.programs.light_start import start_lightly
+
+del sys.path[0]
+
 
 def main(config: str) -> None:
     os.environ |= {
@@ -30,6 +37,7 @@ def main(config: str) -> None:
     }
     # Its only use is to measure recordings of speech; with numpy it would be 80 MB more.
     sys.modules["soundfile"] = ModuleType("soundfile")
+    start_lightly()
     _serve(socket.socket(fileno=os.dup(0)))
 
 

@@ -41,12 +41,20 @@ def delegate(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
         list[str] | None, typer.Option("--file", help="A file that matters; may be repeated.")
     ] = None,
     check: Annotated[str | None, typer.Option(help="Command that verifies the work.")] = None,
+    access: Annotated[
+        str | None, typer.Option(help="read, edit or full; never more than this task has.")
+    ] = None,
     privacy: Annotated[str | None, typer.Option(help="local: no cloud sees it.")] = None,
     workspace: Annotated[
         str | None, typer.Option("--workspace", "-C", help="A folder inside of this task's.")
     ] = None,
     wall: Annotated[str | None, typer.Option(help="Time limit, such as 10m.")] = None,
     cost_usd: Annotated[float | None, typer.Option(help="The most that it may cost.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="The most that its model may use.")] = None,
+    steps: Annotated[int | None, typer.Option(help="The most tool calls.")] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="How often it may hand work on in its turn; 0: not.")
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait for the result, or print its id at once.")
     ] = True,
@@ -80,10 +88,17 @@ def delegate(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
         "model": model,
         "tier": tier,
         "check": check,
+        "access": access,
         "privacy": privacy,
         "workspace": workspace,
     }
-    limits: dict[str, JsonValue] = {"wall": wall, "cost_usd": cost_usd}
+    limits: dict[str, JsonValue] = {
+        "wall": wall,
+        "cost_usd": cost_usd,
+        "tokens": tokens,
+        "steps": steps,
+        "depth": depth,
+    }
     with errors():
         if cost_usd is not None and not math.isfinite(cost_usd):
             fail(f"--cost-usd {cost_usd}: not a number of dollars")

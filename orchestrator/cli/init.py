@@ -45,10 +45,23 @@ def init(
             fail(f"{target} is there already, and stays as it is")
         loaded = configured(config)
         text = _text(anyio.run(diagnose, loaded), loaded, whole=user)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("x", encoding="utf-8") as file:  # never over one that has come meanwhile
-            file.write(text)
+        _write(target, text)
         put(str(target))
+
+
+def _write(target: Path, text: str) -> None:
+    """Whole or not at all, and never over one that has come meanwhile."""
+    from orchestrator.errors import unwritable
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        fail(f"{target} is there already, and stays as it is")
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise unwritable(target, error) from error
 
 
 def _text(found: Diagnosis, config: Config, *, whole: bool) -> str:

@@ -124,7 +124,8 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Remove old runs with their private homes and scratch workspaces, and jobs without runs.
+    """Remove old runs with their private homes and scratch workspaces, jobs without runs, and
+    fetched repositories that no run is of any more.
 
     What is going on, was cut off, or has a work tree or a session that is still needed stays.
 

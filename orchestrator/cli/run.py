@@ -192,6 +192,7 @@ async def _supervise(
 ) -> tuple[Outcome, Board]:
     import anyio
 
+    from orchestrator.cli.permitting import asker, keyboard
     from orchestrator.errors import lone_error
     from orchestrator.events import Outcome
     from orchestrator.supervisor import Supervisor
@@ -200,8 +201,12 @@ async def _supervise(
     gc.enable()
     outcome = Outcome(status="interrupted")  # stays so if the second Ctrl-C ends it all at once
     tasks = (task,) if isinstance(task, Task) else task.tasks
+    keys = keyboard(output)  # before stderr is what is drawn on
     with lone_error(), showing(output, [one.id for one in tasks]) as show:
-        async with anyio.create_task_group() as group, Supervisor(config) as supervisor:
+        async with (
+            anyio.create_task_group() as group,
+            Supervisor(config, ask=asker(keys, show)) as supervisor,
+        ):
             await group.start(_interrupts, supervisor, group.cancel_scope, show.say)
             group.start_soon(show.animate, partial(_gone, supervisor))
             group.start_soon(show.suspend)

@@ -53,6 +53,7 @@ def list_(
     orchestrate runs list
     orchestrate runs list -n 100 | grep failed
     """  # noqa: D301 (click takes \b for: leave these lines alone)
+    from orchestrator.cli.submitted import has_queue
     from orchestrator.console import one_line, table
     from orchestrator.errors import JournalError
     from orchestrator.journal import list_runs, read_outcome, read_record, running
@@ -81,6 +82,8 @@ def list_(
         put(table(rows) if len(rows) > 1 else "no runs yet")
         if any(row[2] == CUT_OFF for row in rows):
             say("Records that were cut off are completed by `orchestrate runs recover --all`.")
+        if has_queue(config):  # to ask it takes over a second
+            say("Jobs that were submitted and not begun: `orchestrate queue list`.")
 
 
 @app.command()

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from orchestrator.cli.frame import OutputForm, put_json, put_line, put_painted, say
 
 if TYPE_CHECKING:
+    from orchestrator.cli.permitting import Keys
     from orchestrator.config import Config
     from orchestrator.console.state import Board
     from orchestrator.events import Event, Outcome
+    from orchestrator.supervisor import Asked
+
+_COLUMNS = 100
 
 
 class Showing(Protocol):
@@ -23,6 +27,7 @@ class Showing(Protocol):
     def board(self) -> Board: ...
     def event(self, event: Event, /) -> None: ...
     def say(self, text: str, /) -> None: ...
+    def question(self, asked: Asked, keys: Keys, /) -> AbstractContextManager[None]: ...
     async def animate(self, gone: Callable[[OSError], None], /) -> None: ...
     async def suspend(self) -> None: ...
 
@@ -44,6 +49,20 @@ class _Lines:
 
     def say(self, text: str) -> None:
         say(text)
+
+    @contextmanager
+    def question(self, asked: Asked, keys: Keys) -> Generator[None]:
+        from orchestrator.cli.terminal import named
+        from orchestrator.console.paint import painted
+        from orchestrator.console.question import prompt, question
+
+        del keys
+        asker, columns = named(asked, many=len(self.board.rows) > 1), width() or _COLUMNS
+        lines = question(asker, asked.question, columns)
+        limit_s = None if asked.limit_s == float("inf") else asked.limit_s
+        for line in (*lines, prompt(asked.question, limit_s)):
+            say(painted(line, colour=False))
+        yield
 
     async def animate(self, gone: Callable[[OSError], None]) -> None:
         """Nothing moves."""

@@ -14,16 +14,21 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, redirect_stderr, suppress
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from orchestrator.console.live import Live
-from orchestrator.console.paint import Line, Span, painted
+from orchestrator.console.paint import Line, Span, cut, painted
+from orchestrator.console.question import prompt, question
 from orchestrator.console.screen import ended, frame
 from orchestrator.console.state import Board, Row, board, fold, titled
 from orchestrator.console.text import one_line, wrapped
 from orchestrator.console.told import stays, told, tone
 from orchestrator.errors import shown
 from orchestrator.events import Event, Notice
+
+if TYPE_CHECKING:
+    from orchestrator.cli.permitting import Keys
+    from orchestrator.supervisor import Asked
 
 FRAME_S = 0.125
 
@@ -37,8 +42,11 @@ class Terminal:
         self._live = Live(stream.write)
         self._above: list[str] = []
         self._noticed: set[str] = set()
-        self._seen: tuple[Board, int, os.terminal_size] | None = None
+        self._seen: tuple[Board, int, os.terminal_size, Asked | None] | None = None
         self._open = True
+        self._asked: Asked | None = None
+        self._until = 0.0
+        self._keys: Keys | None = None
 
     def event(self, event: Event) -> None:
         before, self.board = self.board, fold(self.board, event)
@@ -69,17 +77,40 @@ class Terminal:
             self._finish()
             return
         size = os.get_terminal_size(self._stream.fileno())
-        seen = (self.board, int(time.monotonic()), size)
+        seen = (self.board, int(time.monotonic()), size, self._asked)
         if not self._above and seen == self._seen:
             return
         if not select.select([], [self._stream], [], 0)[1]:
             return  # stopped by Ctrl-S: that must not hold up the supervision
         self._seen = seen
         now = datetime.now(UTC).isoformat()
-        lines = frame(self.board, now, columns=size.columns - 1, lines=size.lines - 2)
+        below = self._prompt(size.columns - 1)
+        room = size.lines - 2 - len(below)
+        lines = [*frame(self.board, now, columns=size.columns - 1, lines=room), *below]
         above, self._above = self._above, []
         self._live.draw([painted(line, colour=True) for line in lines], above, size)
         self._stream.flush()
+
+    @contextmanager
+    def question(self, asked: Asked, keys: Keys) -> Generator[None]:
+        """A block in which a question is to be answered; what it is about stays there."""
+        width = os.get_terminal_size(self._stream.fileno()).columns - 1
+        asker = named(asked, many=len(self.board.rows) > 1)
+        lines = question(asker, asked.question, width)
+        self._above.extend(painted(line, colour=True) for line in lines)
+        self._asked, self._keys = asked, keys
+        self._until = time.monotonic() + asked.limit_s
+        try:
+            yield
+        finally:
+            self._asked = self._keys = None
+
+    def _prompt(self, columns: int) -> list[Line]:
+        if self._asked is None:
+            return []
+        left_s = self._until - time.monotonic()
+        known = None if left_s == float("inf") else left_s
+        return [cut(prompt(self._asked.question, known), columns)]
 
     async def animate(self, gone: Callable[[OSError], None]) -> None:
         """Draw until cancelled; `gone` is told if the terminal is."""
@@ -100,8 +131,12 @@ class Terminal:
         with anyio.open_signal_receiver(signal.SIGTSTP) as received:
             async for _ in received:
                 self._finish()
+                if self._keys is not None:
+                    self._keys.give_back()
                 os.kill(os.getpid(), signal.SIGSTOP)
                 self._seen = None
+                if self._keys is not None:
+                    self._keys.take()
 
     def close(self) -> None:
         self._open = False
@@ -122,6 +157,11 @@ def terminal(stream: TextIO, ids: Iterable[str]) -> Generator[Terminal]:
             yield shown
         finally:
             shown.close()
+
+
+def named(asked: Asked, *, many: bool) -> str:
+    """Who asks."""
+    return shown(f"{asked.task_id}: {asked.agent}" if many else asked.agent)
 
 
 class _Above(io.TextIOBase):

@@ -14,7 +14,7 @@ from orchestrator.config.agents import agents_for
 from orchestrator.config.file import FileModel, replace_file
 from orchestrator.config.load import user_file
 from orchestrator.config.value import Config
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, unwritable
 
 
 def set_default(name: str, config: Config, path: Path | None = None) -> Path:
@@ -40,7 +40,7 @@ def set_default(name: str, config: Config, path: Path | None = None) -> Path:
     try:
         replace_file(path, edited.encode())
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+        raise unwritable(path, error) from error
     return path
 
 

@@ -92,6 +92,10 @@ class BoundsModel(LimitsModel):
     concurrency: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         default=None, description="Tasks at the same time."
     )
+    cloud_slots: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        default=None,
+        description="Agents at one cloud provider at the same time, over all jobs. Default: 20.",
+    )
     privacy: Privacy | None = Field(
         default=None, description="`local`: only agents whose model is local."
     )
@@ -105,6 +109,7 @@ class BoundsModel(LimitsModel):
         """What is not of one run, as a value of the core."""
         return Bounds(
             concurrency=self.concurrency,
+            cloud_slots=self.cloud_slots,
             privacy=self.privacy or "any",
             agents=None if self.agents is None else frozenset(self.agents),
         )

@@ -47,6 +47,7 @@ def meet(one: Bounds, other: Bounds) -> Bounds:
     """The strictest of both, bound by bound; of two lists of agents what is in both."""
     return Bounds(
         concurrency=_least(one.concurrency, other.concurrency),
+        cloud_slots=_least(one.cloud_slots, other.cloud_slots),
         privacy=strictest(one.privacy, other.privacy),
         agents=other.agents
         if one.agents is None

@@ -14,7 +14,7 @@ import orjson
 from platformdirs import user_config_path
 
 from orchestrator.adapter import About, Agent
-from orchestrator.errors import ConfigError, shown
+from orchestrator.errors import ConfigError, shown, unwritable
 from orchestrator.server import ModelServer, Place
 
 _FILE = "local.json"
@@ -75,7 +75,7 @@ def write_local(mode: LocalMode, path: Path | None = None) -> Path:
         fresh.chmod(0o600)
         fresh.replace(path)
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+        raise unwritable(path, error) from error
     finally:
         fresh.unlink(missing_ok=True)
     return path

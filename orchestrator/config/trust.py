@@ -19,7 +19,7 @@ import orjson
 from orchestrator import private
 from orchestrator.config.file import FILE, Read, replace_file
 from orchestrator.config.positions import Key, value_at
-from orchestrator.errors import ConfigError, shown
+from orchestrator.errors import ConfigError, shown, unwritable
 
 _AGENT = frozenset({"adapter", "model", "server", "profile"})
 _SERVER = frozenset({"kind", "slots"})
@@ -118,7 +118,7 @@ def trust(file: Read, state: Path) -> None:
     try:
         replace_file(record, orjson.dumps({"path": str(_place(file.path)), "sha256": file.sha256}))
     except OSError as error:
-        raise ConfigError(shown(f"cannot write {record}: {error.strerror}")) from error
+        raise unwritable(record, error) from error
 
 
 def untrust(path: Path, state: Path) -> bool:

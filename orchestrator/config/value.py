@@ -45,10 +45,12 @@ class Defaults:
 class Bounds:
     """Limits that are not of one run: the strictest of all levels holds; None is no bound.
 
-    `agents` are the names of those that may be used.
+    `agents` are the names of those that may be used, `cloud_slots` how many use one provider at a
+    time, over all jobs.
     """
 
     concurrency: int | None = None
+    cloud_slots: int | None = None
     privacy: Privacy = "any"
     agents: frozenset[str] | None = None
 

@@ -39,7 +39,10 @@ def told(event: Event) -> str | None:
         case ToolCall():
             return _tool_call(event.update)
         case Permission(status="denied", tool=tool, reason=reason):
-            return f"  denied: {one_line(tool or reason or event.update.id)}"
+            why = f" ({one_line(reason)})" if tool and reason else ""
+            return f"  denied: {one_line(tool or reason or event.update.id)}{why}"
+        case Permission(status="granted", tool=tool) if event.source == "supervisor":
+            return f"  allowed: {one_line(tool or event.update.id)}"
         case Retry(reason=reason, attempt=attempt, of=of):
             return f"  retry{tries(attempt, of)}: {one_line(reason)}"
         case Error(kind=kind, text=text):

@@ -1,7 +1,8 @@
 """What is there: programs on this machine, and model servers that answer. All I/O of choosing."""
 
+from orchestrator.discovery.credentials import auth_of
 from orchestrator.discovery.nearby import with_nearby
-from orchestrator.discovery.programs import auth_of, locate, locate_in, look, version
+from orchestrator.discovery.programs import locate, locate_in, look, version
 from orchestrator.discovery.readiness import Ready, ready
 from orchestrator.discovery.servers import (
     FoundServer,

@@ -25,7 +25,7 @@ from orchestrator.errors import ConfigError, lone_error
 from orchestrator.process import Guarantee, guarantees, open_reaper
 from orchestrator.server import Model, find_model
 
-VERSIONS_S = 1.2
+VERSIONS_S = 1.0
 """How long programs are waited for to say their versions; `orchestrate agents` waits longer."""
 
 SMALL_CONTEXT = 16_384
@@ -259,14 +259,17 @@ def _at_home(
     return f"at home: {_get(about, there)}{serve}"
 
 
-def _by_key(known: Sequence[About], there: Container[str]) -> str | None:
-    """Of a CLI that has a provider of its own: it needs no model to be named."""
-    # For whom a provider also has logins is its own CLI; others may need a model to be named.
-    own_first = sorted(known, key=lambda one: (one.name not in there, not one.log_in))
-    keyed = list({one.key_env: one for one in reversed(own_first) if one.key_env}.items())[::-1]
-    if not keyed:
+def _by_key(known: Iterable[About], there: Container[str]) -> str | None:
+    """For each provider's key, the CLI to use it with: one that is there before one that is not,
+    then one that has logins, too. Such a one is its provider's own, and needs no model to be named.
+    """
+    first: dict[str, About] = {}
+    for one in sorted(known, key=lambda one: (one.name not in there, not one.log_in)):
+        if one.key_env is not None:
+            first.setdefault(one.key_env, one)
+    if not first:
         return None
-    (key, about), *others = keyed
+    (key, about), *others = first.items()
     more = "".join(f", or {name} with {one.name}" for name, one in others)
     return f"by key: {_get(about, there)}`export {key}=...`{more}"
 

@@ -1,4 +1,4 @@
-"""Programs on this machine: where they are, which version, with which key or login they come."""
+"""Programs on this machine: where they are, which version, and which key is theirs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator import private
-from orchestrator.adapter import About, Agent, Command, Program, about_of
-from orchestrator.config import Config, LocalMode, at_home, expanded, not_allowed, places_of
+from orchestrator.adapter import About, Agent, Program, about_of
+from orchestrator.config import Config, LocalMode, at_home, not_allowed, places_of
 from orchestrator.errors import ConfigError, SpawnError
-from orchestrator.events import Auth
 from orchestrator.process import Reaper, base_environment, run_to_end
 from orchestrator.route import State
 from orchestrator.server import ModelServer, Place
@@ -125,32 +124,6 @@ def _key(agent: Agent, about: About, config: Config) -> str | None:
         own = kind is not None and agent.base_url is not None and agent.base_url == kind.base_url
         name = kind.key_env if kind is not None and own else None
     return name if name is not None and config.environ.get(name) else None
-
-
-def auth_of(agent: Agent, command: Command, config: Config) -> Auth:
-    """With what the agent comes to its model: a key that its command passes on, or a login.
-
-    A login is one of the CLI's own files in the user's home; whether it is still good, nobody asks.
-    """
-    sources = (command.env_from.get(name) for name in command.secrets)
-    if any(config.environ.get(source) for source in sources if source is not None):
-        return "key"
-    own = agent.profile == "user" and agent.base_url is None and agent.tier == "cloud"
-    return (
-        "login"
-        if own and is_logged_in(about_of(config.adapters[agent.adapter], agent), config)
-        else "none"
-    )
-
-
-def is_logged_in(about: About, config: Config) -> bool:
-    """Whether one of the CLI's own files of a login is there."""
-    for login in about.logins:
-        path = expanded(login, config.environ)
-        with suppress(OSError):  # a folder that may not be looked into
-            if path is not None and path.exists():
-                return True
-    return False
 
 
 async def version(

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.adapter import About, Agent, about_of
 from orchestrator.config import Config
+from orchestrator.discovery.credentials import keyless
 from orchestrator.discovery.programs import locate
 from orchestrator.discovery.servers import FoundServer, bare, known_server, lacks
 from orchestrator.discovery.trial import calls_tool
@@ -51,6 +52,8 @@ async def ready(agent: Agent, task: Task, config: Config, *, trying: bool = True
     Facts that nobody knows are no reason against anything. One at a cloud, or at a server of an
     unknown kind, is as it was.
     """
+    if error := keyless(agent, task, config):
+        return Ready(agent=agent, error=error)
     found = await known_server(agent, config)
     if found is None or agent.model is None:
         return Ready(agent=agent, found=found)

@@ -14,7 +14,8 @@ import anyio
 
 from orchestrator.adapter import About, Agent, about_of
 from orchestrator.config import Config, agents_for, not_allowed
-from orchestrator.discovery.programs import is_logged_in, look
+from orchestrator.discovery.credentials import credentials
+from orchestrator.discovery.programs import look
 from orchestrator.discovery.servers import FoundServer, model_at, place_of, seen
 from orchestrator.errors import ConfigError, lone_error
 from orchestrator.events import Error
@@ -121,14 +122,14 @@ def room_of(agent: Agent, about: About, config: Config) -> Room | None:
     """Where the agent's slots are: its server's, else its provider's. None: nobody knows where its
     model is, or it is played from a script.
     """
-    url = agent.base_url
+    url, cloud = agent.base_url, config.bounds.cloud_slots or CLOUD_SLOTS
     if url is None:
         known = agent.api_key_env or about.key_env or about.keys or about.logins
         name = agent.api_key_env or agent.adapter
-        return Room(name=name, slots=CLOUD_SLOTS) if known and agent.tier == "cloud" else None
+        return Room(name=name, slots=cloud) if known and agent.tier == "cloud" else None
     if url.startswith("scripted:"):
         return None
-    usual = LOCAL_SLOTS if agent.tier == "local" else CLOUD_SLOTS
+    usual = LOCAL_SLOTS if agent.tier == "local" else cloud
     name = _address(url)
     stated = (place.slots for place in config.places if _address(place.base_url) == name)
     return Room(name=name, slots=next((slots for slots in stated if slots), usual))
@@ -151,7 +152,7 @@ def _at_rest(task: Task, agent: Agent, config: Config, slots: Slots) -> Standing
     return Standing(
         own_tokens=about.prompt_tokens,
         calls_tools=about.tools,
-        credentials=_credentials(agent, about, config),
+        credentials=credentials(agent, about, config),
         slots=room.slots if room else None,
         taken=slots.taken(room) if room else 0,
         cost_usd=cost,
@@ -171,16 +172,6 @@ def _costs(
     tokens = estimated_tokens(task) + (about.prompt_tokens or 0)
     one = expected(agent, prompt_tokens=tokens, calls=1)
     return expected(agent, prompt_tokens=tokens).cost_usd, one.cost_usd
-
-
-def _credentials(agent: Agent, about: About, config: Config) -> bool | None:
-    """Whether a key or a login was seen; None: nobody knows what it wants."""
-    names = {name for name in (agent.api_key_env, about.key_env, *about.keys) if name}
-    if agent.tier == "local" or agent.base_url is not None or not (names or about.logins):
-        return None
-    if any(config.environ.get(name) for name in names):
-        return True
-    return agent.profile == "user" and is_logged_in(about, config)
 
 
 async def _asked(agents: Sequence[Agent], state: State, config: Config) -> dict[str, Standing]:

@@ -9,8 +9,9 @@ import anyio
 
 from orchestrator.adapter import About, Agent, about_of
 from orchestrator.config import Config, agents_for
+from orchestrator.discovery.credentials import auth_of, is_logged_in
 from orchestrator.discovery.nearby import with_nearby
-from orchestrator.discovery.programs import VERSION_S, auth_of, is_logged_in, locate, look, version
+from orchestrator.discovery.programs import VERSION_S, locate, look, version
 from orchestrator.errors import ConfigError, lone_error
 from orchestrator.events import Auth, Tier
 from orchestrator.process import Reaper, open_reaper

@@ -11,6 +11,7 @@ from orchestrator.process.environment import base_environment, environment
 from orchestrator.process.guarantees import Guarantee, guarantees
 from orchestrator.process.parent import Reaper, open_reaper
 from orchestrator.process.start import too_many_files
+from orchestrator.process.ticks import Ticks
 
 __all__ = [
     "Completed",
@@ -18,6 +19,7 @@ __all__ = [
     "Guarantee",
     "Process",
     "Reaper",
+    "Ticks",
     "base_environment",
     "environment",
     "guarantees",

@@ -29,7 +29,7 @@ class Reaper:
         self._young_deaths = 0
         self._closed = False
         self.ticks = Ticks()
-        """One timer for all who follow an agent's files."""
+        """One timer for all who follow agents."""
 
     @asynccontextmanager
     async def spawn(
@@ -75,6 +75,7 @@ class Reaper:
     async def close(self) -> None:
         """End guard and reaper, which kill all that is left. Bounded."""
         self._closed = True
+        self.ticks.close()
         await self._pair.close()
 
     async def _living(self) -> Pair:

@@ -10,16 +10,26 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     ExitStack,
     asynccontextmanager,
+    contextmanager,
     suppress,
 )
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -27,7 +37,7 @@ import anyio
 from anyio import to_thread
 
 from orchestrator import events
-from orchestrator.adapter import Adapter, Agent, Command, Exit, Send, about_of
+from orchestrator.adapter import Adapter, Agent, Command, Exit, Question, Send, about_of
 from orchestrator.budget import Ledger, uncounted
 from orchestrator.config import Config
 from orchestrator.discovery import Use, preflight, use_of, version
@@ -71,12 +81,13 @@ from orchestrator.journal import (
     write_outcome,
     write_record,
 )
-from orchestrator.outcome import Facts, Stopped, decide, finished, remedy
+from orchestrator.outcome import Facts, Stopped, decide, finished, not_held, remedy
 from orchestrator.prices import price_of
 from orchestrator.process import (
     Ended,
     Process,
     Reaper,
+    Ticks,
     base_environment,
     environment,
     open_reaper,
@@ -86,6 +97,7 @@ from orchestrator.process import (
 from orchestrator.redaction import known
 from orchestrator.route import Route, considered
 from orchestrator.run.intake import Intake
+from orchestrator.run.questions import Asked, Person
 from orchestrator.run.recorder import Publish, Recorder, new_run_id
 from orchestrator.run.spool import Spool, Tails
 from orchestrator.run.watch import Watch, Watched, limit_event
@@ -113,11 +125,8 @@ __all__ = [
 
 DRAIN_S = 5.0
 # How long a run that was stopped still reads what its agent had written until then.
-IDLE_S, LONG_IDLE_S, SLACKENING = 0.25, 1.0, 1.1
-# How often a run looks at its limits while the agent says nothing: at first, at last, and how fast
-# the one becomes the other.
-FEW = 4
-# Its stdout is looked at in each of `Reaper.ticks`, its other files in each fourth.
+TAILS_S = 0.08
+# How often is looked whether an agent's own logs have grown.
 GRACE_S = 5.0
 CHECK_TAIL = 64 * 1024
 _PATCH = "diff.patch"
@@ -147,7 +156,7 @@ class Plan:
     `ledger` is where what it spends is written down, with the other runs of its task and job.
     `looks` sees the folders of runs that have no work tree of their own.
     `handing`: its agent may hand on work. `used`: what a gateway says of its model's use. `hidden`
-    are more values that no record may hold.
+    are more values that no record may hold. `person` answers what its agent asks for.
     """
 
     job_id: str
@@ -176,6 +185,7 @@ class Plan:
     handing: Handing | None = None
     hidden: tuple[str, ...] = ()
     used: Callable[[], Use | None] | None = None
+    person: Person = field(default_factory=Person)
 
 
 class Handing(Protocol):
@@ -211,8 +221,9 @@ class Control:
 
 @dataclass(kw_only=True)
 class _Live:
-    """What a running agent is made of. `step` takes in what it wrote and holds it to its limits; it
-    runs in the `context` of the run's task, for sinks are called by it.
+    """What a running agent is made of. `step` takes in what it wrote and holds it to its limits,
+    all of it or only what stdout has grown by; it runs in the `context` of the run's task, for
+    sinks are called by it. `asking`: how many answers of a person's the agent waits for.
     """
 
     process: Process
@@ -220,14 +231,13 @@ class _Live:
     watch: Watch
     ended: Ended | None = None
     lost: ReaperLostError | None = None
-    step: Callable[[], None]
+    step: Callable[[bool], None]
     context: Context = field(default_factory=copy_context)
     failure: Exception | None = None
     woken: bool = False
     leave_s: float | None = None
+    asking: int = 0
     due: float = 0.0
-    idle_s: float = IDLE_S
-    ticks: int = 0
 
     def __post_init__(self) -> None:
         self._wake = anyio.Event()
@@ -237,20 +247,32 @@ class _Live:
         """Whether its process has ended, or is nobody's any more."""
         return self.ended is not None or self.lost is not None
 
-    def look(self) -> None:
-        """Do what there is to do if there is something to read, or limits to hold.
-
-        Of a thousand agents fifty times a second: what is not stdout can wait for a few ticks, and
-        the task that follows the agent is woken only for what a task is needed for.
-        """
-        self.ticks += 1
-        few = self.ticks % FEW == 0
-        if self.woken or not (
-            self.intake.spoke() or (few and (self.intake.grown() or time.monotonic() >= self.due))
+    @contextmanager
+    def followed(self, ticks: Ticks) -> Generator[None]:
+        """Have what there is to do done while the block lasts: when it writes, or it is time."""
+        stdout, stderr = self.intake.spools
+        with (
+            ticks.hearing(stdout, partial(self._do, whole=False)),
+            ticks.hearing(stderr, partial(self._do, whole=True)),
+            ticks.looking(self._look),
         ):
+            yield
+
+    def _look(self) -> float:
+        """Do what there is to do if it is time; when the next look is due."""
+        now, tails = time.monotonic(), self.intake.tails
+        if now >= self.due or tails.grown():
+            self._do(whole=True)
+        return min(self.due, now + TAILS_S) if tails.any else self.due
+
+    def _do(self, *, whole: bool) -> None:
+        """A step, unless the task that follows the agent is about to do it. It is woken only for
+        what a task is needed for.
+        """
+        if self.woken:
             return
         try:
-            self.context.run(self.step)
+            self.context.run(self.step, whole)
         except Exception as error:  # noqa: BLE001 (raised again by the task, see `sleep`)
             self.failure = error
             self.wake()
@@ -261,23 +283,18 @@ class _Live:
         self._wake.set()
 
     async def sleep(self) -> None:
-        """Until the task is needed. Raises what `look` failed with."""
+        """Until the task is needed. Raises what a step failed with."""
         await self._wake.wait()
         self.woken, self._wake = False, anyio.Event()
         if self.failure is not None:
             raise self.failure
 
-    def rest(self, *, grew: bool) -> None:
-        """Until the next look at the limits: the longer there is silence, the longer, but not
-        beyond the moment at which one is passed.
-        """
-        self.idle_s = IDLE_S if grew else min(self.idle_s * SLACKENING, LONG_IDLE_S)
+    def rest(self) -> None:
+        """Until the next look at the limits, or the moment at which one is passed."""
         now = time.monotonic()
-        self.due = now + self.idle_s
+        self.due = now + self.watch.every_s
         if now < self.watch.due:
             self.due = min(self.due, self.watch.due)
-        if self.intake.sends or self.intake.more:
-            self.wake()
 
 
 async def perform(
@@ -379,6 +396,7 @@ class _Run:
         self.exit: Exit | None = None
         self.changes: events.Changes | None = None
         self.check: Check | None = None
+        self._unheld: str | None = None
         self._blind = False
         self._dismissed = False
         self._looked = 0.0
@@ -554,6 +572,7 @@ class _Run:
             unseen=self.changes is None,
             check=self.check,
             usage=self.recorder.usage,
+            unheld=self._unheld,
         )
 
     # --- the agent's process
@@ -635,7 +654,10 @@ class _Run:
                 )
                 watch = Watch(self._watched(), self.recorder, process.pid)
                 live = _Live(
-                    process=process, intake=intake, watch=watch, step=lambda: self._step(live)
+                    process=process,
+                    intake=intake,
+                    watch=watch,
+                    step=lambda whole: self._step(live, whole=whole),
                 )
                 try:
                     await self._follow(live)
@@ -649,7 +671,7 @@ class _Run:
     async def _follow(self, live: _Live) -> None:
         """Read until the process has ended; stop it when that is asked for."""
         live.intake.start()
-        with lone_error(), self.reaper.ticks.calling(live.look):
+        with lone_error(), live.followed(self.reaper.ticks):
             await self._follow_until_end(live)
         if live.lost is not None:
             raise live.lost
@@ -659,19 +681,45 @@ class _Run:
             group.start_soon(_watch, live)
             group.start_soon(self._stop_when_asked, live)
             while not live.over:
-                self._step(live)
-                await _send(live, live.intake.taken())
+                self._step(live, whole=True)
+                sends = live.intake.taken()
+                await _send(live, sends)
+                for question in (send.question for send in sends if send.question is not None):
+                    group.start_soon(self._ask, live, question)
                 if live.leave_s is not None:
                     group.start_soon(self._dismiss, live, live.leave_s)
                     live.leave_s = None
                 await live.sleep()
             group.cancel_scope.cancel()
 
-    def _step(self, live: _Live) -> None:
-        if grew := live.intake.pump():
+    async def _ask(self, live: _Live, question: Question) -> None:
+        """Have a person answer. When a stop is asked for, the agent does not wait any more."""
+        plan = self.plan
+        asked = Asked(
+            task_id=plan.task.id,
+            run_id=plan.run_id,
+            agent=plan.agent.name,
+            question=question,
+            limit_s=plan.limits.ask_s or float("inf"),
+        )
+        live.asking += 1
+        try:
+            answer = await until(self.control.requested, plan.person.decide, asked)
+        finally:
+            live.asking -= 1
+        if answer is not None:
+            live.watch.waits("person")  # the silence until now was not the agent's
+            live.intake.decide(answer)
+            live.wake()
+
+    def _step(self, live: _Live, *, whole: bool) -> None:
+        if live.intake.pump() if whole else live.intake.hear():
             live.watch.grew()
-        self._hold_to_limits(live)
-        live.rest(grew=grew)
+        if whole or live.watch.weighs(live.intake):
+            self._hold_to_limits(live)
+            live.rest()
+        if live.intake.sends or live.intake.more:
+            live.wake()
 
     async def _stop_when_asked(self, live: _Live) -> None:
         await self.control.requested.wait()
@@ -771,8 +819,10 @@ class _Run:
     def _hold_to_limits(self, live: _Live) -> None:
         if self.control.stopped is not None:
             return
-        if self.plan.handing is not None and self.plan.handing.waiting:
-            live.watch.waits()
+        if live.asking:
+            live.watch.waits("person")
+        elif self.plan.handing is not None and self.plan.handing.waiting:
+            live.watch.waits("child")
         passed = live.watch.hold(live.intake)
         failures = self.recorder.digest.failures
         if live.watch.unseen is not None and not self._blind:
@@ -799,8 +849,8 @@ class _Run:
         stated = self.plan.task.limits.meet(self.config.limits).meet(self.plan.ledger.limits)
         silent = self.recorder.counts.spoken and self.recorder.usage is None
         if silent and stated.tokens is not None:
-            text = "limits.tokens could not be held: the agent does not tell what it uses"
-            self.recorder.say(Notice(text=text))
+            self._unheld = "tokens"
+            self.recorder.say(Notice(text=not_held(self._unheld)))
 
     def _free(self, now: float) -> int | None:
         """What is free on the disk, if that is too little. Looked at once a second."""

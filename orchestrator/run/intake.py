@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from orchestrator.adapter import Conversation, Exit, Send
-from orchestrator.events import Error, Notice, Output, Place, Raw, Source, Update
+from orchestrator.events import Error, Notice, Output, Permission, Place, Raw, Source, Update
 from orchestrator.journal import STDERR, STDOUT
 from orchestrator.lines import Line
 from orchestrator.run.recorder import Recorder, fed, last_words, translate
@@ -43,13 +43,16 @@ class Intake:
         self._stderr = stderr
         self._tails = tails
         self._last_words = b""
-        self.spoke = stdout.grown
-        """Whether stdout has grown, or became shorter: asked fifty times a second."""
 
     @property
     def spools(self) -> tuple[Spool, Spool]:
-        """What grows when the agent says something."""
+        """What grows when the agent says something: stdout and stderr."""
         return self._stdout, self._stderr
+
+    @property
+    def tails(self) -> Tails:
+        """Its own logs, as far as they are followed."""
+        return self._tails
 
     @property
     def size(self) -> int:
@@ -66,24 +69,34 @@ class Intake:
         """Whether there may be more to read at once."""
         return self._stdout.full or self._stderr.full
 
-    def grown(self) -> bool:
-        """Whether there is something to read, or a file became shorter."""
-        return self._stdout.grown() or self._stderr.grown() or self._tails.grown()
-
     def taken(self) -> list[Send]:
         """What the agent is to be told; afterwards there is nothing left of it."""
         sends, self.sends = self.sends, []
         return sends
 
+    def decide(self, permission: Permission) -> None:
+        """Take in how a question was answered, and what the agent is to be told of it."""
+        self._recorder.say(permission)
+        self._take(self.conversation.decide(permission), None)
+        self._recorder.flush()
+
     def start(self) -> None:
         """What the conversation says first."""
         self._take(self.conversation.start(), None)
+
+    def hear(self) -> bool:
+        """Take in what stdout has grown by, a quantum at most; whether it has."""
+        if self._tails.any:
+            return self.pump()  # what stands in the one is about what was just said in the other
+        grew = self._pump(self._stdout)
+        self._recorder.flush()
+        return grew
 
     def pump(self, *, last: bool = False) -> bool:
         """Take in what the files have grown by, a quantum of each at most; whether they have."""
         grew = False
         for spool in (self._stdout, self._stderr):
-            grew = self._pump(spool) or grew
+            grew = (spool.grown() and self._pump(spool)) or grew
         tails, tails_grew = self._tails.read(self._stdout.start, last=last)
         for tail in tails:
             self._take(fed(self.conversation, tail.line), tail.raw)
@@ -115,15 +128,12 @@ class Intake:
         return known
 
     def _pump(self, spool: Spool) -> bool:
-        there = spool.there()
-        if there == spool.size:
-            spool.full = False
-            return False
-        if there < spool.size and spool.shrunk():
-            self._recorder.add(*cut(spool.stream))
-            self._recorder.flush()
-            return False
         chunk = spool.read()
+        if not chunk:
+            if spool.shrunk():
+                self._recorder.add(*cut(spool.stream))
+                self._recorder.flush()
+            return False
         lines = spool.lines(chunk)
         if spool is self._stdout:
             self._stdout_lines(lines)

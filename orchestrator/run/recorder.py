@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TypeAlias
 from uuid import UUID
 
@@ -113,7 +113,7 @@ class Recorder:
             return []
         self._complete(waiting)
         # What was read together has one time; `seq` is the order.
-        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        now = _now()
         lines = self._encoded(waiting, now)
         if self._write is not None:
             self._write(lines)
@@ -218,6 +218,17 @@ class Recorder:
         stamps["supervisor"] = events.stamp(now, "supervisor")
         stated = ((update, raw, stamps[source]) for update, source, raw in waiting)
         return events.encoded(stated, self._prefix, self.seq + 1)
+
+
+def _now() -> str:
+    """RFC 3339, UTC, microseconds; `datetime` takes six times as long."""
+    second, microsecond = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_of_second(second)}.{microsecond:06d}Z"
+
+
+@lru_cache(2)
+def _of_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def _writable(update: Update) -> Update:

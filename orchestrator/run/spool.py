@@ -57,6 +57,11 @@ class Spool:
         os.close(self._fd)
 
     @property
+    def descriptor(self) -> int:
+        """The file, open for reading."""
+        return self._fd
+
+    @property
     def start(self) -> int:
         """Where the next line begins."""
         return self._splitter.start
@@ -177,6 +182,11 @@ class Tails:
         append_private(self._copy, block, self._copied)
         self._copied += len(block)
         return tails
+
+    @property
+    def any(self) -> bool:
+        """Whether there are such files, or may be."""
+        return bool(self._tails)
 
     def grown(self) -> bool:
         """Whether a file that is followed has changed since it was read."""

@@ -29,6 +29,8 @@ from orchestrator.task import Limits
 
 _LOOKS, _SOONEST_S, _LATEST_S = 8, 0.25, 10.0
 # In a silence its processes are looked at eight times before it is too long, within these bounds.
+_OFTEN_S, _SELDOM_S = 0.1, 1.0
+# The same of its limits while nothing happens that they are about.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,10 @@ class Watch:
         self._felt = self._began
         self._next = 0.0
         self._seen: list[object] = []
+        self._weighed = 0
+        self._output = math.inf if (most := watched.limits.output_bytes) is None else most
+        self.every_s = min(max(_shortest_s(watched.limits) / _LOOKS, _OFTEN_S), _SELDOM_S)
+        """How often to `hold` it to its limits at least."""
         both = watched.limits, watched.ledger.limits
         self._bounds_steps = any(limits.steps is not None for limits in both)
         self._bounds_tokens = any(limits.tokens is not None for limits in both)
@@ -69,32 +75,39 @@ class Watch:
         self._live("output")
         self._pulse = None  # what was received before is no sign of life after
 
-    def waits(self) -> None:
-        """The agent waits for a sub-task, which has limits of its own."""
-        self._live("child")
+    def waits(self, sign: Sign) -> None:
+        """The agent waits for a sub-task or a person, which has a limit of its own."""
+        self._live(sign)
+        self._next = 0.0  # what a sub-task spends is spent of its parent's budget
+
+    def weighs(self, intake: Intake) -> bool:
+        """Whether it has said or done something since `hold` that a limit may be about."""
+        return self._recorder.counts.weighty != self._weighed or intake.read > self._output
 
     def hold(self, intake: Intake) -> Verdict | None:
         """The limit for which the agent is to be stopped, the task's own before the job's."""
         watched, now = self._watched, time.monotonic()
-        limit = watched.limits.output_bytes
-        within = limit is None or intake.read <= limit
-        if now < self._next and within and not self._has_spent():
-            return None
+        self._weighed = self._recorder.counts.weighty
+        if now < self._next and intake.size <= self._output and not self._has_changed():
+            return self._passed_with_others()
         self._write_down(now)
-        self._feel(now)
         reading = self._reading(now, intake.size)
+        if self._feel(now, reading):
+            reading = self._reading(now, reading.output_bytes)
         self.due = now + left_s(watched.limits, reading)
-        self._next = min(now + _SOONEST_S, self.due)
-        return verdict(watched.limits, reading) or self._job_passed()
+        self._next = min(self.due, self._feels(reading, now))
+        return verdict(watched.limits, reading) or self._passed_with_others()
 
-    def _has_spent(self) -> bool:
-        """Whether the agent has used more, since the last look, of what a limit bounds, or began or
-        ended a turn. Most lines say nothing of that, and to weigh each took as long as to read it.
+    def _has_changed(self) -> bool:
+        """Whether, since the last look, the agent has used more of what a limit bounds, or another
+        limit bounds it now. Most lines say nothing of that, and to weigh each took as long as to
+        read it.
         """
         recorder, counts = self._recorder, self._recorder.counts
-        seen: list[object] = [counts.turns, counts.in_turn]
+        digest = recorder.digest
+        seen: list[object] = [counts.turns, counts.in_turn, counts.spoken, bool(digest.open_calls)]
         if self._bounds_steps:
-            seen += [recorder.digest.steps, counts.model_calls]
+            seen += [digest.steps, counts.model_calls]
         if self._bounds_tokens:
             seen.append(recorder.usage)
         if self._bounds_cost:
@@ -117,8 +130,12 @@ class Watch:
         unit = self._recorder.counts.unit
         watched.ledger.put(watched.task_id, watched.run_id, self._spent(now), unit)
 
-    def _job_passed(self) -> Verdict | None:
-        return self._watched.ledger.passed if self._recorder.counts.in_turn else None
+    def _passed_with_others(self) -> Verdict | None:
+        """A limit that holds over its whole job, or over what its parent hands on."""
+        watched, counts = self._watched, self._recorder.counts
+        if not counts.in_turn:
+            return None
+        return watched.ledger.passed or watched.ledger.passed_above(watched.task_id, counts.unit)
 
     def _reading(self, now: float, output_bytes: int) -> Reading:
         watched, counts = self._watched, self._recorder.counts
@@ -141,21 +158,27 @@ class Watch:
     def _live(self, sign: Sign) -> None:
         self._lived, self._sign = time.monotonic(), sign
 
-    def _feel(self, now: float) -> None:
-        """Look for a sign of life, if it is time; in any case before a silence is too long."""
-        _, budget_s = patience(self._watched.limits, self._reading(now, 0))
+    def _feels(self, reading: Reading, now: float) -> float:
+        """When to look for a sign of life, if the agent is silent until then."""
+        _, budget_s = patience(self._watched.limits, reading)
         if budget_s is None:
-            return
+            return math.inf
         every_s = min(max(budget_s / _LOOKS, _SOONEST_S), _LATEST_S)
-        quiet_s = now - self._lived
-        if quiet_s < every_s or (now - self._felt < every_s and quiet_s <= budget_s):
-            return
+        at = max(self._lived, self._felt) + every_s
+        # In any case before a silence is too long.
+        return max(self._lived + every_s, now) if reading.quiet_s > budget_s else at
+
+    def _feel(self, now: float, reading: Reading) -> bool:
+        """Look for a sign of life, if it is time. Whether it was."""
+        if now < self._feels(reading, now):
+            return False
         before, felt = self._pulse, self._felt
         self._pulse, self._felt = feel(self._pid), now
         if self._pulse.unseen is not None:
             self.unseen = self._pulse.unseen
         if before is not None:
             self._compare(before, self._pulse, now - felt)
+        return True
 
     def _compare(self, before: Pulse, pulse: Pulse, seconds: float) -> None:
         if pulse.heard_since(before):
@@ -173,6 +196,11 @@ class Watch:
             tokens=tokens(self._recorder.usage),
             cost_usd=self._recorder.cost_usd,
         )
+
+
+def _shortest_s(limits: Limits) -> float:
+    bounds = limits.wall_s, limits.turn_s, limits.first_s, limits.stall_s, limits.tool_s
+    return min((bound for bound in bounds if bound is not None), default=math.inf)
 
 
 def limit_event(passed: Verdict, action: str = "stop") -> Stall | Limit:

@@ -35,6 +35,7 @@ from orchestrator.gateway import Gateways, open_gateways
 from orchestrator.journal import Record, read_outcome, read_record
 from orchestrator.redaction import known
 from orchestrator.run.attempt import Control, Reaper, new_run_id, open_reaper
+from orchestrator.run.questions import Answer, Ask, Asked, Person
 from orchestrator.run.recorder import Publish
 from orchestrator.slots import Slots
 from orchestrator.supervisor.attempts import (
@@ -69,7 +70,7 @@ from orchestrator.workspace.repository import locate
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Continued", "EventStream", "Sink", "Supervisor"]
+__all__ = ["Answer", "Ask", "Asked", "Continued", "EventStream", "Sink", "Supervisor"]
 
 LEFT = "the supervisor's block was left"
 WIND_UP_S = 60.0
@@ -88,8 +89,12 @@ class Supervisor:
     its block, in another thread, event loop or process.
     """
 
-    def __init__(self, config: Config, *, slots: Slots | None = None) -> None:
-        """`slots`: of more than this machine, where somebody keeps account of those."""
+    def __init__(
+        self, config: Config, *, slots: Slots | None = None, ask: Ask | None = None
+    ) -> None:
+        """`slots`: of more than this machine, where somebody keeps account of those. `ask` answers
+        agents that are told to ask (`permissions = "ask"`); without it they are denied it.
+        """
         self._config = config
         self._stack = AsyncExitStack()
         self._reaper: Reaper | None = None
@@ -97,6 +102,7 @@ class Supervisor:
         self._controls: set[Control] = set()
         self._slots = slots or Slots(config.state / "slots")
         self._looks = Looks()
+        self._person = Person(ask=ask)
         self._files = Files()
         self._interrupted: str | None = None
         self._lifetime = Lifetime()
@@ -190,6 +196,7 @@ class Supervisor:
             leaves=file.leaves,
             ledger=ledger,
             looks=self._looks,
+            person=self._person,
         )
         job = Job(
             id=job_id,
@@ -210,6 +217,7 @@ class Supervisor:
                 work=partial(_work, replace(means, desk=desk), of),
                 publish=publish,
                 stop=lambda passed: _stop(controls, passed),
+                looking=reaper.ticks.looking,
             )
 
     @asynccontextmanager

@@ -39,6 +39,7 @@ from orchestrator.journal import Tree, make_private, now
 from orchestrator.outcome import STATUS
 from orchestrator.route import Route
 from orchestrator.run.attempt import Control, Deliver, Plan, Reaper, new_run_id, perform, until
+from orchestrator.run.questions import Person
 from orchestrator.run.recorder import Publish
 from orchestrator.slots import Slots
 from orchestrator.supervisor.children import Do
@@ -89,7 +90,8 @@ class Means:
     `say` tells what is not of one attempt. `also` does a task that one of them hands on, which it
     asks for at the `desk`. `grounds` are what the tasks stand on that work in work
     trees of their own, `commits` what they came to, `leaves` the tasks that nobody needs. `ledger`
-    is where all runs write down what they spend, `looks` sees folders that several may work in.
+    is where all runs write down what they spend, `looks` sees folders that several may work in,
+    `person` answers what agents ask for.
     """
 
     config: Config
@@ -109,6 +111,7 @@ class Means:
     delivery: Delivery = field(default_factory=Delivery)
     ledger: Ledger = field(default_factory=Ledger)
     looks: Looks = field(default_factory=Looks)
+    person: Person = field(default_factory=Person)
 
 
 async def attempts(task: Task, means: Means) -> Outcome:
@@ -522,6 +525,7 @@ async def _plan(
         notes=notes,
         ledger=means.ledger,
         looks=means.looks,
+        person=means.person,
         handing=handing,
         hidden=() if handing is None else (handing.token,),
         used=partial(use_through, way) if isinstance(way, Passage) else None,

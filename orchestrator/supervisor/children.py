@@ -6,6 +6,7 @@ What may be handed on at all is `delegation`'s to say, how it is done the superv
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -266,7 +267,7 @@ class Children:
             "model": outcome.model,
             "text": text[offset:end],
             **({"next_offset": end, "text_length": len(text)} if len(text) > end else {}),
-            **self._work(outcome),
+            **self._work(outcome, child.task.workspace),
             "cost_usd": None if usage is None else usage.cost_usd,
             "tokens": None if usage is None else tokens(usage),
             "seconds": outcome.duration_s,
@@ -275,7 +276,7 @@ class Children:
             answer |= {"error": outcome.error.text, "hint": outcome.error.hint}
         return answer
 
-    def _work(self, outcome: Outcome) -> dict[str, JsonValue]:
+    def _work(self, outcome: Outcome, workspace: Path) -> dict[str, JsonValue]:
         """What it changed, and how its parent takes that over."""
         changes = outcome.changes
         if changes is None or not changes.files or outcome.run_id is None:
@@ -289,7 +290,13 @@ class Children:
         if changes.branch is None:
             return told  # it worked in the folder itself
         patch = self._ways.config.state.absolute() / "runs" / outcome.run_id / "diff.patch"
-        return {**told, "branch": changes.branch, "take": f"git apply {patch}"}
+        return {**told, "branch": changes.branch, "take": _take(patch, workspace)}
+
+
+def _take(patch: Path, workspace: Path) -> str:
+    """The command that applies it, at the top: below that, git leaves out what lies beside."""
+    tops = (each for each in (workspace, *workspace.parents) if (each / ".git").exists())
+    return shlex.join(("git", "-C", str(next(tops, workspace)), "apply", str(patch)))
 
 
 async def _tell(child: Child, progress: Progress) -> None:

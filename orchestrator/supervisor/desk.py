@@ -299,7 +299,7 @@ class Handing:
             copied=place.tree.copied if place is not None else (),
             repository=place.repository.common if place is not None else None,
         )
-        self.ledger.hand_on(parent.task.id, id_)
+        self.ledger.hand_on(parent.task.id, id_, plan.limits)
         return replace(task, id=id_)
 
 

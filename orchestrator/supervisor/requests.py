@@ -13,7 +13,7 @@ from orchestrator.delegation import Asked
 from orchestrator.document import Text
 from orchestrator.errors import NotUnderstoodError, first_problem
 from orchestrator.events import Tier
-from orchestrator.task import Access, Kind, LimitsModel, Privacy, Seconds
+from orchestrator.task import Access, Count, Depth, Dollars, Kind, LimitsModel, Privacy, Seconds
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -29,12 +29,10 @@ class Bounds(_Model):
     """The most that a sub-task may use; never more than what is left of yours."""
 
     wall: Seconds | None = Field(default=None, description="Time, such as 10m.")
-    cost_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        default=None, description="Dollars."
-    )
-    tokens: Annotated[int, Field(ge=1)] | None = None
-    steps: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Tool calls.")
-    depth: Annotated[int, Field(ge=0)] | None = Field(
+    cost_usd: Dollars | None = Field(default=None, description="Dollars.")
+    tokens: Count | None = Field(default=None, description="Tokens read and written.")
+    steps: Count | None = Field(default=None, description="Tool calls.")
+    depth: Depth | None = Field(
         default=None, description="How often it may hand work on in its turn."
     )
 
@@ -42,7 +40,7 @@ class Bounds(_Model):
 class Wanted(_Model):
     """A sub-task."""
 
-    prompt: Annotated[Text, StringConstraints(pattern=r"\S")] = Field(
+    prompt: Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")] = Field(
         description="All that the other agent needs to know: it sees the files, but not your"
         " conversation."
     )

@@ -8,8 +8,8 @@ async with Client("postgresql://desk/queue") as client:
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -89,7 +89,9 @@ def open_access(url: str) -> Access:
 
 
 class Client:
-    """A queue, opened. An async context manager; raises ConfigError if it cannot be reached."""
+    """A queue, opened. An async context manager; raises ConfigError if it cannot be reached. Its
+    methods raise QueueError if the database does not do what is asked.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -150,7 +152,8 @@ class Client:
         order = Order(
             job_id=new_run_id(),
             input=wire.dumps(wanted),
-            queue=labels.queue_of(CHILDREN if parent is not None else JOBS, needs),
+            queue=JOBS if parent is None else CHILDREN,
+            needs=labels.written(needs),
             recoverable=wire.recoverable(file),
             priority=priority,
             delay_s=delay_s,
@@ -178,19 +181,14 @@ class Client:
             if is_list(had := notes.get("labels")) and alive(notes)
         }
 
-    async def queues(self) -> list[str]:
-        """The queues that jobs wait in, by their names (labels.py)."""
-        return await self._in_thread(self._access.queues)
-
     async def why_waiting(self, entries: Sequence[Entry]) -> dict[str, str]:
         """Of the jobs that no worker can take: what is missing."""
-        waiting = [entry for entry in entries if entry.state == "waiting" and entry.queue]
+        waiting = [entry for entry in entries if entry.state == "waiting"]
         if not waiting:
             return {}
         workers = await self.workers()
         found = {
-            entry.job_id: labels.waits_for(labels.parted(entry.queue or "")[1], workers)
-            for entry in waiting
+            entry.job_id: labels.waits_for(labels.read(entry.needs), workers) for entry in waiting
         }
         return {job_id: why for job_id, why in found.items() if why is not None}
 
@@ -235,13 +233,14 @@ class Client:
         await self.entry(job_id)
         block, skipped = offset >> _SHIFT, offset & ((1 << _SHIFT) - 1)
         finished = False
-        async with aclosing(self._access.blocks(job_id, block)) as blocks:
-            async for text in blocks:
-                for at, line in enumerate(text.split("\n")[skipped:], start=skipped + 1):
-                    event = decode(line.encode())
-                    finished = isinstance(event.update, JobFinished)
-                    yield Followed(offset=block << _SHIFT | at, event=event)
-                block, skipped = block + 1, 0
+        with self._told():
+            async with aclosing(self._access.blocks(job_id, block)) as blocks:
+                async for text in blocks:
+                    for at, line in enumerate(text.split("\n")[skipped:], start=skipped + 1):
+                        event = decode(line.encode())
+                        finished = isinstance(event.update, JobFinished)
+                        yield Followed(offset=block << _SHIFT | at, event=event)
+                    block, skipped = block + 1, 0
         if not finished:  # it was cancelled, or its worker is gone: nobody could say it
             yield Followed(offset=block << _SHIFT, event=_finished(job_id, await self.wait(job_id)))
 
@@ -267,7 +266,7 @@ class Client:
             folder=wanted.folder,
             config=wanted.config,
             # Not anew: whoever asks for it once more may be on another machine than its folder.
-            needs=labels.parted(entry.queue or "")[1],
+            needs=labels.read(entry.needs),
         )
 
     async def pause(self, *, paused: bool) -> None:
@@ -284,15 +283,7 @@ class Client:
         old = [one for one in every if (one.ended or one.submitted or before) < before]
         if old and not dry_run:
             await self._in_thread(self._access.delete, [one.job_id for one in old])
-            await self._in_thread(self._drop_empty)
         return old
-
-    def _drop_empty(self) -> None:
-        """Forget queues for labels that no job of now needs."""
-        used = {one.queue for one in self._access.entries()}
-        for queue in self._access.queues():
-            if labels.parted(queue)[1] and queue not in used:
-                self._access.drop(queue)
 
     @property
     def _access(self) -> Access:
@@ -303,7 +294,21 @@ class Client:
     async def _in_thread(
         self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs
     ) -> Result:
-        return await anyio.to_thread.run_sync(partial(call, *args, **kwargs))
+        with self._told():
+            return await anyio.to_thread.run_sync(partial(call, *args, **kwargs))
+
+    @contextmanager
+    def _told(self) -> Generator[None]:
+        """What the database says as an error of ours."""
+        from orchestrator.worker.engine import failed
+
+        try:
+            yield
+        except Exception as error:
+            told = failed(self._url, error)
+            if told is None:
+                raise
+            raise told from error
 
 
 ANNOUNCED_S = 90.0

@@ -12,12 +12,15 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
+from uuid import uuid4
 
 import sqlalchemy as sa
 from dbos import (
@@ -29,14 +32,16 @@ from dbos import (
     Queue,
     WorkflowStatus,
 )
-from dbos._error import DBOSBaseException  # not exported, and what fences us off is one
-from dbos._sys_db import DequeueStopReason
+from dbos import _dbos as launching
+from dbos._core import execute_dequeued_workflow
+from dbos._error import DBOSBaseException, DBOSException  # not exported; the first fences us off
+from dbos._sys_db import WorkflowStatusInternal
+from dbos._utils import GlobalParams
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from orchestrator.errors import ConfigError, OrchestrateError
+from orchestrator.errors import ConfigError, OrchestrateError, QueueError
 from orchestrator.telemetry import warn
-from orchestrator.worker.labels import parted
 
 NAME = "orchestrate"
 JOBS, CHILDREN = "jobs", "children"
@@ -44,8 +49,6 @@ JOBS, CHILDREN = "jobs", "children"
 whoever waits for a child must not keep it from its place."""
 
 QUEUES = (JOBS, CHILDREN)
-"""Those for jobs that any worker may take. Others are named after them, and after the labels that a
-worker must have (labels.py)."""
 
 _WORKERS, _WORKER = "workers", "worker"
 # Where each worker's own entry stands: nobody takes it, it says which labels the worker has.
@@ -54,7 +57,7 @@ _EVENTS = "events"
 _VERSION = "1"
 # Constant: the engine's own would be another for each release, and leave its jobs to nobody.
 
-POLL_S, FOLLOW_S = 1.0, 0.1
+POLL_S, FOLLOW_S = 0.5, 0.1
 _SETTLED_S = 2.0
 _BUSY_MS = 30_000
 _MIDDLE = 1_000_000
@@ -73,12 +76,13 @@ _STATES: Mapping[str, State] = {
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """A job as the engine knows it. Times are seconds since 1970. `state` "succeeded" says that the
-    job was done, however it came out: that is in `output`. `notes` are ours to write.
+    job was done, however it came out: that is in `output`. `needs`: the labels that its worker must
+    have (labels.py). `notes` are ours to write.
     """
 
     job_id: str
     state: State
-    queue: str | None = None
+    needs: str = ""
     priority: int = 0
     submitted: float | None = None
     started: float | None = None
@@ -104,6 +108,7 @@ class Order:
     job_id: str
     input: str
     queue: str = JOBS
+    needs: str = ""
     recoverable: bool = False
     priority: int = 0
     delay_s: float | None = None
@@ -172,11 +177,30 @@ def _migrated(url: str) -> None:
 def _unreachable(url: str, error: Exception) -> ConfigError:
     from orchestrator.worker.wire import shown_url
 
+    hint = f"See `queue.database` in `orchestrate config`; {_look(url)}"
+    return ConfigError(f"the queue cannot be opened: {shown_url(url)}: {_cause(error)}", hint=hint)
+
+
+def failed(url: str, error: Exception) -> QueueError | None:
+    """What the database said, as an error of ours; None: it is no error of the database."""
+    from orchestrator.worker.wire import shown_url
+
+    if not isinstance(error, SQLAlchemyError | DBOSException):
+        return None
+    return QueueError(f"the queue at {shown_url(url)}: {_cause(error)}", hint=_look(url))
+
+
+def _cause(error: Exception) -> str:
+    from orchestrator.worker.wire import shown_url
+
     cause = str(getattr(error, "orig", None) or error).strip().splitlines() or [repr(error)]
-    return ConfigError(
-        f"the queue cannot be opened: {shown_url(url)}: {shown_url(cause[0])}",
-        hint="See `queue.database` in `orchestrate config`; is the database server running?",
-    )
+    return shown_url(cause[0])
+
+
+def _look(url: str) -> str:
+    if is_postgres(url):
+        return "is the database server running?"
+    return "is there room on its disk, and may you write there?"
 
 
 # --- clients -------------------------------------------------------------------------------------
@@ -191,7 +215,6 @@ class Access:
         """Raises ConfigError if the database cannot be reached."""
         quiet()
         self.url = url
-        self._queues: set[str] = set()
         self._engine = None if is_postgres(url) else _engine(url)
         try:
             self._client = self._opened(listens=listens)
@@ -212,10 +235,12 @@ class Access:
         )
 
     def _ready(self) -> bool:
+        """Whether the tables are there, as this version needs them or newer."""
         try:
-            return bool(self._client.list_queues())
-        except DBAPIError:
+            self._client._sys_db.verify_migrations()  # noqa: SLF001
+        except (DBAPIError, DBOSException):
             return False
+        return True
 
     def close(self) -> None:
         self._client.destroy()
@@ -224,14 +249,12 @@ class Access:
 
     def enqueue(self, order: Order) -> str:
         """The job's id; that of another one if it has the same `dedup` and is not over."""
-        if order.queue not in self._queues:
-            self._queue(order.queue)
-            self._queues.add(order.queue)
         options: EnqueueOptions = {
             "workflow_name": _RECOVERABLE if order.recoverable else _ONCE,
             "queue_name": order.queue,
             "workflow_id": order.job_id,
             "workflow_id_reuse_policy": "reject",
+            "queue_partition_key": order.needs,
             "priority": _MIDDLE - order.priority,
         }
         if order.delay_s is not None:
@@ -310,34 +333,20 @@ class Access:
 
     def pause(self, *, paused: bool) -> None:
         """No worker takes a job, or they do again. What is running goes on."""
-        for name in {*QUEUES, *self.queues()}:
+        for name in QUEUES:
             self._queue(name).set_worker_concurrency(0 if paused else None)
 
     def paused(self) -> bool:
-        queue = self._client.retrieve_queue(JOBS)
-        return queue is not None and queue.worker_concurrency == 0
+        return self._queue(JOBS).worker_concurrency == 0
 
-    def queues(self) -> list[str]:
-        """Every queue that jobs wait in."""
-        return [queue.name for queue in self._client.list_queues()]
-
-    def drop(self, queue: str) -> None:
-        """Forget a queue in which nothing is."""
-        self._client.delete_queue(queue)
-        self._queues.discard(queue)
+    def prepare(self) -> None:
+        """Make the queues, if they are not there."""
+        for name in QUEUES:
+            self._queue(name)
 
     def _queue(self, name: str) -> Queue:
         found = self._client.retrieve_queue(name)
-        return found or self._client.register_queue(
-            name,
-            polling_interval_sec=_poll_s(name),
-            worker_concurrency=0 if name != JOBS and self.paused() else None,
-        )
-
-    def prepare(self) -> None:
-        """Make the queues that are not there."""
-        for name in QUEUES:
-            self._queue(name)
+        return found or self._client.register_queue(name)
 
     # --- who is there
 
@@ -360,17 +369,12 @@ class Access:
         return {one.workflow_id: one.attributes or {} for one in found}
 
 
-def _poll_s(queue: str) -> float:
-    """How often a worker looks into a queue: each look costs it about 5 ms."""
-    return 2 * POLL_S if queue.startswith(CHILDREN) else POLL_S
-
-
 def _entry(status: WorkflowStatus) -> Entry:
     found = status.input["args"] if status.input else ()
     return Entry(
         job_id=status.workflow_id,
         state=_STATES.get(status.status, "failed"),
-        queue=status.queue_name,
+        needs=status.queue_partition_key or "",
         priority=_MIDDLE - (status.priority or _MIDDLE),
         submitted=_seconds(status.created_at),
         started=_seconds(status.dequeued_at),
@@ -404,19 +408,17 @@ class NotOursError(OrchestrateError):
 class App:
     """The engine while it runs jobs in this process."""
 
-    def __init__(self, dbos: DBOS) -> None:
+    def __init__(self, dbos: DBOS, taker: _Taker) -> None:
         self._dbos = dbos
+        self._taker = taker
 
     def running(self) -> list[str]:
         """The jobs that run here."""
         return list(self._dbos._active_workflows_set.activeList())  # noqa: SLF001
 
-    def listen(self, queues: Sequence[str]) -> None:
-        """Take jobs from these queues, and no others, from now on.
-
-        The engine has a public way only for before its start; it looks at this once a second.
-        """
-        self._dbos._listening_queues = list(queues)  # noqa: SLF001
+    def look(self) -> None:
+        """Look for jobs now, and not only at the next turn."""
+        self._taker.look()
 
     def recover(self, worker: str) -> None:
         """Put what a worker that is dead was doing back into the queue. Blocks.
@@ -424,13 +426,20 @@ class App:
         The engine has no public way: the function is private, idempotent, and held by a test.
         """
         self._dbos._recover_pending_workflows([worker])  # noqa: SLF001
+        self.look()
 
 
 @asynccontextmanager
 async def employed(
-    url: str, worker: str, body: Body, *, room: Callable[[], int]
+    url: str,
+    worker: str,
+    body: Body,
+    *,
+    room: Callable[[], int],
+    fits: Callable[[str], bool] = lambda _: True,
 ) -> AsyncGenerator[App]:
-    """Take jobs in this event loop while the block lasts, so many at a time as `room` says.
+    """Take jobs in this event loop while the block lasts, so many at a time as `room` says, and
+    those whose needs `fits` allows. Both are called from another thread.
 
     There is one engine in a process. What is running when the block is left is cut off. Raises
     ConfigError if the database cannot be reached.
@@ -444,27 +453,28 @@ async def employed(
         "serializer": DBOSPortableJSONSerializer(),
         "system_database_engine": engine,
         "use_listen_notify": is_postgres(url),
-        "notification_listener_polling_interval_sec": 1.0,  # nobody follows from here
+        "notification_listener_polling_interval_sec": 60.0,  # nobody follows from here
+        "notification_coalesce_sec": 0.05,  # its own wakes the process 100 times a second
+        "scheduler_polling_interval_sec": 3600.0,  # nothing is scheduled
         "max_executor_threads": 16,
         "log_level": "WARNING",
     }
     if is_postgres(url):
         config["system_database_url"] = _postgres(url)
-    dbos = DBOS(config=config)
+    dbos, taker = DBOS(config=config), _Taker(room, fits)
     try:
-        _register(body)
+        _register(body, taker.done)
         try:
-            DBOS.listen_queues([])  # nothing is taken before there is a limit
-            DBOS.launch()
-            _limited(dbos, room)
+            with taker.in_place():
+                DBOS.launch()
             for name in QUEUES:
-                await DBOS.register_queue_async(
-                    name, polling_interval_sec=_poll_s(name), on_conflict="never_update"
-                )
+                await DBOS.register_queue_async(name, on_conflict="never_update")
         except Exception as error:
             raise _unreachable(url, error) from error
-        yield App(dbos)
+        taker.begin()
+        yield App(dbos, taker)
     finally:
+        taker.end()
         DBOS.destroy(destroy_registry=True)
         # The engine took the place of the loop's own executor, and its own is shut down now.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
@@ -472,7 +482,7 @@ async def employed(
             engine.dispose()
 
 
-def _register(body: Body) -> None:
+def _register(body: Body, done: Callable[[str], None]) -> None:
     async def write(block: str) -> None:
         try:
             await DBOS.write_stream_async(_EVENTS, block)
@@ -485,68 +495,228 @@ def _register(body: Body) -> None:
         return await body(job_id, input, write)
 
     async def job(input: str) -> str:
-        return await perform(DBOS.workflow_id or "", input)
+        job_id = DBOS.workflow_id or ""
+        try:
+            return await perform(job_id, input)
+        finally:
+            done(job_id)
 
     async def recoverable(input: str) -> str:
-        return await perform(DBOS.workflow_id or "", input)
+        return await job(input)
 
     DBOS.workflow(name=_ONCE, max_recovery_attempts=0)(job)
     DBOS.workflow(name=_RECOVERABLE, max_recovery_attempts=1)(recoverable)
 
 
-def _limited(dbos: DBOS, room: Callable[[], int]) -> None:
-    """Let this worker take only as many jobs as it has room for, from now on.
+class _Taker:
+    """Takes jobs, in place of the engine's own threads. Those are one for each queue, each with
+    several questions a second, and know neither an order over queues nor a limit of one worker;
+    and others for delays, time limits and schedules. This asks one question twice a second.
 
-    A queue's limit in the database is the same for all workers, and none can be told to take no
-    more. What is paused there stays so. Private, too, and held by a test.
+    What it calls to claim and to begin a job is the engine's own, private, and held by tests.
+    """
+
+    def __init__(self, room: Callable[[], int], fits: Callable[[str], bool]) -> None:
+        self._room, self._fits = room, fits
+        self._ready, self._woken, self._over = (threading.Event() for _ in range(3))
+        self._places: dict[str, float] = {}
+        # Of jobs that count, since when they have a place here.
+        self._claims: dict[str, set[str]] = {}
+        # Of claims that may have been made, the jobs of it that were begun.
+
+    @contextmanager
+    def in_place(self) -> Generator[None]:
+        """An engine that is launched in this block has this in place of its threads."""
+        ours = {"queue_thread": self._run, **dict.fromkeys(_NEEDLESS, _nothing)}
+        names = vars(launching)
+        theirs = {name: names[name] for name in ours}
+        names.update(ours)
+        try:
+            yield
+        finally:
+            names.update(theirs)
+
+    def begin(self) -> None:
+        self._ready.set()
+
+    def look(self) -> None:
+        """Look for jobs now, and not only at the next turn."""
+        self._woken.set()
+
+    def done(self, job: str) -> None:
+        """Somebody else may have its place."""
+        if self._places.pop(job, None) is not None:
+            self.look()
+
+    def end(self) -> None:
+        self._over.set()
+        self._ready.set()
+        self._woken.set()
+
+    def _run(self, stop: threading.Event, dbos: DBOS) -> None:
+        """The body of the thread."""
+        self._ready.wait()
+        well = True
+        while not (stop.is_set() or self._over.is_set()):
+            try:
+                self._begin(dbos)  # what a database that went away kept us from
+                self._take(dbos)
+                well = True
+            except Exception as error:  # noqa: BLE001 (of the database: tried again)
+                if well and not self._over.is_set():
+                    warn("no jobs can be taken now", error=repr(error))
+                well = False
+            self._woken.wait(POLL_S)
+            self._woken.clear()
+
+    def _take(self, dbos: DBOS) -> None:
+        room = self._room()
+        if not room:
+            return
+        waiting = [one for one in _waiting(dbos) if self._fits(one.needs)]
+        for one in waiting:
+            if one.queue == CHILDREN:  # who waits for them keeps them from no place
+                self._claim(dbos, one, None)
+        others = [one.needs for one in waiting if one.queue == JOBS]
+        free = room - self._taken(dbos)
+        if others and free > 0:
+            for needs, count in _next(dbos, others, free).items():
+                self._claim(dbos, _Kind(JOBS, needs), count)
+
+    def _claim(self, dbos: DBOS, kind: _Kind, count: int | None) -> None:
+        """Claim so many jobs of a kind, those that are next, and begin them."""
+        system = dbos._sys_db  # noqa: SLF001
+        queue = system.get_queue(kind.queue)
+        if queue is None or queue._worker_concurrency == 0:  # noqa: SLF001 (paused since)
+            return
+        queue._worker_concurrency = count  # noqa: SLF001
+        claim = uuid4().hex
+        self._claims[claim] = set()
+        system.start_queued_workflows(
+            queue, GlobalParams.executor_id, _VERSION, kind.needs, 0, owner_xid=claim
+        )
+        self._begin(dbos)
+
+    def _begin(self, dbos: DBOS) -> None:
+        """Begin what was claimed. That is asked for anew: whoever lost the database in the middle
+        of it does not know whether it was.
+        """
+        for claim, begun in list(self._claims.items()):
+            jobs = _claimed(dbos, claim) - begun
+            for status in dbos._sys_db.get_workflow_statuses(sorted(jobs)):  # noqa: SLF001
+                self._begin_one(dbos, status, claim)
+                begun.add(status["workflow_uuid"])
+            del self._claims[claim]
+
+    def _begin_one(self, dbos: DBOS, status: WorkflowStatusInternal, claim: str) -> None:
+        job = status["workflow_uuid"]
+        if status["queue_name"] != CHILDREN:
+            self._places[job] = time.monotonic()
+        try:
+            execute_dequeued_workflow(dbos, status, claim)
+        except DBAPIError:
+            self._places.pop(job, None)
+            raise
+        except Exception as error:  # noqa: BLE001 (the engine has written down that it failed)
+            self._places.pop(job, None)
+            logging.getLogger("dbos").warning("job %s: %s", job, error)
+
+    def _taken(self, dbos: DBOS) -> int:
+        """How many jobs have a place here."""
+        active, now = set(dbos._active_workflows_set.activeList()), time.monotonic()  # noqa: SLF001
+        for job, since in list(self._places.items()):
+            # The engine knows of a job that was just taken only a moment later.
+            if job not in active and now - since > _SETTLED_S:
+                self._places.pop(job, None)
+        return len(self._places)
+
+
+_NEEDLESS = ("background_jobs_thread", "dynamic_scheduler_loop")
+
+
+def _nothing(stop: threading.Event, _: object) -> None:
+    """In place of a thread that is not needed."""
+
+
+class _Kind(NamedTuple):
+    """Jobs of one queue that need the same. In the engine's words that is a partition of it; but a
+    job's key for `dedup` is the queue's, and so is the order.
+    """
+
+    queue: str
+    needs: str
+
+
+_DUE = _Kind("", "")
+
+
+def _waiting(dbos: DBOS) -> list[_Kind]:
+    """What waits, unless it is paused."""
+    found = _looked(dbos)
+    if _DUE not in found:
+        return found
+    dbos._sys_db.transition_delayed_workflows()  # noqa: SLF001
+    return [one for one in _looked(dbos) if one != _DUE]
+
+
+def _looked(dbos: DBOS) -> list[_Kind]:
+    """The same as it stands, and whether there is a job whose delay is over. One question: it is
+    asked again and again when nothing goes on.
     """
     system = dbos._sys_db  # noqa: SLF001
-    claim = system.start_queued_workflows
-    turn, taken = threading.Lock(), _Taken(dbos)
-
-    def start_queued_workflows(
-        queue: Queue, *words: Any, **options: Any
-    ) -> tuple[list[str], DequeueStopReason | None]:
-        with turn:  # each queue has a thread of its own, and they share the room
-            # The thread of a queue that is not listened to any more goes on all the same.
-            free = room() if queue.name in (dbos._listening_queues or ()) else 0  # noqa: SLF001
-            if free and parted(queue.name)[0] == JOBS:
-                free -= taken.elsewhere(queue.name)
-                if queue._worker_concurrency is None:  # noqa: SLF001
-                    queue._worker_concurrency = free  # noqa: SLF001
-            if free <= 0:
-                return [], "worker_concurrency"
-            claimed, why = claim(queue, *words, **options)
-            taken.add(queue.name, claimed)
-            return claimed, why
-
-    system.start_queued_workflows = start_queued_workflows  # type: ignore[method-assign]
-    dbos._listening_queues = list(QUEUES)  # noqa: SLF001
+    engine = system.engine
+    if engine.dialect.name == "postgresql":  # a transaction is two questions more
+        engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+    asked = _question(system.tables.queues, system.tables.workflow_status)
+    with engine.connect() as connection:
+        rows = connection.execute(asked, {"now": int(time.time() * 1000)})
+        return [_Kind(row[0], row[1]) for row in rows]
 
 
-class _Taken:
-    """The jobs that this worker took, by the queue that they were in."""
+@cache
+def _question(queues: sa.Table, jobs: sa.Table) -> sa.CompoundSelect[str, str]:
+    queue, job = queues.c, jobs.c
+    going = sa.func.coalesce(queue.worker_concurrency, 1) > 0
+    waits = (
+        sa.select(job.queue_name, job.queue_partition_key)
+        .distinct()
+        .join_from(queues, jobs, job.queue_name == queue.name)
+        .where(queue.name.in_(QUEUES), going)
+        .where(job.status == _ENQUEUED, job.queue_partition_key.is_not(None))
+    )
+    over = job.delay_until_epoch_ms <= sa.bindparam("now", type_=sa.BigInteger)
+    late = sa.exists().where(job.status == _DELAYED, over)
+    return sa.union_all(waits, sa.select(*map(sa.literal, _DUE)).where(late))
 
-    def __init__(self, dbos: DBOS) -> None:
-        self._active = dbos._active_workflows_set  # noqa: SLF001
-        self._of: dict[str, tuple[str, float]] = {}
-        self._begun: set[str] = set()
 
-    def add(self, queue: str, jobs: Sequence[str]) -> None:
-        self._of |= {job: (queue, time.monotonic()) for job in jobs}
+def _next(dbos: DBOS, needs: Sequence[str], count: int) -> Counter[str]:
+    """Of the jobs that need one of these and are next, how many need each."""
+    system = dbos._sys_db  # noqa: SLF001
+    job = system.tables.workflow_status.c
+    asked = (
+        sa.select(job.queue_partition_key)
+        .where(job.queue_name == JOBS, job.status == _ENQUEUED)
+        .where(job.queue_partition_key.in_(needs))
+        .order_by(job.priority, job.created_at)
+        .limit(count)
+    )
+    with system.engine.connect() as connection:
+        return Counter(connection.scalars(asked))
 
-    def elsewhere(self, queue: str) -> int:
-        """How many have a place here and came from other queues that share the room."""
-        active, now = set(self._active.activeList()), time.monotonic()
-        self._begun |= active & self._of.keys()
-        # The engine knows of a job that was just taken only a moment later.
-        self._of = {
-            job: (of, since)
-            for job, (of, since) in self._of.items()
-            if job in active or (job not in self._begun and now - since < _SETTLED_S)
-        }
-        self._begun &= self._of.keys()
-        return sum(of != queue and parted(of)[0] == JOBS for of, _ in self._of.values())
+
+def _claimed(dbos: DBOS, claim: str) -> set[str]:
+    """The jobs of a claim that are not over."""
+    system = dbos._sys_db  # noqa: SLF001
+    job = system.tables.workflow_status.c
+    asked = sa.select(job.workflow_uuid).where(job.owner_xid == claim, job.status == _PENDING)
+    with system.engine.connect() as connection:
+        return set(connection.scalars(asked))
+
+
+# Written out, the database sees that its index of what is not over will do.
+_ENQUEUED: sa.ColumnClause[str] = sa.literal_column("'ENQUEUED'")
+_DELAYED: sa.ColumnClause[str] = sa.literal_column("'DELAYED'")
+_PENDING: sa.ColumnClause[str] = sa.literal_column("'PENDING'")
 
 
 # --- its log -------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Which worker a job may go to: the labels that it needs, and those that a worker has. Pure.
 
-What a job needs stands in the name of the queue that it waits in, so that a worker takes jobs only
-from queues whose labels it has, and the engine has nothing to choose.
+What a job needs stands beside it in the queue as one word: by that a worker sees what waits, and
+takes only what it has the labels for.
 """
 
 from __future__ import annotations
@@ -70,17 +70,14 @@ def of_machine(found: Diagnosis) -> frozenset[str]:
     return of_agents(found.agents) | frozenset(versions | servers | models)
 
 
-def queue_of(base: str, needs: Collection[str]) -> str:
-    """The queue for jobs that need this."""
-    if not needs:
-        return base
-    return f"{base}@{','.join(quote(label, safe=_PLAIN) for label in sorted(needs))}"
+def written(needs: Collection[str]) -> str:
+    """What a job needs, as it stands in the queue: the same needs are the same word."""
+    return ",".join(quote(label, safe=_PLAIN) for label in sorted(needs))
 
 
-def parted(queue: str) -> tuple[str, frozenset[str]]:
-    """The queue's first name, and what its jobs need."""
-    base, at, labels = queue.partition("@")
-    return base, frozenset(unquote(label) for label in labels.split(",")) if at else frozenset()
+def read(needs: str) -> frozenset[str]:
+    """The same as it was."""
+    return frozenset(unquote(label) for label in needs.split(",")) if needs else frozenset()
 
 
 def waits_for(needs: Collection[str], workers: Mapping[str, Collection[str]]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import socket
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 from orchestrator.config import Config
 from orchestrator.discovery.diagnosis import diagnose
 from orchestrator.discovery.survey import agents_there
+from orchestrator.document import LABEL
 from orchestrator.worker.labels import HOST, of_agents, of_machine
+from orchestrator.workspace.source import addresses
 
 _ID = Path("/etc/machine-id")
 
@@ -25,10 +28,29 @@ def here() -> str:
 
 
 def at_a_glance(config: Config) -> frozenset[str]:
-    """What can be told without asking anybody: the agents whose programs are there."""
-    return of_agents(agents_there(config))
+    """What can be told without asking anybody: the agents whose programs are there, the GPU, and
+    the repositories that were fetched before.
+    """
+    return of_agents(agents_there(config)) | gpus() | repositories(config.state)
 
 
 async def looked_at(config: Config) -> frozenset[str]:
     """The same, with versions of programs, model servers and their models."""
-    return of_machine(await diagnose(config))
+    return at_a_glance(config) | of_machine(await diagnose(config))
+
+
+def gpus(root: Path = Path("/")) -> frozenset[str]:
+    """What the kernel knows of devices that compute: no program of a vendor is started for that."""
+    makers = {
+        "nvidia": any(root.glob("proc/driver/nvidia/gpus/*")) or any(root.glob("dev/nvidia[0-9]*")),
+        "amd": (root / "dev/kfd").exists() and any(root.glob("dev/dri/renderD*")),
+        "apple": (platform.system(), platform.machine()) == ("Darwin", "arm64"),
+    }
+    found = {f"gpu:{maker}" for maker, there in makers.items() if there}
+    return frozenset({"gpu", *found} if found else ())
+
+
+def repositories(state: Path) -> frozenset[str]:
+    """Those that were fetched on this machine: a task elsewhere would fetch them whole."""
+    named = (f"repository:{url}" for url in addresses(state))
+    return frozenset(label for label in named if re.fullmatch(LABEL, label))

@@ -1,5 +1,5 @@
-"""The labels of a worker: announced in the queue for others to see, and what decides which of the
-queues it takes jobs from.
+"""The labels of a worker: announced in the queue for others to see, and what decides which jobs it
+takes.
 """
 
 from __future__ import annotations
@@ -16,33 +16,31 @@ from orchestrator.errors import OrchestrateError
 from orchestrator.telemetry import warn
 from orchestrator.worker import labels, machine
 from orchestrator.worker.client import alive
-from orchestrator.worker.engine import QUEUES, Access, App, is_postgres
+from orchestrator.worker.engine import Access, is_postgres
 
-LOOK_S = 1.0
 ANNOUNCE_S, DIAGNOSE_S = 20.0, 600.0
 
 
 class Sign:
-    """The labels of this worker: for others to see, and to take jobs from no other queues.
+    """The labels of this worker: for others to see, and to take no other jobs.
 
     `given` are those that nobody finds; `config` is the configuration that counts for all jobs.
     """
 
     def __init__(
-        self, worker: str, access: Access, app: App, *, given: frozenset[str], config: Path | None
+        self, worker: str, access: Access, *, given: frozenset[str], config: Path | None
     ) -> None:
-        self._worker, self._access, self._app, self._config = worker, access, app, config
+        self._worker, self._access, self._config = worker, access, config
         self._own = self._labels = given | {machine.here()}
         self._known = anyio.Event()
 
-    def fits(self, queue: str) -> bool:
-        """Whether jobs of a queue may be done here."""
-        return labels.parted(queue)[1] <= self._labels
+    def fits(self, needs: str) -> bool:
+        """Whether jobs that need this (labels.py) may be done here."""
+        return labels.read(needs) <= self._labels
 
     async def shown(self) -> None:
-        """Announce the labels, and listen to the queues that they allow, until cancelled."""
+        """Find out the labels and announce them, until cancelled."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._listening)
             if is_postgres(
                 self._access.url
             ):  # else there is one machine, and whose jobs are its own
@@ -58,11 +56,6 @@ class Sign:
         with anyio.CancelScope(shield=True), anyio.move_on_after(5):
             await self._in_thread("taken down", lambda: self._access.delete([self._worker]))
 
-    async def _listening(self) -> None:
-        while True:
-            await self._in_thread("listened to", self._listen)
-            await anyio.sleep(LOOK_S)
-
     async def _finding(self) -> None:
         """What this machine has: at once what can be seen, then what must be asked for."""
         while True:
@@ -77,10 +70,6 @@ class Sign:
     def _tell(self, found: frozenset[str]) -> None:
         self._labels = found
         self._known.set()
-
-    def _listen(self) -> None:
-        others = [name for name in self._access.queues() if name not in QUEUES]
-        self._app.listen([*QUEUES, *(name for name in others if self.fits(name))])
 
     def _announce(self) -> None:
         notes = {"labels": sorted(self._labels), "seen": time.time()}

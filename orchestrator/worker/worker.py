@@ -6,7 +6,7 @@ The configuration and the switch of local mode are read anew for each job.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -106,10 +106,12 @@ async def work(post: Post, shift: Shift, tell: Callable[[str], None] = lambda _:
         if is_postgres(post.url):
             lock = await stack.enter_async_context(session(post.url, worker))
         desk = Desk(post, shift, access, lock)
-        app = await stack.enter_async_context(employed(post.url, worker, desk.do, room=desk.room))
+        sign = Sign(worker, access, given=post.labels, config=post.config)
+        app = await stack.enter_async_context(
+            employed(post.url, worker, desk.do, room=desk.room, fits=sign.fits)
+        )
         tell(f"worker {worker} takes jobs from {wire.shown_url(post.url)}")
         async with anyio.create_task_group() as group:
-            sign = Sign(worker, access, app, given=post.labels, config=post.config)
             stack.push_async_callback(sign.taken_down)
             group.start_soon(sign.shown)
             group.start_soon(anyio.to_thread.run_sync, _prepared, post)
@@ -171,7 +173,7 @@ async def _until_over(shift: Shift, desk: Desk, access: Access, app: App, sign: 
             return
         if shift.idle_ends and desk.idle() and not app.running():
             waiting = await anyio.to_thread.run_sync(partial(access.entries, states=("ENQUEUED",)))
-            mine = [job for job in waiting if sign.fits(job.queue or "")]
+            mine = [job for job in waiting if sign.fits(job.needs)]
             if not mine or await anyio.to_thread.run_sync(access.paused):
                 shift.drain()
                 continue
@@ -345,15 +347,23 @@ class Feed:
             if self._ended:
                 self._wake.set()
             waiting, self._waiting = self._waiting, []
-            if self._left_out:
+            if self._left_out and waiting:
                 waiting.append(_left_out(self._left_out, waiting[-1]))
                 self._left_out = 0
             for at in range(0, len(waiting), BATCH):
-                block = b"\n".join(map(wire.line, waiting[at : at + BATCH]))
-                await self._write(block.decode())
+                await self._hand_on(waiting[at : at + BATCH])
             if not self._ended:  # what comes first goes at once, what follows soon goes together
                 await anyio.sleep(BATCH_S)
         self._done.set()
+
+    async def _hand_on(self, events: Sequence[Event]) -> None:
+        try:
+            await self._write(b"\n".join(map(wire.line, events)).decode())
+        except NotOursError:
+            raise
+        except Exception as error:  # noqa: BLE001 (a full disk, say: no reason to end an agent)
+            self._left_out += len(events)
+            warn("events are in the journal alone", error=repr(error))
 
     async def end(self) -> None:
         """Wait until all are handed on."""
@@ -376,7 +386,7 @@ def merged(before: Event, event: Event) -> Event | None:
 
 
 def _left_out(count: int, last: Event) -> Event:
-    text = f"{count} events are only in the journal: the queue's database did not keep up"
+    text = f"{count} events are only in the journal: the queue's database did not take them"
     return replace(last, source="supervisor", raw=None, update=Notice(text=text))
 
 
@@ -393,7 +403,7 @@ async def _sweeping(
     while True:
         sweeps += 1
         try:
-            for dead in await anyio.to_thread.run_sync(files.dead):
+            for dead in files.dead():  # local files, some microseconds: a thread would cost more
                 if await _looked_after(dead, access, app, post):
                     files.forget(dead)
             if lock is not None and sweeps % 4 == 1:

@@ -59,10 +59,26 @@ class Desk:
 
 async def _repository(desk: Desk, top: Path) -> Repository:
     """Raises InputError if there is none any more."""
+    top = _there(desk, top)
     found = locate(top) if top.is_dir() else None
     if found is None:
         raise InputError(f"the repository {top} is gone")
     return await with_settings(desk.reaper, found, desk.trees, desk.environ)
+
+
+def _there(desk: Desk, top: Path) -> Path:
+    """The work tree that a run's was made from. A sub-task's was made from its parent's: when that
+    is gone, what the parent's was made from.
+    """
+    seen: set[Path] = set()
+    while not top.is_dir() and top.parent == desk.trees and top not in seen:
+        seen.add(top)
+        try:
+            tree = read_record(desk.state / "runs" / top.name).tree
+        except JournalError:
+            break
+        top = top if tree is None else tree.repository
+    return top
 
 
 # --- the result of a run -------------------------------------------------------------------------
@@ -181,7 +197,7 @@ async def prune(
         for path in sorted(desk.trees.iterdir())
         if (remain := await _prune_one(desk, path, records, force=force, dry_run=dry_run))
     ]
-    tops = {record.tree.repository for _, record in records if record.tree is not None}
+    tops = {_there(desk, one.tree.repository) for _, one in records if one.tree is not None}
     for top in sorted(tops | ({here} if here else set())):
         found += await _prune_branches(desk, top, records, force=force, dry_run=dry_run)
     return found
@@ -229,8 +245,9 @@ async def _prune_one(
         if old and not dry_run:
             await to_thread.run_sync(shutil.rmtree, path, True)  # noqa: FBT003 (ignore_errors)
         return None
-    if path.suffix == ".index":
-        if old and not path.with_suffix("").exists() and not dry_run:
+    if path.name.endswith((".index", ".index.lock")):
+        work = path.with_name(path.name.partition(".")[0])
+        if old and not work.exists() and not dry_run:
             path.unlink(missing_ok=True)
         return None
     if not mine and not old and not force:

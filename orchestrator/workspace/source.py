@@ -8,7 +8,9 @@ than https, ssh and file is spoken, whatever a configuration says.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -63,6 +65,8 @@ async def fetched(
     slots = Slots(state / "slots")
     async with slots.hold(Room(name=f"fetch {source.url}", slots=1)):
         _make(repository)
+        (repository.own / _ADDRESS).write_text(source.url, encoding="utf-8")
+        os.utime(repository.top)  # used now: it does not go as one that nobody needs (cleaning.py)
         commit = await _there(git, source.ref) or await _fetch(git, source, environ)
     where = f"{source.ref or 'HEAD'} of {source.url}"
     return Ground(
@@ -84,8 +88,34 @@ async def push(git: Git, source: Source, branch: str, environ: Mapping[str, str]
     await _as_user(git, environ, *asked, source.url, spec)
 
 
+def caches(state: Path) -> list[Path]:
+    """Every repository of ours for an address."""
+    try:
+        return sorted((state / "repositories").iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def addresses(state: Path) -> list[str]:
+    """The addresses that were fetched from here."""
+    found: list[str] = []
+    for folder in caches(state):
+        with suppress(OSError, UnicodeDecodeError):
+            found.append((folder / ".git" / _ADDRESS).read_text(encoding="utf-8"))
+    return found
+
+
+_ADDRESS = "description"
+# A file that git itself has for people to read.
+
+
+def cache_of(source: Source, state: Path) -> Path:
+    """Where our repository for an address is, or would be."""
+    return state / "repositories" / sha256(source.url.encode()).hexdigest()[:24]
+
+
 def _repository(source: Source, state: Path) -> Repository:
-    top = state / "repositories" / sha256(source.url.encode()).hexdigest()[:24]
+    top = cache_of(source, state)
     return Repository(top=top, own=top / ".git", common=top / ".git")
 
 

@@ -204,6 +204,11 @@ def _index(tree: Tree) -> Path:
     return tree.path.with_name(f"{tree.path.name}.index")
 
 
+def _unlock(tree: Tree) -> None:
+    """Nobody else uses our index: a lock that is there was left by a git that was killed."""
+    _index(tree).with_suffix(".index.lock").unlink(missing_ok=True)
+
+
 # --- files taken along ---------------------------------------------------------------------------
 
 
@@ -292,6 +297,7 @@ async def keep(
         raise GitError(f"the agent took its work tree {tree.path} away")
     async with view(reaper, repository, tree.path.parent, exclude=tree.copied) as git:
         inside = replace(git, root=tree.path, index=_index(tree))
+        _unlock(tree)
         if not _index(tree).exists():  # a crash, or the agent
             await inside("read-tree", tree.start)
         found, notes, complete = await _content(inside, repository, tree, patch)
@@ -451,6 +457,7 @@ async def remove_tree(repository: Repository, tree: Tree) -> None:
 def _wipe(repository: Repository, tree: Tree) -> None:
     admin = _admin(repository, tree)
     _index(tree).unlink(missing_ok=True)
+    _unlock(tree)
     try:
         _remove(tree.path)
         _refuse_link(admin.parent)

@@ -92,6 +92,7 @@ class Steady:
     late_median: float
     resident: int
     cpu: float
+    system: float
     events: float
     speed: float
 
@@ -115,17 +116,19 @@ def speed() -> float:
 async def steady(seen: Seen, seconds: float) -> Steady:
     seen.lags.clear()
     seen.latencies.clear()
-    cpu, began = time.process_time(), time.monotonic()
+    before, began = os.times(), time.monotonic()
     async with anyio.create_task_group() as clocks:
         clocks.start_soon(seen.clock)
         await anyio.sleep(seconds)
         clocks.cancel_scope.cancel()
+    user, system = (now - then for now, then in zip(os.times()[:2], before[:2], strict=True))
     return Steady(
         lag=percentile(seen.lags, 0.99),
         late=percentile(seen.latencies, 0.99),
         late_median=percentile(seen.latencies, 0.5),
         resident=int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize(),
-        cpu=(time.process_time() - cpu) / (time.monotonic() - began),
+        cpu=(user + system) / (time.monotonic() - began),
+        system=system / (user + system),
         events=len(seen.latencies) / (time.monotonic() - began),
         speed=speed(),
     )
@@ -164,7 +167,9 @@ async def run(count: int, lines: int, pause: float, first: bool = False) -> bool
 
 
 def told(found: Steady, said: float, lost: int, failed: int) -> bool:
+    each = found.cpu / found.events * 1e6 if found.events else 0.0
     print(f"supervisor's CPU: {found.cpu:.2f} of one core; load {os.getloadavg()[0]:.1f}")
+    print(f"CPU an event: {each:.0f} us, of which {found.system:.0%} in the kernel")
     print(f"the machine's speed meanwhile: {found.speed:.0f} million additions a second of CPU")
     print(f"events a second: {found.events:.0f} of {said:.0f} that the agents say at most")
     print(f"event to journal, median: {found.late_median * 1000:.0f} ms")

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -302,23 +303,37 @@ def once(host: Host, blow: Blow, *, trees: bool = False) -> tuple[Counter[str], 
 VICTIMS = ("supervisor", "reaper", "guard")
 
 
-def killed_and_recovered(
-    kills: int, host: Host, *, span: float, seed: int, victim: str = "any"
-) -> bool:
-    """So many supervisors, each hit at a random moment of its first `span` seconds."""
-    print(f"seed {seed}", flush=True)
+def blows(kills: int, *, span: float, seed: int, victim: str) -> list[Blow]:
+    """So many, each at a random moment of `span` seconds."""
     chance = random.Random(seed)
-    total, slowest = Counter[str](), 0.0
-    for number in range(kills):
-        blow = Blow(
+    return [
+        Blow(
             victim=VICTIMS[number % len(VICTIMS)] if victim == "any" else victim,
             after=round(chance.uniform(0, span), 4),
             said=BEGINS if number % 2 else SPEAKS,
             later=round(chance.uniform(0, span), 4),
         )
-        seen, seconds = once(host, blow, trees=number % 5 == 4 and not host.nobody)
-        total += seen
-        slowest = max(slowest, seconds)
+        for number in range(kills)
+    ]
+
+
+def killed_and_recovered(
+    kills: int, host: Host, *, span: float, seed: int, victim: str = "any", at_once: int = 1
+) -> bool:
+    """So many supervisors, each hit at a random moment of its first `span` seconds; `at_once` side
+    by side, for each spends most of its time on waiting.
+    """
+    print(f"seed {seed}", flush=True)
+    total, slowest = Counter[str](), 0.0
+    with ThreadPoolExecutor(at_once) as threads:
+        done = [
+            threads.submit(once, host, blow, trees=number % 5 == 4 and not host.nobody)
+            for number, blow in enumerate(blows(kills, span=span, seed=seed, victim=victim))
+        ]
+        for each in as_completed(done):
+            seen, seconds = each.result()
+            total += seen
+            slowest = max(slowest, seconds)
     name = f"{kills} kills ({', '.join(VICTIMS) if victim == 'any' else victim})"
     return result(f"{name}, {host.agents} agents each", total, slowest) and total["lines"] > 0
 
@@ -350,6 +365,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--span", type=float, default=1.5, metavar="S", help="of moments (1.5)")
     parser.add_argument("--seed", type=int, metavar="N", help="of the moments (by chance)")
     parser.add_argument("--victim", choices=("any", *VICTIMS), default="any", help="(any)")
+    parser.add_argument("--at-once", type=int, default=4, metavar="N", help="side by side (4)")
     parser.add_argument("--pause", type=float, metavar="S", help="between lines (0.002)")
     parser.add_argument(
         "--together",
@@ -369,7 +385,14 @@ def main(arguments: Sequence[str]) -> int:
     if asked.together:
         return 0 if all_together(of) else 1
     seed = random.randrange(10**6) if asked.seed is None else asked.seed
-    good = killed_and_recovered(asked.kills, of, span=asked.span, seed=seed, victim=asked.victim)
+    good = killed_and_recovered(
+        asked.kills,
+        of,
+        span=asked.span,
+        seed=seed,
+        victim=asked.victim,
+        at_once=asked.at_once,
+    )
     return 0 if good else 1
 
 

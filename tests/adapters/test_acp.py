@@ -70,6 +70,7 @@ class Talk:
     said: list[Update] = field(default_factory=list[Update])
     sent: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     ended: list[Send] = field(default_factory=list[Send])
+    questions: list[Send] = field(default_factory=list[Send])
 
     def __post_init__(self) -> None:
         self.conversation = AcpConversation(task=self.task, manner=self.manner)
@@ -83,6 +84,8 @@ class Talk:
                 continue
             if one.end:
                 self.ended.append(one)
+            if one.question is not None:
+                self.questions.append(one)
             for line in one.data.splitlines():
                 message = json.loads(line)
                 valid(message)
@@ -469,6 +472,22 @@ def test_who_asks_a_person_waits_for_the_answer() -> None:
     talk.take(talk.conversation.decide(granted))
     assert talk.sent[sent]["result"]["outcome"]["optionId"] == "yes"
     assert list(talk.conversation.decide(granted)) == []
+
+
+def test_what_is_allowed_once_and_for_all_is_told_so() -> None:
+    talk = Talk(manner=Manner(title="agent", permissions="ask")).begun()
+    talk.asked(COMMAND)
+    assert [send.question.always for send in talk.questions if send.question] == [True]
+    always = Permission(id="1", status="granted", always=True)
+    talk.take(talk.conversation.decide(always))
+    assert talk.sent[-1]["result"]["outcome"]["optionId"] == "yes!"
+
+
+@pytest.mark.parametrize("kind", ["read", "search", "think"])
+def test_nobody_is_asked_for_a_look(kind: str) -> None:
+    talk = Talk(manner=Manner(title="agent", permissions="ask")).begun()
+    said = talk.asked({"toolCallId": "1", "title": "x", "kind": kind})
+    assert of(Permission, said)[0].status == "granted"
 
 
 def test_a_request_that_is_not_served_is_answered_so() -> None:

@@ -369,6 +369,17 @@ def test_a_key_that_is_not_set_is_named() -> None:
         assert outcome.error.hint.startswith(f"Set {name}, or name the variable")
 
 
+def test_a_key_that_only_litellm_misses_is_named_and_where_no_model_is_none_is() -> None:
+    line = b'{"type": "error", "text": "Missing Anthropic API Key - A call", "kind": "auth_failed"}'
+    [error] = adapter.conversation(TASK, agent_of("anthropic/x"), None).feed(line)
+    assert isinstance(error, Error)
+    assert (error.hint or "").startswith("Set ANTHROPIC_API_KEY, or name the variable")
+    nobody = agent_of(None)
+    [error] = adapter.conversation(TASK, nobody, None).feed(line)
+    assert isinstance(error, Error)
+    assert error.hint is None
+
+
 def test_an_error_without_a_kind_is_judged_by_its_text() -> None:
     [error, *_] = fed({"type": "error", "text": "Service Unavailable", "status": 503})
     assert error == Error(kind="server_error", text="Service Unavailable")

@@ -196,14 +196,33 @@ def test_a_clean_profile_ignores_the_users_settings_and_trims_the_prompt():
     for flag in ("--ignore-user-config", "--ignore-rules", "--strict-config"):
         assert flag in clean.argv
         assert flag not in user.argv
-    assert {"plugins", "apps"} <= set(after(clean, "--disable"))
-    assert "plugins" not in after(user, "--disable")
+    assert "image_generation" in after(clean, "--disable")
+    assert "image_generation" not in after(user, "--disable")
     assert settings(clean)["web_search"] == '"disabled"'
     assert "web_search" not in settings(user)
     for command in (clean, user):
         assert settings(command)["analytics.enabled"] == "false"
         assert settings(command)["check_for_update_on_startup"] == "false"
         assert "multi_agent" in after(command, "--disable")
+
+
+CLOUD = Agent(name="codex", adapter="codex", profile="user")
+PLUGGED = {"config": {"features.plugins": True}}
+
+
+@pytest.mark.parametrize(
+    ("agent", "off"),
+    [
+        (LOCAL, {"plugins", "apps"}),
+        (replace(LOCAL, profile="user"), {"plugins", "apps"}),
+        (replace(LOCAL, options=PLUGGED), {"apps"}),
+        (CLOUD, set()),
+        (replace(CLOUD, profile="clean", home="/home"), {"plugins", "apps"}),
+    ],
+)
+def test_lists_of_plug_ins_are_fetched_only_where_the_users_settings_hold_in_the_cloud(agent, off):
+    command = adapter.command(TASK, agent)
+    assert {"plugins", "apps"} & set(after(command, "--disable")) == off
 
 
 @pytest.mark.parametrize("server", ["ollama", "lmstudio"])

@@ -82,6 +82,17 @@ def refused(*rules: Rule, **options: object) -> list[str]:
 # --- the form ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("scopes", "counts"),
+    [([], None), (["call"], "call"), (["call", "turn"], "turn"), (["turn", "run"], None)],
+)
+def test_after_what_its_tokens_are_told_the_rules_say(scopes, counts):
+    costs = {"emit": "usage", "when": {"type": "c"}, "cost_usd": "c", "scope": "run"}
+    used = {"emit": "usage", "when": {"type": "u"}, "input_tokens": "n"}
+    rules = [costs, *({**used, "scope": scope} for scope in scopes)]
+    assert adapter.about_for(agent_with(*rules)).counts == counts
+
+
 def test_the_least_that_works_is_a_program_and_how_it_ends() -> None:
     about = adapter.about_for(agent_with())
     assert about.program is not None

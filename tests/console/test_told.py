@@ -1,5 +1,6 @@
 """What is told of an event as it happens."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -62,6 +63,7 @@ def test_no_event_steers_the_terminal(one):
         (ToolCall(id="a", status="failed", output="no such file"), "  failed: no such file"),
         (ToolCall(id="a", status="failed"), "  failed: a"),
         (Permission(id="p", status="denied", tool="write"), "  denied: write"),
+        (Permission(id="p", status="denied", tool="a", reason="b"), "  denied: a (b)"),
         (Permission(id="p", status="denied", reason="read-only"), "  denied: read-only"),
         (Permission(id="p", status="denied"), "  denied: p"),
         (Permission(id="p", status="granted"), None),
@@ -151,3 +153,10 @@ def test_each_kind_of_news_has_its_tone():
     assert tone(event(Check(command="true", passed=False))) == "bad"
     assert tone(event(Notice(text="x"))) == "dim"
     assert tone(event(Message(text="x"))) == "plain"
+
+
+@pytest.mark.parametrize(("tool", "named"), [("rm", "rm"), (None, "p")])
+def test_what_a_person_allowed_is_told_and_what_a_rule_allowed_is_not(tool, named):
+    granted = event(Permission(id="p", status="granted", tool=tool))
+    assert told(granted) is None
+    assert told(replace(granted, source="supervisor")) == f"  allowed: {named}"

@@ -31,10 +31,12 @@ from orchestrator.events import (
 )
 from orchestrator.journal import find_run, read_events, read_outcome, read_record
 from orchestrator.lines import LINE_LIMIT
+from orchestrator.run.attempt import open_reaper
 from orchestrator.supervisor import Supervisor
 from orchestrator.supervisor.desk import open_desk, sweep
 from orchestrator.task import Limits, Task
 from orchestrator.testing import model_server
+from orchestrator.workspace import remains
 from tests.delegation.scene import Shell, answer, hands_on, says, shell_config, used
 from tests.workspace.scene import git, repository, write
 
@@ -85,6 +87,10 @@ async def run(config: Config, task: Task) -> tuple[Outcome, list[Event]]:
     events: list[Event] = []
     async with Supervisor(config) as supervisor:
         return await supervisor.run(task, events.append), events
+
+
+def _runs(config: Config) -> list[Path]:
+    return sorted((config.state / "runs").iterdir())
 
 
 def of_job(config: Config) -> JobOutcome:
@@ -312,6 +318,114 @@ async def test_what_sub_tasks_spend_is_of_their_parents_budget(tmp_path: Path, u
     }
     assert ended == {"task": "budget_exceeded", "task-1": ended["task-1"]}
     assert ended["task-1"] in {"budget_exceeded", "cancelled"}
+
+
+async def test_sub_tasks_side_by_side_pass_their_parents_budget_by_one_unit_each_at_most(
+    tmp_path: Path, user: Path
+) -> None:
+    """Nothing is set aside for them: each might have spent the whole rest by itself."""
+    spends = "until test -e $SEEN/tick{}; do sleep 0.05; done; {}"
+    child = "\n".join([*(spends.format(n, used(0.3)) for n in (1, 2)), "sleep 600"])
+    config = shell_config(tmp_path, {"parent": f"{used(0.1)}\n{WAITS}", "child": child})
+    task = Task(
+        prompt="Begin",
+        workspace=user,
+        agent="parent",
+        delegation=True,
+        limits=Limits(cost_usd=1.5),
+    )
+    async with asking(config, task, tmp_path) as (desk, outcomes):
+        tasks = [{"prompt": f"spend {n}", "agent": "child"} for n in range(4)]
+        await told(desk, "delegate_many", tasks=tasks, wait=False)
+        (tmp_path / "seen/tick1").touch()
+        journals, spent = config.state / "runs", b'"cost_usd":0.3'
+        while sum(e.read_bytes().count(spent) for e in journals.glob("*/events.jsonl")) < 4:
+            await anyio.sleep(0.05)  # with the parent's own, 1.30 of 1.50
+        (tmp_path / "seen/tick2").touch()  # whoever is first passes it
+        while not outcomes:
+            await anyio.sleep(0.05)
+    assert outcomes[0].error is not None
+    assert (outcomes[0].status, outcomes[0].error.limit) == ("budget_exceeded", "cost_usd")
+    made = {read_record(path).task.id: read_outcome(path) for path in _runs(config)}
+    texts = [one.error.text for one in made.values() if one and one.error]
+    assert len(made) == len(texts) == 5
+    assert any("$1.5 spent by task and what it handed on" in text for text in texts), texts
+    total = of_job(config).usage
+    assert total is not None
+    assert 1.5 < (total.cost_usd or 0) <= 1.5 + 4 * 0.3
+
+
+async def test_the_command_asks_for_less_of_everything_and_never_gets_more(
+    tmp_path: Path, user: Path
+) -> None:
+    less = "--access read --tokens 50 --steps 3 --depth 0 --cost-usd 0.5 --wall 60s"
+    parent = "\n".join(
+        [
+            hands_on("access", "x --access full"),
+            hands_on("depth", "x --depth 9"),
+            hands_on("tokens", "x --tokens 5000"),
+            hands_on("huge", "x --depth 1000"),
+            hands_on("less", f"x --agent child {less}"),
+            says("done"),
+        ]
+    )
+    config = shell_config(tmp_path, {"parent": parent, "child": says("y")})
+    limits = Limits(tokens=1000, steps=9, depth=2)
+    task = Task(prompt="Begin", workspace=user, agent="parent", delegation=True, limits=limits)
+    outcome, _ = await run(config, replace(task, kind="explain"))
+    assert outcome.ok, outcome
+    seen = tmp_path / "seen"
+    for name, refusal in (
+        ("access", "access full is more than this task has: edit\n"),
+        ("depth", "limits.depth 9 is more than this task can give\n"),
+        ("tokens", "tokens: 5000 is more than what is left of this task's: 1000\n"),
+        ("huge", "limits.depth: Input should be less than or equal to 100\n"),
+    ):
+        assert (seen / f"{name}.status").read_text() == "2\n", name
+        assert refusal in (seen / f"{name}.err").read_text(), name
+    found = answer(tmp_path, "less")
+    assert (found["status"], found["text"]) == ("succeeded", "y")
+    made = read_record(config.state / "runs" / found["run_id"]).task
+    had = made.limits
+    assert (made.access, made.delegation) == ("read", False)
+    assert (had.tokens, had.steps, had.depth, had.cost_usd, had.wall_s) == (50, 3, 0, 0.5, 60)
+
+
+async def test_a_parent_below_the_top_takes_over_what_lies_beside_it_too(
+    tmp_path: Path, user: Path
+) -> None:
+    """By a patch whose path has a space in it."""
+    take = """sed -n 's/.*"take": "\\(.*\\)",*/\\1/p' "$SEEN/one.json\""""
+    parent = "\n".join([hands_on("one", "x --agent child --kind fix"), f'eval "$({take})"'])
+    child = "echo three > ../a.txt; echo bb > b.txt"
+    config = shell_config(tmp_path, {"parent": parent, "child": child})
+    config = replace(config, state=tmp_path / "my state")
+    task = Task(prompt="Begin", workspace=user / "src", agent="parent", kind="fix", delegation=True)
+    outcome, _ = await run(config, task)
+    assert outcome.changes is not None, answer(tmp_path, "one")
+    assert sorted(outcome.changes.files) == ["a.txt", "src/b.txt"]
+
+
+async def test_what_a_sub_task_made_is_there_for_the_user_when_its_parents_work_tree_is_gone(
+    tmp_path: Path, user: Path
+) -> None:
+    """Saved though a git that was killed had left its lock; applied where the parent began."""
+    parent = "\n".join([hands_on("one", "x --agent child --kind fix"), says("done")])
+    child = 'touch "$PWD.index.lock"; echo three > c.txt'
+    config = shell_config(tmp_path, {"parent": parent, "child": child})
+    task = Task(prompt="Begin", workspace=user, agent="parent", kind="explain", delegation=True)
+    outcome, _ = await run(config, task)
+    assert outcome.ok, outcome
+    assert not list((config.state / "trees").iterdir())
+    folder = config.state / "runs" / answer(tmp_path, "one")["run_id"]
+    async with open_reaper() as reaper:
+        state = config.state.resolve()
+        at = remains.Desk(reaper=reaper, state=state, environ=config.environ)
+        assert b"+three" in await remains.diff(at, folder)
+        assert await remains.bring(at, folder) == (user, ["c.txt"])
+        assert (user / "c.txt").read_text() == "three\n"
+        branch = await remains.discard(at, folder)
+        assert git(user, "branch", "--list", branch) == ""
 
 
 async def test_a_parent_that_breaks_its_work_tree_is_told_and_goes_on(

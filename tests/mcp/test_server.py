@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -201,10 +203,13 @@ async def test_inside_of_a_run_the_tools_are_the_supervisors(tmp_path: Path, use
     assert len(list((config.state / "jobs").iterdir())) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_server_and_its_sub_tasks_in_order_while_stdin_is_open(
-    tmp_path: Path, user: Path, environ: dict[str, str], number: int
-) -> None:
+RUBBISH = (b"rubbish", b"[]", b"{}", b"null", b"\xff\xfe", b"\0", b"[" * 5000, b"x" * 2_000_000)
+
+
+@contextmanager
+def at_work(user: Path, environ: dict[str, str], tmp_path: Path) -> Generator[tuple[Any, int]]:
+    """The server in the middle of a sub-task, whose process is given too; its stdin stays open."""
+
     def told(method: str, **params: Any) -> bytes:
         return json.dumps({"jsonrpc": "2.0", "method": method, **params}).encode() + b"\n"
 
@@ -218,16 +223,41 @@ def test_a_signal_ends_the_server_and_its_sub_tasks_in_order_while_stdin_is_open
         assert process.stdin is not None
         process.stdin.write(told("initialize", id=1, params=hello))
         process.stdin.write(told("notifications/initialized"))
+        process.stdin.write(b"".join(line + b"\n" for line in RUBBISH))  # which ends nothing
         process.stdin.write(told("tools/call", id=2, params=call))
         process.stdin.flush()
-        pid = int(anyio.run(appeared, tmp_path / "slow"))
-        process.send_signal(number)
-        assert process.wait() == 128 + number
+        yield process, int(anyio.run(appeared, tmp_path / "slow"))
+
+
+def test_a_signal_ends_the_server_and_its_sub_tasks_in_order_while_stdin_is_open(
+    tmp_path: Path, user: Path, environ: dict[str, str]
+) -> None:
+    with at_work(user, environ, tmp_path) as (process, pid):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 128 + signal.SIGTERM
     assert not alive(pid)
     (run,) = (tmp_path / "state/runs").iterdir()
     outcome = read_outcome(run)
     assert outcome is not None
     assert outcome.status == "cancelled"
+
+
+def test_a_second_signal_ends_the_server_at_once_whatever_it_waits_for(
+    tmp_path: Path, user: Path, environ: dict[str, str]
+) -> None:
+    """As for a reaper that does not answer; it ends everything when it finds itself alone."""
+    with at_work(user, environ, tmp_path) as (process, pid):
+        reaper = int(Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()[1])
+        os.kill(reaper, signal.SIGSTOP)
+        try:
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait() in {128 + signal.SIGINT, 128 + signal.SIGTERM}
+            assert alive(reaper)  # nobody waited until it was given up
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(reaper, signal.SIGCONT)
+    anyio.run(gone, pid)
 
 
 def test_help_and_run_do_without_the_sdk() -> None:

@@ -13,7 +13,7 @@ from orchestrator.adapter import Adapter, Agent
 from orchestrator.config import Config, load_config
 from orchestrator.discovery import locate
 from orchestrator.events import Event, Outcome, ToolCall
-from orchestrator.supervisor import Supervisor
+from orchestrator.supervisor import Ask, Supervisor
 from orchestrator.task import Limits, Task
 from orchestrator.testing import Request, model_server
 
@@ -66,6 +66,7 @@ async def play(
     environ: Mapping[str, str] | None = None,
     files: Mapping[str, str] | None = None,
     make: str = "any",
+    ask: Ask | None = None,
     **agent: Any,
 ) -> Played:
     """Let the agent do a task while the model says `turns`. By default it is at a local server.
@@ -108,7 +109,7 @@ async def play(
             "agent": "mine",
             **(task or {}),
         }
-        async with Supervisor(config) as supervisor:
+        async with Supervisor(config, ask=ask) as supervisor:
             outcome = await supervisor.run(Task(**asked), events.append)
         return Played(
             outcome=outcome,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from adapters import gemini, opencode, qwen
 from orchestrator.adapter import Adapter, Agent
 from orchestrator.config import Config
 from orchestrator.events import Event, ProcessSpawned, ToolCall
-from orchestrator.supervisor import Supervisor
+from orchestrator.supervisor import Answer, Asked, Supervisor
 from orchestrator.task import Limits, Task
 from orchestrator.testing import model_server
 from tests.real.access import attempts
@@ -68,13 +69,12 @@ KINDS = {
     ),
 }
 agents = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-EVERY = "ALL_FAULTS" in os.environ
 
 
 def some(usually: str, *others: str) -> pytest.MarkDecorator:
-    """One agent, as each takes its time; with ALL_FAULTS the others, too."""
-    names = (usually, *others) if EVERY else (usually,)
-    return pytest.mark.parametrize("kind", [KINDS[name] for name in names], ids=names)
+    """One agent, as each takes its time; with --thorough the others, too."""
+    further = [pytest.param(KINDS[name], id=name, marks=pytest.mark.thorough) for name in others]
+    return pytest.mark.parametrize("kind", [pytest.param(KINDS[usually], id=usually), *further])
 
 
 def of(kind: type[Any], played: Played) -> list[Any]:
@@ -110,19 +110,37 @@ async def test_under_read_no_file_changes_whatever_the_model_tries(
     assert played.outcome.changes is None or not played.outcome.changes.files
 
 
+@some("opencode", "qwen", "gemini")
+async def test_a_person_is_asked_before_each_command(kind: Kind, tmp_path: Path) -> None:
+    turns = [kind.shell("echo yes > yes.txt"), kind.shell("echo no > no.txt"), DONE]
+    seen: list[str] = []
+
+    async def ask(asked: Asked) -> Answer:
+        seen.append(str(asked.question.call))
+        return "allow" if "yes.txt" in seen[-1] else "deny"
+
+    fields = {**kind.fields, "options": {"permissions": "ask"}}
+    task = {"access": "edit", "kind": "edit"}
+    played = await play(kind.adapter, turns, tmp_path, ask=ask, task=task, **fields)
+    assert played.outcome.status == "denied", played.outcome
+    assert (played.work / "yes.txt").exists()
+    assert not (played.work / "no.txt").exists()
+    assert len(seen) == 2, seen
+
+
 # Not gemini: asked for its version, it leaves a new file in the user's home each time.
-@some("opencode", "qwen")
+@some("qwen", "opencode")
 async def test_a_planted_cloud_key_never_reaches_a_local_server(kind: Kind, tmp_path: Path) -> None:
     look = kind.shell("env; tr '\\0' '\\n' </proc/$PPID/environ")
     login = (kind.login, '{"access_token": "LOGIN"}')
-    # Asked for its version, opencode makes its folders in the user's home.
     _, home = placed(tmp_path)
-    env = {"PATH": os.environ["PATH"], "HOME": str(home)}
-    subprocess.run([program(kind), "--version"], env=env, check=True, capture_output=True)
+    if kind.adapter is opencode.adapter:  # asked for its version, it makes its folders there
+        env = {"PATH": os.environ["PATH"], "HOME": str(home)}
+        subprocess.run([program(kind), "--version"], env=env, check=True, capture_output=True)
     await no_planted_key_arrives(kind.adapter, [look, DONE], tmp_path, login=login, **kind.fields)
 
 
-@some("qwen", "gemini", "opencode")
+@some("gemini", "qwen", "opencode")
 async def test_a_key_that_is_named_arrives_alone(kind: Kind, tmp_path: Path) -> None:
     fields: dict[str, Any] = {**kind.fields, "profile": "clean"}
     await the_own_key_arrives(kind.adapter, [kind.shell("env"), DONE], tmp_path, **fields)
@@ -180,16 +198,18 @@ def configured(kind: Kind, base_url: str, folder: Path, home: Path) -> Config:
     )
 
 
-# Each agent and each death once; with ALL_FAULTS, every agent dies every death.
+# Each agent and each death once; with --thorough, every agent dies every death.
 DEATHS = ("cancel", "SIGTERM", "SIGKILL")
-PAIRS = (
-    [(agent, death) for agent in KINDS for death in DEATHS]
-    if EVERY
-    else list(zip(KINDS, DEATHS, strict=True))
+USUAL = tuple(zip(KINDS, DEATHS, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("agent", "death"),
+    [
+        pytest.param(*pair, marks=() if pair in USUAL else pytest.mark.thorough)
+        for pair in product(KINDS, DEATHS)
+    ],
 )
-
-
-@pytest.mark.parametrize(("agent", "death"), PAIRS)
 async def test_a_death_in_the_middle_of_a_command_leaves_nothing(
     agent: str, death: str, tmp_path: Path
 ) -> None:

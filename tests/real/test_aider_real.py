@@ -25,7 +25,7 @@ from orchestrator.testing import model_server
 from tests.real.access import CHANGES
 from tests.real.alone import names_looked_up
 from tests.real.keys import LOOK, no_planted_key_arrives, the_own_key_arrives
-from tests.real.scene import changed, fingerprint, placed, play
+from tests.real.scene import Played, changed, fingerprint, placed, play
 
 pytestmark = [pytest.mark.real, pytest.mark.anyio]
 
@@ -48,28 +48,31 @@ def program() -> str:
     return found
 
 
-async def test_an_edit_succeeds_and_leaves_no_litter(tmp_path: Path) -> None:
-    work, home = placed(tmp_path)
-    before = (work / ".git/config").read_bytes()
+@pytest.fixture(scope="module")
+async def edited(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """A task that is done by a model on a vLLM, which says what it counted."""
+    counted = {**FIX, "usage": {"input_tokens": 900, "output_tokens": 40}}
     task = {"kind": "fix", "files": ("hello.py",), "check": "python3 hello.py | grep hello"}
-    played = await play(adapter, [FIX], tmp_path, task=task, model=MODEL)
-    outcome = played.outcome
+    folder = tmp_path_factory.mktemp("edited")
+    return await play(adapter, [counted], folder, task=task, model="hosted_vllm/scripted")
+
+
+async def test_an_edit_succeeds_and_leaves_no_litter(edited: Played, tmp_path: Path) -> None:
+    outcome = edited.outcome
     assert (outcome.status, outcome.verified) == ("succeeded", True)
     assert outcome.changes is not None
     assert outcome.changes.files == ["hello.py"]
     assert outcome.text == FIX["text"]
     assert outcome.usage is not None
     assert outcome.usage.cost_usd == 0.0
-    assert sorted(path.name for path in work.iterdir()) == [".git", "hello.py"]
-    assert (work / ".git/config").read_bytes() == before
-    assert list(home.iterdir()) == []
+    assert sorted(path.name for path in edited.work.iterdir()) == [".git", "hello.py"]
+    untouched, _ = placed(tmp_path)
+    assert (edited.work / ".git/config").read_bytes() == (untouched / ".git/config").read_bytes()
+    assert list(edited.home.iterdir()) == []
 
 
-async def test_what_a_vllm_counts_is_what_the_run_used(tmp_path: Path) -> None:
-    counted = {**FIX, "usage": {"input_tokens": 900, "output_tokens": 40}}
-    task = {"kind": "fix", "files": ("hello.py",)}
-    played = await play(adapter, [counted], tmp_path, task=task, model="hosted_vllm/scripted")
-    usage = played.outcome.usage
+async def test_what_a_vllm_counts_is_what_the_run_used(edited: Played) -> None:
+    usage = edited.outcome.usage
     assert usage is not None
     assert (usage.input_tokens, usage.output_tokens) == (900, 40)
 
@@ -84,7 +87,11 @@ async def test_a_folder_that_is_no_repository_stays_one(tmp_path: Path) -> None:
     assert [path.name for path in work.iterdir()] == ["hello.py"]
 
 
-@pytest.mark.parametrize("args", [(), ("--chat-mode", "whole")], ids=["ask", "whole"])
+@pytest.mark.parametrize(
+    "args",
+    [pytest.param((), marks=pytest.mark.thorough), ("--chat-mode", "whole")],
+    ids=["ask", "whole"],
+)
 async def test_under_read_no_file_changes_though_the_model_tries(
     tmp_path: Path, args: tuple[str, ...]
 ) -> None:
@@ -114,6 +121,7 @@ def output_of(event: Event) -> str | None:
     return event.update.output if isinstance(event.update, ToolCall) else None
 
 
+@pytest.mark.thorough
 async def test_under_edit_the_same_commands_change_files(tmp_path: Path) -> None:
     flags = options("--test", "--test-cmd", "; ".join(CHANGES))
     turns = [{"text": "I cannot repair that."}]
@@ -176,7 +184,9 @@ async def test_an_interrupt_ends_aider_and_its_test_command(tmp_path: Path) -> N
 JSON_LINES = (sys.executable, "-m", "orchestrator.cli", "aider-json", "--", "--model", MODEL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.thorough)]
+)
 def test_a_signal_ends_aider_json_and_its_test_command(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -303,12 +313,12 @@ def test_a_strange_aider_is_told(tmp_path: Path, shim: str, says: str, status: i
 @pytest.mark.parametrize(
     ("flags", "status"),
     [
-        (["--show-repo-map"], 0),
-        (["--lint", "bad.py"], 0),
+        pytest.param(["--show-repo-map"], 0, marks=pytest.mark.thorough),
+        pytest.param(["--lint", "bad.py"], 0, marks=pytest.mark.thorough),
         (["--no-such-flag"], 2),
         (["--version"], 0),
         (["--message-file", "not-there"], 1),
-        (["--gui"], 2),
+        pytest.param(["--gui"], 2, marks=pytest.mark.thorough),
     ],
     ids=["map", "lint", "unknown", "version", "no-message", "gui"],
 )

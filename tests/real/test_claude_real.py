@@ -310,7 +310,12 @@ async def test_a_login_of_the_user_never_reaches_a_local_server(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("profile", "place"), [("clean", "work"), ("user", "work"), ("user", "home")]
+    ("profile", "place"),
+    [
+        pytest.param("clean", "work", marks=pytest.mark.thorough),
+        ("user", "work"),
+        pytest.param("user", "home", marks=pytest.mark.thorough),
+    ],
 )
 async def test_no_settings_file_sends_a_local_run_elsewhere(tmp_path, profile, place):
     work, _ = placed(tmp_path)
@@ -334,7 +339,7 @@ async def test_a_key_that_is_named_arrives_alone_and_tools_do_not_see_it(tmp_pat
     await the_own_key_arrives(adapter, [shell("env"), DONE], tmp_path)
 
 
-@pytest.mark.parametrize("profile", ["clean", "user"])
+@pytest.mark.parametrize("profile", ["clean", pytest.param("user", marks=pytest.mark.thorough)])
 async def test_no_name_is_looked_up(tmp_path, profile):
     turns = [shell("echo a > a.txt"), DONE]
     said = names_looked_up("adapters.claude", turns, tmp_path, profile=profile)

@@ -21,6 +21,7 @@ from orchestrator.events import Context, Event, ProcessReaped, ToolCall, Usage
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Limits, Task
 from orchestrator.testing import ModelServer, model_server
+from tests.real.alone import names_looked_up
 
 pytestmark = [pytest.mark.real, pytest.mark.anyio]
 
@@ -187,6 +188,12 @@ async def test_an_interrupt_leaves_nothing_behind(start, work):
         assert outcome.session_id
         assert of(ProcessReaped, events)
         assert not running(marker)
+
+
+def test_at_home_no_name_is_looked_up_whatever_the_users_settings(tmp_path):
+    """codex would fetch lists of plug-ins; without settings of the user's: `scripts/offline`."""
+    said = names_looked_up("adapters.codex", [{"text": "Done."}], tmp_path, profile="user")
+    assert said == {"names": [], "status": "succeeded"}
 
 
 def running(marker: Path) -> list[Path]:

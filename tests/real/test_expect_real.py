@@ -19,7 +19,10 @@ SCHEMA = {
 TASK = {"kind": "search", "expect": SCHEMA}
 
 
-@pytest.mark.parametrize(("profile", "access"), [("clean", "edit"), ("user", "read")])
+@pytest.mark.parametrize(
+    ("profile", "access"),
+    [("clean", "edit"), pytest.param("user", "read", marks=pytest.mark.thorough)],
+)
 async def test_claude_answers_through_its_own_structured_output(
     tmp_path: Path, profile: str, access: str
 ) -> None:

@@ -24,14 +24,18 @@ DEATHS = (
     ("supervisor", signal.SIGKILL),
 )
 # Each agent and each death once; `scripts/bench faults f` goes through all of them.
-PAIRS = product(AGENTS, DEATHS) if "ALL_FAULTS" in os.environ else zip(AGENTS, DEATHS, strict=True)
+USUAL = tuple(zip(AGENTS, DEATHS, strict=True))
 
 
 @pytest.mark.parametrize(
     ("agent", "victim", "number"),
     [
-        pytest.param(agent, victim, number, id=f"{agent}-{victim}-{number.name}")
-        for agent, (victim, number) in PAIRS
+        pytest.param(
+            *(agent, victim, number),
+            id=f"{agent}-{victim}-{number.name}",
+            marks=() if (agent, (victim, number)) in USUAL else pytest.mark.thorough,
+        )
+        for agent, (victim, number) in product(AGENTS, DEATHS)
     ],
 )
 def test_nothing_is_left_of_an_agent_that_is_killed_in_the_middle_of_a_tool(

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,6 @@ USAGE = {"input_tokens": 100, "cache_read_tokens": 40, "output_tokens": 30}
 def edit(agent: str) -> list[dict[str, Any]]:
     """What the model says to fix the file, each turn with the same usage."""
     return [{**turn, "usage": USAGE} for turn in (*EDITS[agent], {"text": "Fixed."})]
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @dataclass
@@ -151,7 +147,7 @@ def work(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("agent", EDITS)
-async def test_an_edit_with_tools_and_a_stream_succeeds_and_its_usage_is_right(scene, work, agent):
+async def test_an_edit_succeeds_its_usage_is_right_and_no_record_holds_a_key(scene, work, agent):
     outcome = await scene.play(agent, edit(agent), work)
     assert (outcome.status, outcome.verified, outcome.text) == ("succeeded", True, "Fixed.")
     assert outcome.changes is not None
@@ -171,10 +167,10 @@ async def test_an_edit_with_tools_and_a_stream_succeeds_and_its_usage_is_right(s
     assert {one.path for one in scene.asked} == {"/v1/chat/completions"}
     assert all(one.body["stream"] for one in scene.asked)
     assert all(one.has_key("sk-desk-1234567") for one in scene.asked)
+    _all_went_through_one_that_kept_its_key(scene)
 
 
-async def test_all_go_through_the_same_one_and_no_record_holds_a_key(scene, work):
-    await scene.play("claude", edit("claude"), work)
+def _all_went_through_one_that_kept_its_key(scene: Scene) -> None:
     (pid,) = scene.gateways
     environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     (key,) = (one.partition(b"=")[2] for one in environ if one.startswith(b"LITELLM_MASTER_KEY="))
@@ -185,16 +181,27 @@ async def test_all_go_through_the_same_one_and_no_record_holds_a_key(scene, work
             assert b"sk-desk-1234567" not in path.read_bytes(), path
 
 
+REFUSALS: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"fault": "model_not_found"}, "model_not_found"),
+    ({"fault": "context_overflow"}, "context_overflow"),
+    ({"status": 500}, "unavailable"),
+    ({"fault": "reset"}, "unavailable"),
+)
+# Each refusal once; claude's 404 is in the next test.
+USUAL = tuple(zip(("codex", "claude", "codex", "claude"), REFUSALS, strict=True))
+
+
 @pytest.mark.parametrize(
-    ("turn", "status"),
+    ("agent", "turn", "status"),
     [
-        ({"fault": "model_not_found"}, "model_not_found"),
-        ({"fault": "context_overflow"}, "context_overflow"),
-        ({"status": 500}, "unavailable"),
-        ({"fault": "reset"}, "unavailable"),
+        pytest.param(
+            *(agent, *refusal),
+            id=f"{agent}-{next(iter(refusal[0].values()))}",
+            marks=() if (agent, refusal) in USUAL else pytest.mark.thorough,
+        )
+        for agent, refusal in product(EDITS, REFUSALS)
     ],
 )
-@pytest.mark.parametrize("agent", EDITS)
 async def test_what_the_server_refuses_is_told_as_it_is_and_soon(scene, work, agent, turn, status):
     outcome = await scene.play(agent, [{**turn, "repeat": "forever"}], work)
     assert outcome.status == status
@@ -208,6 +215,7 @@ async def test_a_404_does_not_put_the_server_aside(scene, work):
     assert (first.status, second.status) == ("model_not_found", "succeeded")
 
 
+@pytest.mark.thorough
 async def test_a_run_outlives_a_kill_of_its_gateway(scene, work):
     """The agent's one retry waits at the same address until the proxy is there again."""
     (killed,) = scene.gateways

@@ -118,6 +118,7 @@ async def test_an_edit_succeeds_and_its_key_is_in_no_record(start, work):
             assert KEY.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.thorough
 async def test_a_session_goes_on(start, work):
     async with start([{"text": "First."}, {"text": "Second."}]) as (supervisor, server):
         first = await supervisor.run(Task(prompt="One.", workspace=work, isolation="none"))
@@ -153,6 +154,7 @@ async def test_a_reader_has_no_tool_to_edit_with(start, work):
     assert not tools & {"edit", "write", "bash", "task"}
 
 
+@pytest.mark.thorough
 async def test_a_model_that_falls_silent_is_a_stall_and_ends(start, work):
     turns = [{"text": "Half of an", "fault": "hang", "repeat": "forever"}]
     async with start(turns, Limits(stall_s=10, first_s=10)) as (supervisor, _):
@@ -160,6 +162,7 @@ async def test_a_model_that_falls_silent_is_a_stall_and_ends(start, work):
     assert outcome.status == "stalled"
 
 
+@pytest.mark.thorough
 async def test_what_it_would_repeat_for_ever_ends_at_the_wall(start, work):
     turns = [{"fault": "html", "repeat": "forever"}]
     asked = 0

@@ -237,7 +237,12 @@ async def test_a_background_process_does_not_hold_up_a_command_and_does_not_stay
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+    ("number", "status"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.thorough),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.thorough),
+    ],
 )
 async def test_a_signal_ends_it_at_once_and_leaves_no_process(
     workspace: Path, number: signal.Signals, status: int
@@ -247,7 +252,7 @@ async def test_a_signal_ends_it_at_once_and_leaves_no_process(
     async with model_server(says(trap)) as server:
         process = await anyio.to_thread.run_sync(lambda: start(workspace, server))
         while len(alive(f"sleep\0{mark}")) < 3:
-            await anyio.sleep(0.02)
+            await anyio.sleep(0.1)
         began = time.monotonic()
         process.send_signal(number)
         said = await anyio.to_thread.run_sync(lambda: ended(process))
@@ -310,6 +315,7 @@ async def test_read_access_changes_no_file_whatever_the_model_tries(workspace: P
     assert len(said.of("denied")) >= 3
 
 
+@pytest.mark.thorough
 async def test_the_same_changes_are_made_under_edit(workspace: Path) -> None:
     before = fingerprint(workspace)
     async with model_server(says(*CHANGES)) as server:
@@ -321,10 +327,11 @@ async def test_the_same_changes_are_made_under_edit(workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("access", "options", "written"),
     [
-        ("read", {}, False),
-        ("edit", {}, False),
+        pytest.param("read", {}, False, marks=pytest.mark.thorough),
+        # As test_keys_and_access_real.py tells.
+        pytest.param("edit", {}, False, marks=pytest.mark.thorough),
         ("edit", {"writable": ["OUTSIDE"]}, True),
-        ("full", {}, True),
+        pytest.param("full", {}, True, marks=pytest.mark.thorough),
     ],
 )
 async def test_writing_elsewhere_takes_more_than_edit(
@@ -381,20 +388,23 @@ async def test_what_lies_in_the_workspace_is_not_imported_or_read_as_settings(
             },
             "/openai/deployments/dep/chat/completions?api-version=2024-10-21",
         ),
-        (
+        pytest.param(
             "openrouter/a/b",
             {"OPENROUTER_API_BASE": "SERVER/api/v1", "OPENROUTER_API_KEY": SECRET},
             "/api/v1/chat/completions",
+            marks=pytest.mark.thorough,
         ),
-        (
+        pytest.param(
             "groq/x",
             {"GROQ_API_BASE": "SERVER", "GROQ_API_KEY": SECRET},
             "/chat/completions",
+            marks=pytest.mark.thorough,
         ),
-        (
+        pytest.param(
             "openai/x",
             {"OPENAI_BASE_URL": "SERVER/v1", "OPENAI_API_KEY": SECRET},
             "/v1/chat/completions",
+            marks=pytest.mark.thorough,
         ),
         (
             "anthropic/claude-x",
@@ -416,6 +426,7 @@ async def test_a_provider_is_reached_by_its_own_variables(
     assert [line.get("cost_usd") for line in said.of("usage")] == [None, None]
 
 
+@pytest.mark.thorough
 async def test_bedrock_is_asked_in_its_own_way(workspace: Path) -> None:
     async with model_server(says()) as server:
         environ = {
@@ -432,6 +443,7 @@ async def test_bedrock_is_asked_in_its_own_way(workspace: Path) -> None:
     assert said.of("error")[0]["kind"] == "model_not_found"  # 404: no Bedrock there
 
 
+@pytest.mark.thorough
 async def test_vertex_ai_fetches_a_token_with_the_service_accounts_key(
     workspace: Path, tmp_path: Path
 ) -> None:
@@ -463,8 +475,8 @@ async def test_vertex_ai_fetches_a_token_with_the_service_accounts_key(
     ("model", "variable"),
     [
         ("openrouter/a/b", "OPENROUTER_API_KEY"),
-        ("anthropic/claude-x", "ANTHROPIC_API_KEY"),
-        ("gemini/gemini-2.5-flash", "GEMINI_API_KEY"),
+        pytest.param("anthropic/claude-x", "ANTHROPIC_API_KEY", marks=pytest.mark.thorough),
+        pytest.param("gemini/gemini-2.5-flash", "GEMINI_API_KEY", marks=pytest.mark.thorough),
     ],
 )
 async def test_a_key_that_is_not_set_is_named_and_nobody_is_asked(

@@ -50,10 +50,15 @@ FOR_OPENCODE = {"name": "oracle_ask", "arguments": {"question": "why"}}
         pytest.param(codex, FOR_CODEX, {"kind": "review"}, {}, id="codex that may only read"),
         pytest.param(claude, FOR_CLAUDE, {"kind": "review"}, {}, id="claude that may only read"),
         pytest.param(
-            claude, FOR_CLAUDE, {}, {"profile": "user"}, id="claude in the home of its user"
+            *(claude, FOR_CLAUDE, {}, {"profile": "user"}),
+            id="claude in the home of its user",
+            marks=pytest.mark.thorough,
         ),
+        # That servers reach an agent by ACP, test_delegation_real.py shows, too.
         pytest.param(
-            opencode, FOR_OPENCODE, {"kind": "review"}, {}, id="opencode that may only read"
+            *(opencode, FOR_OPENCODE, {"kind": "review"}, {}),
+            id="opencode that may only read",
+            marks=pytest.mark.thorough,
         ),
     ],
 )

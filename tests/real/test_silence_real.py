@@ -27,7 +27,13 @@ async def test_codex_on_a_model_that_drips_is_not_stalled_though_it_says_nothing
     assert stalls(played) == []
 
 
-@pytest.mark.parametrize("adapter", [codex.adapter, claude.adapter], ids=["codex", "claude"])
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        pytest.param(codex.adapter, id="codex", marks=pytest.mark.thorough),
+        pytest.param(claude.adapter, id="claude"),
+    ],
+)
 async def test_a_model_that_hangs_is_a_stall_and_says_so(tmp_path, adapter):
     turns = [{"text": "Half of it", "fault": "hang", "repeat": "forever"}]
     limits = Limits(first_s=QUIET_S, stall_s=QUIET_S)

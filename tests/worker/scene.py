@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 import anyio
+from anyio import to_thread
 
 from orchestrator.task import Recovery, Task
 from tests import commands
@@ -43,13 +44,12 @@ stop_reason = "end_turn"
 """An agent that does the first line of its prompt, then says that it is done."""
 
 
-async def until(true: Callable[[], bool], what: str) -> None:
+async def until(true: Callable[[], bool]) -> None:
     """Wait until something is so: what another process does is seen by looking. The test's own
     time-out is the end of it.
     """
     while not true():
         await anyio.sleep(0.05)
-    del what
 
 
 class Keys(TypedDict, total=False):
@@ -117,6 +117,10 @@ class Scene:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    async def ask(self, *words: str) -> str:
+        """As `said`, while something in this process goes on, such as a server that it asks."""
+        return await to_thread.run_sync(self.said, *words)
+
     async def worker(self, *flags: str) -> "subprocess.Popen[bytes]":
         """A worker that is ready for jobs."""
         log = self.folder / f"worker-{len(self.started)}.log"
@@ -131,10 +135,7 @@ class Scene:
                 stderr=out,
             )
         self.started.append(process)
-        await until(
-            lambda: b"takes jobs" in log.read_bytes() or process.poll() is not None,
-            "the worker is ready",
-        )
+        await until(lambda: b"takes jobs" in log.read_bytes() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
         return process
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, QueueError
 from orchestrator.task import Task
 from orchestrator.worker import engine
 from orchestrator.worker.client import Client, default_url
@@ -211,6 +211,30 @@ def test_without_the_extra_the_remedy_is_named(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "the queue needs its engine, which is not installed" in done.stderr
+
+
+async def test_what_the_database_does_not_do_is_an_error_of_ours(
+    file: Path, client: Client
+) -> None:
+    with sqlite3.connect(file) as database:
+        database.execute("ALTER TABLE workflow_status RENAME TO hidden")
+    with pytest.raises(QueueError, match=r"queue\.sqlite: no such table") as told:
+        await client.submit(Task(prompt="p"))
+    assert told.value.hint == "is there room on its disk, and may you write there?"
+    with pytest.raises(QueueError):
+        await client.entries()
+    database.close()
+
+
+async def test_a_database_of_a_newer_version_is_used(file: Path, client: Client) -> None:
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE dbos_migrations SET version = version + 100")
+    database.close()
+    async with Client(client_url(file)) as other:
+        job = await other.submit(Task(prompt="p"))
+        async with engine.employed(client_url(file), "one", _echo, room=lambda: 1):
+            while not (await other.entry(job)).over:
+                await anyio.sleep(0.05)
 
 
 async def test_a_queue_in_memory_is_refused() -> None:

@@ -53,7 +53,7 @@ async def test_a_job_that_runs_here_is_followed_waited_for_and_done_again(place:
     script = f"echo ran >>{ran}; while ! test -e {free}; do sleep 0.1; done"
     (place.folder / "task.yaml").write_text(TASK.replace("SCRIPT", script))
     running = begun(place, place.folder / "run", "run", "task.yaml", "--output", "quiet")
-    await until(ran.exists, "the agent runs")
+    await until(ran.exists)
     waits = begun(place, waited, "runs", "wait", "last", "--output", "json")
     follows = begun(place, followed, "runs", "follow", "last", "--output", "jsonl")
     early = place.run("runs", "retry", "last")
@@ -76,7 +76,7 @@ async def test_a_job_that_runs_here_is_cancelled_from_elsewhere(place: Scene) ->
     mark = "620.25"
     (place.folder / "task.yaml").write_text(TASK.replace("SCRIPT", f"sleep {mark} & sleep {mark}"))
     running = begun(place, place.folder / "run", "run", "task.yaml")
-    await until(lambda: place.alive(mark), "the agent runs")
+    await until(lambda: place.alive(mark))
     job = place.said("runs", "cancel", "last")
     ended = running.wait()
     assert ended == 1
@@ -91,10 +91,10 @@ async def test_who_follows_a_job_may_go_and_one_that_was_cut_off_says_so(place: 
     mark = "621.25"
     (place.folder / "task.yaml").write_text(TASK.replace("SCRIPT", f"sleep {mark}"))
     running = begun(place, place.folder / "run", "run", "task.yaml")
-    await until(lambda: place.alive(mark), "the agent runs")
+    await until(lambda: place.alive(mark))
     out = place.folder / "follow.all"
     follows = begun(place, out, "runs", "follow", "last", "--output", "jsonl")
-    await until(lambda: b"session.started" in out.read_bytes(), "it follows")
+    await until(lambda: b"session.started" in out.read_bytes())
     follows.send_signal(signal.SIGINT)
     assert follows.wait() == 130
     assert "Traceback" not in out.read_text()
@@ -104,7 +104,7 @@ async def test_who_follows_a_job_may_go_and_one_that_was_cut_off_says_so(place: 
     told = place.run("runs", "wait", "last")
     assert told.returncode == 2
     assert "runs recover" in told.stderr
-    await until(lambda: not place.alive(mark), "the agent is dead")
+    await until(lambda: not place.alive(mark))
 
 
 def test_what_a_takeover_needs_is_loaded_before_it(place: Scene) -> None:

@@ -46,16 +46,16 @@ async def test_a_job_that_is_cancelled_elsewhere_leaves_no_process(
     worker = await here.worker()
     mark = "614.25"
     job = await client.submit(here.task(f"sleep {mark} & sleep {mark}"))
-    await until(lambda: here.alive(mark), "the agent runs")
+    await until(lambda: here.alive(mark))
     assert await client.cancel(job)
-    await until(lambda: not here.alive(mark), "the agent is dead")
+    await until(lambda: not here.alive(mark))
     outcome = await client.wait(job)
     assert outcome.status == "cancelled"
     assert outcome.tasks["task"].run_id is not None
     assert [one.event.type async for one in client.follow(job)][-1] == "job.finished"
     assert not await client.cancel(job)
     worker.send_signal(signal.SIGTERM)
-    await until(lambda: worker.poll() is not None, "the worker ends")
+    await until(lambda: worker.poll() is not None)
     assert worker.returncode == 0
 
 
@@ -65,7 +65,7 @@ async def test_a_killed_worker_s_agents_die_and_its_job_is_interrupted(
     first = await here.worker()
     mark = "615.25"
     job = await client.submit(here.task(f"echo ran >>{here.work}/ran; sleep {mark}"))
-    await until(lambda: here.alive(mark), "the agent runs")
+    await until(lambda: here.alive(mark))
     await here.worker()
     first.kill()
     outcome = await client.wait(job)
@@ -73,7 +73,7 @@ async def test_a_killed_worker_s_agents_die_and_its_job_is_interrupted(
     assert not here.alive(mark)
     assert (here.work / "ran").read_text() == "ran\n"
     again = await client.retry(job)
-    await until(lambda: here.alive(mark), "it is done again, as a new job")
+    await until(lambda: here.alive(mark))
     assert await client.cancel(again)
 
 
@@ -83,7 +83,7 @@ async def test_a_job_that_opted_in_begins_again_once(here: Scene, client: Client
     mark = "616.25"
     script = f"echo ran >>{here.work}/ran; test -e {here.work}/free || sleep {mark}"
     job = await client.submit(here.task(script, recovery="restart"))
-    await until(lambda: here.alive(mark), "the agent runs")
+    await until(lambda: here.alive(mark))
     await here.worker()
     (here.work / "free").touch()
     first.kill()

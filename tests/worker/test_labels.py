@@ -8,7 +8,8 @@ import pytest
 from orchestrator.task import Source, Task, TaskFile
 from orchestrator.worker import engine
 from orchestrator.worker.client import Client
-from orchestrator.worker.labels import needed, parted, queue_of, waits_for
+from orchestrator.worker.labels import needed, read, waits_for, written
+from orchestrator.worker.machine import gpus
 
 GIT = Source(url="https://h/r.git")
 HERE = "host:desk"
@@ -48,8 +49,8 @@ def test_a_job_needs_what_all_of_its_tasks_need() -> None:
 @pytest.mark.parametrize(
     "needs", [set[str](), {"gpu"}, {"host:desk-1", "a, b", "model:x/y:7b", "ü@%41"}]
 )
-def test_a_queue_s_name_says_what_its_jobs_need(needs: set[str]) -> None:
-    assert parted(queue_of("jobs", needs)) == ("jobs", frozenset(needs))
+def test_what_a_job_needs_is_read_as_it_was_written(needs: set[str]) -> None:
+    assert read(written(needs)) == needs
 
 
 @pytest.mark.parametrize(
@@ -69,8 +70,19 @@ def test_a_job_says_what_it_waits_for(
     assert waits_for(needs, workers) == why
 
 
+def test_a_gpu_is_seen_where_the_kernel_has_one(tmp_path: Path) -> None:
+    assert gpus(tmp_path) == frozenset()
+    (tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0").mkdir(parents=True)
+    assert gpus(tmp_path) == {"gpu", "gpu:nvidia"}
+    (tmp_path / "dev/dri").mkdir(parents=True)
+    (tmp_path / "dev/kfd").touch()
+    assert "gpu:amd" not in gpus(tmp_path)
+    (tmp_path / "dev/dri/renderD128").touch()
+    assert gpus(tmp_path) == {"gpu", "gpu:nvidia", "gpu:amd"}
+
+
 @pytest.mark.anyio
-async def test_only_who_listens_to_it_takes_from_a_queue_with_labels_and_a_pause_holds_there_too(
+async def test_only_who_has_its_labels_takes_a_job_and_a_pause_holds_for_all(
     tmp_path: Path,
 ) -> None:
     url = f"sqlite:///{tmp_path}/queue.sqlite"
@@ -84,12 +96,13 @@ async def test_only_who_listens_to_it_takes_from_a_queue_with_labels_and_a_pause
         await client.pause(paused=True)
         plain = await client.submit(Task(prompt="p"))
         special = await client.submit(Task(prompt="p", requires=("gpu", "x y")))
-        assert (await client.entry(special)).queue == "jobs@gpu,x%20y"
-        async with engine.employed(url, "one", body, room=lambda: 1) as app:
-            app.listen([*engine.QUEUES, "jobs@gpu,x%20y"])
+        assert (await client.entry(special)).needs == "gpu,x%20y"
+        had = ["", "gpu,x%20y"]
+        fits = had.__contains__
+        async with engine.employed(url, "one", body, room=lambda: 1, fits=fits):
             await anyio.sleep(4 * engine.POLL_S)
             assert done == []
-            app.listen(engine.QUEUES)
+            had.pop()
             await client.pause(paused=False)
             while plain not in done:
                 await anyio.sleep(0.05)
@@ -98,9 +111,31 @@ async def test_only_who_listens_to_it_takes_from_a_queue_with_labels_and_a_pause
             assert await client.why_waiting([await client.entry(special)]) == {
                 special: "no worker is running"
             }
-            app.listen([*engine.QUEUES, "jobs@gpu,x%20y"])
+            had.append("gpu,x%20y")
             while not (await client.entry(special)).over:
                 await anyio.sleep(0.05)
-        await client.remove(older_s=0)
-        async with Client(url) as other:
-            assert sorted(await other.queues()) == sorted(engine.QUEUES)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
+async def test_priorities_and_keys_hold_over_jobs_that_need_different_things(url: str) -> None:
+    done: list[str] = []
+
+    async def body(job_id: str, text: str, write: engine.Write) -> str:
+        done.append(job_id)
+        return job_id
+
+    async with Client(url) as client:
+        at = [("gpu", 1), ("", 9), ("gpu", 5), ("x", 7), ("", 3), ("mars", 10)]
+        needs = [frozenset({name} if name else ()) for name, _ in at]
+        jobs = [
+            await client.submit(Task(prompt="p"), priority=priority, needs=wants)
+            for (_, priority), wants in zip(at, needs, strict=True)
+        ]
+        first = await client.submit(Task(prompt="p"), dedup="k", needs=needs[0], delay_s=600)
+        assert await client.submit(Task(prompt="p"), dedup="k", needs=needs[1]) == first
+        here = {"", "gpu", "x"}
+        async with engine.employed(url, "one", body, room=lambda: 1, fits=here.__contains__):
+            while len(done) < 5:
+                await anyio.sleep(0.02)
+    assert done == [jobs[number] for number in (1, 3, 2, 4, 0)]

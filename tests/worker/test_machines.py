@@ -15,6 +15,7 @@ import pytest
 from orchestrator.events import Changes, JobOutcome
 from orchestrator.task import Source, Task
 from orchestrator.worker.client import Client
+from orchestrator.worker.machine import repositories
 from scripts.benches.cluster import Cluster
 from tests.worker.scene import AGENTS, ORCHESTRATE, Scene, scene, until
 
@@ -74,9 +75,7 @@ class Machine:
                 stderr=out,
             )
         self.scene.started.append(process)
-        await until(
-            lambda: b"takes jobs" in log.read_bytes() or process.poll() is not None, "it is ready"
-        )
+        await until(lambda: b"takes jobs" in log.read_bytes() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
         return process
 
@@ -144,6 +143,7 @@ async def test_a_job_goes_only_where_it_can_run_and_says_what_it_waits_for(
         for job in (of_other, of_gpu):
             assert (await client.wait(job)).status == "succeeded"
         assert attic.runs() == 2
+        assert f"repository:file://{origin}" in repositories(attic.folder / "state")
         # The attic's worker is there, and has none of these.
         assert "\nwaits      no worker has 'host:desk" in desk.said("runs", "show", at_desk)
         assert f"{nowhere} waits: no worker has 'site:mars'" in desk.said("queue", "list")
@@ -183,7 +183,7 @@ async def test_the_work_of_another_machine_comes_back_and_its_limit_holds_over_a
         assert not count.with_suffix(".bad").exists()
         # A worker that ends is not counted on any more.
         worker.send_signal(signal.SIGTERM)
-        await until(lambda: worker.poll() is not None, "it ends")
+        await until(lambda: worker.poll() is not None)
         assert await client.workers() == {}
         job = await client.submit(anywhere(origin, "true"))
         assert await client.why_waiting([await client.entry(job)]) == {job: "no worker is running"}

@@ -1,15 +1,31 @@
 """The queue as its clients see it: order, keys, delays, pauses, events, and what goes again."""
 
+import errno
+from dataclasses import replace
+
 import anyio
 import pytest
 
 from orchestrator.errors import InputError
+from orchestrator.events import Event, Notice, decode
 from orchestrator.task import McpServer, Task, TaskFile
 from orchestrator.worker.client import Client
-from orchestrator.worker.worker import Post, Shift, work
+from orchestrator.worker.worker import BATCH_S, Feed, Post, Shift, work
 from tests.worker.scene import Scene
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(100)]
+
+
+LEFT_OUT = "1 events are only in the journal: the queue's database did not take them"
+TOLD = Event(
+    seq=1,
+    time="2026-01-02T03:04:05Z",
+    run_id=None,
+    task_id=None,
+    agent=None,
+    source="supervisor",
+    update=Notice(text=""),
+)
 
 
 @pytest.fixture
@@ -78,6 +94,25 @@ async def test_who_follows_late_or_goes_on_has_every_event_once(
     middle = late[len(late) // 2]
     rest = [one async for one in client.follow(job, middle.offset)]
     assert [one.offset for one in rest] == [one.offset for one in late[len(late) // 2 + 1 :]]
+
+
+async def test_a_database_that_takes_no_events_ends_no_job() -> None:
+    blocks: list[list[str]] = []
+
+    async def write(block: str) -> None:
+        lines = block.splitlines()
+        if not blocks and "lost" in lines[0]:
+            raise OSError(errno.ENOSPC, "full")
+        blocks.append([decode(line.encode()).update.text for line in lines])  # type: ignore[union-attr]
+
+    feed = Feed(write)
+    async with anyio.create_task_group() as group:
+        group.start_soon(feed.run)
+        for text in ("lost", "kept"):
+            feed.told(replace(TOLD, update=Notice(text=text)))
+            await anyio.sleep(2 * BATCH_S)
+        await feed.end()
+    assert blocks == [["kept", LEFT_OUT]]
 
 
 async def test_jobs_that_are_over_go_and_others_stay(here: Scene, client: Client) -> None:

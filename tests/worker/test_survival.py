@@ -24,7 +24,7 @@ async def test_nobody_takes_the_job_of_a_worker_that_is_only_frozen(
     first = await here.worker()
     script = f"echo ran >>{here.work}/ran; while ! test -e {here.work}/free; do sleep 0.1; done"
     job = await client.submit(here.task(script, recovery="restart"))
-    await until((here.work / "ran").exists, "the agent runs")
+    await until((here.work / "ran").exists)
     first.send_signal(signal.SIGSTOP)
     await here.worker()
     for word in ("one", "two"):  # the other one works, and looks after the dead meanwhile
@@ -42,13 +42,13 @@ async def test_a_worker_whose_lease_is_ended_ends_its_agents(here: Scene, client
     first = await here.worker()
     mark = "617.25"
     job = await client.submit(here.task(f"sleep {mark}"))
-    await until(lambda: here.alive(mark), "the agent runs")
+    await until(lambda: here.alive(mark))
     with psycopg.connect(here.url, autocommit=True) as server:
         server.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE application_name = 'orchestrate-lease'"
         )
-    await until(lambda: first.poll() is not None, "the worker ends")
+    await until(lambda: first.poll() is not None)
     assert first.returncode == 3
     assert not here.alive(mark)
     await here.worker()
@@ -62,7 +62,7 @@ async def test_a_restart_of_the_database_loses_nothing(
     await here.worker()
     script = f"echo ran >>{here.work}/ran; while ! test -e {here.work}/free; do sleep 0.1; done"
     running = await client.submit(here.task(script))
-    await until((here.work / "ran").exists, "the agent runs")
+    await until((here.work / "ran").exists)
     waiting = await client.submit(here.task("true"))
     postgres.stop()
     postgres.start()
@@ -84,7 +84,7 @@ async def test_the_agent_s_own_session_goes_on_in_its_own_work_tree(
     script = f"echo half >half; sleep {mark}"
     task = replace(here.task(script, recovery="resume"), isolation="worktree")
     job = await client.submit(task)
-    await until(lambda: here.alive(mark), "the agent runs")
+    await until(lambda: here.alive(mark))
     await here.worker()
     first.kill()
     outcome = await client.wait(job)
@@ -101,13 +101,13 @@ async def test_the_first_signal_lets_jobs_end_and_the_second_stops_them(
     worker = await here.worker()
     mark = "619.25"
     job = await client.submit(here.task(f"sleep {mark}"))
-    await until(lambda: here.alive(mark), "the agent runs")
+    await until(lambda: here.alive(mark))
     worker.send_signal(signal.SIGTERM)
     log = here.folder / "worker-0.log"
-    await until(lambda: "no further jobs" in log.read_text(), "it drains")
+    await until(lambda: "no further jobs" in log.read_text())
     later = await client.submit(here.task("true"))
     worker.send_signal(signal.SIGTERM)
     assert (await client.wait(job)).status == "interrupted"
-    await until(lambda: worker.poll() is not None, "the worker ends")
+    await until(lambda: worker.poll() is not None)
     assert worker.returncode == 0
     assert (await client.entry(later)).state == "waiting"
