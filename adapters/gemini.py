@@ -115,6 +115,8 @@ class Gemini:
             title="gemini",
             named=agent.model,
             permissions=_options(agent).permissions,
+            # Seen: of an answer without text, of a broken call and of a block it says `end_turn`.
+            has_last_word=True,
             leave_s=0.5,  # it stays for ever, and saves its session as it goes
             note=note if task.allowed == "edit" else None,
         )
