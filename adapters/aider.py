@@ -67,6 +67,7 @@ ABOUT = About(
     lean=MappingProxyType({"repo_map": False}),
     tools=False,
     resumes=True,
+    counts="call",
     keys=KEYS,
 )
 

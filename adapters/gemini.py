@@ -47,6 +47,7 @@ ABOUT = About(
     # Seen: in a folder that is not trusted it starts none. In one that is, the task's server is
     # called, but the MCP servers that the repository's own settings name are started, too.
     mcp=False,
+    counts="turn",
     key_env="GEMINI_API_KEY",
     keys=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
     logins=("~/.gemini/oauth_creds.json",),
@@ -114,6 +115,8 @@ class Gemini:
             title="gemini",
             named=agent.model,
             permissions=_options(agent).permissions,
+            # Seen: of an answer without text, of a broken call and of a block it says `end_turn`.
+            has_last_word=True,
             leave_s=0.5,  # it stays for ever, and saves its session as it goes
             note=note if task.allowed == "edit" else None,
         )

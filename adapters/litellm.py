@@ -65,6 +65,7 @@ ABOUT = About(
     dialects=("chat", "ollama"),
     prompt_tokens=1_100,
     resumes=True,
+    counts="call",
     keys=KEYS,
 )
 _AGAIN = f"{ABOUT.install_hint} --force"

@@ -195,7 +195,8 @@ class About:
     `settings`, of a CLI that without key and login goes on trying instead of saying so, are files
     in which its user may have said another way to a model.
     `enforces` are the levels of access that the CLI itself can hold an agent to. `tells_cost`:
-    whether it states what its calls cost. `mcp`: it takes the MCP servers of a task.
+    whether it states what its calls cost. `counts`: after what it tells its tokens, None: it does
+    not tell them, or nobody knows. `mcp`: it takes the MCP servers of a task.
     """
 
     name: str
@@ -213,6 +214,7 @@ class About:
     enforces: tuple[Literal["read", "edit", "full"], ...] = ("read", "edit", "full")
     resumes: bool = False
     tells_cost: bool = True
+    counts: Literal["call", "turn"] | None = None
     mcp: bool = False
     key_env: str | None = None
     keys: tuple[str, ...] = ()
@@ -525,6 +527,8 @@ _WORDINGS: tuple[tuple[ErrorKind, str], ...] = (
             r"out of memory",
             r"requires more (system )?memory",
             r"(insufficient|not enough|unable to allocate|failed to allocate) .{0,40}memory",
+            r"(unable|failed) to allocate .{0,40}buffer",
+            r"insufficient system resources",
             r"cuda ?malloc failed",
         ),
     ),

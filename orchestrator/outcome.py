@@ -244,7 +244,7 @@ class Facts:
     `exit` is None if nothing was ever started. `stopped` and `stopped_why`: the supervisor ended
     it, for the limit `stopped_limit` if for one.
     `changes` is None if nobody looked at the work tree, `unseen` if nobody could. `usage` is the
-    run's, summed.
+    run's, summed. `unheld` is the limit that nothing was counted against.
     """
 
     task: Task
@@ -257,6 +257,7 @@ class Facts:
     check: Check | None = None
     usage: Usage | None = None
     unseen: bool = False
+    unheld: str | None = None
 
     @cached_property
     def answer(self) -> Answer | None:
@@ -498,6 +499,8 @@ def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
         evidence.append(f"check: {'passed' if facts.check.passed else 'failed'}")
     if facts.task.privacy == "local":
         evidence.append(ROUTING_ONLY)
+    if facts.unheld is not None:
+        evidence.append(not_held(facts.unheld))
     if failure is not None:
         evidence.append(f"{failure.kind}: {failure.text}")
     return evidence
@@ -505,6 +508,11 @@ def _evidence(facts: Facts, failure: Failure | None) -> list[str]:
 
 ROUTING_ONLY = "privacy: routing only (a local model was chosen; no sandbox holds the agent)"
 """What `privacy: local` amounts to, until a sandbox enforces it."""
+
+
+def not_held(limit: str) -> str:
+    """That a limit was none."""
+    return f"limits.{limit} could not be held: the agent does not tell what it uses"
 
 
 def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str:

@@ -18,7 +18,10 @@ from pathlib import Path
 from tests.real.alone import CONTROL, listen, listening
 
 NOW = "ORCHESTRATE_OFFLINE_NOW"
-"""The variable with the file that holds the name of the test that runs."""
+"""The variable with the folder that holds, in a file a worker, the names of the tests that run."""
+
+WHOLE = ("-n", "3", "--dist", "worksteal", "--timeout=60")
+"""What pytest is told where nobody says otherwise: all of the tests, as by `scripts/test`."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,6 +47,8 @@ def inside(who: tuple[int, int], argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="offline-") as folder:
         _ask_ourselves(Path(folder))
         asked = Names(Path(folder, "now"))
+        asked.now.mkdir()
+        asked.now.chmod(0o777)
         threading.Thread(target=listen, args=(listening(), asked), daemon=True).start()
         with suppress(socket.gaierror):  # nobody knows it: it is enough that it was asked for
             socket.getaddrinfo(CONTROL, 80)
@@ -51,7 +56,7 @@ def inside(who: tuple[int, int], argv: Sequence[str]) -> int:
             print("the resolver sees nothing", file=sys.stderr)
             return 2
         asked.clear()
-        status = _tests(who, argv, asked.now)
+        status = _tests(who, argv or WHOLE, asked.now)
         for name, test in zip(asked, asked.tests, strict=True):
             print(f"looked up: {name}, during or after {test}")
         print(f"{len(asked)} names were looked up in a namespace with loopback only")
@@ -59,18 +64,18 @@ def inside(who: tuple[int, int], argv: Sequence[str]) -> int:
 
 
 class Names(list[str]):
-    """What was looked up, and during which test."""
+    """What was looked up, and during which tests. `now` is the folder that tells which run."""
 
     def __init__(self, now: Path) -> None:
         super().__init__()
         self.now = now
         self.tests: list[str] = []
-        now.write_text("no test\n")
-        now.chmod(0o666)
 
     def append(self, name: str) -> None:
         """Takes down a name."""
-        self.tests.append(self.now.read_text().strip())
+        files = sorted(self.now.glob("gw*")) or self.now.iterdir()
+        running = (file.read_text().strip() for file in files)
+        self.tests.append(" or ".join(running) or "no test")
         super().append(name)
 
     def clear(self) -> None:
@@ -99,7 +104,7 @@ def _tests(who: tuple[int, int], argv: Sequence[str], now: Path) -> int:
 def pytest_runtest_logstart(nodeid: str) -> None:
     """Says which test runs, for whoever takes down what is looked up."""
     if NOW in os.environ:
-        Path(os.environ[NOW]).write_text(nodeid)
+        Path(os.environ[NOW], os.environ.get("PYTEST_XDIST_WORKER", "main")).write_text(nodeid)
 
 
 if __name__ == "__main__":

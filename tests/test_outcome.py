@@ -539,6 +539,7 @@ def proved(seen: Facts) -> bool:
     )
 
 
+@pytest.mark.no_cover
 @settings(max_examples=examples(500))
 @given(FACTS)
 def test_success_needs_all_of_the_evidence_and_all_of_it_is_enough(seen):
@@ -687,6 +688,11 @@ def test_the_evidence_of_a_failure_names_all_that_was_wrong():
         "check: failed",
         "denied: 1 action(s) denied, the last: write",
     ]
+
+
+def test_the_evidence_names_a_limit_that_nothing_was_counted_against():
+    told = decide(facts(ANSWER, DONE, changes=SOME, unheld="tokens")).evidence
+    assert told[-1] == "limits.tokens could not be held: the agent does not tell what it uses"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import pytest
 
 from adapters.claude import adapter as claude
 from adapters.codex import adapter as codex
-from adapters.servers.ollama import server as ollama
 from orchestrator.adapter import About, Agent, error_kind
 from orchestrator.config import Config, load_config
 from orchestrator.discovery import Ready, ready
@@ -235,6 +234,22 @@ async def test_wrong_url(config, tmp_path):
         )
 
 
+async def test_what_is_no_openai_compatible_server_is_told_with_a_look_to_take(
+    config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ModelServer, "handle", lambda *_: json_response({"detail": "Not Found"}))
+    async with model_server(script("vllm")) as server:
+        agent = at(server.base_url, "openai-compatible")
+        assert await ended(config, agent, tmp_path) == (
+            "unavailable",
+            f"Something answers at {server.base_url}, but it is not an OpenAI-compatible server.",
+            (
+                "Is the address right, host, port and path?"
+                f" `curl {server.base_url}/v1/models` should list its models."
+            ),
+        )
+
+
 async def test_unknown_host(config, tmp_path, monkeypatch):
     knows_nobody(monkeypatch)
     agent = at("http://desk.example:11434", "ollama")
@@ -334,34 +349,81 @@ async def test_a_request_that_times_out(config, tmp_path, monkeypatch):
         )
 
 
+NO_ROOM = "Take a smaller model, or a smaller window: {} has no memory for this one."
+BROKEN = "See the log of {}: is the model's file whole, and its version new enough?"
+CALLS_NONE = "Take a model that calls tools, such as qwen2.5-coder:14b."
+
+
 @pytest.mark.parametrize(
-    ("said", "kind", "hint"),
+    ("server", "said", "kind", "hint"),
     [
         (
+            "ollama",
             "model requires more system memory (8.1 GiB) than is available (4.0 GiB)",
             "out_of_memory",
-            "Take a smaller model, or a smaller window: Ollama has no memory for this one.",
+            NO_ROOM,
         ),
         (
+            "ollama",
             "llama runner process has terminated: cudaMalloc failed: out of memory",
             "out_of_memory",
-            "Take a smaller model, or a smaller window: Ollama has no memory for this one.",
+            NO_ROOM,
         ),
         (
-            "llama runner process has terminated: exit status 2",
-            "load_failed",
-            "See the log of Ollama: is the model's file whole, and its version new enough?",
+            "ollama",
+            (
+                "llama runner process has terminated: error loading model:"
+                " unable to allocate CUDA0 buffer"
+            ),
+            "out_of_memory",
+            NO_ROOM,
         ),
         (
-            "registry.ollama.ai/library/phi:latest does not support tools",
+            "llamacpp",
+            "failed to allocate CUDA0 buffer of size 151851674624",
+            "out_of_memory",
+            NO_ROOM,
+        ),
+        (
+            "lmstudio",
+            (
+                'Failed to load model "x". Error: Model loading was stopped due to'
+                " insufficient system resources."
+            ),
+            "out_of_memory",
+            NO_ROOM,
+        ),
+        ("vllm", "CUDA out of memory. Tried to allocate 50.00 MiB.", "out_of_memory", NO_ROOM),
+        ("ollama", "llama runner process has terminated: exit status 2", "load_failed", BROKEN),
+        ("llamacpp", "failed to load model 'x.gguf'", "load_failed", BROKEN),
+        ("lmstudio", "Failed to load model: unsupported architecture", "load_failed", BROKEN),
+        (
+            "vllm",
+            "EngineCore encountered an issue. See stack trace (above) for the root cause.",
+            "server_error",
+            "The fault lies with {}: see its log, or try again later.",
+        ),
+        ("ollama", "library/phi:latest does not support tools", "tools_unsupported", CALLS_NONE),
+        (
+            "llamacpp",
+            "tools param requires --jinja flag",
             "tools_unsupported",
-            "Take a model that calls tools, such as qwen2.5-coder:14b.",
+            CALLS_NONE,
+        ),
+        (
+            "vllm",
+            '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser',
+            "tools_unsupported",
+            CALLS_NONE,
         ),
     ],
 )
-def test_what_a_server_says_when_it_cannot(said, kind, hint):
+def test_what_a_server_says_when_it_cannot(config, server, said, kind, hint):
+    """As they word it in their own trackers' reports: only llama.cpp's server runs in tests."""
     assert error_kind(said, 500) == kind
-    agent = at("http://127.0.0.1:11434", "ollama")
-    failure = Failure(kind=kind, text=said)
-    assert remedy(failure, agent, ollama) == hint
+    where = config.servers[server]
+    agent = at("http://127.0.0.1:1", server)
+    told = remedy(Failure(kind=kind, text=said), agent, where)
+    more = f" {where.tools_hint}" if kind == "tools_unsupported" and where.tools_hint else ""
+    assert told == hint.format(where.title) + more
     assert STATUS.get(kind, "failed") == ("failed" if "tools" in kind else "unavailable")

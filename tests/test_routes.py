@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from orchestrator.server import Place
 from orchestrator.slots import Room, Slots
 from orchestrator.task import Task
 from orchestrator.testing import model_server
+from tests import commands
 from tests.scripted_adapter import Scripted
 
 pytestmark = pytest.mark.anyio
@@ -157,6 +157,10 @@ adapter = "jsonl"
 argv = ["/bin/true"]
 tier = "cloud"
 [[agents.paid.events]]
+emit = "usage"
+when = {type = "u"}
+input_tokens = "n"
+[[agents.paid.events]]
 emit = "message"
 when = {type = "x"}
 text = "y"
@@ -170,13 +174,8 @@ stop_reason = "end_turn"
 def route(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     (folder / "o.toml").write_text(CONFIG)
     home = {"HOME": str(folder), "XDG_STATE_HOME": str(folder / "state")}
-    return subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", "route", *arguments, "--config", "o.toml"],
-        cwd=folder,
-        env={"PATH": os.environ["PATH"], **home},
-        capture_output=True,
-        text=True,
-    )
+    env = {"PATH": os.environ["PATH"], **home}
+    return commands.run("route", *arguments, "--config", "o.toml", cwd=folder, env=env)
 
 
 def test_route_tells_each_agent_the_plan_and_what_to_write(tmp_path: Path) -> None:
@@ -210,6 +209,21 @@ def test_route_explains_every_task_of_a_file_for_programs(tmp_path: Path) -> Non
     text = route(tmp_path, "t.yaml").stdout
     assert "plan: home; if the check fails or the run does: paid (unknown)" in text
     assert "privacy: routing only" in text
+
+
+def test_route_states_by_how_much_a_budget_may_be_passed(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(
+        "strategy: cascade\ncheck: 'true'\nkind: fix\nprompt: x\n"
+        "limits: {tokens: 20000, cost_usd: 1.5, steps: 8}\n"
+    )
+    assert (
+        "limits: cost_usd 1.5, tokens 20000, steps 8; passed by at most:"
+        " home what a whole run uses; paid one call of the model"
+    ) in route(tmp_path, "t.yaml").stdout.splitlines()
+    [told_] = json.loads(route(tmp_path, "t.yaml", "-o", "json").stdout)
+    units = {one["agent"]: one["overshoot"] for one in told_["considered"]}
+    assert (units["home"], units["paid"]) == ("run", "call")
+    assert (units["codex"], units["gemini"]) == ("call", "turn")
 
 
 def test_route_says_with_its_status_that_nobody_can_do_it(tmp_path: Path) -> None:

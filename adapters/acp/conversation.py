@@ -67,8 +67,9 @@ class Manner:
     the method to log in with, `mode` and `model` are set in the session; None: as it is.
     `cached_in_input`: it counts cached tokens among those read. `billed`: the cost that it states
     is paid. `last_call_only`: the usage that it tells is not the whole turn's. An answer of as many
-    tokens as `answer_limit`, or one that fills the `window`, was cut, whatever it says. `leave_s`:
-    how long it may stay when its input is closed. `note` says what of the access it is not held to.
+    tokens as `answer_limit`, or one that fills the `window`, was cut, whatever it says.
+    `has_last_word`: a turn that it ended well ends with words, not with a tool. `leave_s`: how long
+    it may stay when its input is closed. `note` says what of the access it is not held to.
     """
 
     title: str
@@ -82,6 +83,7 @@ class Manner:
     last_call_only: bool = False
     answer_limit: int | None = None
     window: int | None = None
+    has_last_word: bool = False
     leave_s: float = 5.0
     note: str | None = None
 
@@ -108,6 +110,8 @@ class AcpConversation:
     _pieces: Pieces = field(default_factory=Pieces)
     _message: int = 0
     _by_call: bool = False
+    _last: Usage | None = None
+    _worded: bool = False
     _cost: float | None = None
 
     def start(self) -> Said:
@@ -283,17 +287,22 @@ class AcpConversation:
             said = f"its turn ended for a reason that is not known: {result.get('stopReason')}"
             yield from self._end(Error(kind="incomplete", text=said))
             return
+        if reason == "end_turn" and self.manner.has_last_word and not self._worded:
+            said = f"{self.manner.title} ended its turn without an answer: the model's was broken"
+            yield from self._end(Error(kind="incomplete", text=said, retryable=True))
+            return
         self._over = True
         yield TurnFinished(stop_reason="max_tokens" if self._was_cut(result) else reason)
         yield self._bye()
 
     def _was_cut(self, result: Mapping[str, object]) -> bool:
-        """Some say `end_turn` of an answer, too, that was cut at its limit (opencode)."""
-        used, manner = result_usage(result), self.manner
+        """Some say `end_turn` of an answer, too, that was cut at its limit (opencode, qwen)."""
+        used, manner = self._last or result_usage(result), self.manner
         if used is None or used.output_tokens is None:
             return False
         wrote = used.output_tokens + (used.reasoning_tokens or 0)
-        read = (used.input_tokens or 0) + (used.cache_read_tokens or 0)
+        cached = 0 if manner.cached_in_input else used.cache_read_tokens or 0
+        read = (used.input_tokens or 0) + cached
         full = manner.window is not None and read + wrote >= manner.window
         return full or (manner.answer_limit is not None and wrote >= manner.answer_limit)
 
@@ -368,6 +377,7 @@ class AcpConversation:
             case "tool_call" | "tool_call_update":
                 yield from self._pieces.take()
                 self._message += 1
+                self._worded = False
                 yield call_of(update) or unparsed(line)
             case "plan":
                 yield from self._pieces.take()
@@ -387,12 +397,13 @@ class AcpConversation:
             id_ = text(update.get("messageId")) or f"message-{self._message}"
             delta = MessageDelta if kind == "agent_message_chunk" else ThoughtDelta
             piece = delta(id=id_, text=said)
+            self._worded = self._worded or kind == "agent_message_chunk"
             yield from self._pieces.add(piece)
             yield piece
         elif used is None:
             yield unparsed(line, _NOTHING_NEW if said == "" else "a piece without text")
         if used is not None:
-            self._by_call = True
+            self._by_call, self._last = True, used
             yield self._spent(used)
 
 

@@ -46,6 +46,7 @@ ABOUT = About(
     enforces=("read", "full"),
     resumes=True,
     mcp=True,
+    counts="call",
     key_env="ANTHROPIC_API_KEY",
     keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"),
     logins=("$CLAUDE_CONFIG_DIR/.credentials.json", "~/.claude/.credentials.json"),

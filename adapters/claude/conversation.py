@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import orjson
 
+from adapters.blocks import call_usage, delta, plan_status, said, todos
 from adapters.claude.command import prompt_of
 from adapters.claude.ends import result_end, without_result
-from adapters.claude.tools import WRITERS, begun, ended, missing, plan_status, said, todos
+from adapters.claude.tools import WRITERS, begun, ended, missing
 from adapters.claude.values import (
     call_end,
-    call_usage,
     instant,
     models_usage,
     prompt_size,
@@ -135,8 +135,8 @@ class ClaudeConversation:
     def _streamed(self, part: Mapping[str, object]) -> Iterable[Update]:
         """A piece of the message that is being written; pieces without text are silence."""
         match part.get("type"):
-            case "content_block_delta" if is_object(delta := part.get("delta")):
-                return (self._delta(delta),)
+            case "content_block_delta" if is_object(piece := part.get("delta")):
+                return (delta(piece, self._block) or self._silence,)
             case "message_start":
                 return (self._begins(part.get("message")),)
             case "content_block_start" if isinstance(index := part.get("index"), int):
@@ -161,14 +161,6 @@ class ClaudeConversation:
                 return self._occupied()
             case _:
                 return self._silence
-
-    def _delta(self, delta: Mapping[str, object]) -> Update:
-        # Most lines are such ones: a pattern would take as long as all the rest of it.
-        if isinstance(piece := delta.get("text"), str):
-            return MessageDelta(id=self._block, text=piece)
-        if isinstance(piece := delta.get("thinking"), str):
-            return ThoughtDelta(id=self._block, text=piece)
-        return self._silence
 
     def _answered(self, counts: Mapping[str, object]) -> Iterator[Update]:
         """The end of a call: only now the tokens of the answer are known, and the call is told."""

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
+from adapters.blocks import said
 from adapters.reading import fields, first_line, items, text, whole
 from orchestrator.adapter import TEXT_LIMIT
-from orchestrator.events import Location, PlanEntry, PlanStatus, ToolCall, ToolKind
+from orchestrator.events import Location, ToolCall, ToolKind
 
 KINDS: Mapping[str, ToolKind] = MappingProxyType(
     {
@@ -56,13 +57,13 @@ _NOT_THERE = re.compile(r"No such tool available: (\w+)")
 def begun(id_: str, name: str, given: Mapping[str, object]) -> ToolCall:
     """A call that the model asks for."""
     place = text(given.get("file_path")) or text(given.get("notebook_path"))
-    said = next((title for key in _TITLES if (title := text(given.get(key)))), None)
-    plain = name == "Bash" or said is None
+    words = next((title for key in _TITLES if (title := text(given.get(key)))), None)
+    plain = name == "Bash" or words is None
     return ToolCall(
         id=id_,
         status="in_progress",
         kind=KINDS.get(name, "other"),
-        title=said if plain and said else f"{name} {said}" if said else name,
+        title=words if plain and words else f"{name} {words}" if words else name,
         input=dict(given),
         locations=[Location(path=place)] if place else None,
     )
@@ -82,40 +83,10 @@ def ended(id_: str, result: Mapping[str, object], details: object) -> ToolCall:
     )
 
 
-def said(content: object) -> str:
-    """The text of a result, which is one, or a list of blocks."""
-    if isinstance(content, str):
-        return content
-    parts = (text(fields(block).get("text")) for block in items(content))
-    return "\n".join(part for part in parts if part)
-
-
 def missing(output: str) -> str | None:
     """The name of a tool that there is, but not here; None if the output says nothing of it."""
     found = _NOT_THERE.search(first_line(output))
     return found[1] if found and found[1] in WRITERS else None
-
-
-def todos(listed: object) -> list[PlanEntry]:
-    """The plan that TodoWrite was given."""
-    entries: list[PlanEntry] = []
-    for item in items(listed):
-        match item:
-            case {"content": str(step), "status": str(status)}:
-                entries.append(PlanEntry(text=step, status=plan_status(status)))
-            case _:
-                pass
-    return entries
-
-
-def plan_status(status: object) -> PlanStatus:
-    match status:
-        case "completed":
-            return "completed"
-        case "in_progress":
-            return "in_progress"
-        case _:
-            return "pending"
 
 
 def _exit_code(output: str, details: Mapping[str, object], *, failed: bool) -> int | None:

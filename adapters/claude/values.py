@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from adapters.reading import fields, is_object, number, whole
-from orchestrator.events import CostSource, Usage
+from orchestrator.events import Usage
 
 
 def seconds(milliseconds: object) -> float | None:
@@ -20,23 +20,6 @@ def instant(since_1970: object) -> str | None:
     if value is None or not 0 <= value < 2**32:
         return None
     return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def call_usage(value: object, source: CostSource | None = None) -> Usage | None:
-    """Tokens of one call, or of one `result`, as Anthropic's API counts them."""
-    counts = fields(value)
-    read = whole(counts.get("input_tokens"))
-    if read is None:
-        return None
-    details = fields(counts.get("output_tokens_details"))
-    return Usage(
-        input_tokens=read,
-        output_tokens=whole(counts.get("output_tokens")),
-        cache_read_tokens=whole(counts.get("cache_read_input_tokens")),
-        cache_write_tokens=whole(counts.get("cache_creation_input_tokens")),
-        reasoning_tokens=whole(details.get("thinking_tokens")),
-        cost_source=source,
-    )
 
 
 def call_end(begun: Usage, counts: Mapping[str, object]) -> Usage:

@@ -45,6 +45,7 @@ ABOUT = About(
     resumes=True,
     tells_cost=False,
     mcp=True,
+    counts="call",
     key_env="OPENAI_API_KEY",
     keys=("OPENAI_API_KEY", "CODEX_API_KEY"),
     logins=("$CODEX_HOME/auth.json", "~/.codex/auth.json"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from adapters.jsonl.command import command_of
 from adapters.jsonl.conversation import Mapped
-from adapters.jsonl.options import options_of
+from adapters.jsonl.options import Options, options_of
+from adapters.jsonl.rules import UsageRule
 from orchestrator.adapter import About, Agent, Command, Conversation, Program
 from orchestrator.events import Usage
 from orchestrator.task import Task
@@ -36,6 +38,7 @@ class _Jsonl:
             install=options.install,
             dialects=tuple(options.dialects),
             key_env=options.key_env,
+            counts=_counts(options),
             enforces=options.enforces(),
             resumes="{session_id}" in repr(options.argv),
         )
@@ -50,6 +53,15 @@ class _Jsonl:
         held = task.allowed == "full" or task.allowed in options.enforces()
         note = None if held else f"access: {task.allowed}, not enforced by {options.argv[0]}"
         return Mapped(options, before, note)
+
+
+def _counts(options: Options) -> Literal["call", "turn"] | None:
+    """The largest unit that its tokens are told for; those of a run come when it is over."""
+    rules = (rule for rule in options.events if isinstance(rule, UsageRule))
+    scopes = {rule.scope for rule in rules if rule.counts_tokens}
+    if not scopes or "run" in scopes:
+        return None
+    return "turn" if "turn" in scopes else "call"
 
 
 adapter = _Jsonl()

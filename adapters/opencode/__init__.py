@@ -57,6 +57,7 @@ ABOUT = About(
     enforces=("read", "full"),
     resumes=True,
     mcp=True,
+    counts="turn",
     keys=("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY", "OPENROUTER_API_KEY"),
     logins=("$XDG_DATA_HOME/opencode/auth.json", "~/.local/share/opencode/auth.json"),
 )

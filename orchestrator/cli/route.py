@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -67,10 +67,10 @@ def route(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
         tasks = asked(file, stated)
         found = anyio.run(_routes, tasks, settings)
         if output is ListForm.JSON:
-            told = [_fields(task, routes) for task, routes in found]
+            told = [_fields(task, routes, settings) for task, routes in found]
             put_json(told, indented=True)
         else:
-            put("\n\n".join(_told(task, routes) for task, routes in found))
+            put("\n\n".join(_told(task, routes, settings) for task, routes in found))
         if not all(routes and routes[0].rank is not None for _, routes in found):
             raise typer.Exit(NOT_SUCCEEDED)
 
@@ -101,13 +101,15 @@ async def _routes(asked: Task | TaskFile, config: Config) -> list[tuple[Task, tu
     ]
 
 
-def _told(task: Task, routes: Sequence[Route]) -> str:
+def _told(task: Task, routes: Sequence[Route], config: Config) -> str:
     from orchestrator.console import one_line, table
 
     rows = [["AGENT", "MODEL", "TIER", "COST", "WHY"]]
     rows += [_row(route) for route in routes]
     head = f"{task.id}: {one_line(task.prompt, 80)}"
     lines = [head, _class(task), table(rows), f"plan: {_plan(task, routes)}"]
+    if limits := _limits(task, routes, config):
+        lines.append(limits)
     if remedy := next((route.remedy for route in routes if route.remedy), None):
         lines.append(remedy)
     if task.privacy == "local":
@@ -155,7 +157,41 @@ def _plan(task: Task, routes: Sequence[Route]) -> str:
     return f"{'; '.join(steps)}{again}"
 
 
-def _fields(task: Task, routes: Sequence[Route]) -> dict[str, object]:
+def _limits(task: Task, routes: Sequence[Route], config: Config) -> str | None:
+    """The budgets that were written, and by how much each agent may pass them."""
+    from orchestrator.route import stages
+
+    limits = task.limits.meet(config.limits)
+    stated = {"cost_usd": limits.cost_usd, "tokens": limits.tokens, "steps": limits.steps}
+    budgets = [f"{name} {value:g}" for name, value in stated.items() if value is not None]
+    if not budgets:
+        return None
+    overshoot = {
+        each.agent.name: _OVERSHOOT[_counts(each, config)] for each in stages(task, routes)
+    }
+    passed = "; ".join(f"{name} {what}" for name, what in overshoot.items())
+    return f"limits: {', '.join(budgets)}; passed by at most: {passed or 'nobody does it'}"
+
+
+_OVERSHOOT = {
+    "call": "one call of the model",
+    "turn": "one turn",
+    None: "what a whole run uses",
+}
+
+
+def _counts(route: Route, config: Config) -> Literal["call", "turn"] | None:
+    """After what the agent tells its tokens."""
+    from orchestrator.adapter import about_of
+    from orchestrator.errors import ConfigError
+
+    try:
+        return about_of(config.adapters[route.agent.adapter], route.agent).counts
+    except ConfigError:  # it is ruled out by that
+        return None
+
+
+def _fields(task: Task, routes: Sequence[Route], config: Config) -> dict[str, object]:
     from orchestrator.route import stages
 
     return {
@@ -177,6 +213,7 @@ def _fields(task: Task, routes: Sequence[Route]) -> dict[str, object]:
                 "reason": route.reason,
                 "remedy": route.remedy,
                 "cost_usd": route.cost_usd,
+                "overshoot": _counts(route, config) or "run",
             }
             for route in routes
         ],

@@ -315,8 +315,9 @@ def problem_of(error: AskError | ConfigError, kind: ModelServer | None, base_url
             text = f"{_up(where)} does not answer ({error})."
             return Error(kind="timed_out", text=text, retryable=True, hint=_SLOW)
         case AskError(why="not_http" | "too_large" | "insecure"):
-            text = f"What answers at {base_url} is not {title}: {error}."
-            return Error(kind="unavailable", text=text, retryable=False, hint=_wrong_url(kind))
+            text = f"What answers at {base_url} is not {_one_of(title)}: {error}."
+            hint = _wrong_url(kind, base_url)
+            return Error(kind="unavailable", text=text, retryable=False, hint=hint)
         case AskError():
             text = f"Cannot reach {where} ({error})."
             return Error(kind="unavailable", text=text, retryable=True, hint=server_hint(kind))
@@ -333,19 +334,30 @@ def _up(text: str) -> str:
     return f"The {text[4:]}" if text.startswith("the ") else text  # vLLM stays vLLM
 
 
-def _wrong_url(kind: ModelServer | None) -> str:
-    usual = ""
+def _one_of(title: str) -> str:
+    """`the OpenAI-compatible server` is one of many, vLLM is vLLM."""
+    name = title.removeprefix("the ")
+    if name == title:
+        return title
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def _wrong_url(kind: ModelServer | None, base_url: str) -> str:
+    more = ""
     if kind is not None and kind.port is not None:
-        usual = f" {kind.title} usually is at http://127.0.0.1:{kind.port}."
-    return f"Is the address right, host, port and path?{usual}"
+        more = f" {kind.title} usually is at http://127.0.0.1:{kind.port}."
+    elif kind is not None:
+        more = f" `curl {base_url}/v1/models` should list its models."
+    return f"Is the address right, host, port and path?{more}"
 
 
 def _of_no_use(seen: Seen | None, kind: ModelServer, base_url: str) -> Error | None:
     """What is wrong with a server that did answer."""
     where = f"{_up(kind.title)} at {base_url}"
     if seen is None:
-        text = f"Something answers at {base_url}, but it is not {kind.title}."
-        return Error(kind="unavailable", text=text, retryable=False, hint=_wrong_url(kind))
+        text = f"Something answers at {base_url}, but it is not {_one_of(kind.title)}."
+        hint = _wrong_url(kind, base_url)
+        return Error(kind="unavailable", text=text, retryable=False, hint=hint)
     if seen.problem == _WANTS_KEY:
         hint = f"Name the variable that holds it: api_key_env = {kind.key_env or 'NAME'!r}."
         text = f"{where} {_WANTS_KEY}, or refuses the one it got."

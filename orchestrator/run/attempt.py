@@ -81,7 +81,7 @@ from orchestrator.journal import (
     write_outcome,
     write_record,
 )
-from orchestrator.outcome import Facts, Stopped, decide, finished, remedy
+from orchestrator.outcome import Facts, Stopped, decide, finished, not_held, remedy
 from orchestrator.prices import price_of
 from orchestrator.process import (
     Ended,
@@ -396,6 +396,7 @@ class _Run:
         self.exit: Exit | None = None
         self.changes: events.Changes | None = None
         self.check: Check | None = None
+        self._unheld: str | None = None
         self._blind = False
         self._dismissed = False
         self._looked = 0.0
@@ -571,6 +572,7 @@ class _Run:
             unseen=self.changes is None,
             check=self.check,
             usage=self.recorder.usage,
+            unheld=self._unheld,
         )
 
     # --- the agent's process
@@ -847,8 +849,8 @@ class _Run:
         stated = self.plan.task.limits.meet(self.config.limits).meet(self.plan.ledger.limits)
         silent = self.recorder.counts.spoken and self.recorder.usage is None
         if silent and stated.tokens is not None:
-            text = "limits.tokens could not be held: the agent does not tell what it uses"
-            self.recorder.say(Notice(text=text))
+            self._unheld = "tokens"
+            self.recorder.say(Notice(text=not_held(self._unheld)))
 
     def _free(self, now: float) -> int | None:
         """What is free on the disk, if that is too little. Looked at once a second."""

@@ -699,3 +699,25 @@ def test_options_are_read_and_wrong_ones_are_told() -> None:
 def test_settings_are_merged_table_by_table() -> None:
     ours, theirs = {"a": {"b": 1, "c": 2}, "d": 1}, {"a": {"b": 3}, "d": {"e": 1}}
     assert merged(ours, theirs) == {"a": {"b": 3, "c": 2}, "d": {"e": 1}}
+
+
+def test_an_answer_that_fills_the_window_by_the_last_call_was_cut() -> None:
+    talk = Talk(manner=Manner(title="agent", window=28)).begun()
+    usage = {"inputTokens": 20, "outputTokens": 8, "cachedReadTokens": 10}
+    talk.update("agent_message_chunk", content={"type": "text", "text": "I"})
+    talk.update("agent_message_chunk", content={"type": "text", "text": ""}, _meta={"usage": usage})
+    assert talk.result("prompt", {"stopReason": "end_turn"})[-1] == TurnFinished(
+        stop_reason="max_tokens"
+    )
+
+
+@pytest.mark.parametrize("worded", [True, False])
+def test_who_has_the_last_word_and_says_nothing_after_a_tool_has_failed(worded: bool) -> None:
+    talk = Talk(manner=Manner(title="agent", has_last_word=True)).begun()
+    talk.update("agent_message_chunk", content={"type": "text", "text": "I begin."})
+    talk.update("tool_call", toolCallId="1", title="x", status="completed")
+    if worded:
+        talk.update("agent_message_chunk", content={"type": "text", "text": "Done."})
+    said = talk.result("prompt", {"stopReason": "end_turn"})
+    assert [one.kind for one in of(Error, said)] == ([] if worded else ["incomplete"])
+    assert said[-1] == TurnFinished(stop_reason="end_turn" if worded else "error")

@@ -4,9 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -68,20 +68,28 @@ KINDS = {
         fields={},
     ),
 }
-agents = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+IN_LINES = {
+    f"{name}-json": replace(KINDS[name], fields={"options": {"protocol": "json"}})
+    for name in ("opencode", "qwen")
+}
+KINDS |= IN_LINES
 
 
-def some(usually: str, *others: str) -> pytest.MarkDecorator:
-    """One agent, as each takes its time; with --thorough the others, too."""
+def some(*usually: str, others: Iterable[str] = ()) -> pytest.MarkDecorator:
+    """These agents, as each takes its time; with --thorough the others, too."""
     further = [pytest.param(KINDS[name], id=name, marks=pytest.mark.thorough) for name in others]
-    return pytest.mark.parametrize("kind", [pytest.param(KINDS[usually], id=usually), *further])
+    usual = [pytest.param(KINDS[name], id=name) for name in usually]
+    return pytest.mark.parametrize("kind", [*usual, *further])
+
+
+agents = some("gemini", "opencode", "qwen", others=IN_LINES)
 
 
 def of(kind: type[Any], played: Played) -> list[Any]:
     return [event.update for event in played.events if isinstance(event.update, kind)]
 
 
-@agents
+@some("gemini", "opencode", "qwen-json", others=("opencode-json", "qwen"))
 async def test_a_task_is_done_and_its_command_seen(kind: Kind, tmp_path: Path) -> None:
     turns = [kind.shell("echo hello > made.txt; echo out"), {"text": "Made it."}]
     played = await play(
@@ -96,7 +104,7 @@ async def test_a_task_is_done_and_its_command_seen(kind: Kind, tmp_path: Path) -
     assert played.unsaid == 0
 
 
-@some("gemini", "opencode", "qwen")
+@some("gemini", others=("opencode", "qwen", *IN_LINES))
 async def test_under_read_no_file_changes_whatever_the_model_tries(
     kind: Kind, tmp_path: Path
 ) -> None:
@@ -110,7 +118,7 @@ async def test_under_read_no_file_changes_whatever_the_model_tries(
     assert played.outcome.changes is None or not played.outcome.changes.files
 
 
-@some("opencode", "qwen", "gemini")
+@some("opencode", others=("qwen", "gemini"))
 async def test_a_person_is_asked_before_each_command(kind: Kind, tmp_path: Path) -> None:
     turns = [kind.shell("echo yes > yes.txt"), kind.shell("echo no > no.txt"), DONE]
     seen: list[str] = []
@@ -119,7 +127,7 @@ async def test_a_person_is_asked_before_each_command(kind: Kind, tmp_path: Path)
         seen.append(str(asked.question.call))
         return "allow" if "yes.txt" in seen[-1] else "deny"
 
-    fields = {**kind.fields, "options": {"permissions": "ask"}}
+    fields: dict[str, Any] = {**kind.fields, "options": {"permissions": "ask"}}
     task = {"access": "edit", "kind": "edit"}
     played = await play(kind.adapter, turns, tmp_path, ask=ask, task=task, **fields)
     assert played.outcome.status == "denied", played.outcome
@@ -129,7 +137,7 @@ async def test_a_person_is_asked_before_each_command(kind: Kind, tmp_path: Path)
 
 
 # Not gemini: asked for its version, it leaves a new file in the user's home each time.
-@some("qwen", "opencode")
+@some("qwen", others=("opencode",))
 async def test_a_planted_cloud_key_never_reaches_a_local_server(kind: Kind, tmp_path: Path) -> None:
     look = kind.shell("env; tr '\\0' '\\n' </proc/$PPID/environ")
     login = (kind.login, '{"access_token": "LOGIN"}')
@@ -140,7 +148,7 @@ async def test_a_planted_cloud_key_never_reaches_a_local_server(kind: Kind, tmp_
     await no_planted_key_arrives(kind.adapter, [look, DONE], tmp_path, login=login, **kind.fields)
 
 
-@some("gemini", "qwen", "opencode")
+@some("gemini", others=("qwen", "opencode", *IN_LINES))
 async def test_a_key_that_is_named_arrives_alone(kind: Kind, tmp_path: Path) -> None:
     fields: dict[str, Any] = {**kind.fields, "profile": "clean"}
     await the_own_key_arrives(kind.adapter, [kind.shell("env"), DONE], tmp_path, **fields)
@@ -167,7 +175,7 @@ async def test_no_name_is_looked_up(kind: Kind, tmp_path: Path) -> None:
 
 # Not gemini: it names a session's file by the minute, and loses a session that goes on within it;
 # its recording `resumed` has more time.
-@some("qwen", "opencode")
+@some("qwen", others=("opencode", *IN_LINES))
 async def test_a_session_goes_on(kind: Kind, tmp_path: Path) -> None:
     work, home = placed(tmp_path)
     turns = [{"text": "First."}, {"text": "Second."}]
@@ -200,7 +208,7 @@ def configured(kind: Kind, base_url: str, folder: Path, home: Path) -> Config:
 
 # Each agent and each death once; with --thorough, every agent dies every death.
 DEATHS = ("cancel", "SIGTERM", "SIGKILL")
-USUAL = tuple(zip(KINDS, DEATHS, strict=True))
+USUAL = tuple(zip(("gemini", "opencode", "qwen"), DEATHS, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,8 @@ async def test_a_limit_of_tokens_that_nothing_counts_against_is_told(place: Path
         and "limits.tokens could not be held" in event.update.text
     ]
     assert told == ["a"]
+    said = "limits.tokens could not be held: the agent does not tell what it uses"
+    assert [said in outcome.tasks[name].evidence for name in "ab"] == [True, False]
 
 
 class AsClaude(Scripted):

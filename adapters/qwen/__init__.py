@@ -1,4 +1,5 @@
-"""Qwen Code (https://github.com/QwenLM/qwen-code), by the Agent Client Protocol. Seen with 0.24.4.
+"""Qwen Code (https://github.com/QwenLM/qwen-code), by the Agent Client Protocol, or by JSON lines.
+Seen with 0.24.4.
 
 It is told to ask before each tool, and the access of the task answers. It asks for Node 22; with
 Node 20, all that is recorded was seen, too.
@@ -6,8 +7,9 @@ Node 20, all that is recorded was seen, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from types import MappingProxyType
 
@@ -20,10 +22,13 @@ from adapters.acp import (
     Options,
     merged,
     private_options,
+    prompt_text,
     talking,
 )
 from adapters.places import openai_url
-from orchestrator.adapter import About, Agent, Command, Install, Program
+from adapters.qwen.lines import QwenLines
+from orchestrator.adapter import About, Agent, Command, Conversation, Install, Program
+from orchestrator.errors import ConfigError
 from orchestrator.events import Usage
 from orchestrator.task import Task
 
@@ -34,7 +39,7 @@ ABOUT = About(
     tested=("0.24.4",),
     install=Install(
         kind="npm",
-        lock=str(Path(__file__).parent / "locks" / "qwen" / "package-lock.json"),
+        lock=str(Path(__file__).parent.parent / "locks" / "qwen" / "package-lock.json"),
         megabytes=125,
         minutes=1,
     ),
@@ -48,6 +53,7 @@ ABOUT = About(
     # Seen: in a folder that is not trusted it starts none. In one that is, the task's server is
     # called (some seconds late), but the hooks of the repository's own settings are run, too.
     mcp=False,
+    counts="call",
     key_env="OPENAI_API_KEY",
     keys=("OPENAI_API_KEY", "DASHSCOPE_API_KEY"),
     logins=("~/.qwen/oauth_creds.json",),
@@ -56,6 +62,8 @@ ABOUT = About(
 OPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "permissions": PERMISSIONS,
+        "protocol": "acp, json: how it is spoken to; json is `--output-format stream-json`, a"
+        " fallback that denies itself what it would ask for",
         "context_window": "the model's context in tokens",
         "settings": "table of other settings, as in qwen's settings.json (profile: clean)",
     }
@@ -63,6 +71,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
 """Each option, and what it does."""
 
 _KEY = "OPENAI_API_KEY"
+_UNHELD = "access: edit, not enforced: by JSON lines qwen writes anywhere"
 _WRITING = ("edit", "notebook_edit", "run_shell_command", "write_file")
 # Tools that are of no use to whoever runs alone, and are a third of its prompt.
 _FOR_PEOPLE = (
@@ -111,36 +120,61 @@ class Qwen:
     about: About = ABOUT
 
     def command(self, task: Task, agent: Agent) -> Command:
-        """`qwen --acp`, its stdin open. Raises ConfigError for what cannot work."""
+        """`qwen --acp`, its stdin open, or with JSON lines. Raises ConfigError for what cannot
+        work.
+        """
         options = _options(agent)
-        return talking(
+        in_lines = options.protocol == "json"
+        words = _lines(task, options) if in_lines else ("--acp",)
+        command = talking(
             task,
             agent,
-            argv=_argv(agent),
+            argv=_argv(agent, words),
             key=_KEY,
             env=_environment(agent),
             files=_files(task, agent, options),
         )
+        if not in_lines:
+            return command
+        return replace(command, stdin=prompt_text(task).encode(), interrupt=signal.SIGINT)
 
-    def conversation(self, task: Task, agent: Agent, before: Usage | None) -> AcpConversation:
+    def conversation(self, task: Task, agent: Agent, before: Usage | None) -> Conversation:
         """A fresh conversation. Raises ConfigError if the options do not fit."""
         del before  # each call's usage is told by itself
+        options = _options(agent)
+        if options.protocol == "json":
+            return QwenLines(note=_UNHELD if task.allowed == "edit" else None)
         note = "access: edit; qwen keeps its own edits to it, not its commands"
         manner = Manner(
             title="qwen",
             named=agent.model,
-            permissions=_options(agent).permissions,
+            permissions=options.permissions,
+            window=options.context_window,
             note=note if task.allowed == "edit" else None,
         )
         return AcpConversation(task=task, manner=manner)
 
 
 def _options(agent: Agent) -> Options:
-    return private_options(agent, "qwen", OPTIONS, "~/.qwen/settings.json")
+    options = private_options(agent, "qwen", OPTIONS, "~/.qwen/settings.json")
+    if options.protocol == "json" and options.permissions == "ask":
+        text = f"agent {agent.name!r}: by JSON lines qwen does not ask"
+        raise ConfigError(text, hint="Leave `protocol` out, or `permissions`.")
+    return options
 
 
-def _argv(agent: Agent) -> Iterator[str]:
-    yield from (agent.program or "qwen", "--acp", "--approval-mode", "default")
+def _lines(task: Task, options: Options) -> Iterator[str]:
+    """In a folder that is not trusted it would deny what changes anything: so each is named."""
+    yield from ("--output-format", "stream-json", "--include-partial-messages")
+    if task.session_id is not None:
+        yield from ("--resume", task.session_id)
+    if task.allowed != "read" and options.permissions != "deny":
+        for tool in (*_WRITING, "web_fetch"):
+            yield from ("--allowed-tools", tool)
+
+
+def _argv(agent: Agent, words: Iterable[str]) -> Iterator[str]:
+    yield from (agent.program or "qwen", *words, "--approval-mode", "default")
     if agent.base_url is not None or agent.api_key_env is not None:
         yield from ("--auth-type", "openai")
     if agent.model is not None:
