@@ -127,7 +127,7 @@ async def test_a_person_is_asked_before_each_command(kind: Kind, tmp_path: Path)
         seen.append(str(asked.question.call))
         return "allow" if "yes.txt" in seen[-1] else "deny"
 
-    fields = {**kind.fields, "options": {"permissions": "ask"}}
+    fields: dict[str, Any] = {**kind.fields, "options": {"permissions": "ask"}}
     task = {"access": "edit", "kind": "edit"}
     played = await play(kind.adapter, turns, tmp_path, ask=ask, task=task, **fields)
     assert played.outcome.status == "denied", played.outcome
