@@ -16,6 +16,7 @@ from orchestrator.journal import EVENTS, STDOUT, export_run, list_runs
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Task, TaskFile
 from tests.scripted_adapter import DONE, Scripted, Step, parse, said, say, scripted_config
+from tests.workspace.scene import git, repository
 
 KEY = "ghp_PLANTED0123456789abcdef"
 ESCAPED = "".join(f"\\u{ord(char):04x}" for char in KEY)
@@ -58,6 +59,7 @@ STEPS: tuple[Step, ...] = (
     {"print": f"no JSON: {KEY}"},
     {"print": f"on stderr {KEY}", "to": "stderr"},
     {"write": "leak.txt", "text": KEY},
+    {"write": f"{KEY}.txt", "text": KEY},
     say(f"done with {ENCODED}"),
     DONE,
 )
@@ -72,7 +74,7 @@ async def test_a_key_that_nobody_named_is_in_no_record_and_nothing_shows_it(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     work, state = tmp_path / "work", tmp_path / "state"
-    work.mkdir()
+    repository(work, {"a.txt": "one\n"})
     environ = {"PATH": "/usr/bin:/bin", "GITHUB_TOKEN": KEY}
     config = scripted_config(state, *STEPS, adapter=Talks(), environ=environ)
     task = Task(prompt=f"Push with {KEY}", workspace=work, check=f"echo {KEY}; printf {ENCODED}")
@@ -105,4 +107,6 @@ async def test_a_key_that_nobody_named_is_in_no_record_and_nothing_shows_it(
     assert call.input == {"[redacted]": ["[redacted]", {"deep": '{"a": "[redacted]"}'}]}
     assert "[redacted]" in (run / EVENTS).read_text()
     assert "*" * len(ESCAPED) in (run / STDOUT).read_text()
-    assert (work / "leak.txt").read_text().strip() == KEY, "the work itself is left alone"
+    clean(git(work, "log", "--all", "--format=%B"), "our commits")
+    branch = git(work, "branch", "--list", "--format=%(refname)", "orchestrate/*")
+    assert git(work, "show", f"{branch}:leak.txt") == KEY, "the work itself is left alone"

@@ -37,6 +37,7 @@ from orchestrator.gateway import Gateways, Passage, use_through
 from orchestrator.graph import before
 from orchestrator.journal import Tree, make_private, now
 from orchestrator.outcome import STATUS
+from orchestrator.redaction import REDACTED, known, pattern
 from orchestrator.route import Route
 from orchestrator.run.attempt import Control, Deliver, Plan, Reaper, new_run_id, perform, until
 from orchestrator.run.questions import Person
@@ -428,12 +429,18 @@ def _wanted(handed: _Handed, run_id: str, means: Means) -> Want:
         run_id=run_id,
         name=task.name or "task",
         task=task.id,
-        prompt=task.prompt,
+        prompt=_without_keys(task, means.config),
         needs=(commit,) if commit else _needed(task, means),
         copy=task.copy,
         path=resumed.path if resumed else None,
         upon=resumed.upon if resumed else None,
     )
+
+
+def _without_keys(task: Task, config: Config) -> str:
+    """The prompt as the message of a commit may have it, which goes where the branch goes."""
+    secret = pattern(known(task.env_from, config.environ))
+    return task.prompt if secret is None else secret.sub(REDACTED, task.prompt)
 
 
 def _in_place(plan: Plan, made: Place | None, means: Means) -> Plan:

@@ -206,7 +206,6 @@ def test_a_clean_profile_ignores_the_users_settings_and_trims_the_prompt():
         assert "multi_agent" in after(command, "--disable")
 
 
-CLOUD = Agent(name="codex", adapter="codex", profile="user")
 PLUGGED = {"config": {"features.plugins": True}}
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import termios
 from pathlib import Path
@@ -17,10 +16,10 @@ from orchestrator.console.paint import painted
 from orchestrator.console.question import MOST, prompt, question
 from orchestrator.console.text import cells
 from orchestrator.events import Location, Permission, ToolCall
-from tests import asking_agent
+from tests import asking_agent, commands
 from tests.console.test_terminal import Tty, ended, left_as_found, opened, started
 from tests.console.words import HOSTILE, steers
-from tests.test_cli import ORCHESTRATE, environment, place
+from tests.test_cli import environment, place
 
 __all__ = ["place"]
 
@@ -47,7 +46,7 @@ def run(place: Path, *commands: str, tasks: int = 1, ask: str = "1m") -> list[st
         ]
         file.write_text(json.dumps({"version": 1, "concurrency": tasks, "tasks": listed}))
         words = [str(file)]
-    return [*ORCHESTRATE, "run", *words, "--config", str(config), "--agent", "asker"]
+    return ["run", *words, "--config", str(config), "--agent", "asker"]
 
 
 def answers(place: Path) -> Any:
@@ -141,14 +140,8 @@ def test_without_colour_and_motion_a_person_is_asked_line_by_line(place: Path) -
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_where_nobody_can_be_asked_it_is_denied(place: Path, form: str) -> None:
-    done = subprocess.run(
-        [*run(place, "make"), "--output", form],
-        cwd=place,
-        env=environment(place),
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    words = [*run(place, "make"), "--output", form]
+    done = commands.run(*words, cwd=place, env=environment(place))
     assert done.returncode == 1
     assert answers(place) == {"make": "no"}
     assert "permissions = ask, and nobody is there to be asked" in done.stdout + done.stderr

@@ -223,13 +223,11 @@ async def test_a_flood_of_output_costs_no_memory_and_no_line_is_long(workspace: 
 async def test_a_background_process_does_not_hold_up_a_command_and_does_not_stay(
     workspace: Path,
 ) -> None:
-    mark = f"61{os.getpid()}"
+    mark = f"61{os.getpid()}"  # in seconds: longer than the test has time
     async with model_server(says(f"sleep {mark} & echo started")) as server:
-        began = time.monotonic()
         said = await run(workspace, server)
     assert said.status == 0
     assert "started" in said.outputs
-    assert time.monotonic() - began < 30
     assert alive(mark) == []
 
 
