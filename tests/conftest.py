@@ -3,21 +3,25 @@
 So that all of them stay quick (judge by CPU time, not by the clock):
 - A test that runs the same lines hundreds of times has the marker `no_cover`: coverage would more
   than double its time. What it reaches, another test reaches.
-- Property tests try the same examples in each run; `scripts/bench properties` tries ten times as
-  many, others each time. Where the usual hundred take long, `max_examples=examples(30)`.
+- Property tests try the same few examples in each run; `scripts/bench properties` tries 25 times
+  as many, others each time. Where as many as usual take long, `max_examples=examples(30)`.
 - Recordings are damaged through `tests.damage`, as often as its `sample` says; the whole campaign
   is `scripts/bench mutations`.
 - A repository is copied from one made once for the module, rather than made by ten processes.
 - What takes seconds to start (a gateway, a server) is a fixture of the module.
+- `orchestrate` is started through `tests.commands`: forked, it need not import anything.
 - A real agent is started once for each thing that it alone shows. What is the same with a further
   agent, provider or signal has the marker `thorough`: `scripts/test --thorough` runs that, too,
   before a release and whenever another version of an agent is locked.
 """
 
+import functools
+import gc
 import signal
 
 import hypothesis
 import pytest
+import typer.testing
 
 from tests.examples import CAMPAIGNING, examples
 
@@ -37,9 +41,23 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("project")
 
 
+# An application is made into its commands at each call, which takes a fifth of a second.
+typer.testing._get_command = functools.cache(typer.main.get_command)  # type: ignore[attr-defined]
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def pytest_collection() -> None:
+    """What is collected makes no garbage, and is never looked through for any."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

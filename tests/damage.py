@@ -27,7 +27,7 @@ CAMPAIGN = Times(cuts=150, line_starts=40, mutations=600, noises=40)
 HUGE = Times(cuts=15, line_starts=4, mutations=5, noises=1)
 # A megabyte of output is damaged, too, but not hundreds of times.
 SMALL = 64 * 1024
-SPENT = 192 * 1024
+SPENT = 48 * 1024
 # Bytes that the tests replay of each recording for each kind of damage.
 
 
@@ -41,10 +41,10 @@ def sample(recording: Recording) -> Times:
         return HUGE
     fits = SPENT // max(1, len(recording.stdout))
     return Times(
-        cuts=min(30, max(10, fits)),
-        line_starts=min(12, max(4, fits)),
-        mutations=min(120, max(20, fits)),
-        noises=min(8, max(2, fits)),
+        cuts=min(12, max(4, fits)),
+        line_starts=min(6, max(3, fits)),
+        mutations=min(40, max(8, fits)),
+        noises=min(4, max(1, fits)),
     )
 
 

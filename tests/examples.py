@@ -1,4 +1,4 @@
-"""How many examples a property test tries: few in the tests, ten times as many in a campaign."""
+"""How many examples a property test tries: few in the tests, 25 times as many in a campaign."""
 
 import os
 
@@ -7,5 +7,6 @@ CAMPAIGN = "ORCHESTRATE_TEST_CAMPAIGN"
 CAMPAIGNING = bool(os.environ.get(CAMPAIGN))
 
 
-def examples(few: int) -> int:
-    return few * 10 if CAMPAIGNING else few
+def examples(usual: int) -> int:
+    """Of the usual number (hypothesis' own is 100) a part, or ten times as many."""
+    return usual * 10 if CAMPAIGNING else usual * 2 // 5

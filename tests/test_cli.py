@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from orchestrator.cli.run import _task
 from orchestrator.errors import InputError
 from orchestrator.task import Task
 from orchestrator.testing import agent as scripted_agent
+from tests import commands
 
 ORCHESTRATE = (sys.executable, "-m", "orchestrator.cli")
 DONE = {"print": json.dumps({"type": "end"})}
@@ -77,14 +79,7 @@ stop_reason = "end_turn"
 def call(
     place: Path, *arguments: str, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*ORCHESTRATE, *arguments],
-        cwd=place,
-        env={**environment(place), **(env or {})},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    return commands.run(*arguments, cwd=place, env={**environment(place), **(env or {})})
 
 
 def run(
@@ -94,8 +89,12 @@ def run(
     return call(place, "run", "-p", "do it", "--config", config, "--agent", "scripted", *flags)
 
 
-def test_help_names_every_command(place: Path) -> None:
-    done = call(place, "--help")
+@pytest.mark.parametrize("program", [ORCHESTRATE, (commands.PROGRAM,)], ids=len)
+def test_the_program_starts_by_itself_and_its_help_names_every_command(
+    place: Path, program: tuple[str, ...]
+) -> None:
+    argv = [*program, "--help"]
+    done = subprocess.run(argv, cwd=place, env=environment(place), capture_output=True, text=True)
     assert done.returncode == 0
     for command in ("run", "validate", "schema", "replay", "runs", "agents"):
         assert command in done.stdout
@@ -265,8 +264,8 @@ def start(place: Path, *steps: Mapping[str, object]) -> subprocess.Popen[str]:
     """A run in the background; returns when its agent has said something."""
     config = configured(place, *steps)
     arguments = ("run", "-p", "x", "--config", config, "--agent", "scripted", "-o", "jsonl")
-    process = subprocess.Popen(
-        [*ORCHESTRATE, *arguments],
+    process = commands.Command[str](
+        arguments,
         cwd=place,
         env=environment(place),
         stdout=subprocess.PIPE,
@@ -469,6 +468,22 @@ def test_validate_tells_the_order_and_what_each_task_would_do(place: Path) -> No
 # --- agents
 
 
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state in which every program has told its version: that takes seconds of each start."""
+    place = tmp_path_factory.mktemp("asked") / "work"
+    place.mkdir()
+    listed(place)
+    return place.parent / "state"
+
+
+@pytest.fixture
+def known(place: Path, asked: Path) -> Path:
+    """The place, with the state."""
+    shutil.copytree(asked, place.parent / "state")
+    return place
+
+
 def listed(place: Path, *flags: str, **env: str) -> dict[str, dict[str, dict[str, object]]]:
     """What `agents` lists, by name."""
     done = call(place, "agents", *flags, "-o", "json", env=env)
@@ -477,11 +492,11 @@ def listed(place: Path, *flags: str, **env: str) -> dict[str, dict[str, dict[str
     return {part: {one["name"]: one for one in found[part]} for part in ("adapters", "agents")}
 
 
-def test_the_list_has_every_adapter_and_every_agent_with_the_default_marked(place: Path) -> None:
-    config = configured(place, DONE)
+def test_the_list_has_every_adapter_and_every_agent_with_the_default_marked(known: Path) -> None:
+    config = configured(known, DONE)
     with Path(config).open("a") as file:
         file.write('[defaults]\nagent = "scripted"\n[agents.mine]\nadapter = "codex"\n')
-    found = listed(place, "--config", config)
+    found = listed(known, "--config", config)
     codex = found["adapters"]["codex"]
     assert (codex["dialects"], codex["tested"]) == (["responses"], ["0.169.0"])
     assert {"codex", "jsonl", "litellm"} <= set(found["adapters"])
@@ -490,20 +505,20 @@ def test_the_list_has_every_adapter_and_every_agent_with_the_default_marked(plac
     assert (agents["scripted"]["adapter"], agents["scripted"]["configured"]) == ("jsonl", True)
     assert agents["mine"]["access"] == ["read", "edit", "full"]
     assert (agents["litellm"]["configured"], agents["litellm"]["auth"]) == (False, None)
-    text = call(place, "agents", "--config", config).stdout
+    text = call(known, "agents", "--config", config).stdout
     assert re.search(r"^scripted +jsonl .* default$", text, re.MULTILINE)
 
 
-def test_a_key_comes_before_a_login_and_a_login_is_only_looked_for(place: Path) -> None:
-    login = place.parent / "home/.codex/auth.json"
-    assert listed(place)["agents"]["codex"]["auth"] == "none"
+def test_a_key_comes_before_a_login_and_a_login_is_only_looked_for(known: Path) -> None:
+    login = known.parent / "home/.codex/auth.json"
+    assert listed(known)["agents"]["codex"]["auth"] == "none"
     login.parent.mkdir(parents=True)
     login.touch(0o000)
-    found = listed(place)
+    found = listed(known)
     assert found["agents"]["codex"]["auth"] == found["adapters"]["codex"]["auth"] == "login"
-    found = listed(place, OPENAI_API_KEY="sk-x")
+    found = listed(known, OPENAI_API_KEY="sk-x")
     assert found["agents"]["codex"]["auth"] == found["adapters"]["codex"]["auth"] == "key"
-    config = place.parent / "agents.toml"
+    config = known.parent / "agents.toml"
     config.write_text(
         """
 [agents.account]
@@ -519,7 +534,7 @@ profile = "clean"
 api_key_env = "FORGOTTEN"
 """
     )
-    agents = listed(place, "--config", str(config), OPENAI_API_KEY="sk-x")["agents"]
+    agents = listed(known, "--config", str(config), OPENAI_API_KEY="sk-x")["agents"]
     assert [agents[name]["auth"] for name in ("account", "desk", "forgotten")] == [
         "login",
         "none",
@@ -529,22 +544,22 @@ api_key_env = "FORGOTTEN"
 
 
 def test_a_server_named_by_variables_gets_their_key_in_the_cloud_and_none_at_home(
-    place: Path,
+    known: Path,
 ) -> None:
     for url, auth in (("https://models.example.com/v1", "key"), ("http://127.0.0.1:9/v1", "none")):
         env = {"OPENAI_API_KEY": "sk-x", "OPENAI_BASE_URL": url, "OPENAI_MODEL": "m"}
-        agent = listed(place, **env)["agents"]["codex-openai"]
+        agent = listed(known, **env)["agents"]["codex-openai"]
         assert (agent["server"], agent["auth"]) == (url, auth)
 
 
-def test_use_sets_the_default_in_the_users_file(place: Path) -> None:
-    done = call(place, "agents", "use", "codex")
-    file = place.parent / "home/config/orchestrate/orchestrate.toml"
+def test_use_sets_the_default_in_the_users_file(known: Path) -> None:
+    done = call(known, "agents", "use", "codex")
+    file = known.parent / "home/config/orchestrate/orchestrate.toml"
     assert (done.returncode, done.stdout) == (0, f"codex is the default agent ({file})\n")
     assert file.read_text() == '[defaults]\nagent = "codex"\n'
-    assert listed(place)["agents"]["codex"]["default"]
-    (place / "orchestrate.toml").write_text('[defaults]\nagent = "litellm"\n')
-    again = call(place, "agents", "use", "codex")
+    assert listed(known)["agents"]["codex"]["default"]
+    (known / "orchestrate.toml").write_text('[defaults]\nagent = "litellm"\n')
+    again = call(known, "agents", "use", "codex")
     assert "in this folder it is litellm" in again.stderr
 
 
@@ -558,8 +573,8 @@ def test_an_interrupted_installation_exits_130_and_leaves_nothing(place: Path) -
         "PATH": f"{npm.parent}:{os.environ['PATH']}",
         "XDG_DATA_HOME": str(place.parent / "data"),
     }
-    with subprocess.Popen(
-        [*ORCHESTRATE, "agents", "install", "codex", "--force"],
+    with commands.Command[str](
+        ["agents", "install", "codex", "--force"],
         cwd=place,
         env={**environment(place), **env},
         stdout=subprocess.PIPE,

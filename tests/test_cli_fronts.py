@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import commands
+
 ENTRIES = """
 [orchestrator.adapters]
 told = brought:adapter
@@ -59,9 +61,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 def orchestrate(environ: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
-    argv = (sys.executable, "-m", "orchestrator.cli", *words)
-    folder = environ["HOME"]
-    return subprocess.run(argv, env=environ, cwd=folder, capture_output=True, text=True)
+    return commands.run(*words, env=environ, cwd=Path(environ["HOME"]))
 
 
 @pytest.mark.parametrize(

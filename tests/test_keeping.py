@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -29,9 +28,9 @@ from orchestrator.journal import (
 from orchestrator.run.recorder import new_run_id
 from orchestrator.task import Source, Task
 from orchestrator.workspace.source import cache_of
+from tests import commands
 
 DAY = 86400.0
-ORCHESTRATE = str(Path(sys.executable).with_name("orchestrate"))
 
 
 def age(path: Path, days: float) -> None:
@@ -154,7 +153,7 @@ def test_a_job_goes_when_it_is_old_and_its_runs_are_gone(tmp_path):
 
 def run(state: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
     env = {**os.environ, "ORCHESTRATE_STATE_DIR": str(state)}
-    return subprocess.run([ORCHESTRATE, "runs", *argv], capture_output=True, text=True, env=env)
+    return commands.run("runs", *argv, env=env)
 
 
 def test_a_fetched_repository_goes_when_it_is_old_and_its_runs_are_gone(tmp_path):

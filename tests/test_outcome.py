@@ -539,6 +539,7 @@ def proved(seen: Facts) -> bool:
     )
 
 
+@pytest.mark.no_cover
 @settings(max_examples=examples(500))
 @given(FACTS)
 def test_success_needs_all_of_the_evidence_and_all_of_it_is_enough(seen):

@@ -106,6 +106,7 @@ def test_at_a_providers_own_address_the_name_is_that_providers():
     assert found("one", "groq") is None
 
 
+@pytest.mark.no_cover
 @given(st.text(max_size=12))
 def test_no_text_breaks_the_search(model):
     find_price(model, KNOWN)

@@ -59,6 +59,7 @@ def test_a_recording_ends_as_it_did(recording: Recording) -> None:
 
 
 @each_recording
+@pytest.mark.no_cover
 def test_chunks_of_any_size_give_the_same_events(recording: Recording) -> None:
     whole, _ = recording.play()
     told = said(whole)

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from orchestrator.server import Place
 from orchestrator.slots import Room, Slots
 from orchestrator.task import Task
 from orchestrator.testing import model_server
+from tests import commands
 from tests.scripted_adapter import Scripted
 
 pytestmark = pytest.mark.anyio
@@ -174,13 +174,8 @@ stop_reason = "end_turn"
 def route(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     (folder / "o.toml").write_text(CONFIG)
     home = {"HOME": str(folder), "XDG_STATE_HOME": str(folder / "state")}
-    return subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", "route", *arguments, "--config", "o.toml"],
-        cwd=folder,
-        env={"PATH": os.environ["PATH"], **home},
-        capture_output=True,
-        text=True,
-    )
+    env = {"PATH": os.environ["PATH"], **home}
+    return commands.run("route", *arguments, "--config", "o.toml", cwd=folder, env=env)
 
 
 def test_route_tells_each_agent_the_plan_and_what_to_write(tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ import json
 import os
 import pty
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 
 from orchestrator.console.paint import Span, painted
 from orchestrator.errors import HOSTILE, escaped_in_json
+from tests.commands import Command
 
 ROOT = Path(__file__).parent.parent
 CLI = ROOT / "orchestrator" / "cli"
@@ -127,10 +126,7 @@ COMMANDS = (
 
 def on_a_terminal(*words: str, env: dict[str, str], folder: Path) -> str:
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli", *words],
-        stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=folder,
-    )  # fmt: skip
+    process = Command[bytes](words, stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=folder)
     os.close(theirs)
     said = b""
     while True:

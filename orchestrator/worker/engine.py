@@ -38,7 +38,7 @@ from dbos._error import DBOSBaseException, DBOSException  # not exported; the fi
 from dbos._sys_db import WorkflowStatusInternal
 from dbos._utils import GlobalParams
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from orchestrator.errors import ConfigError, OrchestrateError, QueueError
 from orchestrator.telemetry import warn
@@ -125,9 +125,16 @@ def is_postgres(url: str) -> bool:
 
 def sqlite_file(url: str) -> Path:
     """The file of a SQLite database. Raises ConfigError if the address names none."""
-    file = sa.make_url(url).database
-    if not file or file == ":memory:":
-        raise ConfigError("queue.database: a SQLite queue is a file: sqlite:///PATH")
+    try:
+        made = sa.make_url(url)
+    except ArgumentError:
+        made = None
+    if made is None or made.drivername != "sqlite" or made.database in {None, "", ":memory:"}:
+        raise ConfigError(
+            "queue.database: a SQLite queue is a file: sqlite:///PATH",
+            hint="Or postgresql://USER@HOST/NAME, for many machines.",
+        )
+    file = str(made.database)
     return Path(file).absolute()
 
 
@@ -215,11 +222,14 @@ class Access:
         """Raises ConfigError if the database cannot be reached."""
         quiet()
         self.url = url
-        self._engine = None if is_postgres(url) else _engine(url)
+        self._engine: sa.Engine | None = None
         try:
+            self._engine = None if is_postgres(url) else _engine(url)
             self._client = self._opened(listens=listens)
             if not self._ready():
                 _migrated(url)
+        except ConfigError:
+            raise
         except Exception as error:
             if self._engine is not None:
                 self._engine.dispose()
@@ -453,7 +463,8 @@ async def employed(
         "serializer": DBOSPortableJSONSerializer(),
         "system_database_engine": engine,
         "use_listen_notify": is_postgres(url),
-        "notification_listener_polling_interval_sec": 60.0,  # nobody follows from here
+        # Nobody follows from here; but it is slept through when the worker ends.
+        "notification_listener_polling_interval_sec": 0.5,
         "notification_coalesce_sec": 0.05,  # its own wakes the process 100 times a second
         "scheduler_polling_interval_sec": 3600.0,  # nothing is scheduled
         "max_executor_threads": 16,
@@ -527,14 +538,14 @@ class _Taker:
     @contextmanager
     def in_place(self) -> Generator[None]:
         """An engine that is launched in this block has this in place of its threads."""
-        ours = {"queue_thread": self._run, **dict.fromkeys(_NEEDLESS, _nothing)}
-        names = vars(launching)
-        theirs = {name: names[name] for name in ours}
-        names.update(ours)
+        ours: dict[str, object] = {"queue_thread": self._run}
+        ours |= dict.fromkeys(_NEEDLESS, _nothing)
+        theirs: dict[str, object] = {name: getattr(launching, name) for name in ours}
         try:
+            _put(ours)
             yield
         finally:
-            names.update(theirs)
+            _put(theirs)
 
     def begin(self) -> None:
         self._ready.set()
@@ -636,6 +647,11 @@ _NEEDLESS = ("background_jobs_thread", "dynamic_scheduler_loop")
 
 def _nothing(stop: threading.Event, _: object) -> None:
     """In place of a thread that is not needed."""
+
+
+def _put(bodies: Mapping[str, object]) -> None:
+    for name, body in bodies.items():
+        setattr(launching, name, body)
 
 
 class _Kind(NamedTuple):

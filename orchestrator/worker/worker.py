@@ -50,6 +50,9 @@ from orchestrator.worker.lease import Files, Session, session, worker_id
 from orchestrator.worker.sign import Sign
 
 SWEEP_S, SETTLE_S, STOP_S = 0.25, 0.5, 3.0
+UNWRITTEN = 60
+"""After so many sweeps, whether the end of each job that was done here is written is looked at."""
+
 BATCH_S, BATCH = 0.06, 200
 MOST = 20_000
 """Events that wait for the database; what comes when it is away for longer is in the journal alone.
@@ -399,13 +402,15 @@ async def _sweeping(
     """Look after the jobs of workers that died, again and again; those here are found by files,
     and so looked for more often.
     """
-    sweeps = 0
+    sweeps, idle = 0, frozenset[str]()
     while True:
         sweeps += 1
         try:
             for dead in files.dead():  # local files, some microseconds: a thread would cost more
                 if await _looked_after(dead, access, app, post):
                     files.forget(dead)
+            if sweeps % UNWRITTEN == 0:
+                idle = await _unwritten(worker, idle, access, app, post)
             if lock is not None and sweeps % 4 == 1:
                 await _elsewhere(worker, files, lock, access, app, post)
         except Exception as error:  # noqa: BLE001 (of the database or of a record: tried again)
@@ -431,12 +436,25 @@ async def _looked_after(dead: str, access: Access, app: App, post: Post) -> bool
     """
     every = await anyio.to_thread.run_sync(partial(access.of_worker, dead))
     jobs = [job for job in every if job.state == "running" or _cut_off(job, post.state)]
-    settled = [await _settled(job, access, post) for job in jobs]
+    config = _current(post) if jobs else Config()
+    settled: list[bool] = []
+
+    async def settle(job: Entry) -> None:
+        settled.append(await _settled(job, access, config))
+
+    async with anyio.create_task_group() as group:
+        for job in jobs:
+            group.start_soon(settle, job)
     if not all(settled):
         return False
     if any(job.state == "running" and _may_go_on(job) for job in jobs):
         await anyio.to_thread.run_sync(app.recover, dead)
     return True
+
+
+def _current(post: Post) -> Config:
+    """The configuration as it is now, to complete records with."""
+    return replace(load_config(post.config, looking=True), state=post.state)
 
 
 def _cut_off(job: Entry, state: Path) -> bool:
@@ -449,11 +467,10 @@ def _may_go_on(job: Entry) -> bool:
     return job.recoverable and job.attempts <= 1
 
 
-async def _settled(job: Entry, access: Access, post: Post) -> bool:
+async def _settled(job: Entry, access: Access, config: Config) -> bool:
     """One job of a dead worker: its record, and its end if it may not go on."""
     goes_on = job.state == "running" and _may_go_on(job)
     try:
-        config = replace(load_config(post.config, looking=True), state=post.state)
         outcome = await anyio.to_thread.run_sync(records.completed, job.job_id, config)
     except OrchestrateError as error:
         warn("a job of a dead worker is not settled yet", job=job.job_id, error=str(error))
@@ -463,7 +480,28 @@ async def _settled(job: Entry, access: Access, post: Post) -> bool:
         ended = outcome or interrupted(
             whole or job, f"its worker, {job.worker}, was ended before it was done"
         )
-        noted = {"outcome": wire.outcome_json(ended)}
-        await anyio.to_thread.run_sync(access.note, job.job_id, noted)
-        await anyio.to_thread.run_sync(access.cancel, job.job_id)
+        await _ended(job, ended, access)
     return True
+
+
+async def _ended(job: Entry, outcome: JobOutcome, access: Access) -> None:
+    """End a job that nobody runs: the engine takes an output only from who does."""
+    noted = {"outcome": wire.outcome_json(outcome)}
+    await anyio.to_thread.run_sync(access.note, job.job_id, noted)
+    await anyio.to_thread.run_sync(access.cancel, job.job_id)
+
+
+async def _unwritten(
+    worker: str, before: frozenset[str], access: Access, app: App, post: Post
+) -> frozenset[str]:
+    """Jobs that are over here, but whose end the database did not take: a full disk, say. Those
+    that were seen so before are ended now, as their records say.
+    """
+    jobs = await anyio.to_thread.run_sync(partial(access.of_worker, worker, running=True))
+    idle = [job for job in jobs if job.job_id not in app.running()]
+    for job in idle:
+        if job.job_id in before:
+            config = _current(post)
+            found = await anyio.to_thread.run_sync(records.completed, job.job_id, config)
+            await _ended(job, found or interrupted(job, "its end could not be written"), access)
+    return frozenset(job.job_id for job in idle)

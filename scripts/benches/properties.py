@@ -1,4 +1,4 @@
-"""scripts/bench properties [PYTEST ARGUMENT...]: the property tests, with ten times the examples.
+"""scripts/bench properties [PYTEST ARGUMENT...]: the property tests, with 25 times the examples.
 
 Others each time, where the tests try the same few: a failure prints what repeats it. Exits with
 pytest's status. For a part: scripts/bench properties tests/workspace/test_states.py

@@ -935,6 +935,7 @@ def test_a_long_plan_is_told_with_its_latest_steps_and_that_is_said_each_time():
     ] * 2
 
 
+@pytest.mark.no_cover
 def test_what_is_known_of_a_conversation_does_not_grow_with_it():
     def flood(numbers: range) -> None:
         for number in numbers:

@@ -1197,6 +1197,7 @@ descriptions = st.dictionaries(
 )
 
 
+@pytest.mark.no_cover
 @given(descriptions)
 def test_whatever_is_described_is_understood_or_refused_with_a_reason(
     described: dict[str, object],

@@ -285,6 +285,7 @@ def test_no_kind_is_sure_of_another_ones_server(kind, other):
         assert not found.sure
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("kind", sorted(SERVERS))
 @settings(max_examples=examples(40))
 @given(
@@ -301,6 +302,7 @@ LISTS = st.lists(
 )
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("kind", sorted(SERVERS))
 @settings(max_examples=examples(40))
 @given(listed=LISTS, inner=ANYTHING)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import termios
 from pathlib import Path
@@ -17,10 +16,10 @@ from orchestrator.console.paint import painted
 from orchestrator.console.question import MOST, prompt, question
 from orchestrator.console.text import cells
 from orchestrator.events import Location, Permission, ToolCall
-from tests import asking_agent
+from tests import asking_agent, commands
 from tests.console.test_terminal import Tty, ended, left_as_found, opened, started
 from tests.console.words import HOSTILE, steers
-from tests.test_cli import ORCHESTRATE, environment, place
+from tests.test_cli import environment, place
 
 __all__ = ["place"]
 
@@ -47,7 +46,7 @@ def run(place: Path, *commands: str, tasks: int = 1, ask: str = "1m") -> list[st
         ]
         file.write_text(json.dumps({"version": 1, "concurrency": tasks, "tasks": listed}))
         words = [str(file)]
-    return [*ORCHESTRATE, "run", *words, "--config", str(config), "--agent", "asker"]
+    return ["run", *words, "--config", str(config), "--agent", "asker"]
 
 
 def answers(place: Path) -> Any:
@@ -141,14 +140,8 @@ def test_without_colour_and_motion_a_person_is_asked_line_by_line(place: Path) -
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_where_nobody_can_be_asked_it_is_denied(place: Path, form: str) -> None:
-    done = subprocess.run(
-        [*run(place, "make"), "--output", form],
-        cwd=place,
-        env=environment(place),
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    words = [*run(place, "make"), "--output", form]
+    done = commands.run(*words, cwd=place, env=environment(place))
     assert done.returncode == 1
     assert answers(place) == {"make": "no"}
     assert "permissions = ask, and nobody is there to be asked" in done.stdout + done.stderr
@@ -210,6 +203,13 @@ def test_of_a_command_nothing_is_hidden_beyond_the_edge() -> None:
 
 def test_a_command_of_words_is_shown_as_one() -> None:
     assert "    git push" in lines(ToolCall(id="1", input={"command": ["git", "push"]}))
+
+
+def test_a_command_that_is_its_own_title_is_shown_once() -> None:
+    assert lines(ToolCall(id="1", kind="execute", input={"command": "it"})) == [
+        "? agent asks to run a command: it"
+    ]
+    assert len(lines(ToolCall(id="1", input=["no", "names"]))) == 1
 
 
 def test_an_edit_is_shown_with_its_file_and_the_head_of_its_diff() -> None:

@@ -29,8 +29,9 @@ from orchestrator.events import (
     TaskFinished,
     TaskStarted,
 )
+from tests.commands import Command
 from tests.console.words import at
-from tests.test_cli import DONE, ORCHESTRATE, configured, environment, place, said
+from tests.test_cli import DONE, configured, environment, place, said
 
 __all__ = ["place"]
 
@@ -86,16 +87,19 @@ def opened(columns: int = 80, lines: int = 24) -> Generator[Tty]:
 
 
 @contextmanager
-def started(tty: Tty, place: Path, *argv: str, **env: str) -> Generator["subprocess.Popen[bytes]"]:
-    """A process with the pty as its controlling terminal."""
-    # The first terminal that the leader of a new session opens is the one that controls it.
-    script = 'exec "$@" <"$0" >"$0" 2>&1'
-    process = subprocess.Popen(
-        ["/bin/sh", "-c", script, os.ttyname(tty.slave), *argv],
-        cwd=place,
-        env={**environment(place), "TERM": "xterm-256color", **env},
-        start_new_session=True,
+def started(tty: Tty, place: Path, *words: str, **env: str) -> Generator["subprocess.Popen[bytes]"]:
+    """A command with the pty as its controlling terminal."""
+    env = {**environment(place), "TERM": "xterm-256color", **env}
+    its = tty.slave
+    process = Command[bytes](
+        words, cwd=place, env=env, stdin=its, stdout=its, stderr=its, start_new_session=True
     )
+    with killed(process):
+        yield process
+
+
+@contextmanager
+def killed(process: "subprocess.Popen[bytes]") -> Generator["subprocess.Popen[bytes]"]:
     try:
         yield process
     finally:
@@ -105,7 +109,7 @@ def started(tty: Tty, place: Path, *argv: str, **env: str) -> Generator["subproc
 
 def run(place: Path, *steps: Mapping[str, object]) -> list[str]:
     config = configured(place, *steps)
-    return [*ORCHESTRATE, "run", "-p", "do it", "--config", config, "--agent", "scripted"]
+    return ["run", "-p", "do it", "--config", config, "--agent", "scripted"]
 
 
 def ended(tty: Tty, process: "subprocess.Popen[bytes]") -> int:
@@ -223,8 +227,13 @@ with terminal(sys.stderr, ["fix"]) as shown:
 
 
 def test_a_mistake_of_ours_leaves_the_terminal_whole_and_is_seen(place):
-    with opened() as tty, started(tty, place, sys.executable, "-c", BROKEN) as process:
-        assert ended(tty, process) == 1
+    argv = [sys.executable, "-c", BROKEN]
+    env = {**environment(place), "TERM": "xterm-256color"}
+    with opened() as tty:
+        its = tty.slave
+        process = subprocess.Popen(argv, env=env, stdin=its, stdout=its, stderr=its)
+        with killed(process):
+            assert ended(tty, process) == 1
         assert b"\x1b[?25l" in tty.seen
         assert left_as_found(tty)
         assert "a warning\n" in tty.text()

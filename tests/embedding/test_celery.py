@@ -30,7 +30,6 @@ from tests.embedding.hosts import (
     run_folders,
     said,
     say,
-    terminate,
 )
 
 WORKS_ON = prompt(WITH_A_CHILD, say("awake"), {"ignore": ["SIGTERM"]}, HANG)
@@ -117,8 +116,12 @@ def test_a_worker_runs_agents_and_when_it_stops_at_once_takes_them_along(
         assert "Traceback" not in worker.log()
         worker.submit(WORKS_ON)
         tree = worker.tree(3)
-        terminate(worker.process, signal.SIGQUIT)  # Celery's "cold" shutdown
+        worker.process.send_signal(signal.SIGQUIT)  # Celery's "cold" shutdown
         tree.wait_gone()
+        # Where a queue of files is shared, the master may wait for ever for the lock that a child
+        # had when it was ended (celery/billiard#104): its own end is not ours to prove.
+        if pool == "solo":
+            worker.process.wait(LONG_S)
 
 
 def test_a_child_of_prefork_that_is_killed_takes_its_agents_along(tmp_path: Path) -> None:

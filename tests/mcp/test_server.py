@@ -19,6 +19,7 @@ from orchestrator.events import Outcome
 from orchestrator.journal import read_outcome
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Task
+from tests.commands import MCP, Command
 from tests.delegation.scene import says, shell_config
 from tests.delegation.test_desk import WAITS
 from tests.workspace.scene import git, repository
@@ -215,9 +216,10 @@ def at_work(user: Path, environ: dict[str, str], tmp_path: Path) -> Generator[tu
     client = {"protocolVersion": "2025-06-18", "capabilities": {}}
     hello = {**client, "clientInfo": {"name": "x", "version": "1"}}
     call = {"name": "delegate", "arguments": {"prompt": "wait", "agent": "slow"}}
-    argv = [sys.executable, "-P", "-m", "orchestrator.cli", "mcp"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(argv, cwd=user, env=environ, stdin=pipe, stdout=pipe) as process:
+    with Command[bytes](
+        ["mcp"], imports=MCP, cwd=user, env=environ, stdin=pipe, stdout=pipe
+    ) as process:
         assert process.stdin is not None
         process.stdin.write(told("initialize", id=1, params=hello))
         process.stdin.write(told("notifications/initialized"))

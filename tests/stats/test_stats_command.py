@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from orchestrator.cli.stats import moment
 from orchestrator.errors import InputError
 from orchestrator.events import Outcome, Usage
 from orchestrator.task import Task
+from tests import commands
 from tests.stats import records
 from tests.stats.records import CLOUD, LOCAL, START
 
@@ -60,8 +60,7 @@ def orchestrate(state: Path, *arguments: str) -> "subprocess.CompletedProcess[st
         "XDG_CONFIG_HOME": str(home),
         "COLUMNS": "200",
     }
-    argv = [sys.executable, "-m", "orchestrator.cli", *arguments]
-    return subprocess.run(argv, cwd=state, env=env, capture_output=True, text=True)
+    return commands.run(*arguments, cwd=state, env=env)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from orchestrator.process import open_reaper
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Limits, Task, TaskFile
 from orchestrator.workspace.remains import Desk, Remain, bring, diff, discard, prune
+from tests import commands
 from tests.scripted_adapter import DONE, Scripted, Step, said, say, scripted_config
 from tests.workspace.scene import fingerprint, git, repository, write
 
@@ -353,9 +354,8 @@ async def killed(user: Path, state: Path) -> None:
 def recovered(user: Path, state: Path) -> "subprocess.CompletedProcess[str]":
     config = user.parent / "scripted.toml"
     config.write_text('[agents.scripted]\nadapter = "jsonl"\nargv = ["true"]\n')
-    argv = [sys.executable, "-m", "orchestrator.cli", "runs", "recover", "last"]
     env = {**os.environ, "ORCHESTRATE_STATE_DIR": str(state), "HOME": str(user.parent)}
-    return subprocess.run(argv, capture_output=True, text=True, env=env, cwd=user)
+    return commands.run("runs", "recover", "last", env=env, cwd=user)
 
 
 async def pruned(state: Path, *, force: bool = False, dry_run: bool = False) -> list[Remain]:

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,8 +13,9 @@ import anyio
 from anyio import to_thread
 
 from orchestrator.task import Recovery, Task
+from tests import commands
 
-ORCHESTRATE = str(Path(sys.executable).with_name("orchestrate"))
+ORCHESTRATE = commands.PROGRAM
 
 AGENTS = """
 [agents.shell]
@@ -108,13 +108,8 @@ class Scene:
         )
 
     def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [ORCHESTRATE, *words],
-            env=self.environ,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=100,
+        return commands.run(
+            *words, env=self.environ, cwd=self.folder, imports=commands.WORKER, timeout=100
         )
 
     def said(self, *words: str) -> str:
@@ -130,8 +125,9 @@ class Scene:
         """A worker that is ready for jobs."""
         log = self.folder / f"worker-{len(self.started)}.log"
         with log.open("wb") as out:
-            process = subprocess.Popen(
-                [ORCHESTRATE, "worker", *flags],
+            process = commands.Command[bytes](
+                ["worker", *flags],
+                imports=commands.WORKER,
                 env=self.environ,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

@@ -237,7 +237,16 @@ async def test_a_database_of_a_newer_version_is_used(file: Path, client: Client)
                 await anyio.sleep(0.05)
 
 
-async def test_a_queue_in_memory_is_refused() -> None:
-    with pytest.raises(ConfigError, match="is a file"):
-        async with Client("sqlite:///:memory:"):
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sqlite:///:memory:", "is a file"),
+        ("mysql://h/x", "is a file"),
+        ("rubbish", "is a file"),
+        ("sqlite:////proc/none/queue.sqlite", "cannot be opened: .*No such file"),
+    ],
+)
+async def test_an_address_where_no_queue_can_be_is_refused(url: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        async with Client(url):
             pass

@@ -11,7 +11,8 @@ import pytest
 from orchestrator import events
 from orchestrator.config import load_config
 from orchestrator.worker import records
-from tests.worker.scene import ORCHESTRATE, Scene, scene, until
+from tests.commands import WORKER, Command
+from tests.worker.scene import Scene, scene, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(100)]
 
@@ -33,8 +34,9 @@ def place(tmp_path: Path) -> Iterator[Scene]:
 def begun(place: Scene, out: Path, *words: str) -> "subprocess.Popen[bytes]":
     """A command that goes on; what it prints is in the file."""
     with out.open("wb") as file:
-        process = subprocess.Popen(
-            [ORCHESTRATE, *words],
+        process = Command[bytes](
+            words,
+            imports=WORKER,
             env=place.environ,
             cwd=place.folder,
             stdin=subprocess.DEVNULL,

@@ -1,6 +1,8 @@
 """The queue as its clients see it: order, keys, delays, pauses, events, and what goes again."""
 
 import errno
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import anyio
@@ -8,8 +10,11 @@ import pytest
 
 from orchestrator.errors import InputError
 from orchestrator.events import Event, Notice, decode
+from orchestrator.run.recorder import new_run_id
 from orchestrator.task import McpServer, Task, TaskFile
+from orchestrator.worker import worker
 from orchestrator.worker.client import Client
+from orchestrator.worker.engine import Access, Order, sqlite_file
 from orchestrator.worker.worker import BATCH_S, Feed, Post, Shift, work
 from tests.worker.scene import Scene
 
@@ -115,6 +120,26 @@ async def test_a_database_that_takes_no_events_ends_no_job() -> None:
     assert blocks == [["kept", LEFT_OUT]]
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+async def test_the_end_of_a_job_is_written_when_the_database_takes_it_again(
+    here: Scene, client: Client, at_work: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "UNWRITTEN", 2)
+    job, shift = await client.submit(noted(here, "one")), Shift()
+    refused = "WHEN NEW.status IN ('SUCCESS', 'ERROR') BEGIN SELECT RAISE(FAIL, 'full'); END"
+    with closing(sqlite3.connect(sqlite_file(here.url), isolation_level=None)) as database:
+        database.execute(f"CREATE TRIGGER full BEFORE UPDATE ON workflow_status {refused}")
+        async with anyio.create_task_group() as group:
+            group.start_soon(work, at_work, shift)
+            while not list((here.state / "jobs").glob("*/outcome.json")):
+                await anyio.sleep(0.05)
+            await anyio.sleep(2 * worker.SWEEP_S)
+            assert (await client.entry(job)).state == "running"
+            database.execute("DROP TRIGGER full")
+            assert (await client.wait(job)).status == "succeeded"
+            shift.drain()
+
+
 async def test_jobs_that_are_over_go_and_others_stay(here: Scene, client: Client) -> None:
     gone = await client.submit(noted(here, "one"))
     await client.cancel(gone)
@@ -146,7 +171,14 @@ async def test_a_job_that_cannot_be_done_here_fails_with_its_cause(
     here: Scene, client: Client, at_work: Post
 ) -> None:
     job = await client.submit(Task(prompt="x", agent="nobody", workspace=here.work))
+    newer = Order(job_id=new_run_id(), input='{"v": 2, "file": {}}')
+    with closing(Access(here.url)) as access:
+        access.enqueue(newer)
     await work(at_work, Shift(idle_ends=True))
+    unread = (await client.wait(newer.job_id)).error
+    assert unread is not None
+    assert "cannot be read here" in unread.text
+    assert "newer version" in (unread.hint or "")
     outcome = await client.wait(job)
     assert (outcome.status, outcome.error and outcome.error.kind) == ("failed", "invalid_request")
     assert outcome.error is not None

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import socket
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from orchestrator.journal import list_runs, read_record
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Source, Task, TaskFile
 from tests.scripted_adapter import DONE, PerTask, Step, say, scripted_config
+from tests.workspace.https import PASSWORD, USER, served
 
 pytestmark = pytest.mark.anyio
 
@@ -285,6 +287,41 @@ async def test_what_cannot_be_fetched_or_delivered_is_refused_before_anything_is
     with pytest.raises(InputError, match=words):
         await run(state, replace(fix(of(origin)), **more))  # type: ignore[arg-type]
     assert not (state / "jobs").exists()
+
+
+async def test_over_https_the_users_own_credentials_fetch_and_push(
+    origin: Path, state: Path, tmp_path: Path
+) -> None:
+    with served(tmp_path) as (address, certificate):
+        source = Source(url=f"{address}/origin.git")
+        own = tmp_path / ".gitconfig"
+        own.write_text(f"[http]\n\tsslCAInfo = {certificate}\n")
+        with pytest.raises(InputError, match="could not read Username") as error:
+            await run(state, fix(source))  # nobody is asked for a password
+        assert "its credentials are used" in (error.value.hint or "")
+        helper = f'"!f() {{ echo username={USER}; echo password={PASSWORD}; }}; f"'
+        own.write_text(f"{own.read_text()}[credential]\n\thelper = {helper}\n")
+        outcome, events = await run(state, fix(source, deliver="push"))
+        outcome.check()
+    assert git(origin, "show", f"{changes(outcome).branch}:file.txt") == "two"
+    assert PASSWORD not in told(events)
+
+
+async def test_a_server_that_cannot_be_reached_by_ssh_is_told_in_sshs_own_words(
+    state: Path, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    source = Source(url=f"ssh://127.0.0.1:{port}/r.git")
+    with pytest.raises(InputError, match="Connection refused"):
+        await run(state, fix(source))
+    (tmp_path / "ssh").write_text(
+        "#!/bin/sh\necho 'Permission denied (publickey).' >&2\nexit 255\n"
+    )
+    (tmp_path / "ssh").chmod(0o755)
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_SSH": str(tmp_path / "ssh")}
+    with pytest.raises(InputError, match=r"Permission denied \(publickey\)"):
+        await run(state, fix(source), environ=environ)
 
 
 async def test_a_ref_that_is_not_there_is_told_in_gits_own_words(origin: Path, state: Path) -> None:
