@@ -7,7 +7,7 @@ tool, and the access of the task answers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from types import MappingProxyType
 
@@ -15,6 +15,8 @@ import orjson
 
 from adapters.acp import (
     PERMISSIONS,
+    TRUST,
+    TRUST_OPTION,
     AcpConversation,
     Manner,
     Options,
@@ -47,6 +49,7 @@ ABOUT = About(
     # Seen: in a folder that is not trusted it starts none. In one that is, the task's server is
     # called, but the MCP servers that the repository's own settings name are started, too.
     mcp=False,
+    trust_option=TRUST_OPTION,
     counts="turn",
     key_env="GEMINI_API_KEY",
     keys=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
@@ -56,6 +59,7 @@ ABOUT = About(
 OPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "permissions": PERMISSIONS,
+        TRUST_OPTION: TRUST,
         "settings": "table of other settings, as in gemini's settings.json (profile: clean)",
     }
 )
@@ -71,6 +75,17 @@ _LOOKING = (
     "read_many_files",
     "search_file_content",
     "web_fetch",
+)
+_DOING = (
+    "activate_skill",
+    "ask_user",
+    "enter_plan_mode",
+    "exit_plan_mode",
+    "invoke_agent",
+    "replace",
+    "run_shell_command",
+    "save_memory",
+    "write_file",
 )
 _QUIET: Mapping[str, object] = MappingProxyType(
     {
@@ -95,13 +110,17 @@ class Gemini:
 
     about: About = ABOUT
 
+    def about_for(self, agent: Agent) -> About:
+        """What it is, by what it may trust."""
+        return replace(self.about, mcp=_options(agent).trust_workspace)
+
     def command(self, task: Task, agent: Agent) -> Command:
         """`gemini --acp`, its stdin open. Raises ConfigError for what cannot work."""
         options = _options(agent)
         return talking(
             task,
             agent,
-            argv=_argv(agent),
+            argv=_argv(agent, options),
             key=_KEY,
             env=_environment(agent),
             files=_files(task, agent, options),
@@ -127,8 +146,10 @@ def _options(agent: Agent) -> Options:
     return private_options(agent, "gemini", OPTIONS, "~/.gemini/settings.json")
 
 
-def _argv(agent: Agent) -> Iterator[str]:
+def _argv(agent: Agent, options: Options) -> Iterator[str]:
     yield from (agent.program or "gemini", "--acp", "--approval-mode", "default")
+    if options.trust_workspace:
+        yield "--skip-trust"
     if agent.model is not None:
         yield from ("--model", agent.model)
 
@@ -147,10 +168,17 @@ def _files(task: Task, agent: Agent, options: Options) -> dict[str, bytes]:
     """Its settings, in its private home: what is not there cannot be talked into."""
     if agent.home is None:
         return {}
-    core = {"tools": {"core": list(_LOOKING)}} if task.allowed == "read" else {}
-    settings = merged(merged(_QUIET, options.settings), core)
+    held = {"tools": _looking(task, options)} if task.allowed == "read" else {}
+    settings = merged(merged(_QUIET, options.settings), held)
     path = PurePath(agent.home) / ".gemini" / "settings.json"
     return {str(path): orjson.dumps(settings)}
+
+
+def _looking(task: Task, options: Options) -> dict[str, object]:
+    """Only the tools that look; those of MCP servers cannot be named among them."""
+    if options.trust_workspace and task.mcp_servers:
+        return {"exclude": list(_DOING)}
+    return {"core": list(_LOOKING)}
 
 
 adapter = Gemini()

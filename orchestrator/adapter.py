@@ -196,7 +196,8 @@ class About:
     in which its user may have said another way to a model.
     `enforces` are the levels of access that the CLI itself can hold an agent to. `tells_cost`:
     whether it states what its calls cost. `counts`: after what it tells its tokens, None: it does
-    not tell them, or nobody knows. `mcp`: it takes the MCP servers of a task.
+    not tell them, or nobody knows. `mcp`: it takes the MCP servers of a task. `trust_option` is the
+    option that makes the repository's own settings count for it.
     """
 
     name: str
@@ -216,6 +217,7 @@ class About:
     tells_cost: bool = True
     counts: Literal["call", "turn"] | None = None
     mcp: bool = False
+    trust_option: str | None = None
     key_env: str | None = None
     keys: tuple[str, ...] = ()
     logins: tuple[str, ...] = ()

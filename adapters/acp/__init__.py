@@ -8,6 +8,8 @@ from __future__ import annotations
 from adapters.acp.conversation import AcpConversation as AcpConversation
 from adapters.acp.conversation import Manner as Manner
 from adapters.acp.options import PERMISSIONS as PERMISSIONS
+from adapters.acp.options import TRUST as TRUST
+from adapters.acp.options import TRUST_OPTION as TRUST_OPTION
 from adapters.acp.options import Options as Options
 from adapters.acp.options import merged as merged
 from adapters.acp.options import options_of as options_of

@@ -12,6 +12,11 @@ from orchestrator.adapter import Agent
 from orchestrator.errors import ConfigError
 
 PERMISSIONS = "access, allow, deny, ask: how it is answered when it asks before a tool"
+TRUST_OPTION = "trust_workspace"
+TRUST = (
+    "true, false: whether it is told to trust the folder; it then takes MCP servers, and what the"
+    " repository brings for it counts, too (settings, hooks, MCP servers, .env)"
+)
 _PERMISSIONS: tuple[Permissions, ...] = get_args(Permissions)
 
 
@@ -23,6 +28,7 @@ class Options:
     protocol: Literal["acp", "json"] = "acp"
     context_window: int | None = None
     max_output_tokens: int | None = None
+    trust_workspace: bool = False
     settings: Mapping[str, object]
 
 
@@ -48,6 +54,8 @@ def _fits(name: str, value: object) -> bool:
             return isinstance(value, str) and value in get_args(Permissions)
         case "protocol":
             return value in ("acp", "json")
+        case "trust_workspace":
+            return isinstance(value, bool)
         case "settings":
             return is_object(value)
         case _:
@@ -63,6 +71,7 @@ def _options(found: Mapping[str, object]) -> Options:
         protocol="json" if found.get("protocol") == "json" else "acp",
         context_window=numbers.get("context_window"),
         max_output_tokens=numbers.get("max_output_tokens"),
+        trust_workspace=found.get("trust_workspace") is True,
         settings=fields(found.get("settings")),
     )
 

@@ -80,7 +80,10 @@ def _paths(given: Mapping[str, object]) -> Sequence[str]:
 
 
 def _is_ours(asked: Mapping[str, object], task: Task) -> bool:
-    """A tool of an MCP server that the task itself brings."""
-    tool = text(fields(asked.get("_meta")).get("toolName")) or ""
-    words = f"{tool} {text(asked.get('title')) or ''}"
-    return any(server.key in words for server in task.mcp_servers)
+    """A tool of an MCP server that the task itself brings. Such a tool has no kind that is known;
+    the title of one that has holds words of the model's, a command or a path.
+    """
+    if KINDS.get(str(asked.get("kind")), "other") != "other" or places(asked):
+        return False
+    named = text(fields(asked.get("_meta")).get("toolName")) or text(asked.get("title")) or ""
+    return any(server.key in named for server in task.mcp_servers)

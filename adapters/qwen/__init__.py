@@ -17,6 +17,8 @@ import orjson
 
 from adapters.acp import (
     PERMISSIONS,
+    TRUST,
+    TRUST_OPTION,
     AcpConversation,
     Manner,
     Options,
@@ -51,8 +53,9 @@ ABOUT = About(
     resumes=True,
     tells_cost=False,
     # Seen: in a folder that is not trusted it starts none. In one that is, the task's server is
-    # called (some seconds late), but the hooks of the repository's own settings are run, too.
+    # called, but the hooks of the repository's own settings are run, too.
     mcp=False,
+    trust_option=TRUST_OPTION,
     counts="call",
     key_env="OPENAI_API_KEY",
     keys=("OPENAI_API_KEY", "DASHSCOPE_API_KEY"),
@@ -62,6 +65,7 @@ ABOUT = About(
 OPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "permissions": PERMISSIONS,
+        TRUST_OPTION: f"{TRUST} (profile: clean)",
         "protocol": "acp, json: how it is spoken to; json is `--output-format stream-json`, a"
         " fallback that denies itself what it would ask for",
         "context_window": "the model's context in tokens",
@@ -119,6 +123,10 @@ class Qwen:
 
     about: About = ABOUT
 
+    def about_for(self, agent: Agent) -> About:
+        """What it is, by what it may trust."""
+        return replace(self.about, mcp=_options(agent).trust_workspace)
+
     def command(self, task: Task, agent: Agent) -> Command:
         """`qwen --acp`, its stdin open, or with JSON lines. Raises ConfigError for what cannot
         work.
@@ -131,7 +139,7 @@ class Qwen:
             agent,
             argv=_argv(agent, words),
             key=_KEY,
-            env=_environment(agent),
+            env=_environment(agent, options),
             files=_files(task, agent, options),
         )
         if not in_lines:
@@ -160,7 +168,18 @@ def _options(agent: Agent) -> Options:
     if options.protocol == "json" and options.permissions == "ask":
         text = f"agent {agent.name!r}: by JSON lines qwen does not ask"
         raise ConfigError(text, hint="Leave `protocol` out, or `permissions`.")
+    if options.trust_workspace:
+        _check_trust(agent, options)
     return options
+
+
+def _check_trust(agent: Agent, options: Options) -> None:
+    if options.protocol == "json":
+        text = f"agent {agent.name!r}: by JSON lines qwen takes no MCP servers"
+        raise ConfigError(text, hint=f"Leave `protocol` out, or `{TRUST_OPTION}`.")
+    if agent.profile == "user":
+        text = f"agent {agent.name!r}: option {TRUST_OPTION!r} needs `profile: clean`"
+        raise ConfigError(text, hint="Which folders your own qwen trusts is in ~/.qwen.")
 
 
 def _lines(task: Task, options: Options) -> Iterator[str]:
@@ -181,9 +200,12 @@ def _argv(agent: Agent, words: Iterable[str]) -> Iterator[str]:
         yield from ("--model", agent.model)
 
 
-def _environment(agent: Agent) -> dict[str, str]:
+def _environment(agent: Agent, options: Options) -> dict[str, str]:
     # Else a second process, which outlives the first.
     env = {"QWEN_CODE_NO_RELAUNCH": "1"}
+    if options.trust_workspace:
+        # Else the model is first asked while its MCP servers still start, and has no tools of them.
+        env["QWEN_CODE_LEGACY_MCP_BLOCKING"] = "1"
     if agent.base_url is not None:
         env["OPENAI_BASE_URL"] = openai_url(agent.base_url)
         if agent.api_key_env is None:
@@ -201,8 +223,12 @@ def _files(task: Task, agent: Agent, options: Options) -> dict[str, bytes]:
         window = {"contextWindowSize": options.context_window}
         own["model"] = {"generationConfig": window}
     settings = merged(merged(_QUIET, options.settings), own)
-    path = PurePath(agent.home) / ".qwen" / "settings.json"
-    return {str(path): orjson.dumps(settings)}
+    folder = PurePath(agent.home) / ".qwen"
+    files = {str(folder / "settings.json"): orjson.dumps(settings)}
+    if options.trust_workspace:
+        trusted = {str(task.workspace): "TRUST_FOLDER"}
+        files[str(folder / "trustedFolders.json")] = orjson.dumps(trusted)
+    return files
 
 
 adapter = Qwen()

@@ -497,6 +497,10 @@ async def _plan(
     if task.expect is not None:
         task = replace(task, prompt=f"{task.prompt}\n\n{asked(task.expect)}")
     about = about_of(adapter, agent)
+    option = about.trust_option
+    if option is not None and agent.options.get(option):
+        agent, recorded = _trusting(agent, option, task), _trusting(recorded, option, task)
+        about, notes = about_of(adapter, agent), (*notes, _trust_told(agent, option))
     if task.mcp_servers and not about.mcp:
         names = ", ".join(server.name for server in task.mcp_servers)
         notes = (*notes, f"{agent.name} takes no MCP servers: it is without {names}")
@@ -537,6 +541,23 @@ async def _plan(
         hidden=() if handing is None else (handing.token,),
         used=partial(use_through, way) if isinstance(way, Passage) else None,
     )
+
+
+def _trusting(agent: Agent, option: str, task: Task) -> Agent:
+    """The agent, told to trust the folder or not: what a repository's settings name, another model
+    server for one, is not known to stay at home.
+    """
+    if task.privacy != "local":
+        return agent
+    rest = {name: value for name, value in agent.options.items() if name != option}
+    return replace(agent, options=rest)
+
+
+def _trust_told(agent: Agent, option: str) -> str:
+    if option in agent.options:
+        what = "what the repository brings for it counts, and may loosen its access"
+        return f"{agent.name} trusts the folder ({option}): {what}"
+    return f"privacy: local: {agent.name} does not trust the folder; {option} is left out"
 
 
 def _handing(task: Task, means: Means) -> Handing | None:

@@ -405,6 +405,10 @@ OUTSIDE = {"toolCallId": "1", "kind": "edit", "locations": [{"path": "/repo/../e
 COMMAND = {"toolCallId": "1", "kind": "execute", "title": "make"}
 LOOK = {"toolCallId": "1", "kind": "read", "title": "a.py"}
 OTHER = {"toolCallId": "1", "title": "our_tools: go"}
+NAMED = {**OTHER, "title": "{}", "_meta": {"toolName": "mcp__our_tools__go"}}
+POSING = {**COMMAND, "title": "rm -r . # our_tools"}
+POSING_EDIT = {**OUTSIDE, "title": "Edit /our_tools/a.py"}
+POSING_TOOL = {**OTHER, "_meta": {"toolName": "mcp__theirs__go"}}
 FOLDER = {"toolCallId": "1", "kind": "other", "locations": [{"path": "/var"}]}
 RAW = {"toolCallId": "1", "kind": "edit", "rawInput": {"file_path": "b.py"}}
 NOWHERE = {"toolCallId": "1", "kind": "delete"}
@@ -422,6 +426,10 @@ DIFF = {
         ("read", INSIDE, False),
         ("read", COMMAND, False),
         ("read", OTHER, True),  # a tool of a server that the task brings
+        ("read", NAMED, True),
+        ("read", POSING, False),
+        ("edit", POSING_EDIT, False),
+        ("read", POSING_TOOL, False),
         ("edit", INSIDE, True),
         ("edit", RAW, True),
         ("edit", OUTSIDE, False),

@@ -11,10 +11,10 @@ import pytest
 from adapters import gemini, opencode, qwen
 from adapters.acp import AcpConversation
 from adapters.places import openai_url, root_url
-from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send
+from orchestrator.adapter import Adapter, Agent, Command, Conversation, Exit, Send, about_of
 from orchestrator.errors import ConfigError
 from orchestrator.events import Notice, Permission
-from orchestrator.task import Task
+from orchestrator.task import McpServer, Task
 
 TASK = Task(prompt="Fix it.", workspace=Path("/repo"), kind="fix")
 READ = replace(TASK, access="read")
@@ -23,6 +23,8 @@ ADAPTERS: Mapping[str, Adapter] = {
     "opencode": opencode.adapter,
     "qwen": qwen.adapter,
 }
+SERVER = McpServer(name="oracle", command=("/bin/oracle",))
+trusting = pytest.mark.parametrize("name", ["gemini", "qwen"])
 each_agent = pytest.mark.parametrize("name", ADAPTERS)
 
 
@@ -109,6 +111,64 @@ def test_settings_are_not_for_the_users_own_home(name: str) -> None:
     agent = replace(local(name, settings={"a": 1}), home=None)
     with pytest.raises(ConfigError, match="profile: clean"):
         ADAPTERS[name].command(TASK, agent)
+
+
+@trusting
+def test_a_folder_is_trusted_only_where_the_user_says_so_and_then_mcp_servers_are_taken(
+    name: str,
+) -> None:
+    def found(**options: object) -> tuple[bool, bool]:
+        command = started(name, **options)
+        trusted = command.files.get("/state/home/.qwen/trustedFolders.json")
+        trusts = "--skip-trust" in command.argv or trusted == b'{"/repo":"TRUST_FOLDER"}'
+        waits = command.env.get("QWEN_CODE_LEGACY_MCP_BLOCKING") == "1"
+        assert waits is (trusts and name == "qwen")
+        return trusts, about_of(ADAPTERS[name], local(name, **options)).mcp
+
+    assert found() == found(trust_workspace=False) == (False, False)
+    assert found(trust_workspace=True) == (True, True)
+    assert ADAPTERS[name].about.trust_option == "trust_workspace"
+
+
+@trusting
+@pytest.mark.parametrize("wrong", ["yes", 1, None])
+def test_only_true_and_false_say_whether_a_folder_is_trusted(name: str, wrong: object) -> None:
+    with pytest.raises(ConfigError, match="option 'trust_workspace' is true, false"):
+        started(name, trust_workspace=wrong)
+
+
+@trusting
+def test_the_servers_of_the_task_are_told_to_a_new_session(name: str) -> None:
+    task = replace(READ, mcp_servers=(SERVER,))
+    conversation = ADAPTERS[name].conversation(task, local(name, trust_workspace=True), None)
+    list(conversation.start())
+    greeted = b'{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":1}}'
+    sent = [said.data for said in conversation.feed(greeted) if isinstance(said, Send)]
+    opened = [message for message in map(json.loads, sent) if message["method"] == "session/new"]
+    assert [one["params"]["mcpServers"][0]["name"] for one in opened] == ["oracle"]
+
+
+def test_gemini_in_the_users_own_home_can_trust_the_folder_and_qwen_cannot() -> None:
+    own = Agent(name="mine", adapter="x", profile="user", options={"trust_workspace": True})
+    assert "--skip-trust" in gemini.adapter.command(TASK, own).argv
+    for use in (lambda: qwen.adapter.command(TASK, own), lambda: about_of(qwen.adapter, own)):
+        with pytest.raises(ConfigError, match="'trust_workspace' needs `profile: clean`"):
+            use()
+
+
+def test_qwen_by_json_lines_trusts_no_folder() -> None:
+    with pytest.raises(ConfigError, match="by JSON lines qwen takes no MCP servers"):
+        started("qwen", protocol="json", trust_workspace=True)
+
+
+def test_gemini_that_may_only_read_keeps_the_tools_of_the_tasks_servers() -> None:
+    """Its list of `core` tools would leave them out."""
+    asking = replace(READ, mcp_servers=(SERVER,))
+    tools = settings("gemini", asking, trust_workspace=True)["tools"]
+    assert "core" not in tools
+    assert {"run_shell_command", "replace", "write_file"} <= set(tools["exclude"])
+    assert "core" in settings("gemini", asking)["tools"]
+    assert "core" in settings("gemini", READ, trust_workspace=True)["tools"]
 
 
 @each_agent

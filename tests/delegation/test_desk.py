@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from adapters.servers import openai
-from orchestrator.adapter import Agent, Conversation
+from orchestrator.adapter import About, Agent, Conversation
 from orchestrator.asking import Desk, ask
 from orchestrator.cli.jobs import tree_told
 from orchestrator.config import Config
@@ -473,6 +473,42 @@ async def test_an_agent_that_takes_mcp_servers_has_the_tools_from_its_conversati
     assert b"ORCHESTRATE_TOKEN" not in b"".join(
         p.read_bytes() for p in config.state.rglob("*.json*")
     )
+
+
+@pytest.mark.parametrize("privacy", ["any", "local"])
+async def test_an_agent_trusts_no_folder_where_nothing_may_leave_the_machine(
+    tmp_path: Path, user: Path, privacy: Any
+) -> None:
+    """What the repository's settings name may be elsewhere; it is then told of the command."""
+    made: list[tuple[Task, Agent]] = []
+
+    class Trusts(Shell):
+        def about_for(self, agent: Agent) -> About:
+            return replace(self.about, mcp=agent.options.get("trusting") is True)
+
+        def conversation(self, task: Task, agent: Agent, before: Usage | None) -> Conversation:
+            made.append((task, agent))
+            return super().conversation(task, agent, before)
+
+    config = shell_config(tmp_path, {"parent": says("done")})
+    about = replace(config.adapters["shell"].about, trust_option="trusting")
+    (parent,) = config.agents
+    config = replace(
+        config,
+        agents=(replace(parent, options={**parent.options, "trusting": True}),),
+        adapters={"shell": Trusts(seen=tmp_path / "seen", about=about)},
+    )
+    outcome, events = await run(
+        config,
+        Task(prompt="Begin", workspace=user, agent="parent", delegation=True, privacy=privacy),
+    )
+    assert outcome.ok, outcome
+    ((task, agent),) = made
+    at_home = privacy == "local"
+    assert ("trusting" in agent.options, bool(task.mcp_servers)) == (not at_home, not at_home)
+    assert (task.prompt != "Begin") is at_home
+    (told,) = [e.update.text for e in events if "trust" in getattr(e.update, "text", "")]
+    assert told.startswith("privacy: local: parent does not" if at_home else "parent trusts the")
 
 
 @pytest.mark.parametrize("deep", ["", "d" * 100], ids=["in the state", "where paths are short"])

@@ -1,4 +1,4 @@
-"""MCP servers that a task brings, in the real codex and claude: called, and told their secrets."""
+"""MCP servers that a task brings, in the real CLIs: called, and told their secrets."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,9 @@ import pytest
 
 from adapters.claude import adapter as claude
 from adapters.codex import adapter as codex
+from adapters.gemini import adapter as gemini
 from adapters.opencode import adapter as opencode
+from adapters.qwen import adapter as qwen
 from orchestrator.adapter import Adapter
 from orchestrator.task import McpServer
 from tests.real.scene import placed, play
@@ -42,6 +44,9 @@ def oracle(tmp_path: Path) -> McpServer:
 FOR_CLAUDE = {"name": "mcp__oracle__ask", "arguments": {"question": "why"}}
 FOR_CODEX = {"name": "ask", "arguments": {"question": "why"}}
 FOR_OPENCODE = {"name": "oracle_ask", "arguments": {"question": "why"}}
+FOR_QWEN = {"name": "mcp__oracle__ask", "arguments": {"question": "why"}}
+FOR_GEMINI = {"name": "mcp_oracle_ask", "arguments": {"question": "why"}}
+TRUSTING = {"options": {"trust_workspace": True}}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +63,15 @@ FOR_OPENCODE = {"name": "oracle_ask", "arguments": {"question": "why"}}
         pytest.param(
             *(opencode, FOR_OPENCODE, {"kind": "review"}, {}),
             id="opencode that may only read",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            *(qwen, FOR_QWEN, {"kind": "review"}, TRUSTING),
+            id="qwen that may only read and trusts the folder",
+        ),
+        pytest.param(
+            *(gemini, FOR_GEMINI, {"kind": "review"}, {**TRUSTING, "profile": "clean"}),
+            id="gemini that may only read and trusts the folder",
             marks=pytest.mark.thorough,
         ),
     ],
