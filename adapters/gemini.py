@@ -120,9 +120,9 @@ class Gemini:
         return talking(
             task,
             agent,
-            argv=_argv(agent, options),
+            argv=_argv(agent),
             key=_KEY,
-            env=_environment(agent),
+            env=_environment(agent, options),
             files=_files(task, agent, options),
         )
 
@@ -146,17 +146,18 @@ def _options(agent: Agent) -> Options:
     return private_options(agent, "gemini", OPTIONS, "~/.gemini/settings.json")
 
 
-def _argv(agent: Agent, options: Options) -> Iterator[str]:
+def _argv(agent: Agent) -> Iterator[str]:
     yield from (agent.program or "gemini", "--acp", "--approval-mode", "default")
-    if options.trust_workspace:
-        yield "--skip-trust"
     if agent.model is not None:
         yield from ("--model", agent.model)
 
 
-def _environment(agent: Agent) -> dict[str, str]:
+def _environment(agent: Agent, options: Options) -> dict[str, str]:
     # Else a second process, which outlives the first.
     env = {"GEMINI_CLI_NO_RELAUNCH": "true"}
+    if options.trust_workspace:
+        # With --skip-trust the repository's settings count or not, by how long it takes to start.
+        env["GEMINI_CLI_TRUST_WORKSPACE"] = "true"
     if agent.base_url is not None:
         env["GOOGLE_GEMINI_BASE_URL"] = root_url(agent.base_url)
         if agent.api_key_env is None:

@@ -120,7 +120,8 @@ def test_a_folder_is_trusted_only_where_the_user_says_so_and_then_mcp_servers_ar
     def found(**options: object) -> tuple[bool, bool]:
         command = started(name, **options)
         trusted = command.files.get("/state/home/.qwen/trustedFolders.json")
-        trusts = "--skip-trust" in command.argv or trusted == b'{"/repo":"TRUST_FOLDER"}'
+        trusts = "GEMINI_CLI_TRUST_WORKSPACE" in command.env
+        trusts = trusts or trusted == b'{"/repo":"TRUST_FOLDER"}'
         waits = command.env.get("QWEN_CODE_LEGACY_MCP_BLOCKING") == "1"
         assert waits is (trusts and name == "qwen")
         return trusts, about_of(ADAPTERS[name], local(name, **options)).mcp
@@ -150,7 +151,7 @@ def test_the_servers_of_the_task_are_told_to_a_new_session(name: str) -> None:
 
 def test_gemini_in_the_users_own_home_can_trust_the_folder_and_qwen_cannot() -> None:
     own = Agent(name="mine", adapter="x", profile="user", options={"trust_workspace": True})
-    assert "--skip-trust" in gemini.adapter.command(TASK, own).argv
+    assert gemini.adapter.command(TASK, own).env["GEMINI_CLI_TRUST_WORKSPACE"] == "true"
     for use in (lambda: qwen.adapter.command(TASK, own), lambda: about_of(qwen.adapter, own)):
         with pytest.raises(ConfigError, match="'trust_workspace' needs `profile: clean`"):
             use()

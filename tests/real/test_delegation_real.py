@@ -15,8 +15,10 @@ import pytest
 from adapters.aider import adapter as aider
 from adapters.claude import adapter as claude
 from adapters.codex import adapter as codex
+from adapters.gemini import adapter as gemini
 from adapters.litellm import adapter as litellm
 from adapters.opencode import adapter as opencode
+from adapters.qwen import adapter as qwen
 from orchestrator.adapter import Agent
 from orchestrator.budget import tokens
 from orchestrator.config import Config, load_config
@@ -41,7 +43,7 @@ from tests.workspace.scene import git
 pytestmark = [pytest.mark.real, pytest.mark.anyio]
 
 Turns: TypeAlias = Sequence[Mapping[str, Any]]
-ADAPTERS = {one.about.name: one for one in (aider, claude, codex, litellm, opencode)}
+ADAPTERS = {one.about.name: one for one in (aider, claude, codex, gemini, litellm, opencode, qwen)}
 FIX = {"text": "I fix it.\n\nhello.py\n```\nprint('hello')\n```\n"}
 
 
@@ -78,9 +80,14 @@ class Family:
         assert job.usage.cost_usd == 0.0  # all at home
 
 
-async def family(tmp_path: Path, models: Mapping[str, Turns], task: Mapping[str, Any]) -> Family:
+async def family(
+    tmp_path: Path,
+    models: Mapping[str, Turns],
+    task: Mapping[str, Any],
+    options: Mapping[str, object] | None = None,
+) -> Family:
     """An agent of each name, named as its adapter, whose model says those turns; the first one's
-    does the task.
+    does the task, with the `options`.
     """
     work, home = placed(tmp_path)
     events: list[Event] = []
@@ -92,8 +99,16 @@ async def family(tmp_path: Path, models: Mapping[str, Turns], task: Mapping[str,
             script = {"model": "*", "turns": told}
             server = await stack.enter_async_context(model_server(script))
             model = "openai/scripted" if name in {"aider", "litellm"} else "scripted"
+            own = {} if agents else options or {}
             agents.append(
-                Agent(name=name, adapter=name, model=model, base_url=server.base_url, tier="local")
+                Agent(
+                    name=name,
+                    adapter=name,
+                    model=model,
+                    base_url=server.base_url,
+                    tier="local",
+                    options=own,
+                )
             )
             program = ADAPTERS[name].about.program
             assert program is not None
@@ -239,21 +254,36 @@ async def test_the_example_splits_the_work_by_its_kinds(tmp_path: Path) -> None:
     assert began == ["planner", "local-qwen", "claude"]
 
 
-async def test_opencode_hands_a_search_on_over_acp(tmp_path: Path) -> None:
+TRUSTING = {"trust_workspace": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "tool", "options"),
+    [
+        ("opencode", "orchestrate_delegate", {}),
+        pytest.param(*("qwen", "mcp__orchestrate__delegate", TRUSTING), marks=pytest.mark.thorough),
+        pytest.param(*("gemini", "mcp_orchestrate_delegate", TRUSTING), marks=pytest.mark.thorough),
+    ],
+    ids=["opencode", "qwen", "gemini"],
+)
+async def test_an_agent_hands_a_search_on_over_acp(
+    tmp_path: Path, name: str, tool: str, options: Mapping[str, object]
+) -> None:
     found = await family(
         tmp_path,
         {
-            "opencode": [
-                call("orchestrate_delegate", prompt="Where?", kind="search", agent="litellm"),
+            name: [
+                call(tool, prompt="Where?", kind="search", agent="litellm"),
                 {"text": "It is in hello.py."},
             ],
             "litellm": [{"text": "Look into hello.py."}],
         },
         {"prompt": "Find out about the typo", "kind": "explain"},
+        options,
     )
     assert found.outcome.ok, (found.outcome, found.heard)
     assert "Look into hello.py." in found.heard
-    assert found.parents() == {"opencode": None, "litellm": found.outcome.run_id}
+    assert found.parents() == {name: None, "litellm": found.outcome.run_id}
     assert all(one.status == "succeeded" for one in found.runs().values())
 
 

@@ -1,9 +1,11 @@
 """MCP servers that a task brings, in the real CLIs: called, and told their secrets."""
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from adapters.claude import adapter as claude
@@ -13,7 +15,7 @@ from adapters.opencode import adapter as opencode
 from adapters.qwen import adapter as qwen
 from orchestrator.adapter import Adapter
 from orchestrator.task import McpServer
-from tests.real.scene import placed, play
+from tests.real.scene import changed, fingerprint, placed, play
 
 pytestmark = [pytest.mark.real, pytest.mark.anyio]
 
@@ -46,7 +48,7 @@ FOR_CODEX = {"name": "ask", "arguments": {"question": "why"}}
 FOR_OPENCODE = {"name": "oracle_ask", "arguments": {"question": "why"}}
 FOR_QWEN = {"name": "mcp__oracle__ask", "arguments": {"question": "why"}}
 FOR_GEMINI = {"name": "mcp_oracle_ask", "arguments": {"question": "why"}}
-TRUSTING = {"options": {"trust_workspace": True}}
+TRUSTING: Mapping[str, Any] = {"options": {"trust_workspace": True}}
 
 
 @pytest.mark.parametrize(
@@ -104,3 +106,52 @@ async def test_claude_with_mcp_servers_reads_no_instructions_of_the_repository(
     played = await play(claude, [{"text": "Done."}], tmp_path, task=task)
     assert played.requests
     assert not any("zebra" in str(one.body) for one in played.requests)
+
+
+def servers_of(marker: Path) -> object:
+    return {"mcpServers": {"theirs": {"command": "touch", "args": [str(marker)]}}}
+
+
+def hooks_of(marker: Path) -> object:
+    hook = {"type": "command", "command": f"touch {marker}"}
+    return {"hooks": {"SessionStart": [{"hooks": [hook]}]}}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("trusts", [False, True], ids=["not trusted", "trusted"])
+@pytest.mark.parametrize(
+    ("adapter", "brought"),
+    [pytest.param(gemini, servers_of, id="gemini"), pytest.param(qwen, hooks_of, id="qwen")],
+)
+async def test_what_the_repository_brings_counts_only_where_the_user_trusts_the_folder(
+    tmp_path: Path, adapter: Adapter, brought: Callable[[Path], object], trusts: bool
+) -> None:
+    work, _ = placed(tmp_path)
+    settings = work / f".{adapter.about.name}/settings.json"
+    settings.parent.mkdir()
+    settings.write_bytes(orjson.dumps(brought(tmp_path / "marker")))
+    given = TRUSTING if trusts else {}
+    turns = [{"text": "Done."}]
+    played = await play(adapter, turns, tmp_path, task={"kind": "review"}, profile="clean", **given)
+    assert played.outcome.ok, played.outcome
+    assert (tmp_path / "marker").exists() is trusts
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("adapter", [gemini, qwen], ids=["gemini", "qwen"])
+async def test_under_read_an_agent_that_trusts_the_folder_changes_no_file_either(
+    tmp_path: Path, adapter: Adapter
+) -> None:
+    def shell(command: str) -> Mapping[str, Any]:
+        arguments = {"command": command, "description": "Run it", "is_background": False}
+        return {"tool_calls": [{"name": "run_shell_command", "arguments": arguments}]}
+
+    work, _ = placed(tmp_path)
+    before = fingerprint(work)
+    file = {"file_path": str(work / "new"), "content": "x"}
+    write = {"tool_calls": [{"name": "write_file", "arguments": file}]}
+    turns = [write, shell("touch oracle"), {"text": "Done."}]
+    task = {"access": "read", "mcp_servers": (oracle(tmp_path),)}
+    played = await play(adapter, turns, tmp_path, task=task, profile="clean", **TRUSTING)
+    assert played.unsaid == 0, played.outcome
+    assert changed(work, before).keys() <= {".git"}
