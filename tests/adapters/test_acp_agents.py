@@ -118,7 +118,7 @@ def test_a_folder_is_trusted_only_where_the_user_says_so_and_then_mcp_servers_ar
     name: str,
 ) -> None:
     def found(**options: object) -> tuple[bool, bool]:
-        command = started(name, **options)
+        command = started(name, TASK, **options)
         trusted = command.files.get("/state/home/.qwen/trustedFolders.json")
         trusts = "GEMINI_CLI_TRUST_WORKSPACE" in command.env
         trusts = trusts or trusted == b'{"/repo":"TRUST_FOLDER"}'

@@ -507,7 +507,8 @@ async def test_an_agent_trusts_no_folder_where_nothing_may_leave_the_machine(
     at_home = privacy == "local"
     assert ("trusting" in agent.options, bool(task.mcp_servers)) == (not at_home, not at_home)
     assert (task.prompt != "Begin") is at_home
-    (told,) = [e.update.text for e in events if "trust" in getattr(e.update, "text", "")]
+    notices = [e.update.text for e in events if isinstance(e.update, Notice)]
+    (told,) = [text for text in notices if "trust" in text]
     assert told.startswith("privacy: local: parent does not" if at_home else "parent trusts the")
 
 
