@@ -23,9 +23,9 @@ def delta(of: Mapping[str, object], block: str) -> Update | None:
     """A piece of a text or of a thought; None: a piece of something else."""
     # Most lines are such ones: a pattern would take as long as all the rest of it.
     if isinstance(piece := of.get("text"), str):
-        return MessageDelta(id=block, text=piece)
+        return MessageDelta(piece, block)
     if isinstance(piece := of.get("thinking"), str):
-        return ThoughtDelta(id=block, text=piece)
+        return ThoughtDelta(piece, block)
     return None
 
 

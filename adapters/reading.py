@@ -18,6 +18,7 @@ MOST = 1000
 ASSEMBLED_LIMIT = 4 * 1024 * 1024
 """How many characters of a message are put together."""
 
+_LISTS = (list, tuple)
 _ERROR = re.compile(r"(?i)error:")
 _PAGE = 8
 _ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
@@ -35,7 +36,7 @@ def is_object(value: object) -> TypeGuard[dict[str, object]]:
 
 
 def is_list(value: object) -> TypeGuard[Sequence[object]]:
-    return isinstance(value, list | tuple)
+    return isinstance(value, _LISTS)
 
 
 def fields(value: object) -> Mapping[str, object]:

@@ -307,6 +307,17 @@ class Adapter(Protocol):
 
 
 @runtime_checkable
+class ReadsObjects(Protocol):
+    """What a conversation also is, if its `feed` begins with `json_line`: many lines are then read
+    at once, by `json_lines`.
+    """
+
+    def feed_object(self, event: dict[str, object], line: bytes) -> Iterable[Update | Send]:
+        """What a line of stdout means, `event` being the object on it: what `feed` says."""
+        ...
+
+
+@runtime_checkable
 class SpeaksForSeveral(Protocol):
     """What an adapter also is, if its CLI, or what that can be held to, depends on the agent."""
 
@@ -411,19 +422,50 @@ def json_line(line: bytes) -> dict[str, object] | None:
     try:
         read = orjson.loads(text)
         value: dict[str, object] = read  # the text begins with a brace
-        if len(text) > 2 * _DEEP and text.count(b"{") + text.count(b"[") > _DEEP:
+        if len(text) > 2 * _DEEP and _may_be_deep(text):
             orjson.dumps([[value]])
     except (orjson.JSONDecodeError, TypeError):
         return None
-    # A fifth of the text shows whether to look at all of it for 20 digits in a row. `find`, since
-    # `in` first tries to take bytes for a number: that took as long as all the rest of it.
-    if text[::5].translate(_DIGITS).find(_FOUR) < 0 or text.translate(_DIGITS).find(_TWENTY) < 0:
+    # `find`, since `in` first tries to take bytes for a number: that took as long as all the rest.
+    if text.translate(_DIGITS).find(_TWENTY) < 0:
         return value
     return None if _holds_huge(read) else value
 
 
+def json_lines(lines: Sequence[bytes]) -> list[dict[str, object] | None]:
+    """`json_line` of each, in two thirds of the time: they are read as one list where that gives
+    the same.
+    """
+    return _together(lines) or [json_line(line) for line in lines]
+
+
 _DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else byte for byte in range(256))
-_FOUR, _TWENTY = b"0" * 4, b"0" * 20
+_TWENTY = b"0" * 20
+_MARK = 2**53 + 1
+# Between lines that are read together. It is spelt in one way, and no other number equals it, so
+# that nothing on a line can pass for it: where no line holds its digits and each stands in its
+# place, no line has swallowed the one after it, nor is one two.
+
+
+def _together(lines: Sequence[bytes]) -> list[dict[str, object] | None] | None:
+    """The objects on all lines; None if one of them needs a closer look."""
+    block = b"[%b]" % (b",%d," % _MARK).join(lines)
+    marks = len(lines) - 1
+    if block.count(b"%d" % _MARK) != marks or block.translate(_DIGITS).find(_TWENTY) >= 0:
+        return None
+    try:
+        read: list[object] = orjson.loads(block)
+    except orjson.JSONDecodeError:
+        return None
+    if len(read) != 2 * marks + 1 or read[1::2] != [_MARK] * marks:
+        return None
+    if any(_may_be_deep(line) for line in lines if len(line) > 2 * _DEEP):
+        return None
+    return [value if isinstance(value, dict) else None for value in read[::2]]
+
+
+def _may_be_deep(text: bytes) -> bool:
+    return text.count(b"{") + text.count(b"[") > _DEEP
 
 
 def _holds_huge(value: JsonValue) -> bool:
@@ -450,9 +492,9 @@ def _bare(line: bytes) -> bytes:
 def unparsed(line: bytes, reason: str = "no rule of the adapter matches") -> Update:
     """A line kept as it is: plain text becomes `Output`, JSON that nobody knows `Unparsed`."""
     text = line[:TEXT_LIMIT].decode("utf-8", "backslashreplace")
-    if line.startswith(b"{") or _bare(line).startswith(b"{"):
-        return Unparsed(stream="stdout", text=text, reason=reason)
-    return Output(stream="stdout", text=text)
+    if line[:1] == b"{" or _bare(line)[:1] == b"{":
+        return Unparsed("stdout", text, reason)
+    return Output("stdout", text)
 
 
 def usage_since(now: Usage, before: Usage | None) -> Usage:

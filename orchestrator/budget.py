@@ -44,8 +44,10 @@ _WAITS = {
 }
 
 
-_WORDS = frozenset({"message.delta", "thought.delta", "tool_call", "thought", "message"})
-"""What only a model that has begun to speak can say."""
+SPEECH = frozenset({"message.delta", "thought.delta", "thought", "message"})
+"""Types of updates that are of no account here once the model has spoken: most are."""
+_WORDS = SPEECH | {"tool_call"}
+# What only a model that has begun to speak can say.
 
 
 @dataclass(kw_only=True)

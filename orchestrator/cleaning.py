@@ -27,8 +27,6 @@ from orchestrator.journal import (
 )
 from orchestrator.workspace.source import cache_of, caches
 
-OLDER_S = 30 * 86400.0
-KEEP_BYTES = 20 * 1024**3
 _ABANDONED_S = 86400.0
 
 

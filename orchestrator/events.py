@@ -150,7 +150,13 @@ def _plain(cls: type[Kind]) -> type[Kind]:
     return dataclass(kw_only=True, eq=False, repr=False)(cls)
 
 
-@_plain
+@dataclass_transform(eq_default=False, field_specifiers=(field,))
+def _quick(cls: type[Kind]) -> type[Kind]:
+    """Of those that most lines become: may be built by position, too, in half the time."""
+    return dataclass(eq=False, repr=False)(cls)
+
+
+@_quick
 class Location(_Plain):
     """A place that a tool touched. `line` counts from 1."""
 
@@ -158,7 +164,7 @@ class Location(_Plain):
     line: int | None = None
 
 
-@_plain
+@_quick
 class PlanEntry(_Plain):
     """One step of an agent's plan."""
 
@@ -252,49 +258,49 @@ class TurnFinished(_Plain):
     turn: int | None = None
 
 
-@_plain
+@_quick
 class MessageDelta(_Plain):
     """A piece of a message's text. The whole follows as `Message` with the same id."""
 
-    type: Literal["message.delta"] = "message.delta"
+    type: Literal["message.delta"] = field(default="message.delta", kw_only=True)
     text: str
     id: str | None = None
     role: Literal["assistant", "user"] = "assistant"
 
 
-@_plain
+@_quick
 class Message(_Plain):
     """A whole message. The assistant's last one is the run's text."""
 
-    type: Literal["message"] = "message"
+    type: Literal["message"] = field(default="message", kw_only=True)
     text: str
     id: str | None = None
     role: Literal["assistant", "user"] = "assistant"
 
 
-@_plain
+@_quick
 class ThoughtDelta(_Plain):
     """A piece of the model's reasoning."""
 
-    type: Literal["thought.delta"] = "thought.delta"
+    type: Literal["thought.delta"] = field(default="thought.delta", kw_only=True)
     text: str
     id: str | None = None
 
 
-@_plain
+@_quick
 class Thought(_Plain):
     """A whole block of the model's reasoning."""
 
-    type: Literal["thought"] = "thought"
+    type: Literal["thought"] = field(default="thought", kw_only=True)
     text: str
     id: str | None = None
 
 
-@_plain
+@_quick
 class ToolCall(_Plain):
     """A tool call: an upsert by id. `input` is any JSON value; `exit_code` is a command's."""
 
-    type: Literal["tool_call"] = "tool_call"
+    type: Literal["tool_call"] = field(default="tool_call", kw_only=True)
     id: str
     status: ToolCallStatus | None = None
     kind: ToolKind | None = None
@@ -419,22 +425,22 @@ class Error(_Plain):
     resets_at: str | None = None
 
 
-@_plain
+@_quick
 class Output(_Plain):
     """A line that is not of the agent's protocol: plain text."""
 
-    type: Literal["output"] = "output"
+    type: Literal["output"] = field(default="output", kw_only=True)
     stream: str
     text: str
 
 
-@_plain
+@_quick
 class Unparsed(_Plain):
     """A line that no rule of the adapter knows. Never dropped; `text` may be cut, the spool has it
     whole.
     """
 
-    type: Literal["unparsed"] = "unparsed"
+    type: Literal["unparsed"] = field(default="unparsed", kw_only=True)
     stream: str
     text: str
     reason: str
@@ -836,26 +842,35 @@ def encode(event: Event, head: bytes | None = None) -> bytes:
             parent_run_id=event.parent_run_id,
             agent=event.agent,
         )
-    stated = event.update, event.raw, stamp(event.time, event.source)
-    return encoded([stated], head, event.seq)[0]
-
-
-def stamp(time: str, source: Source) -> bytes:
-    """The part of the envelope that is the same for all events of one moment and source."""
-    return b'"time":"%b","source":"%b"' % (time.encode(), source.encode())
+    return encoded([(event.update, event.source, event.raw)], head, event.seq, event.time)[0]
 
 
 def encoded(
-    stated: Iterable[tuple[Update, Place | None, bytes]], head: bytes, first: int
+    said: Iterable[tuple[Update, Source, Place | None]], head: bytes, first: int, time: str
 ) -> list[bytes]:
-    """The wire form of updates, each with its place and stamp, numbered from `first` on. Raises
-    TypeError.
+    """The wire form of updates of one moment, each with its source and place, numbered from `first`
+    on. Raises TypeError.
     """
-    dumps = orjson.dumps
+    dumps, join = orjson.dumps, b"".join
+    begin = head + b',"seq":'
+    stamps = {
+        source: b',"time":"%b","source":"%b",' % (time.encode(), source.encode())
+        for source in get_args(Source)
+    }
     return [
-        b'%b,"seq":%d,%b,%b,"raw":%b}'
-        % (head, seq, stamped, dumps(update)[1:-1], dumps(raw, tuple))
-        for seq, (update, raw, stamped) in enumerate(stated, first)
+        # A third of the time that a format takes, and half of it is the update's own.
+        join(
+            (
+                begin,
+                dumps(seq),
+                stamps[source],
+                dumps(update)[1:-1],
+                b',"raw":',
+                dumps(place, tuple),
+                b"}",
+            )
+        )
+        for seq, (update, source, place) in enumerate(said, first)
     ]
 
 

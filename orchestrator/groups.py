@@ -5,14 +5,12 @@ the process groups that were seen below it: once a second, and before each signa
 at. What left its group before anybody looked, and lost its parent, is not found. Run as
 `main(control, life, supervisor, ps)`; light modules only.
 
-Its loop resembles the one in reaper.py and is not shared with it: that file is run by its path,
-alone, and all that its guarantees rest on stands in it; what frames, lists of `ps` and groups need
-would have to be provided for there.
+How it is asked and how it starts what is asked for stands in reaper.py, which is run by its path,
+alone; here is how a tree is found and ended.
 """
 
 from __future__ import annotations
 
-import errno
 import math
 import mmap
 import os
@@ -25,11 +23,13 @@ import time
 from orchestrator.reaper import (
     REAPER_ENDS_S,
     STUCK_S,
-    become,
+    SupervisorGone,
+    Talk,
     child_alarm,
     drain,
     ignore_signals,
     signalled,
+    start,
     wait_readable,
 )
 
@@ -249,10 +249,6 @@ class Groups:
 # --- the reaper ----------------------------------------------------------------------------------
 
 
-class _SupervisorGone(Exception):  # noqa: N818 (an event, not an error)
-    pass
-
-
 class _Run:
     """One agent: its leader, and the process groups that were seen below it."""
 
@@ -269,12 +265,10 @@ class _Run:
 
 class _Reaper:
     def __init__(self, frames: Frames, tie: int, groups: Groups, ps: str) -> None:
-        self._frames = frames
         self._tie = tie
         self._groups = groups
         self._ps = ps
         self._alarm = child_alarm()
-        self._outbox: list[bytes] = []
         self._runs: dict[int, _Run] = {}
         self._leaders: dict[int, _Run] = {}
         self._pipes: dict[int, _Run] = {}
@@ -282,17 +276,17 @@ class _Reaper:
         self._due: float | None = None
         self._spared = frozenset({os.getpgrp(), os.getpgid(os.getppid())})
         self._poll = select.poll()
-        for descriptor in (frames.socket.fileno(), self._alarm, tie):
+        for descriptor in (self._alarm, tie):
             self._poll.register(descriptor, select.POLLIN)
+        self._talk = Talk(frames, self._poll)
 
     def serve(self) -> None:
         """Until the supervisor or the guard is gone; then nothing is left."""
-        self._frames.socket.setblocking(False)  # noqa: FBT003
         try:
             self._tell(f"ready {os.getpid()}")
             while True:
                 self._turn()
-        except _SupervisorGone:
+        except SupervisorGone:
             pass
         # The socket stays open until then: its end tells the supervisor that nothing is left.
         end_all({group for run in self._runs.values() for group in run.groups}, self._ps, reap=True)
@@ -303,43 +297,26 @@ class _Reaper:
         wait_ms = None if self._due is None else max(0.0, (self._due - time.monotonic()) * 1000)
         found = self._poll.poll(wait_ms)
         if any(descriptor == self._tie for descriptor, _ in found):
-            raise _SupervisorGone
+            raise SupervisorGone
         for descriptor, event in found:
             if descriptor == self._alarm:
                 drain(self._alarm)
             elif descriptor in self._pipes:
                 self._settle(self._pipes[descriptor])
             else:
-                if event & select.POLLOUT:
-                    self._flush()
-                if event & ~select.POLLOUT:
-                    self._receive()
+                for words, descriptors in self._talk.turn(event):
+                    self._request(words, descriptors)
         self._reap()
         if self._due is not None and time.monotonic() >= self._due:
             self._round()
 
     # What is asked ---------------------------------------------------------------------------
 
-    def _receive(self) -> None:
-        while True:
-            try:
-                text, descriptors = self._frames.receive()
-            except BlockingIOError:
-                return
-            if not text:
-                raise _SupervisorGone
-            try:
-                self._request(text.split(), descriptors)
-            finally:
-                for descriptor in descriptors:
-                    os.close(descriptor)
-
     def _request(self, words: list[bytes], descriptors: list[int]) -> None:
         handle = int(words[1])
         run = self._runs.get(handle)
         match words[0], run:
             case b"spawn", _:
-                self._tell(f"taken {handle}")  # before the fork: without it, nothing was started
                 self._spawn(handle, descriptors)
             case b"signal", _Run():
                 self._signal(run, words[2], [int(word) for word in words[3].split(b",")])
@@ -355,30 +332,10 @@ class _Reaper:
                 pass
 
     def _spawn(self, handle: int, descriptors: list[int]) -> None:
-        if len(descriptors) != 4:  # the rest did not fit into our table
-            self._tell(f"failed {handle} reaper {errno.EMFILE}")
+        started = start(handle, descriptors, self._tell)
+        if started is None:
             return
-        payload = descriptors[3]
-        fields = os.pread(payload, os.fstat(payload).st_size, 0).split(b"\0")
-        cwd, count = fields[0], int(fields[2])
-        argv = fields[3 : 3 + count]
-        pairs = (item.partition(b"=") for item in fields[3 + count :])
-        env = {name: value for name, _, value in pairs}
-        try:
-            ours, theirs = os.pipe()
-        except OSError as error:
-            self._tell(f"failed {handle} reaper {error.errno}")
-            return
-        try:
-            pid = os.fork()
-        except OSError as error:
-            os.close(ours)
-            os.close(theirs)
-            self._tell(f"failed {handle} fork {error.errno}")
-            return
-        if pid == 0:
-            become(argv, env, cwd, descriptors[:3], theirs)
-        os.close(theirs)
+        pid, _, ours = started
         run = _Run(handle, pid, ours)
         self._runs[handle] = self._leaders[pid] = self._pipes[ours] = run
         self._note()
@@ -509,29 +466,8 @@ class _Reaper:
         self._runs.pop(run.handle, None)
         self._note()
 
-    # What is told ----------------------------------------------------------------------------
-
     def _tell(self, text: str) -> None:
-        self._outbox.append(text.encode())
-        if len(self._outbox) == 1:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Send what can be sent: a supervisor that does not read must not keep us from killing."""
-        sent = 0
-        try:
-            for text in self._outbox:
-                self._frames.send(text)
-                sent += 1
-            self._frames.flush()
-        except BlockingIOError:
-            pass
-        except ConnectionError:
-            raise _SupervisorGone from None
-        del self._outbox[:sent]
-        waiting = self._outbox or self._frames.torn
-        wanted = select.POLLIN | select.POLLOUT if waiting else select.POLLIN
-        self._poll.modify(self._frames.socket.fileno(), wanted)
+        self._talk.tell(text)
 
 
 # --- the guard -----------------------------------------------------------------------------------

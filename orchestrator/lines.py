@@ -27,7 +27,7 @@ class Line(NamedTuple):
     ended: bool = True
 
 
-_new_line = Line._make  # half of the time that `Line(...)` takes
+_new = tuple.__new__  # a third of the time that `Line(...)` takes
 
 
 class LineSplitter:
@@ -59,7 +59,7 @@ class LineSplitter:
         for part in whole[1:]:
             length = len(part) + 1
             if length <= limit:
-                lines.append(_new_line((part, start, length, False, True)))
+                lines.append(_new(Line, (part, start, length, False, True)))
                 start += length
             else:
                 self._start = start

@@ -83,7 +83,7 @@ STATUS: Mapping[ErrorKind, Status] = MappingProxyType(
 MOST_CALLS = 10_000
 """How many tool calls, denials and sub-agents are held by their ids: a run may make any number."""
 
-_DECIDE_NOTHING = frozenset(
+DECIDE_NOTHING = frozenset(
     {
         "context",
         "message.delta",
@@ -96,6 +96,7 @@ _DECIDE_NOTHING = frozenset(
         "usage",
     }
 )
+"""Types of updates that are of no account here: most are."""
 _LOOK = "See what it did with `orchestrate runs show last`."
 _READS: frozenset[ToolKind] = frozenset({"read", "search", "think", "fetch", "switch_mode"})
 _EDITS: frozenset[ToolKind] = frozenset({"edit", "delete", "move"})
@@ -131,7 +132,7 @@ class Digest:
 
     def add(self, update: Update) -> None:
         """Take one update into account."""
-        if update.type in _DECIDE_NOTHING:
+        if update.type in DECIDE_NOTHING:
             return  # most updates: to try all patterns on them took longer than to write them
         match update:
             case ToolCall():
@@ -199,15 +200,16 @@ class Digest:
         return self.calls[id_] == "completed" and self._kinds.get(id_) in _EDITS
 
     def _tool_call(self, call: ToolCall) -> None:
-        status = self.calls[call.id] = call.status or self.calls.get(call.id, "pending")
-        is_open = status in {"pending", "in_progress"}
-        held, other = (self._open, self._ended) if is_open else (self._ended, self._open)
-        held[call.id] = None
-        other.pop(call.id, None)
-        if call.status in {"completed", "failed"}:
-            self.failures = self.failures + 1 if call.status == "failed" else 0
+        id_, stated = call.id, call.status
+        status = self.calls[id_] = stated or self.calls.get(id_, "pending")
+        ended = status in {"completed", "failed"}
+        held, other = (self._ended, self._open) if ended else (self._open, self._ended)
+        held[id_] = None
+        other.pop(id_, None)
+        if stated is not None and ended:
+            self.failures = self.failures + 1 if stated == "failed" else 0
         if call.kind is not None:
-            self._kinds[call.id] = call.kind
+            self._kinds[id_] = call.kind
         if len(self.calls) > MOST_CALLS:
             self._forget(next(iter(self._ended or self._open)))
 

@@ -21,10 +21,23 @@ import time
 
 TYPE_CHECKING = False  # type checkers take it for true; importing typing for it would cost 7 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import TypeVar
+    from collections.abc import Callable, Iterable, Iterator
+    from socket import socket as Socket  # noqa: N812 (`Link` has a member of its name)
+    from typing import Protocol, TypeVar
 
     T = TypeVar("T")
+
+    class Link(Protocol):
+        """Messages on a socket, such as `Packets`; `torn`: one is sent only in part."""
+
+        @property
+        def socket(self) -> Socket: ...
+        @property
+        def torn(self) -> bool: ...
+        def send(self, text: bytes) -> None: ...
+        def flush(self) -> None: ...
+        def receive(self) -> tuple[bytes, list[int]]: ...
+
 
 TOKEN = "ORCHESTRATE_RUN_ID"  # noqa: S105 (a name)
 """The variable in each agent's environment that names its run. Orphans are told apart by it."""
@@ -451,17 +464,12 @@ class _Run:
         self.killed: set[tuple[int, int]] = set()
 
 
-class _SupervisorGone(Exception):  # noqa: N818 (an event, not an error)
-    pass
-
-
 class _Reaper:
     def __init__(self, control: socket.socket, supervisor: int, guard: int, kept: _Kept) -> None:
         self._control = control
         self._kept = kept
         self._alarm = child_alarm()
         self._ends = {supervisor, guard}
-        self._outbox: list[bytes] = []
         self._runs: dict[int, _Run] = {}  # not swept yet, by handle
         self._sweeping: dict[int, _Run] = {}  # those of them that are to end
         self._leaders: dict[int, _Run] = {}  # not reaped yet, by pid
@@ -483,24 +491,23 @@ class _Reaper:
         self._pause = 0.0
         self._due: float | None = None
         self._poll = select.poll()
-        for descriptor in (control.fileno(), self._alarm, supervisor, guard):
+        for descriptor in (self._alarm, supervisor, guard):
             self._poll.register(descriptor, select.POLLIN)
+        self._talk = Talk(Packets(control), self._poll)
         # Their groups are never signalled, only single processes in them.
         self._spared = frozenset({os.getpgrp(), os.getpgid(os.getppid())})
 
     def serve(self) -> None:
         """Until the supervisor or the guard is gone; then nothing is left."""
-        control = self._control
         if look_at(os.getpid()) is None:
             raise OSError(errno.ENOENT, "/proc is not there, or hides processes")
-        control.setblocking(False)  # noqa: FBT003
         own = os.pidfd_open(os.getpid())
         try:
-            send(control, b"ready", [own])
+            send(self._control, b"ready", [own])
             os.close(own)
             while True:
                 self._turn()
-        except _SupervisorGone:
+        except SupervisorGone:
             pass
         # The socket stays open until then: its end tells the supervisor that nothing is left.
         signal.set_wakeup_fd(-1)
@@ -510,45 +517,25 @@ class _Reaper:
         wait_ms = None if self._due is None else max(0.0, (self._due - time.monotonic()) * 1000)
         found = self._poll.poll(wait_ms)
         if any(descriptor in self._ends for descriptor, _ in found):
-            raise _SupervisorGone  # before a request is taken that came at the same time
+            raise SupervisorGone  # before a request is taken that came at the same time
         for descriptor, event in found:
             if descriptor == self._alarm:
                 drain(self._alarm)
             elif descriptor in self._pipes:
                 self._settle(self._pipes[descriptor])
             else:
-                if event & select.POLLOUT:
-                    self._flush()
-                if event & ~select.POLLOUT:
-                    self._receive()
+                for words, descriptors in self._talk.turn(event):
+                    self._request(words, descriptors)
         self._reap()
         if self._due is not None and time.monotonic() >= self._due:
             self._round()
 
     # What is asked ---------------------------------------------------------------------------
 
-    def _receive(self) -> None:
-        while True:
-            try:
-                text, descriptors = receive(self._control)
-            except BlockingIOError:
-                return
-            if not text:
-                raise _SupervisorGone
-            try:
-                self._request(text.split(), descriptors)
-            finally:
-                for descriptor in descriptors:
-                    os.close(descriptor)
-
     def _request(self, words: list[bytes], descriptors: list[int]) -> None:
         if words[0] == b"spawn":
             handle = int(words[1])
-            self._tell(f"taken {handle}")  # before the fork: without it, nothing was started
-            if len(descriptors) != 4:  # the rest did not fit into our table
-                self._tell(f"failed {handle} reaper {errno.EMFILE}")
-            else:
-                self._spawn(handle, descriptors)
+            self._spawn(handle, descriptors)
             return
         handle = int(words[1])
         run = self._runs.get(handle)
@@ -562,30 +549,10 @@ class _Reaper:
             self._tell(f"swept {handle} 0 0")
 
     def _spawn(self, handle: int, descriptors: list[int]) -> None:
-        payload = descriptors[3]
-        size = os.fstat(payload).st_size
-        fields = os.pread(payload, size, 0).split(b"\0")
-        cwd, token, count = fields[0], fields[1], int(fields[2])
-        argv = fields[3 : 3 + count]
-        env: dict[bytes, bytes] = {}
-        for item in fields[3 + count :]:
-            name, _, value = item.partition(b"=")
-            env[name] = value
-        try:
-            ours, theirs = os.pipe()
-        except OSError as error:
-            self._tell(f"failed {handle} reaper {error.errno}")
+        started = start(handle, descriptors, self._tell)
+        if started is None:
             return
-        try:
-            pid = os.fork()
-        except OSError as error:
-            os.close(ours)
-            os.close(theirs)
-            self._tell(f"failed {handle} fork {error.errno}")
-            return
-        if pid == 0:
-            become(argv, env, cwd, descriptors[:3], theirs)
-        os.close(theirs)
+        pid, token, ours = started
         seen = look_at(pid)
         run = _Run(handle, token, pid, 0 if seen is None else seen.start, ours)
         self._runs[handle] = self._leaders[pid] = self._pipes[ours] = run
@@ -889,31 +856,107 @@ class _Reaper:
             for token in swept[: _TOMBSTONES // 2]:  # the oldest
                 del self._tokens[token]
 
-    # What is told ----------------------------------------------------------------------------
-
     def _tell(self, text: str) -> None:
+        self._talk.tell(text)
+
+
+_NOBODY = _Run(-1, b"", -1, 0, -1)
+_NOBODY.swept = True
+
+
+class SupervisorGone(Exception):  # noqa: N818 (an event, not an error)
+    """There is nobody any more for whom anything is to live."""
+
+
+class Talk:
+    """What is asked and what is told on a link, such as `Packets`, that is watched by `poll`."""
+
+    def __init__(self, link: Link, poll: select.poll) -> None:
+        self._link = link
+        self._poll = poll
+        self._outbox: list[bytes] = []
+        link.socket.setblocking(False)  # noqa: FBT003
+        poll.register(link.socket.fileno(), select.POLLIN)
+
+    def turn(self, event: int) -> Iterator[tuple[list[bytes], list[int]]]:
+        """What is to be done on an event of the link: the requests, by words, with descriptors that
+        are closed after each. Raises SupervisorGone.
+        """
+        if event & select.POLLOUT:
+            self._flush()
+        if event & ~select.POLLOUT:
+            yield from self._requests()
+
+    def tell(self, text: str) -> None:
+        """Send this, as soon as it can be sent. Raises SupervisorGone."""
         self._outbox.append(text.encode())
         if len(self._outbox) == 1:
             self._flush()
+
+    def _requests(self) -> Iterator[tuple[list[bytes], list[int]]]:
+        while True:
+            try:
+                text, descriptors = self._link.receive()
+            except BlockingIOError:
+                return
+            if not text:
+                raise SupervisorGone
+            try:
+                yield text.split(), descriptors
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
 
     def _flush(self) -> None:
         """Send what can be sent: a supervisor that does not read must not keep us from killing."""
         sent = 0
         try:
             for text in self._outbox:
-                send(self._control, text)
+                self._link.send(text)
                 sent += 1
+            self._link.flush()
         except BlockingIOError:
             pass
         except ConnectionError:
-            raise _SupervisorGone from None
+            raise SupervisorGone from None
         del self._outbox[:sent]
-        wanted = select.POLLIN | select.POLLOUT if self._outbox else select.POLLIN
-        self._poll.modify(self._control.fileno(), wanted)
+        waiting = self._outbox or self._link.torn
+        wanted = select.POLLIN | select.POLLOUT if waiting else select.POLLIN
+        self._poll.modify(self._link.socket.fileno(), wanted)
 
 
-_NOBODY = _Run(-1, b"", -1, 0, -1)
-_NOBODY.swept = True
+def start(
+    handle: int, descriptors: list[int], tell: Callable[[str], None]
+) -> tuple[int, bytes, int] | None:
+    """Start what a request asks for: its pid, its token, and a pipe that reports what fails before
+    exec. None: it was told why it cannot be.
+    """
+    tell(f"taken {handle}")  # before the fork: without it, nothing was started
+    if len(descriptors) != 4:  # the rest did not fit into our table
+        tell(f"failed {handle} reaper {errno.EMFILE}")
+        return None
+    payload = descriptors[3]
+    fields = os.pread(payload, os.fstat(payload).st_size, 0).split(b"\0")
+    cwd, token, count = fields[0], fields[1], int(fields[2])
+    argv = fields[3 : 3 + count]
+    pairs = (item.partition(b"=") for item in fields[3 + count :])
+    env = {name: value for name, _, value in pairs}
+    try:
+        ours, theirs = os.pipe()
+    except OSError as error:
+        tell(f"failed {handle} reaper {error.errno}")
+        return None
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.close(ours)
+        os.close(theirs)
+        tell(f"failed {handle} fork {error.errno}")
+        return None
+    if pid == 0:
+        become(argv, env, cwd, descriptors[:3], theirs)
+    os.close(theirs)
+    return pid, token, ours
 
 
 def become(

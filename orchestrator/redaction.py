@@ -124,8 +124,8 @@ class Pieces:
 
     def __init__(self, values: Sequence[str]) -> None:
         self._values = [value for value in values if value]
-        self._firsts = frozenset(value[0] for value in self._values)
-        self._longest = max(map(len, self._values), default=1)
+        pairs = {value[at : at + 2] for value in self._values for at in range(len(value) - 1)}
+        self._ends = pairs.union(value[0] for value in self._values)
         self._held: dict[str, str] = {}
 
     def cut(self, id_: str, piece: str) -> str:
@@ -133,8 +133,8 @@ class Pieces:
         if not piece:
             return piece
         text = self._held.pop(id_, "") + piece if self._held else piece
-        # Most pieces do not even have a secret's first letter in the place where it would be cut.
-        if self._firsts.isdisjoint(text[-self._longest :]):
+        # Where a secret is cut off, the text ends with its first letter, or with two of its others.
+        if text[-2:] not in self._ends and text[-1] not in self._ends:
             return text
         at = min(_beginning(value, text) for value in self._values)
         if at < len(text):

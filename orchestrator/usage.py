@@ -145,23 +145,6 @@ def bill_of(usages: Iterable[Usage | None]) -> Bill:
     return replace(total, usage=replace(total.usage, cost_usd=None))
 
 
-def cost_told(total: Bill) -> str:
-    """The cost in words: `at least $0.12, 2 runs of unknown cost`."""
-    gaps = [
-        f"{count} {'run' if count == 1 else 'runs'} {what}"
-        for count, what in (
-            (total.unknown, "of unknown cost"),
-            (total.subscribed, "under a subscription"),
-        )
-        if count
-    ]
-    if total.cost_usd is not None:
-        return dollars(total.cost_usd)
-    if not total.at_least_usd:
-        return ", ".join(gaps) or "nothing"
-    return ", ".join([f"at least {dollars(total.at_least_usd)}", *gaps])
-
-
 def dollars(amount: float) -> str:
     """`$1.25`, and as many digits as a small amount needs: one that is not 0 never looks it."""
     if amount == 0 or abs(amount) >= 0.095:

@@ -95,14 +95,15 @@ class Signal(Part):
 class Case(Part):
     """One recording. `resumes`: a case that is played first, in the same home and workspace.
 
-    In `env` and in the agent's options `{server}` stands for the scripted server's URL.
+    In `env` and in the agent's options `{server}` stands for the scripted server's URL. `workspace`
+    holds files by name, or is named: the files of tests/recordings/workspaces/NAME.yaml.
     """
 
     about: str
     expect: Status
     task: Wanted = Wanted()
     agent: Doer = Doer()
-    workspace: dict[str, str] = {}
+    workspace: dict[str, str] | str = {}
     model: dict[str, JsonValue] = {"turns": []}
     signal: Signal | None = None
     resumes: str | None = None
@@ -196,6 +197,9 @@ def main(arguments: list[str]) -> int:
         take = play(name, adapter, cases, case)
         keep(name, adapter, case, cases[case], take)
         status, why = take.status(adapter)
+        if status == cases[case].expect:
+            # A session that stays there is read again by whoever recovers the recorded run.
+            shutil.rmtree(SCENE / name / case)
         wrong += status != cases[case].expect
         verdict = "ok" if status == cases[case].expect else f"EXPECTED {cases[case].expect}"
         seconds = time.monotonic() - began
@@ -221,11 +225,19 @@ def _configured(case: Case) -> Case:
     return case.model_copy(update={"agent": case.agent.model_copy(update={"options": options})})
 
 
+def _files(workspace: dict[str, str] | str) -> dict[str, str]:
+    """The files of a workspace, by name."""
+    if isinstance(workspace, dict):
+        return workspace
+    files = yaml.safe_load((RECORDINGS / f"workspaces/{workspace}.yaml").read_text())
+    return {name: str(content) for name, content in files.items()}
+
+
 def play(name: str, adapter: Adapter, cases: Mapping[str, Case], which: str) -> Take:
     """Runs a case, and before it the one that it resumes."""
     case = cases[which]
     scene = Scene(folder=SCENE / name / which)
-    scene.set_up(case.workspace)
+    scene.set_up(_files(case.workspace))
     if case.resumes is None:
         return run(name, adapter, case, scene, case.task.session_id, None)
     first = run(name, adapter, cases[case.resumes], scene, None, None)

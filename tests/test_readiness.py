@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -323,7 +324,7 @@ def test_a_codex_that_has_neither_key_nor_login_is_told_so_before_it_tries_for_e
     adapters = {"codex": codex, "claude": claude}
     environ = {"HOME": str(tmp_path), **environ}
     config = replace(config, adapters=adapters, environ=environ)
-    known = {"name": "mine", "adapter": "codex", "profile": "user", **agent}
+    known: dict[str, Any] = {"name": "mine", "adapter": "codex", "profile": "user", **agent}
     error = keyless(Agent(**known), replace(TASK, **task), config)
     if not told:
         assert error is None

@@ -16,7 +16,6 @@ from orchestrator.usage import (
     Tally,
     add,
     bill_of,
-    cost_told,
     dollars,
     expected,
     priced,
@@ -135,24 +134,24 @@ FREE = Usage(input_tokens=1, cost_usd=0.0, cost_source="local")
 
 
 @pytest.mark.parametrize(
-    ("usages", "text"),
+    ("usages", "cost", "at_least", "unknown", "subscribed"),
     [
-        ([], "nothing"),
-        ([FREE], "$0.00"),
-        ([TWELVE_CENTS, FREE], "$0.12"),
-        ([TWELVE_CENTS, UNKNOWN, None], "at least $0.12, 2 runs of unknown cost"),
-        ([TWELVE_CENTS, LOGIN], "at least $0.12, 1 run under a subscription"),
-        (
-            [TWELVE_CENTS, UNKNOWN, LOGIN, LOGIN],
-            "at least $0.12, 1 run of unknown cost, 2 runs under a subscription",
-        ),
-        ([UNKNOWN], "1 run of unknown cost"),
-        ([None, FREE], "1 run of unknown cost"),
-        ([LOGIN], "1 run under a subscription"),
+        ([], None, 0, 0, 0),
+        ([FREE], 0, 0, 0, 0),
+        ([TWELVE_CENTS, FREE], 0.12, 0.12, 0, 0),
+        ([TWELVE_CENTS, UNKNOWN, None], None, 0.12, 2, 0),
+        ([TWELVE_CENTS, LOGIN], None, 0.12, 0, 1),
+        ([TWELVE_CENTS, UNKNOWN, LOGIN, LOGIN], None, 0.12, 1, 2),
+        ([None, FREE], None, 0, 1, 0),
+        ([LOGIN], None, 0, 0, 1),
     ],
 )
-def test_the_cost_of_several_runs_is_told_as_far_as_it_is_known(usages, text):
-    assert cost_told(bill_of(usages)) == text
+def test_the_cost_of_several_runs_is_told_as_far_as_it_is_known(
+    usages, cost, at_least, unknown, subscribed
+):
+    bill = bill_of(usages)
+    assert (bill.cost_usd, bill.at_least_usd) == (cost, at_least)
+    assert (bill.unknown, bill.subscribed, bill.runs) == (unknown, subscribed, len(usages))
 
 
 @given(st.lists(MAYBE))

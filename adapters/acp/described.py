@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import TypeAlias, get_args
 
@@ -23,6 +24,8 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         " {workspace} and {home} are filled in",
         "env": "table of variables, filled in as the command is; left out where there is no value",
         "env_from": "list of names of variables to pass on",
+        "files": "table of files in its private home that it finds there:"
+        " {'{home}/settings.json' = '{}'}",
         "key_env": "the variable in which it expects the key that `api_key_env` names",
         "auth": "the id of the method to log in with, if it must be asked to",
         "mode": "the id of the session's mode, or a table of one for each access:"
@@ -54,6 +57,10 @@ def _is_table(value: object) -> bool:
     return is_object(value) and all(isinstance(one, str) for one in value.values())
 
 
+def _is_at_home(path: str) -> bool:
+    return path.startswith("{home}/") and ".." not in path.split("/")
+
+
 def _words(allowed: Sequence[str]) -> _Check:
     return lambda value: is_list(value) and all(one in allowed for one in value)
 
@@ -63,6 +70,7 @@ _CHECKS: Mapping[str, _Check] = MappingProxyType(
         "command": lambda value: _is_texts(value) and bool(value),
         "env": _is_table,
         "env_from": _is_texts,
+        "files": lambda value: _is_table(value) and all(map(_is_at_home, fields(value))),
         "key_env": _is_text,
         "auth": _is_text,
         "mode": lambda value: (
@@ -131,7 +139,7 @@ class Described:
             env_from=env_from,
             secrets=(key,) if key else (),
             stdin="open",
-            files=files,
+            files={**files, **_files(fields(options.get("files")), values)},
         )
 
     def conversation(self, task: Task, agent: Agent, before: Usage | None) -> AcpConversation:
@@ -184,7 +192,8 @@ def _general(agent: Agent) -> Options:
 
 def _spelled(options: Mapping[str, object]) -> Sequence[str]:
     """The texts that are filled in."""
-    return [*_texts(options.get("command")), *map(str, fields(options.get("env")).values())]
+    filled = (fields(options.get("env")).values(), fields(options.get("files")))
+    return [*_texts(options.get("command")), *map(str, chain(*filled))]
 
 
 def _values(task: Task, agent: Agent) -> Mapping[str, str | None]:
@@ -217,6 +226,12 @@ def _environment(
 ) -> dict[str, str]:
     filled = {name: _filled(str(text), values) for name, text in env.items() if name != key}
     return {name: text for name, text in filled.items() if text is not None}
+
+
+def _files(files: Mapping[str, object], values: Mapping[str, str | None]) -> dict[str, bytes]:
+    """In a private home alone: in the user's own, nobody writes. What they hold is as it is."""
+    filled = {_filled(path, values): str(text) for path, text in files.items()}
+    return {path: text.encode() for path, text in filled.items() if path is not None}
 
 
 def _key_name(options: Mapping[str, object]) -> str | None:

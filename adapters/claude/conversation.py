@@ -112,39 +112,39 @@ class ClaudeConversation:
 
     def feed(self, line: bytes) -> Iterable[Update | Send]:
         """What a line of stdout means."""
-        event = json_line(line) or {}
+        return self.feed_object(json_line(line) or {}, line)
+
+    def feed_object(self, event: dict[str, object], line: bytes) -> Iterable[Update | Send]:
+        """The same, of the object on it."""
         # The type first and by itself: to try one mapping after the other takes ten times as long.
-        match event.get("type"):
-            case "stream_event" if is_object(part := event.get("event")):
-                return self._streamed(part)
-            case "assistant" if is_object(message := event.get("message")):
-                return self._assistant(event, message, line)
-            case "user" if is_object(message := event.get("message")):
-                return self._user(event, message, line)
-            case "system" if isinstance(subtype := event.get("subtype"), str):
-                if subtype in _QUIET:
-                    return (unparsed(line, _NOTHING_NEW),)
-                return self._system(subtype, event, line)
-            case "result":
-                return self._result(event, line)
-            case _:
-                return (_aside(event, line),)
+        kind = event.get("type")
+        if kind == "stream_event" and is_object(part := event.get("event")):
+            return self._streamed(part)
+        if kind == "system" and isinstance(subtype := event.get("subtype"), str):
+            if subtype in _QUIET:
+                return (unparsed(line, _NOTHING_NEW),)
+            if subtype == "thinking_tokens":
+                return (ThoughtDelta("", self._block),)
+            return self._system(subtype, event, line)
+        if kind == "assistant" and is_object(message := event.get("message")):
+            return self._assistant(event, message, line)
+        if kind == "user" and is_object(message := event.get("message")):
+            return self._user(event, message, line)
+        return self._result(event, line) if kind == "result" else (_aside(event, line),)
 
     # --- messages
 
     def _streamed(self, part: Mapping[str, object]) -> Iterable[Update]:
         """A piece of the message that is being written; pieces without text are silence."""
-        match part.get("type"):
-            case "content_block_delta" if is_object(piece := part.get("delta")):
-                return (delta(piece, self._block) or self._silence,)
-            case "message_start":
-                return (self._begins(part.get("message")),)
-            case "content_block_start" if isinstance(index := part.get("index"), int):
-                self._at(self._message, index)
-            case "message_delta":
-                return self._answered(fields(part.get("usage")))
-            case _:
-                pass
+        kind = part.get("type")
+        if kind == "content_block_delta" and is_object(piece := part.get("delta")):
+            return (delta(piece, self._block) or self._silence,)
+        if kind == "message_start":
+            return (self._begins(part.get("message")),)
+        if kind == "message_delta":
+            return self._answered(fields(part.get("usage")))
+        if kind == "content_block_start" and isinstance(index := part.get("index"), int):
+            self._at(self._message, index)
         return (self._silence,)
 
     def _at(self, message: str, block: int) -> None:
@@ -153,14 +153,14 @@ class ClaudeConversation:
         self._silence = MessageDelta(id=self._block, text="")
 
     def _begins(self, message: object) -> Update:
-        match message:
-            case {"id": str(id_)}:
-                self._at(id_, 0)
-                self._told = None
-                self._call = call_usage(fields(message).get("usage"), self._payer)
-                return self._occupied()
-            case _:
-                return self._silence
+        begun = fields(message)
+        id_ = begun.get("id")
+        if not isinstance(id_, str):
+            return self._silence
+        self._at(id_, 0)
+        self._told = None
+        self._call = call_usage(begun.get("usage"), self._payer)
+        return self._occupied()
 
     def _answered(self, counts: Mapping[str, object]) -> Iterator[Update]:
         """The end of a call: only now the tokens of the answer are known, and the call is told."""
@@ -204,19 +204,19 @@ class ClaudeConversation:
         self, id_: str, block: object, message: Mapping[str, object], parent: str | None
     ) -> Iterable[Update]:
         known = fields(block)
-        match known.get("type"), known:
-            case "tool_use", {"id": str(call), "name": str(name)}:
+        kind, words = known.get("type"), known.get("text")
+        if kind == "tool_use":
+            call, name = known.get("id"), known.get("name")
+            if isinstance(call, str) and isinstance(name, str):
                 return tuple(self._asked(call, name, fields(known.get("input"))))
-            case "text", {"text": str(words)} if message.get("model") == _SYNTHETIC:
+        elif kind == "text" and isinstance(words, str):
+            if message.get("model") == _SYNTHETIC:
                 return (Notice(text=words),)  # a `result` with the same words follows
-            case "text", {"text": str(words)} if parent is None:
-                return (Message(id=id_, text=words),)
-            case "text", {"text": str(words)}:
-                return (Thought(id=id_, text=words),)  # a sub-agent's, no answer
-            case "thinking", {"thinking": str(words)}:
-                return (Thought(id=id_, text=words),)
-            case _:
-                return ()
+            # A sub-agent's words are no answer.
+            return (Message(words, id_) if parent is None else Thought(words, id_),)
+        elif kind == "thinking" and isinstance(thought := known.get("thinking"), str):
+            return (Thought(thought, id_),)
+        return ()
 
     def _asked(self, call: str, name: str, given: Mapping[str, object]) -> Iterator[Update]:
         hold(self._names, call, name)
@@ -234,16 +234,17 @@ class ClaudeConversation:
         told = False
         for block in [{"type": "text", "text": content}] if text(content) else items(content):
             told = True
-            match block:
-                case {"type": "tool_result", "tool_use_id": str(call)}:
-                    yield from self._returned(call, fields(block), event.get("tool_use_result"))
-                case {"type": "text", "text": str()} if parent is not None:
-                    yield Subagent(id=parent, status="started")  # its prompt
-                case {"type": "text", "text": str(words)}:
-                    self._interrupted = self._interrupted or words.startswith(_INTERRUPTED)
-                    yield Message(role="user", text=words)
-                case _:
-                    yield unparsed(line)
+            known = fields(block)
+            kind, call, words = known.get("type"), known.get("tool_use_id"), known.get("text")
+            if kind == "tool_result" and isinstance(call, str):
+                yield from self._returned(call, known, event.get("tool_use_result"))
+            elif kind != "text" or not isinstance(words, str):
+                yield unparsed(line)
+            elif parent is not None:
+                yield Subagent(id=parent, status="started")  # its prompt
+            else:
+                self._interrupted = self._interrupted or words.startswith(_INTERRUPTED)
+                yield Message(role="user", text=words)
         if not told:
             yield unparsed(line)
 
@@ -305,8 +306,6 @@ class ClaudeConversation:
                 yield Notice(text="claude summed up the conversation to make room")
             case "model_refusal_no_fallback", _:
                 yield Notice(text="the model's safeguards stopped its answer")
-            case "thinking_tokens", _:
-                yield ThoughtDelta(id=self._block, text="")
             case _:
                 yield unparsed(line)
 

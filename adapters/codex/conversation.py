@@ -19,7 +19,7 @@ from adapters.codex.items import (
     tool_call,
 )
 from adapters.codex.values import first_line, instant, usage
-from adapters.reading import MOST, fields, hold, is_object, whole
+from adapters.reading import MOST, fields, hold, whole
 from orchestrator.adapter import TEXT_LIMIT, Exit, Send, json_line, unparsed, usage_since
 from orchestrator.events import (
     Context,
@@ -100,8 +100,10 @@ class CodexConversation:
     def feed(self, line: bytes) -> Iterable[Update]:
         """What a line of stdout means, or of the session log (which may mean nothing)."""
         event = json_line(line)
-        if event is None:
-            return (unparsed(line),)
+        return (unparsed(line),) if event is None else self.feed_object(event, line)
+
+    def feed_object(self, event: dict[str, object], line: bytes) -> Iterable[Update]:
+        """The same, of the object on it."""
         # The type first and by itself: to try one mapping after the other takes ten times as long.
         kind = event.get("type")
         said = _LINES.get(kind) if isinstance(kind, str) else None
@@ -178,28 +180,22 @@ class CodexConversation:
     def item(self, event: Mapping[str, object], line: bytes) -> Iterable[Update]:
         """What it thinks, says and does."""
         item = event.get("item")
-        if not is_object(item):
+        if not isinstance(item, dict):
             return (unparsed(line),)
-        id_ = str(item.get("id"))
-        kind, text = item.get("type"), item.get("text")
-        if kind == "agent_message" and isinstance(text, str):
+        id_, kind, over = str(item.get("id")), item.get("type"), event["type"] == "item.completed"
+        if kind == "agent_message" and isinstance(text := item.get("text"), str):
             self._answered = self._acted or self._answered or bool(text.strip())
-            return (Message(id=id_, text=text),)
+            return (Message(text, id_),)
         if kind in _WORDS:
             return (_word(id_, item, line),)
-        over = event.get("type") == "item.completed"
-        call = tool_call(id_, item, over=over)
-        return (unparsed(line),) if call is None else self._call(call, item, over)
-
-    def _call(self, call: ToolCall, item: Mapping[str, object], over: bool) -> Iterable[Update]:
-        if call.id not in self._running:
+        call = tool_call(id_, item, over)
+        if call is None:
+            return (unparsed(line),)
+        if id_ not in self._running:
             self._acted, self._answered = True, False  # the answer comes after the last call
-        if over:
-            self._running.discard(call.id)
-        else:
-            self._running.add(call.id)
+        (self._running.discard if over else self._running.add)(id_)
         if item.get("status") == "declined":
-            return (call, Permission(id=call.id, status="denied", tool=call.title))
+            return (call, Permission(id=id_, status="denied", tool=call.title))
         return (call,)
 
     def log(self, record: object) -> Iterable[Update]:
@@ -328,15 +324,14 @@ _WORDS = ("reasoning", "todo_list", "error")
 
 def _word(id_: str, item: Mapping[str, object], line: bytes) -> Update:
     """An item that is no call."""
-    match item:
-        case {"type": "reasoning", "text": str(text)}:
-            return Thought(id=id_, text=text)
-        case {"type": "todo_list"}:
-            return Plan(id=id_, entries=list(plan_entries(item.get("items"))))
-        case {"type": "error", "message": str(text)}:
-            return Notice(text=text)
-        case _:
-            return unparsed(line)
+    kind, text, message = item.get("type"), item.get("text"), item.get("message")
+    if kind == "reasoning" and isinstance(text, str):
+        return Thought(text, id_)
+    if kind == "todo_list":
+        return Plan(id=id_, entries=list(plan_entries(item.get("items"))))
+    if kind == "error" and isinstance(message, str):
+        return Notice(text=message)
+    return unparsed(line)
 
 
 def _other(

@@ -15,6 +15,7 @@ from orchestrator.events import (
     PlanEntry,
     ToolCall,
     ToolCallStatus,
+    ToolKind,
 )
 
 CUT = re.compile(r"Incomplete response returned, reason: (\w+)")
@@ -23,20 +24,25 @@ CUT = re.compile(r"Incomplete response returned, reason: (\w+)")
 PANIC = 101
 _NO_SUCH_PAGE = re.compile(r"unexpected status 40[45]")
 _SHELL = re.compile(r"\S*/(?:ba|z)?sh -l?c (['\"])(.*)\1", re.DOTALL)
+_SHELLS = frozenset(
+    f"{folder}/{name}" for folder in ("/bin", "/usr/bin") for name in ("bash", "zsh")
+)
+_QUOTES = frozenset(("''", '""'))
+_DELETED = {"delete"}
 _RETRYABLE: frozenset[ErrorKind] = frozenset({"unavailable", "server_error", "rate_limited"})
 
 # --- tool calls and plans ------------------------------------------------------------------------
 
 
-def tool_call(id_: str, item: Mapping[str, object], *, over: bool) -> ToolCall | None:
+def tool_call(id_: str, item: Mapping[str, object], over: bool) -> ToolCall | None:
     """The call that an item is, `over` or begun; None if it is none."""
     kind, stated = item.get("type"), item.get("status")
-    status = _status(stated, over=over)
     read = _CALLS.get(kind) if isinstance(kind, str) else None
-    call = None if read is None else read(id_, status, item)
+    call = None if read is None else read(id_, _status(stated, over), item)
     if call is None and isinstance(stated, str):
         # Of a kind that is not known here; if left open, that counts.
         title = text(kind) or "item"
+        status = _status(stated, over)
         return ToolCall(id=id_, status=status, kind="other", title=title, input=dict(item))
     return call
 
@@ -45,25 +51,24 @@ def _command_call(id_: str, status: ToolCallStatus, item: Mapping[str, object]) 
     command = item.get("command")
     if not isinstance(command, str):
         return None
-    return ToolCall(
-        id=id_,
-        status=status,
-        kind="execute",
-        title=_command(command),
-        output=text(item.get("aggregated_output")),
-        exit_code=whole(item.get("exit_code")),
-    )
+    output, exit_code = text(item.get("aggregated_output")), whole(item.get("exit_code"))
+    # By position, as most calls are such ones.
+    title = _command(command)
+    return ToolCall(id_, status, "execute", title, None, output, None, None, exit_code)
 
 
 def _file_change(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -> ToolCall:
-    done = list(_changes(item.get("changes")))
-    return ToolCall(
-        id=id_,
-        status=status,
-        kind="delete" if {what for what, _ in done} == {"delete"} else "edit",
-        title=", ".join(f"{what} {path}" for what, path in done),
-        locations=[Location(path=path) for _, path in done],
-    )
+    titles: list[str] = []
+    places: list[Location] = []
+    kinds: set[str] = set()
+    for change in map(fields, items(item.get("changes"))):
+        what, path = change.get("kind"), change.get("path")
+        if isinstance(what, str) and isinstance(path, str):
+            titles.append(f"{what} {path}")
+            places.append(Location(path))
+            kinds.add(what)
+    kind: ToolKind = "delete" if kinds == _DELETED else "edit"
+    return ToolCall(id_, status, kind, ", ".join(titles), None, None, places)
 
 
 def _mcp_call(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -> ToolCall | None:
@@ -105,12 +110,10 @@ _CALLS: Mapping[str, _Call] = {
 
 
 def plan_entries(listed: object) -> Iterator[PlanEntry]:
-    for item in items(listed):
-        match item:
-            case {"text": str(step), "completed": bool(completed)}:
-                yield PlanEntry(text=step, status="completed" if completed else "pending")
-            case _:
-                pass
+    for item in map(fields, items(listed)):
+        step, completed = item.get("text"), item.get("completed")
+        if isinstance(step, str) and isinstance(completed, bool):
+            yield PlanEntry(step, "completed" if completed else "pending")
 
 
 def asked(arguments: object) -> str:
@@ -123,31 +126,20 @@ def asked(arguments: object) -> str:
             return said
 
 
-def _status(value: object, *, over: bool) -> ToolCallStatus:
-    match value:
-        case "completed":
-            return "completed"
-        case "in_progress":
-            return "in_progress"
-        case None if over:  # a web search states none
-            return "completed"
-        case _:
-            return "failed" if over else "in_progress"
+def _status(value: object, over: bool) -> ToolCallStatus:
+    if value == "completed" or (over and value is None):  # a web search states none
+        return "completed"
+    return "failed" if over and value != "in_progress" else "in_progress"
 
 
 def _command(command: str) -> str:
     """The command without the shell that codex puts around it."""
+    shell, _, quoted = command.partition(" -lc ")
+    if shell in _SHELLS:  # nearly always, and in half of the pattern's time
+        ends = quoted[:1] + quoted[-1:] if len(quoted) > 1 else ""
+        return quoted[1:-1] if ends in _QUOTES else command
     found = _SHELL.fullmatch(command)
     return found[2] if found else command
-
-
-def _changes(changes: object) -> Iterator[tuple[str, str]]:
-    for change in items(changes):
-        match change:
-            case {"path": str(path), "kind": str(kind)}:
-                yield kind, path
-            case _:
-                pass
 
 
 def _result(item: Mapping[str, object]) -> str | None:

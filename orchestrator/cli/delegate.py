@@ -100,8 +100,6 @@ def delegate(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
         "depth": depth,
     }
     with errors():
-        if cost_usd is not None and not math.isfinite(cost_usd):
-            fail(f"--cost-usd {cost_usd}: not a number of dollars")
         match status, agents, cancel, result:
             case True, _, _, _:
                 answer = _asked("status", {})
@@ -112,18 +110,28 @@ def delegate(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
             case _, _, _, str():
                 answer = _asked("result", {"id": result, "wait": wait, "offset": offset})
             case _:
-                if not prompt.strip():
-                    fail("no prompt: say what the other agent shall do")
-                stated = _stated(wanted) | {"wait": wait}
-                stated |= {"files": list(file)} if file else {}
-                stated |= {"limits": said} if (said := _stated(limits)) else {}
-                answer = _asked("delegate", stated)
+                wanted |= {"files": list(file) if file else None, "wait": wait}
+                answer = _asked("delegate", _request(wanted, limits))
         if output is ListForm.JSON:
             put_json(answer, indented=True)
         else:
             put("\n".join(_told(answer)))
         ended = answer.get("status", "succeeded") in {"succeeded", "running"}
         raise typer.Exit(SUCCEEDED if ended else NOT_SUCCEEDED)
+
+
+def _request(
+    wanted: Mapping[str, JsonValue], limits: Mapping[str, JsonValue]
+) -> dict[str, JsonValue]:
+    """What was said of the sub-task. Raises InputError where that is nothing to ask for."""
+    match wanted["prompt"], limits["cost_usd"]:
+        case str(prompt), _ if not prompt.strip():
+            fail("no prompt: say what the other agent shall do")
+        case _, float(cost_usd) if not math.isfinite(cost_usd):
+            fail(f"--cost-usd {cost_usd}: not a number of dollars")
+        case _:
+            pass
+    return _stated({**wanted, "limits": _stated(limits) or None})
 
 
 def _stated(values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

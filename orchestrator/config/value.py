@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from platformdirs import user_data_path, user_state_path
 
-from orchestrator.adapter import Adapter, Agent, Gateway
+from orchestrator.adapter import Adapter, Agent, Gateway, Program
 from orchestrator.config.local import LocalMode
 from orchestrator.errors import ConfigError
 from orchestrator.server import ModelServer, Place
@@ -92,6 +92,10 @@ class Setting:
     others: tuple[Stated, ...] = ()
 
 
+Located: TypeAlias = dict[tuple[Program, str, Path], tuple[float, str | None]]
+"""Where a program was found (None: nowhere), by PATH and the folder of our own, and when."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that the supervisor needs to know; frozen.
@@ -105,7 +109,8 @@ class Config:
     configured ones. `gateway` is for agents that do not speak what a server speaks. `local` tells
     how the switch of local mode stands; it is asked for each task.
     `left_out` is what a project's file may not say, where that was no error; then nothing of it
-    counts.
+    counts. `located` is where programs were found, and when (`discovery.locate`): whoever uses this
+    configuration finds them once, and nobody else has it.
     """
 
     agents: tuple[Agent, ...] = ()
@@ -126,3 +131,4 @@ class Config:
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     settings: tuple[Setting, ...] = field(default=(), repr=False)
     left_out: ConfigError | None = None
+    located: Located = field(default_factory=Located, repr=False, compare=False)

@@ -4,7 +4,8 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeGuard
 
 from orchestrator.adapter import Question
 from orchestrator.console.paint import Line, Span, Style, cut
@@ -53,13 +54,18 @@ def _details(call: ToolCall, title: str, width: int) -> Iterator[Line]:
 
 
 def _command(call: ToolCall) -> str | None:
-    match call.input:
-        case {"command": str(command)}:
-            return command
-        case {"command": [*words]}:
-            return " ".join(map(str, words))
-        case _:
-            return None
+    command = call.input.get("command") if _is_object(call.input) else None
+    if _is_list(command):
+        return " ".join(map(str, command))
+    return command if isinstance(command, str) else None
+
+
+def _is_object(value: object) -> TypeGuard[Mapping[str, object]]:
+    return isinstance(value, dict)
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, list)
 
 
 def _folded(line: str, width: int) -> list[str]:

@@ -33,14 +33,11 @@ def locate(program: Program, config: Config) -> str | None:
     Looked for in the environments of our own first (they hold the tested versions), then on PATH.
     """
     key = program, config.environ.get("PATH", os.defpath), config.agents_folder
-    at, found = _FOUND.get(key, (-FRESH_S, None))
+    at, found = config.located.get(key, (-FRESH_S, None))
     if found is None or time.monotonic() - at >= FRESH_S or not os.access(found, os.X_OK):
         found = _located(program, config)
-        _FOUND[key] = time.monotonic(), found
+        config.located[key] = time.monotonic(), found
     return found
-
-
-_FOUND: dict[tuple[Program, str, Path], tuple[float, str | None]] = {}
 
 
 def _located(program: Program, config: Config) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TypeAlias
@@ -13,8 +13,8 @@ from uuid import UUID
 import orjson
 
 from orchestrator import events
-from orchestrator.adapter import Conversation, Exit, Send, unparsed
-from orchestrator.budget import Counts
+from orchestrator.adapter import Conversation, Exit, Send, json_lines, unparsed
+from orchestrator.budget import SPEECH, Counts
 from orchestrator.events import (
     Error,
     Event,
@@ -34,16 +34,18 @@ from orchestrator.events import (
 )
 from orchestrator.journal import STDOUT
 from orchestrator.lines import Line
-from orchestrator.outcome import Digest
+from orchestrator.outcome import DECIDE_NOTHING, Digest
 from orchestrator.redaction import Pieces, pattern, spellings
 from orchestrator.telemetry import warn
 from orchestrator.usage import Tally
 
 Publish = Callable[[Event], None]
-_named = Raw._make  # half of the time that `Raw(...)` takes
+FeedObject: TypeAlias = Callable[[dict[str, object], bytes], Iterable[Update | Send]]
+_new = tuple.__new__  # a third of the time that `Raw(...)` takes
 _Waiting: TypeAlias = tuple[Update, Source, Place | None]
 _CHANGED = frozenset({"session.started", "usage"})
 _OF_PIECES = frozenset({"message.delta", "thought.delta", "message", "thought"})
+_DELTAS = (MessageDelta, ThoughtDelta)
 _HEAD = ("job_id", "run_id", "task_id", "parent_run_id", "agent")
 
 
@@ -131,11 +133,11 @@ class Recorder:
                 waiting[at] = whole, source, raw
 
     def _completed(self, update: Update) -> Update:
+        if isinstance(update, _DELTAS):
+            # No piece of a text may end in the middle of a secret.
+            cut = self._pieces.cut(update.id or "", update.text)
+            return update if cut == update.text else replace(update, text=cut)
         match update:
-            case MessageDelta(id=id_, text=text) | ThoughtDelta(id=id_, text=text):
-                # No piece of a text may end in the middle of a secret.
-                cut = self._pieces.cut(id_ or "", text)
-                return update if cut == text else replace(update, text=cut)
             case Message(id=id_) | Thought(id=id_):
                 self._pieces.end(id_ or "")
             case SessionStarted(model=model):
@@ -151,7 +153,7 @@ class Recorder:
         run, task, agent = head["run_id"], head["task_id"], head["agent"]
         parent, job = head["parent_run_id"], head["job_id"]
         for seq, (update, source, raw) in enumerate(waiting, first):
-            place = None if raw is None else _named(raw)
+            place = None if raw is None else _new(Raw, raw)
             publish(Event(seq, now, run, task, agent, source, update, parent, place, job))
 
     def resume(self, event: Event) -> None:
@@ -177,10 +179,14 @@ class Recorder:
         self._write, self._waiting = write, []
 
     def _fold(self, updates: Sequence[Update]) -> None:
-        digest, counts = self.digest.add, self.counts.add
+        digest, counts = self.digest.add, self.counts
         for update in updates:
-            digest(update)
-            counts(update)
+            kind = update.type
+            # Most updates: to ask and be told that they change nothing took longer.
+            if kind not in DECIDE_NOTHING:
+                digest(update)
+            if kind not in SPEECH or not counts.spoken:
+                counts.add(update)
             if update.type == "usage":
                 self._used(update)
 
@@ -214,10 +220,7 @@ class Recorder:
         return self._lines(waiting, now)
 
     def _lines(self, waiting: Sequence[_Waiting], now: str) -> list[bytes]:
-        stamps = {"agent": events.stamp(now, "agent")}
-        stamps["supervisor"] = events.stamp(now, "supervisor")
-        stated = ((update, raw, stamps[source]) for update, source, raw in waiting)
-        return events.encoded(stated, self._prefix, self.seq + 1)
+        return events.encoded(waiting, self._prefix, self.seq + 1, now)
 
 
 def _now() -> str:
@@ -254,7 +257,28 @@ def translate(conversation: Conversation, line: Line) -> Sequence[Update | Send]
         said = tuple(conversation.feed(line.data))
     except Exception as error:  # noqa: BLE001
         return (_mistaken(line, error),)
-    return said or (unparsed(line.data, "the adapter said nothing"),)
+    return said or (_nothing_said(line),)
+
+
+def translated(
+    conversation: Conversation, lines: Sequence[Line], feed: FeedObject | None
+) -> list[Sequence[Update | Send]]:
+    """`translate` of each. Lines of a conversation that takes objects, by `feed`, are read
+    together.
+    """
+    if feed is None:
+        return [translate(conversation, line) for line in lines]
+    said: list[Sequence[Update | Send]] = []
+    for line, event in zip(lines, json_lines([line.data for line in lines]), strict=True):
+        if event is None or line.oversize:
+            said.append(translate(conversation, line))
+            continue
+        try:
+            one = tuple(feed(event, line.data))
+        except Exception as error:  # noqa: BLE001
+            one = (_mistaken(line, error),)
+        said.append(one or (_nothing_said(line),))
+    return said
 
 
 def fed(conversation: Conversation, line: Line) -> Sequence[Update | Send]:
@@ -263,6 +287,10 @@ def fed(conversation: Conversation, line: Line) -> Sequence[Update | Send]:
         return tuple(conversation.feed(line.data))
     except Exception as error:  # noqa: BLE001
         return (_mistaken(line, error),)
+
+
+def _nothing_said(line: Line) -> Update:
+    return unparsed(line.data, "the adapter said nothing")
 
 
 def _mistaken(line: Line, error: Exception) -> Update:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 from orchestrator.events import Status, Tier, Usage
 from orchestrator.prices import Price, cost
@@ -22,7 +22,6 @@ crash; or nobody can read it.
 """
 Axis: TypeAlias = Literal["agent", "model", "server", "kind", "day", "repository", "tier"]
 """What runs can be grouped by."""
-AXES: tuple[Axis, ...] = get_args(Axis)
 
 STOPPED: frozenset[Status] = frozenset({"interrupted", "cancelled"})
 """Ends that say nothing about the agent: somebody stopped it."""

@@ -538,14 +538,14 @@ class _Taker:
     @contextmanager
     def in_place(self) -> Generator[None]:
         """An engine that is launched in this block has this in place of its threads."""
-        ours = {"queue_thread": self._run, **dict.fromkeys(_NEEDLESS, _nothing)}
-        names = vars(launching)
-        theirs = {name: names[name] for name in ours}
-        names.update(ours)
+        ours: dict[str, object] = {"queue_thread": self._run}
+        ours |= dict.fromkeys(_NEEDLESS, _nothing)
+        theirs: dict[str, object] = {name: getattr(launching, name) for name in ours}
         try:
+            _put(ours)
             yield
         finally:
-            names.update(theirs)
+            _put(theirs)
 
     def begin(self) -> None:
         self._ready.set()
@@ -647,6 +647,11 @@ _NEEDLESS = ("background_jobs_thread", "dynamic_scheduler_loop")
 
 def _nothing(stop: threading.Event, _: object) -> None:
     """In place of a thread that is not needed."""
+
+
+def _put(bodies: Mapping[str, object]) -> None:
+    for name, body in bodies.items():
+        setattr(launching, name, body)
 
 
 class _Kind(NamedTuple):

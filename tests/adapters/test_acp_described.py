@@ -51,6 +51,12 @@ def test_placeholders_are_filled_in_and_a_variable_without_a_value_is_left_out()
     assert command.env_from["HOME"] == "HOME"
 
 
+def test_files_are_there_in_a_private_home_alone() -> None:
+    described = agent(command=["x"], files={"{home}/.config/a.json": "{model}"})
+    assert adapter.command(TASK, described).files == {"/home/.config/a.json": b"{model}"}
+    assert adapter.command(TASK, replace(described, home=None)).files == {}
+
+
 def test_what_a_command_needs_and_has_not_is_told() -> None:
     with pytest.raises(ConfigError, match="has no value here"):
         adapter.command(TASK, replace(agent(command=["x", "{model}"]), model=None))
@@ -115,6 +121,9 @@ def test_what_it_can_be_held_to_and_speaks_is_known_of_it() -> None:
         ({"command": "goose acp"}, "'command' is list"),
         ({"command": ["x", "{modle}"]}, "no placeholder {modle}"),
         ({"env": {"A": 1}}, "'env' is table"),
+        ({"files": {"/etc/x": "y"}}, "'files' is table"),
+        ({"files": {"{home}/../x": "y"}}, "'files' is table"),
+        ({"files": {"{home}/{where}": "y"}}, "no placeholder {where}"),
         ({"mode": {"reed": "x"}}, "'mode' is the id"),
         ({"mode": 1}, "'mode' is the id"),
         ({"enforces": ["everything"]}, "'enforces' is list"),

@@ -205,6 +205,13 @@ def test_a_command_of_words_is_shown_as_one() -> None:
     assert "    git push" in lines(ToolCall(id="1", input={"command": ["git", "push"]}))
 
 
+def test_a_command_that_is_its_own_title_is_shown_once() -> None:
+    assert lines(ToolCall(id="1", kind="execute", input={"command": "it"})) == [
+        "? agent asks to run a command: it"
+    ]
+    assert len(lines(ToolCall(id="1", input=["no", "names"]))) == 1
+
+
 def test_an_edit_is_shown_with_its_file_and_the_head_of_its_diff() -> None:
     diff = "\n".join(f"+{number}" for number in range(MOST + 5))
     call = ToolCall(id="1", kind="edit", locations=[Location(path="a.py")], diff=diff)

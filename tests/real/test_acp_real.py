@@ -72,7 +72,7 @@ IN_LINES = {
     f"{name}-json": replace(KINDS[name], fields={"options": {"protocol": "json"}})
     for name in ("opencode", "qwen")
 }
-KINDS |= IN_LINES
+KINDS.update(IN_LINES)
 
 
 def some(*usually: str, others: Iterable[str] = ()) -> pytest.MarkDecorator:

@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.events import Usage
 from orchestrator.prices import Price
 from orchestrator.stats.sums import (
-    AXES,
+    Axis,
     Ran,
     grouped,
     matching,
@@ -25,6 +25,7 @@ from orchestrator.stats.sums import (
 PRICE = Price(input=1, output=10, cache_read=0.1, above=100, longer=Price(input=9, output=9))
 MILLION = Usage(input_tokens=10**6, output_tokens=10**5, cost_usd=0.0, cost_source="local")
 NUMBERS = itertools.count(1)
+AXES: tuple[Axis, ...] = get_args(Axis)
 
 
 def ran(**given: Any) -> Ran:

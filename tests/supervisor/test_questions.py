@@ -37,7 +37,7 @@ async def run(place: Path, ask: Ask | None, *commands: str, **task: Any) -> tupl
     work.mkdir()
     told: list[Event] = []
     async with Supervisor(config, ask=ask) as supervisor:
-        fields = {"prompt": "x", "access": "full", **task}
+        fields: dict[str, Any] = {"prompt": "x", "access": "full", **task}
         outcome = await supervisor.run(Task(workspace=work, **fields), told.append)
     said = [one.update for one in told if isinstance(one.update, Permission)]
     known = [(one.tool, one.status, one.reason) for one in said if one.status != "requested"]
