@@ -118,9 +118,23 @@ async def run(workspace: Path, server: ModelServer | None, **fields: object) -> 
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Worked:
+    """A run of several commands, and what each of them printed."""
+
+    said: Said
+    outputs: Mapping[str, str]
+    workspace: Path
+    mark: str
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    folder = tmp_path / "workspace"
+    return new_workspace(tmp_path)
+
+
+def new_workspace(parent: Path) -> Path:
+    folder = parent / "workspace"
     folder.mkdir()
     (folder / "hello.txt").write_text("hello world\n")
     return folder
@@ -151,16 +165,59 @@ def alive(mark: str) -> list[str]:
 # --- work
 
 
-async def test_an_edit_is_made_and_told_to_the_end(workspace: Path) -> None:
-    async with model_server(says("sed -i s/world/there/ hello.txt && cat hello.txt")) as server:
-        said = await run(workspace, server)
+@pytest.fixture(scope="module")
+async def worked(tmp_path_factory: pytest.TempPathFactory) -> Worked:
+    """One run in which a model asks for an edit, a flood, a process that stays, and a look at the
+    folder for temporary files.
+    """
+    folder = new_workspace(tmp_path_factory.mktemp("worked"))
+    mark = f"61{os.getpid()}"  # in seconds: longer than the test has time
+    commands = {
+        "edit": "sed -i s/world/there/ hello.txt && cat hello.txt",
+        "flood": "yes | head -c 200000000",
+        "memory": "ps -o rss= -p $PPID",
+        "background": f"sleep {mark} & echo started",
+        "scratch": "echo x > $TMPDIR/x; echo in $TMPDIR",
+    }
+    async with model_server(says(*commands.values())) as server:
+        said = await run(folder, server)
         assert (server.mismatches, server.exhausted, server.remaining()) == ([], 0, 0)
+    done = [str(line["output"]) for line in said.of("tool_call") if line["status"] == "completed"]
+    return Worked(
+        said=said,
+        outputs=dict(zip(commands, done, strict=True)),
+        workspace=folder,
+        mark=mark,
+    )
+
+
+async def test_an_edit_is_made_and_told_to_the_end(worked: Worked) -> None:
+    said = worked.said
     assert said.status == 0
     assert said.stderr == ""
-    assert (workspace / "hello.txt").read_text() == "hello there\n"
+    assert (worked.workspace / "hello.txt").read_text() == "hello there\n"
+    assert worked.outputs["edit"] == "hello there\n"
     assert said.lines[-1]["type"] == "result"
     assert said.lines[-1]["status"] == "finished"
     assert said.of("access") == [{"type": "access", "level": "edit", "enforced": True}]
+
+
+async def test_a_flood_of_output_costs_no_memory_and_no_line_is_long(worked: Worked) -> None:
+    assert max(len(json.dumps(line)) for line in worked.said.lines) < 200_000
+    assert int(worked.outputs["memory"]) < 400_000
+
+
+async def test_a_background_process_does_not_hold_up_a_command_and_does_not_stay(
+    worked: Worked,
+) -> None:
+    assert "started" in worked.outputs["background"]
+    assert alive(worked.mark) == []
+
+
+async def test_nothing_of_its_scratch_folder_stays(worked: Worked) -> None:
+    folder = Path(worked.outputs["scratch"].strip().removeprefix("in "))
+    assert folder.name.startswith("orchestrate-")
+    assert not folder.exists()
 
 
 async def test_a_resumed_session_remembers_what_was_said_and_done(workspace: Path) -> None:
@@ -209,26 +266,6 @@ async def test_a_server_that_goes_down_in_between_is_unavailable_and_no_500(
     said = await anyio.to_thread.run_sync(lambda: ended(process))
     assert said.of("error")[0]["kind"] == "unavailable"
     assert len(said.of("retry")) == 1  # at home one is enough
-
-
-async def test_a_flood_of_output_costs_no_memory_and_no_line_is_long(workspace: Path) -> None:
-    async with model_server(says("yes | head -c 200000000", "ps -o rss= -p $PPID")) as server:
-        said = await run(workspace, server)
-    assert said.status == 0
-    assert max(len(json.dumps(line)) for line in said.lines) < 200_000
-    rss = int(said.outputs.strip().rsplit("\n", 1)[-1])
-    assert rss < 400_000
-
-
-async def test_a_background_process_does_not_hold_up_a_command_and_does_not_stay(
-    workspace: Path,
-) -> None:
-    mark = f"61{os.getpid()}"  # in seconds: longer than the test has time
-    async with model_server(says(f"sleep {mark} & echo started")) as server:
-        said = await run(workspace, server)
-    assert said.status == 0
-    assert "started" in said.outputs
-    assert alive(mark) == []
 
 
 # --- the end
@@ -280,14 +317,6 @@ async def test_a_signal_while_the_model_is_silent_ends_it_at_once(workspace: Pat
         said = await anyio.to_thread.run_sync(lambda: ended(process))
     assert time.monotonic() - began < 2
     assert (said.status, said.lines[-1]["status"]) == (130, "interrupted")
-
-
-async def test_nothing_of_its_scratch_folder_stays(workspace: Path) -> None:
-    async with model_server(says("echo x > $TMPDIR/x; echo in $TMPDIR")) as server:
-        said = await run(workspace, server)
-    folder = Path(said.outputs.strip().removeprefix("in "))
-    assert folder.name.startswith("orchestrate-")
-    assert not folder.exists()
 
 
 # --- what a command may do
