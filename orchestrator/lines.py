@@ -27,7 +27,8 @@ class Line(NamedTuple):
     ended: bool = True
 
 
-_new = tuple.__new__  # a third of the time that `Line(...)` takes
+# A third of the time that `Line(...)` takes.
+_new = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 class LineSplitter:

@@ -19,20 +19,22 @@ ORCHESTRATE = str(Path(PYTHON).with_name("orchestrate"))
 PAIRS = 7
 
 
-# An agent that costs nothing: it reads its prompt and says that it is done.
+# An agent that costs nothing: it reads its prompt, may say much, and says that it is done.
 TRIVIAL = """
 [agents.trivial]
 adapter = "jsonl"
-argv = ["/bin/sh", "-c", 'cat >/dev/null; sleep $0; echo "{\\"type\\": \\"done\\"}"', "SLEEP"]
+argv = ["/bin/sh", "-c", 'cat >/dev/null; sleep $0; yes "$2" | head -n $1; echo "$3"', SAYS]
 [[agents.trivial.events]]
 emit = "message"
-when = {type = "done"}
+when = {type = {exists = true}}
 text = "type"
 [[agents.trivial.events]]
 emit = "turn.finished"
 when = {type = "done"}
 stop_reason = "end_turn"
 """
+NOTE = json.dumps({"type": "note", "text": "x" * 970})  # a line of 1,000 bytes
+DONE = json.dumps({"type": "done"})
 CORE = "import anyio, h11, orjson, platformdirs, pydantic, structlog, typer, yaml"
 
 
@@ -125,16 +127,28 @@ WAYS = ["No agent works yet. The shortest ways to one", "1. at home", "2. by key
 
 
 def memory() -> bool:
-    """The supervisor's own high-water mark, read while its agent sleeps."""
+    """The supervisor's own high-water mark: while its agent sleeps, and after streams of two sizes."""
+    idle, short, long = (peak_mb(sleep="2"), peak_mb(says_mb=16), peak_mb(says_mb=1000))
+    text = f"1 GB that an agent says, above 16 MB of it: {short:.1f} and {long:.1f} MB"
+    return all(
+        [
+            told(f"supervisor RSS while an agent runs: {idle:.1f} MB", idle, 60),
+            told(text, long - short, 4),
+        ]
+    )
+
+
+def peak_mb(*, sleep: str = "0", says_mb: int = 0) -> float:
+    """Peak resident size of `orchestrate run`, in MB, while its agent says this much and sleeps."""
     with tempfile.TemporaryDirectory() as folder:
-        argv, env = trivial_run(Path(folder), sleep="2")
+        argv, env = trivial_run(Path(folder), sleep=sleep, says_mb=says_mb)
         process = start(argv, env)
         peak = 0
         while process.poll() is None:
             peak = max(peak, high_water(process.pid))
             time.sleep(0.05)
         end(process)
-    return told(f"supervisor RSS while an agent runs: {peak / 1024:.1f} MB", peak / 1024, 60)
+    return peak / 1024
 
 
 def high_water(pid: int) -> int:
@@ -146,10 +160,11 @@ def high_water(pid: int) -> int:
     return next((int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line), 0)
 
 
-def trivial_run(folder: Path, *, sleep: str) -> tuple[list[str], dict[str, str]]:
+def trivial_run(folder: Path, *, sleep: str, says_mb: int = 0) -> tuple[list[str], dict[str, str]]:
     """The command of a run with the trivial agent in an empty folder, and its environment."""
     config = folder / "config.toml"
-    config.write_text(TRIVIAL.replace("SLEEP", sleep))
+    says = [sleep, str(says_mb * 1000), NOTE, DONE]
+    config.write_text(TRIVIAL.replace("SAYS", json.dumps(says)[1:-1]))
     workspace = folder / "workspace"
     workspace.mkdir()
     asked = ["--prompt", "say done", "--kind", "search", "--agent", "trivial"]

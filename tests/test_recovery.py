@@ -321,7 +321,7 @@ class Played:
     def __init__(self, recording: Recording) -> None:
         self._adapter = recording.adapter
         self._recording = recording
-        self.about = replace(recording.adapter.about, program=None, logins=())
+        self.about = replace(recording.adapter.about, program=None, logins=(), settings=())
 
     def command(self, task, agent):
         from orchestrator.adapter import Command

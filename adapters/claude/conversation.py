@@ -205,16 +205,15 @@ class ClaudeConversation:
     ) -> Iterable[Update]:
         known = fields(block)
         kind, words = known.get("type"), known.get("text")
-        if kind == "tool_use":
-            call, name = known.get("id"), known.get("name")
-            if isinstance(call, str) and isinstance(name, str):
-                return tuple(self._asked(call, name, fields(known.get("input"))))
-        elif kind == "text" and isinstance(words, str):
+        call, name = known.get("id"), known.get("name")
+        if kind == "tool_use" and isinstance(call, str) and isinstance(name, str):
+            return tuple(self._asked(call, name, fields(known.get("input"))))
+        if kind == "text" and isinstance(words, str):
             if message.get("model") == _SYNTHETIC:
                 return (Notice(text=words),)  # a `result` with the same words follows
             # A sub-agent's words are no answer.
             return (Message(words, id_) if parent is None else Thought(words, id_),)
-        elif kind == "thinking" and isinstance(thought := known.get("thinking"), str):
+        if kind == "thinking" and isinstance(thought := known.get("thinking"), str):
             return (Thought(thought, id_),)
         return ()
 

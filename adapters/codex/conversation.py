@@ -19,7 +19,7 @@ from adapters.codex.items import (
     tool_call,
 )
 from adapters.codex.values import first_line, instant, usage
-from adapters.reading import MOST, fields, hold, whole
+from adapters.reading import MOST, fields, hold, is_object, whole
 from orchestrator.adapter import TEXT_LIMIT, Exit, Send, json_line, unparsed, usage_since
 from orchestrator.events import (
     Context,
@@ -180,7 +180,7 @@ class CodexConversation:
     def item(self, event: Mapping[str, object], line: bytes) -> Iterable[Update]:
         """What it thinks, says and does."""
         item = event.get("item")
-        if not isinstance(item, dict):
+        if not is_object(item):
             return (unparsed(line),)
         id_, kind, over = str(item.get("id")), item.get("type"), event["type"] == "item.completed"
         if kind == "agent_message" and isinstance(text := item.get("text"), str):

@@ -59,6 +59,7 @@ def _check_extra() -> None:
 
 
 async def _serve(path: Path | None) -> None:
+    import signal
     from functools import partial
 
     from orchestrator.asking import ask, desk_of
@@ -66,6 +67,8 @@ async def _serve(path: Path | None) -> None:
 
     desk = desk_of(os.environ)
     if desk is not None:
+        # That takes back what was asked; the thread that reads stdin cannot be told to end.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         inside: Ask = partial(ask, desk)
         await serve(inside)
         return

@@ -41,7 +41,8 @@ from orchestrator.usage import Tally
 
 Publish = Callable[[Event], None]
 FeedObject: TypeAlias = Callable[[dict[str, object], bytes], Iterable[Update | Send]]
-_new = tuple.__new__  # a third of the time that `Raw(...)` takes
+# A third of the time that `Raw(...)` takes.
+_new = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 _Waiting: TypeAlias = tuple[Update, Source, Place | None]
 _CHANGED = frozenset({"session.started", "usage"})
 _OF_PIECES = frozenset({"message.delta", "thought.delta", "message", "thought"})

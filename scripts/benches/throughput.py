@@ -199,8 +199,9 @@ def _said(adapter: Adapter, cli: str, batches: Iterable[Sequence[Line]]) -> Iter
 
 def _encode(updates: Sequence[Update]) -> None:
     place: Place = (STDOUT, 1_000_000, 100)
-    source: Source = "agent"
-    said = [(update, source, place) for update in updates]
+    said: list[tuple[Update, Source, Place | None]] = [
+        (update, "agent", place) for update in updates
+    ]
     encoded(said, prefix(job_id=None, **HEAD), 1, "2026-11-27T20:00:00.000000Z")
 
 

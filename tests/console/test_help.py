@@ -29,7 +29,6 @@ def commands(group: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, .
 COMMANDS = list(commands(typer.main.get_command(app)))
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_the_help_of_every_command_has_an_example_and_fits_80_columns(command):
     shown = CliRunner(env={"COLUMNS": "80"}).invoke(app, [*command, "--help"]).stdout

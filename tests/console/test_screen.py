@@ -262,7 +262,6 @@ def test_closing_what_was_never_drawn_writes_nothing():
 SIZES = st.tuples(st.integers(8, 120), st.integers(2, 30))
 
 
-@pytest.mark.no_cover
 @settings(max_examples=examples(60))
 @given(st.lists(st.tuples(SIZES, st.lists(strategies.events(NASTY), max_size=4)), max_size=5))
 def test_whatever_agents_say_and_however_the_window_changes_the_frame_is_whole(steps):
@@ -288,7 +287,6 @@ def test_whatever_agents_say_and_however_the_window_changes_the_frame_is_whole(s
         assert not any(below[len(expected) :])
 
 
-@pytest.mark.no_cover
 @settings(max_examples=examples(60))
 @given(st.lists(strategies.events(NASTY), max_size=6), st.integers(1, 100), st.integers(0, 40))
 def test_a_frame_fits_its_window(events, columns, lines):
@@ -312,7 +310,6 @@ def test_a_cut_line_fits(texts, width):
     assert steers(painted(line, colour=False)) == []
 
 
-@pytest.mark.no_cover
 def test_many_frames_keep_every_line_in_order():
     window = Window(40, 8)
     live = Live(window.write)

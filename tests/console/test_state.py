@@ -83,7 +83,6 @@ def test_who_is_said_to_be_above_itself_is_drawn_all_the_same():
     assert [one.id for one in nested(now.rows.values())] == ["odd"]
 
 
-@pytest.mark.no_cover
 @settings(max_examples=examples(60))
 @given(st.lists(strategies.events(TEXT), max_size=8))
 def test_any_events_make_a_board(events):

@@ -62,7 +62,6 @@ def steps(*updates: Update, full: bool = False) -> list[str]:
     return [line[9:].rstrip() for line in lines[lines.index("") + 1 : -2]]
 
 
-@pytest.mark.no_cover
 @settings(max_examples=examples(100))
 @given(st.lists(strategies.events(TEXT), max_size=6), st.booleans(), TEXT)
 def test_no_story_steers_the_terminal(events, full, prompt):

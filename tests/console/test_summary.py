@@ -14,7 +14,6 @@ from tests import strategies
 from tests.console.words import TEXT, steers
 
 
-@pytest.mark.no_cover
 @given(strategies.whole(Outcome, TEXT), st.none() | TEXT)
 def test_no_outcome_steers_the_terminal_or_breaks_its_rows(outcome, workspace):
     shown = summary(outcome, workspace=workspace)
@@ -232,7 +231,6 @@ def test_a_job_s_own_time_is_told_where_it_is_known():
     assert "cost unknown  3.0s" in shown_job(row("a", "succeeded"), outcome=outcome)
 
 
-@pytest.mark.no_cover
 @given(
     st.lists(strategies.whole(Outcome, TEXT), max_size=4), st.none() | st.integers(20, 200), TEXT
 )

@@ -23,7 +23,6 @@ from tests.console.words import TEXT, steers
 ANY = st.characters()
 
 
-@pytest.mark.no_cover
 def test_of_all_unicode_nothing_hostile_is_left_by_safe():
     everything = "".join(map(chr, range(0x110000)))
     assert steers(everything)

@@ -33,7 +33,6 @@ from tests.console.words import TEXT, event, steers
 from tests.examples import examples
 
 
-@pytest.mark.no_cover
 @settings(max_examples=examples(250))  # there are some three dozen kinds of update
 @given(strategies.events(TEXT))
 def test_no_event_steers_the_terminal(one):

@@ -118,8 +118,9 @@ def test_a_worker_runs_agents_and_when_it_stops_at_once_takes_them_along(
         tree = worker.tree(3)
         worker.process.send_signal(signal.SIGQUIT)  # Celery's "cold" shutdown
         tree.wait_gone()
-        # Where a queue of files is shared, the master may wait for ever for the lock that a child
-        # had when it was ended (celery/billiard#104): its own end is not ours to prove.
+        # With prefork the master may then wait for ever, as in celery/billiard#104: it ends a child
+        # that is saying goodbye and has the lock of the results. The child blocks that signal, in
+        # one of its threads only. That its own children come to their end is Celery's to prove.
         if pool == "solo":
             worker.process.wait(LONG_S)
 

@@ -260,6 +260,23 @@ def test_a_second_signal_ends_the_server_at_once_whatever_it_waits_for(
     anyio.run(gone, pid)
 
 
+def test_inside_of_a_run_the_first_signal_ends_it_while_stdin_is_open(user: Path) -> None:
+    environ = {**os.environ, "ORCHESTRATE_SOCKET": "/nobody", "ORCHESTRATE_TOKEN": "none"}
+    client = {"protocolVersion": "2025-06-18", "capabilities": {}}
+    hello = {**client, "clientInfo": {"name": "x", "version": "1"}}
+    told = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+    argv = [sys.executable, "-P", "-m", "orchestrator.cli", "mcp"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, cwd=user, env=environ, stdin=pipe, stdout=pipe) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(told).encode() + b"\n")
+        process.stdin.flush()
+        assert b'"id":1' in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == -signal.SIGINT
+
+
 def test_help_and_run_do_without_the_sdk() -> None:
     code = (
         "import sys, orchestrator.cli, orchestrator.cli.mcp, orchestrator.supervisor\n"
