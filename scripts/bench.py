@@ -127,7 +127,7 @@ WAYS = ["No agent works yet. The shortest ways to one", "1. at home", "2. by key
 
 
 def memory() -> bool:
-    """The supervisor's own high-water mark: while its agent sleeps, and after streams of two sizes."""
+    """The supervisor's own high-water mark: while its agent sleeps, and after two streams."""
     idle, short, long = (peak_mb(sleep="2"), peak_mb(says_mb=16), peak_mb(says_mb=1000))
     text = f"1 GB that an agent says, above 16 MB of it: {short:.1f} and {long:.1f} MB"
     return all(
