@@ -75,10 +75,6 @@ class SpawnError(OrchestrateError):
         self.errno = errno
 
 
-class QueueError(OrchestrateError):
-    """The queue's database did not do what was asked of it: it is full, read-only, or gone."""
-
-
 class SupervisionError(OrchestrateError):
     """The reaper cannot be started, or ends again and again. What it supervised has been killed."""
 
@@ -98,6 +94,10 @@ class AskError(OrchestrateError):
     def __init__(self, message: str, *, why: Why, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.why: Why = why
+
+
+class QueueError(OrchestrateError):
+    """The queue's database did not do what was asked of it: it is full, read-only, or gone."""
 
 
 class DeskError(OrchestrateError):

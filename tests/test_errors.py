@@ -1,5 +1,6 @@
 """The exceptions: what they carry, how text from outside is quoted, single ones out of groups."""
 
+import errno
 import unicodedata
 from collections.abc import Iterator
 from typing import Any
@@ -42,6 +43,14 @@ def test_the_tree_in_the_docstring_is_the_tree_of_classes():
             before, _, name = line.partition("── ")
             drawn.append(f"{(len(before) - 1) // 4} {name.split()[0]}")
     assert drawn == list(tree(OrchestrateError))
+
+
+def test_a_full_disk_is_nobodys_wrong_input():
+    full = errors.unwritable("FILE", OSError(errno.ENOSPC, "No space left on device"))
+    forbidden = errors.unwritable("FILE", OSError(errno.EACCES, "Permission denied"))
+    assert str(full) == "cannot write FILE: No space left on device"
+    assert full.hint is not None
+    assert [isinstance(each, ConfigError) for each in (full, forbidden)] == [False, True]
 
 
 def test_every_error_says_what_and_what_next():

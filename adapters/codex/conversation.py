@@ -182,7 +182,8 @@ class CodexConversation:
         item = event.get("item")
         if not is_object(item):
             return (unparsed(line),)
-        id_, kind, over = str(item.get("id")), item.get("type"), event["type"] == "item.completed"
+        over = event.get("type") == "item.completed"
+        id_, kind = str(item.get("id")), item.get("type")
         if kind == "agent_message" and isinstance(text := item.get("text"), str):
             self._answered = self._acted or self._answered or bool(text.strip())
             return (Message(text, id_),)

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,7 +56,7 @@ def list_(
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.cli.submitted import has_queue
     from orchestrator.console import one_line, table
-    from orchestrator.errors import JournalError
+    from orchestrator.errors import ConfigError, JournalError
     from orchestrator.journal import list_runs, read_outcome, read_record, running
 
     with errors():
@@ -82,8 +83,9 @@ def list_(
         put(table(rows) if len(rows) > 1 else "no runs yet")
         if any(row[2] == CUT_OFF for row in rows):
             say("Records that were cut off are completed by `orchestrate runs recover --all`.")
-        if has_queue(config):  # to ask it takes over a second
-            say("Jobs that were submitted and not begun: `orchestrate queue list`.")
+        with suppress(ConfigError):  # a broken one keeps nobody from what is on record
+            if has_queue(config):  # to ask it takes over a second
+                say("Jobs that were submitted and not begun: `orchestrate queue list`.")
 
 
 @app.command()

@@ -84,8 +84,12 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def guard_and_reaper() -> tuple[int, int]:
-    (guard,) = children(os.getpid())
+    (guard,) = [pid for pid in children(os.getpid()) if b"reaper.py" in command_line(pid)]
     (reaper,) = children(guard)
     return guard, reaper
 
