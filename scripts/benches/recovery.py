@@ -60,7 +60,7 @@ ROOT = Path(__file__).parent.parent.parent
 AGENT = (
     "use Time::HiRes 'time'; my ($tallies, $lines, $pause) = @ARGV; "
     "open(my $tally, '>', qq($tallies/$ENV{ORCHESTRATE_RUN_ID})) or die; srand($$); "
-    "my $last = $lines eq 'endless' ? 1e5 : int(rand($lines)); my $until = time + 300; "
+    "my $last = $lines eq 'endless' ? 1e5 : 1 + int(rand($lines)); my $until = time + 300; "
     "for my $n (1..$last) { "
     '  my $line = qq({"say": "$n"}\\n); my $cut = $n % 3 ? 0 : 7; '
     "  syswrite(STDOUT, substr($line, 0, $cut)) if $cut; syswrite(STDOUT, substr($line, $cut)); "
