@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import sys
 import tarfile
 import zipfile
@@ -19,8 +20,10 @@ import pytest
 from orchestrator.adapter import About, Adapter, Install, Program
 from orchestrator.config import Config
 from orchestrator.discovery import survey
+from orchestrator.discovery.survey import survey_with
 from orchestrator.errors import ConfigError, OrchestrateError
 from orchestrator.install import Installed, install
+from orchestrator.process import open_reaper
 from tests.scripted_adapter import Scripted, scripted_config
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -334,3 +337,31 @@ async def test_a_program_that_states_no_version_is_a_problem_in_the_list(tmp_pat
     config = scripted_config(tmp_path / "state", adapter=adapter, environ=environ)
     (found,) = (await survey(config)).adapters
     assert found.problem == f"{program} states no version; does it run? (make it)"
+
+
+async def test_who_is_in_a_hurry_takes_the_word_of_the_package(tmp_path: Path) -> None:
+    program = tmp_path / "node_modules/@its/cli/bin/scripted-cli"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho 2.0\n")
+    program.chmod(0o755)
+    package = tmp_path / "node_modules/@its/cli/package.json"
+    about = About(name="scripted", title="Scripted", program=Program(name="scripted-cli"))
+    config = scripted_config(
+        tmp_path / "state",
+        adapter=Scripted(about=about),
+        environ={"PATH": f"{program.parent}:/usr/bin:/bin"},
+    )
+
+    async def stated(limit_s: float) -> str | None:
+        async with open_reaper() as reaper:
+            surveyed = await survey_with(config, reaper, limit_s=limit_s)
+        shutil.rmtree(tmp_path / "state", ignore_errors=True)
+        return surveyed.adapters[0].version
+
+    package.write_text('{"version": "1.0.0"}')
+    assert [await stated(20), await stated(30)] == ["1.0.0", "2.0"]
+    for no_plain_version in ('{"version": "1.0.0-linux-x64"}', '{"version": 1}', "[]", "rubbish"):
+        package.write_text(no_plain_version)
+        assert await stated(20) == "2.0"
+    package.unlink()
+    assert await stated(20) == "2.0"

@@ -19,6 +19,7 @@ from pydantic import (
     Tag,
     model_validator,
 )
+from typing_extensions import TypeAliasType
 
 from adapters.jsonl.paths import Path, PathField, Scope, is_list, path_of
 from orchestrator.adapter import TEXT_LIMIT
@@ -153,12 +154,16 @@ def form(value: object) -> str:
 
 
 One = Annotated[Annotated[Leaf, Tag("leaf")] | Annotated[Lookup, Tag("table")], Discriminator(form)]
-Value = Annotated[
-    Annotated[Leaf, Tag("leaf")]
-    | Annotated[Lookup, Tag("table")]
-    | Annotated[list[One], Field(min_length=1), Tag("list")],
-    Discriminator(form),
-]
+# By this name pydantic makes its part of the schema once, and not for each key of each rule.
+Value = TypeAliasType(
+    "Value",
+    Annotated[
+        Annotated[Leaf, Tag("leaf")]
+        | Annotated[Lookup, Tag("table")]
+        | Annotated[list[One], Field(min_length=1), Tag("list")],
+        Discriminator(form),
+    ],
+)
 
 
 def read(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -38,10 +39,12 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: typer.Context, cmd_name: str) -> TyperCommand | None:  # type: ignore[override]  # the same
         ours = super().get_command(ctx, cmd_name)
-        brought = (entry for entry in _entries() if ours is None and entry.name == cmd_name)
-        return ours or next(map(_command, brought), None)  # type: ignore[return-value]
+        if ours is not None:
+            return ours  # type: ignore[return-value]
+        return next((_command(entry) for entry in _entries() if entry.name == cmd_name), None)
 
 
+@cache  # they are read from the files of every package that is installed
 def _entries() -> Sequence[EntryPoint]:
     from importlib.metadata import entry_points
 

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
+
 from orchestrator import private
 from orchestrator.adapter import About, Agent, Program, about_of
 from orchestrator.config import Config, LocalMode, at_home, not_allowed, places_of
@@ -24,6 +26,7 @@ VERSION_S = 30.0
 FRESH_S = 1.0
 # Where a program was found it is looked for again after this time: looking through all folders
 # takes milliseconds, and many runs that start together each want to know.
+_PLAIN = re.compile(r"\d+(\.\d+)+")
 _VERSION = re.compile(rb"\d+\.\d+[0-9A-Za-z.+-]*")
 
 
@@ -126,7 +129,9 @@ def _key(agent: Agent, about: About, config: Config) -> str | None:
 async def version(
     agent: Agent, config: Config, reaper: Reaper, limit_s: float = VERSION_S
 ) -> str | None:
-    """The version that the agent's program states, or None. Asked once for each build of it."""
+    """The version that the agent's program states, or None. Asked once for each build of it. With
+    less time than VERSION_S its npm package's word will do: some take seconds to say it themselves.
+    """
     about = about_of(config.adapters[agent.adapter], agent)
     if agent.program is None or not about.version_argv:
         return None
@@ -135,6 +140,8 @@ async def version(
         return private.read(cache).decode("utf-8", "replace") or None
     except OSError:
         pass  # not asked yet
+    if limit_s < VERSION_S and (stated := _packaged(agent.program)) is not None:
+        return stated
     try:
         done = await run_to_end(
             reaper,
@@ -142,6 +149,7 @@ async def version(
             cwd=Path("/"),
             env=base_environment(config.environ),
             limit_s=limit_s,
+            grace_s=0,
         )
     except SpawnError:
         return None  # whoever starts the agent itself is told
@@ -152,6 +160,17 @@ async def version(
             private.folder(cache.parent)
             private.replace(cache, text.encode())
     return text or None
+
+
+def _packaged(program: str) -> str | None:
+    """The version of the npm package that a program is part of, if it is a plain one."""
+    for folder in Path(program).resolve().parents:
+        if "node_modules" in {folder.parent.name, folder.parent.parent.name}:
+            with suppress(OSError, ValueError):
+                package = orjson.loads((folder / "package.json").read_bytes())
+                stated = package.get("version") if isinstance(package, dict) else None
+                return stated if isinstance(stated, str) and _PLAIN.fullmatch(stated) else None
+    return None
 
 
 def _folders(config: Config) -> Iterator[Path]:

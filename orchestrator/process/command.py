@@ -34,7 +34,7 @@ class Completed:
     flooded: bool = False
 
 
-async def run_to_end(
+async def run_to_end(  # noqa: PLR0913 (all but two have a default)
     reaper: Reaper,
     argv: Sequence[str],
     *,
@@ -44,11 +44,13 @@ async def run_to_end(
     output_limit: int = 1024 * 1024,
     merge: bool = False,
     stdin: bytes | None = None,
+    grace_s: float = TERM_S,
 ) -> Completed:
     """Run a command and collect its output: git, a check, a version probe.
 
     Of each stream the last `output_limit` bytes are kept; `merge` sends stderr to stdout. At
-    `limit_s` it gets SIGTERM, then SIGKILL. What it leaves behind is killed. Raises SpawnError.
+    `limit_s` it gets SIGTERM, and after `grace_s` SIGKILL. What it leaves behind is killed. Raises
+    SpawnError.
     """
     start = Start(argv=tuple(argv), cwd=str(cwd), env=env, token=f"command-{os.urandom(8).hex()}")
     with ExitStack() as outputs:
@@ -66,7 +68,7 @@ async def run_to_end(
             flooded = await _wait_for_end(process, (out, err), limit_s)
             timed_out = process.ended is None and not flooded
             if process.ended is None:
-                await process.stop(interrupt=None, grace_s=TERM_S)
+                await process.stop(interrupt=None, grace_s=grace_s)
             else:
                 await process.reap()
             ended = await process.wait()
