@@ -57,7 +57,7 @@ _EVENTS = "events"
 _VERSION = "1"
 # Constant: the engine's own would be another for each release, and leave its jobs to nobody.
 
-POLL_S, FOLLOW_S = 0.5, 0.1
+POLL_S, FOLLOW_S = 0.75, 0.1
 _SETTLED_S = 2.0
 _BUSY_MS = 30_000
 _MIDDLE = 1_000_000
@@ -522,7 +522,7 @@ def _register(body: Body, done: Callable[[str], None]) -> None:
 class _Taker:
     """Takes jobs, in place of the engine's own threads. Those are one for each queue, each with
     several questions a second, and know neither an order over queues nor a limit of one worker;
-    and others for delays, time limits and schedules. This asks one question twice a second.
+    and others for delays, time limits and schedules. This asks one question every POLL_S.
 
     What it calls to claim and to begin a job is the engine's own, private, and held by tests.
     """
