@@ -12,10 +12,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import orjson
-
 from orchestrator import private
-from orchestrator.adapter import About, Agent, Program, about_of
+from orchestrator.adapter import About, Agent, Program, about_of, json_line
 from orchestrator.config import Config, LocalMode, at_home, not_allowed, places_of
 from orchestrator.errors import ConfigError, SpawnError
 from orchestrator.process import Reaper, base_environment, run_to_end
@@ -166,9 +164,9 @@ def _packaged(program: str) -> str | None:
     """The version of the npm package that a program is part of, if it is a plain one."""
     for folder in Path(program).resolve().parents:
         if "node_modules" in {folder.parent.name, folder.parent.parent.name}:
-            with suppress(OSError, ValueError):
-                package = orjson.loads((folder / "package.json").read_bytes())
-                stated = package.get("version") if isinstance(package, dict) else None
+            with suppress(OSError):
+                package = json_line((folder / "package.json").read_bytes()) or {}
+                stated = package.get("version")
                 return stated if isinstance(stated, str) and _PLAIN.fullmatch(stated) else None
     return None
 
