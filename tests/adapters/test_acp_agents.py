@@ -323,6 +323,8 @@ def test_opencode_by_json_lines_has_no_mcp_servers_and_says_what_is_not_enforced
     assert [type(said) for said in loose.start()] == [Notice]
     with pytest.raises(ConfigError, match="acp, json"):
         started("opencode", protocol="xml")
+    with pytest.raises(ConfigError, match="by JSON lines opencode does not ask"):
+        started("opencode", protocol="json", permissions="ask")
 
 
 def test_opencode_by_json_lines_is_stopped_by_signals_and_answered_by_nobody() -> None:
