@@ -30,6 +30,10 @@ _LOADING = 503
 _STILL = "still loading its model"
 
 
+def _loads(reply: Reply) -> bool:
+    return reply.status == _LOADING and inner(reply.body, "error", "code") == _LOADING
+
+
 def _look() -> Look:
     health, properties, listed, responses, messages = yield (
         Ask(path="/health"),
@@ -38,7 +42,7 @@ def _look() -> Look:
         Ask(path="/v1/responses", method="POST"),
         Ask(path="/v1/messages", method="POST"),
     )
-    if health.status == _LOADING and inner(health.body, "error", "code") == _LOADING:
+    if any(map(_loads, (health, properties, listed))):  # it may be done between two of them
         return Seen(sure=True, dialects=("chat",), problem=_STILL, loading=True)
     data = inner(listed.body, "data")
     if not listed.ok or not is_list(data):
