@@ -25,8 +25,8 @@ from orchestrator.adapter import (
     Exit,
     Front,
     Install,
+    Monologue,
     Program,
-    Send,
     error_kind,
     json_line,
 )
@@ -260,25 +260,12 @@ _SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
 @dataclass(kw_only=True)
-class AiderConversation:
+class AiderConversation(Monologue):
     """One run. `key` is the variable to name when the key is refused."""
 
     key: str | None = None
     _failed: bool = False
     _ended: bool = False
-
-    def start(self) -> Iterable[Update | Send]:
-        """Nothing: the prompt went in with the command."""
-        return ()
-
-    def interrupt(self) -> Iterable[Send]:
-        """Nothing: SIGINT is its cleanest stop."""
-        return ()
-
-    def decide(self, permission: Permission) -> Iterable[Send]:
-        """Nothing: it does not ask."""
-        del permission
-        return ()
 
     def feed(self, line: bytes) -> Iterator[Update]:
         """What a line of the front means."""

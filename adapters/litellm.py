@@ -25,8 +25,8 @@ from orchestrator.adapter import (
     Command,
     Exit,
     Install,
+    Monologue,
     Program,
-    Send,
     error_kind,
     json_line,
 )
@@ -210,28 +210,14 @@ _SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
 @dataclass(kw_only=True)
-class LiteLLMConversation:
+class LiteLLMConversation(Monologue):
     """One run. `note` is said first; `key` is the variable to name when the key is refused."""
 
-    note: str | None = None
     key: str | None = None
     _text: str | None = None
     _failed: bool = False
     _ended: bool = False
     _turns: int = 0
-
-    def start(self) -> Iterable[Update | Send]:
-        """What is worth knowing about the model's name."""
-        return () if self.note is None else (Notice(text=self.note),)
-
-    def interrupt(self) -> Iterable[Send]:
-        """Nothing: SIGINT is its cleanest stop."""
-        return ()
-
-    def decide(self, permission: Permission) -> Iterable[Send]:
-        """Nothing: it does not ask."""
-        del permission
-        return ()
 
     def feed(self, line: bytes) -> Iterator[Update]:
         """What a line of the front means."""

@@ -17,6 +17,7 @@ import orjson
 
 from orchestrator.events import (
     ErrorKind,
+    Notice,
     Output,
     Permission,
     ToolCall,
@@ -373,8 +374,31 @@ def _nothing(exit: Exit) -> Iterable[Update]:
     return ()
 
 
+@dataclass(kw_only=True, eq=False)
+class Monologue:
+    """The part of a conversation that is the same for each CLI that only speaks: the prompt goes in
+    with its command, it asks nothing that could be answered, and a signal is its only stop. `note`
+    is said first.
+    """
+
+    note: str | None = None
+
+    def start(self) -> Iterable[Update | Send]:
+        """What is worth knowing of the run."""
+        return () if self.note is None else (Notice(text=self.note),)
+
+    def interrupt(self) -> Iterable[Send]:
+        """Nothing: a signal is its only stop."""
+        return ()
+
+    def decide(self, permission: Permission) -> Iterable[Send]:
+        """Nothing: it denies itself what it would have to ask for, or does it."""
+        del permission
+        return ()
+
+
 @dataclass(kw_only=True)
-class OneShot:
+class OneShot(Monologue):
     """The ready-made conversation: a prompt goes in once, lines come out, the exit may add a
     word.
     """
@@ -382,22 +406,9 @@ class OneShot:
     parse: Callable[[bytes], Iterable[Update | Send]]
     ended: Callable[[Exit], Iterable[Update]] = _nothing
 
-    def start(self) -> Iterable[Update | Send]:
-        """Nothing: the prompt went in with the command."""
-        return ()
-
     def feed(self, line: bytes) -> Iterable[Update | Send]:
         """What the line means, by `parse`."""
         return self.parse(line)
-
-    def interrupt(self) -> Iterable[Send]:
-        """Nothing: a signal is its only stop."""
-        return ()
-
-    def decide(self, permission: Permission) -> Iterable[Send]:
-        """Nothing: it does not ask."""
-        del permission
-        return ()
 
     def close(self, exit: Exit) -> Iterable[Update]:
         """What the exit means, by `ended`."""

@@ -20,7 +20,7 @@ from adapters.codex.items import (
 )
 from adapters.codex.values import first_line, instant, usage
 from adapters.reading import MOST, fields, hold, is_object, whole
-from orchestrator.adapter import TEXT_LIMIT, Exit, Send, json_line, unparsed, usage_since
+from orchestrator.adapter import TEXT_LIMIT, Exit, Monologue, json_line, unparsed, usage_since
 from orchestrator.events import (
     Context,
     Error,
@@ -56,7 +56,7 @@ def _latest() -> deque[Mapping[str, object]]:
 
 
 @dataclass(kw_only=True)
-class CodexConversation:
+class CodexConversation(Monologue):
     """One run. `session` is the thread's id, once known; `counted` its usage that was told so far.
 
     Usage is cumulative per thread, on stdout and in the log: whichever comes first is told, and the
@@ -83,19 +83,6 @@ class CodexConversation:
     _calls: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     _ran: dict[str, None] = field(default_factory=dict[str, None])
     _stopped: dict[str, None] = field(default_factory=dict[str, None])
-
-    def start(self) -> Iterable[Update | Send]:
-        """Nothing: the prompt went in with the command."""
-        return ()
-
-    def interrupt(self) -> Iterable[Send]:
-        """Nothing: SIGINT is its cleanest stop."""
-        return ()
-
-    def decide(self, permission: Permission) -> Iterable[Send]:
-        """Nothing: it does not ask."""
-        del permission
-        return ()
 
     def feed(self, line: bytes) -> Iterable[Update]:
         """What a line of stdout means, or of the session log (which may mean nothing)."""

@@ -8,12 +8,11 @@ from dataclasses import replace
 from adapters.jsonl.options import Options
 from adapters.jsonl.rules import BaseRule, IgnoreRule, UsageRule
 from adapters.reading import Pieces, complaint
-from orchestrator.adapter import Exit, Send, error_kind, json_line, unparsed, usage_since
+from orchestrator.adapter import Exit, Monologue, Send, error_kind, json_line, unparsed, usage_since
 from orchestrator.events import (
     Error,
     Message,
     MessageDelta,
-    Notice,
     Permission,
     SessionStarted,
     ToolCall,
@@ -24,11 +23,11 @@ from orchestrator.events import (
 )
 
 
-class Mapped:
+class Mapped(Monologue):
     """The conversation: rules over lines, and what must be remembered between lines."""
 
     def __init__(self, options: Options, before: Usage | None, note: str | None) -> None:
-        self._note = note
+        super().__init__(note=note)
         self._rules: Sequence[BaseRule] = options.events
         self._exits = options.exits
         self._before = before
@@ -43,18 +42,6 @@ class Mapped:
         self._ended = False
         self._failed = False
         self._spoke = False
-
-    def start(self) -> Iterable[Update | Send]:
-        """A word on what is not enforced; the prompt went in with the command."""
-        return () if self._note is None else (Notice(text=self._note),)
-
-    def interrupt(self) -> Iterable[Send]:
-        """Nothing: a signal is its only stop."""
-        return ()
-
-    def decide(self, permission: Permission) -> Iterable[Send]:
-        """Nothing: it cannot be answered."""
-        return ()
 
     def feed(self, line: bytes) -> Iterable[Update | Send]:
         """What the rules say; what they do not know, and ignore, stays as it is."""

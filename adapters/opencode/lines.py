@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from adapters.reading import complaint, fields, items, text, whole
-from orchestrator.adapter import Exit, Send, error_kind, json_line, unparsed
+from orchestrator.adapter import Exit, Monologue, Send, error_kind, json_line, unparsed
 from orchestrator.events import (
     Error,
     ErrorKind,
     Location,
     Message,
-    Notice,
     Permission,
     Plan,
     PlanEntry,
@@ -71,28 +70,14 @@ _REJECTED = ("rejected permission", "rule which prevents")
 
 
 @dataclass(kw_only=True)
-class OpencodeLines:
+class OpencodeLines(Monologue):
     """One run. `note` is what is said of the access first; `billed`: its costs are real."""
 
-    note: str | None
     billed: bool
     _session: str | None = None
     _denied: str | None = None
     _ended: bool = False
     _failed: bool = False
-
-    def start(self) -> Iterable[Update | Send]:
-        """A word on what is not enforced; the prompt went in with the command."""
-        return () if self.note is None else (Notice(text=self.note),)
-
-    def interrupt(self) -> Iterable[Send]:
-        """Nothing: a signal is its only stop."""
-        return ()
-
-    def decide(self, permission: Permission) -> Iterable[Send]:
-        """Nothing: it rejects what it would have to ask for."""
-        del permission
-        return ()
 
     def feed(self, line: bytes) -> Iterable[Update | Send]:
         """What a line means; one that is not known stays as it is."""

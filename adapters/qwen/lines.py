@@ -13,14 +13,13 @@ from types import MappingProxyType
 
 from adapters.blocks import call_usage, delta, said, todos
 from adapters.reading import complaint, fields, first_line, hold, items, text, whole
-from orchestrator.adapter import TEXT_LIMIT, Exit, Send, error_kind, json_line, unparsed
+from orchestrator.adapter import TEXT_LIMIT, Exit, Monologue, Send, error_kind, json_line, unparsed
 from orchestrator.events import (
     Error,
     ErrorKind,
     Location,
     Message,
     MessageDelta,
-    Notice,
     Permission,
     Plan,
     Retry,
@@ -61,29 +60,15 @@ _TURNS, _BUDGET, _INTERRUPTED = 53, 55, 130
 
 
 @dataclass(kw_only=True)
-class QwenLines:
+class QwenLines(Monologue):
     """One run. `note` is what is said of the access first."""
 
-    note: str | None
     _begun: bool = False
     _ended: bool = False
     _failed: bool = False
     _message: str = ""
     _block: str = ":0"
     _denied: dict[str, None] = field(default_factory=dict[str, None])
-
-    def start(self) -> Iterable[Update | Send]:
-        """A word on what is not enforced; the prompt went in with the command."""
-        return () if self.note is None else (Notice(text=self.note),)
-
-    def interrupt(self) -> Iterable[Send]:
-        """Nothing: a signal is its only stop."""
-        return ()
-
-    def decide(self, permission: Permission) -> Iterable[Send]:
-        """Nothing: it denies itself what it would have to ask for."""
-        del permission
-        return ()
 
     def feed(self, line: bytes) -> Iterable[Update | Send]:
         """What a line means; one that is not known stays as it is."""
