@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import journal
 from orchestrator.adapter import Agent, Command
 from orchestrator.errors import DiskFullError
 from orchestrator.events import Event, JournalFull, Limit, RunFinished
@@ -63,7 +62,7 @@ class Flooding(Scripted):
 @pytest.fixture
 def any_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the disk fill up, where otherwise too little free room ends a run before."""
-    monkeypatch.setattr(journal, "FREE", 1)
+    monkeypatch.setattr("orchestrator.journal.disk.FREE", 1)
 
 
 def free(disk: Path) -> int:
