@@ -10,35 +10,17 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import (
-    AsyncGenerator,
-    Awaitable,
-    Callable,
-    Generator,
-    Iterable,
-    Iterator,
-    Sequence,
-)
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    ExitStack,
-    asynccontextmanager,
-    contextmanager,
-    suppress,
-)
-from contextvars import Context, copy_context
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeAlias, TypeVar
 
 import anyio
 from anyio import to_thread
 
 from orchestrator import events
-from orchestrator.adapter import Adapter, Agent, Command, Exit, Question, Send, about_of
-from orchestrator.budget import Ledger, uncounted
+from orchestrator.adapter import Exit, Question, about_of
+from orchestrator.budget import uncounted
 from orchestrator.config import Config
 from orchestrator.discovery import Use, preflight, use_of, version
 from orchestrator.errors import (
@@ -50,7 +32,6 @@ from orchestrator.errors import (
     lone_error,
 )
 from orchestrator.events import (
-    Auth,
     Check,
     Error,
     JournalFull,
@@ -64,7 +45,6 @@ from orchestrator.events import (
     RouteSelected,
     RouteVerified,
     RunStarted,
-    Usage,
     WorkspaceChanged,
 )
 from orchestrator.journal import (
@@ -85,29 +65,28 @@ from orchestrator.outcome import Facts, Stopped, decide, finished, not_held, rem
 from orchestrator.prices import price_of
 from orchestrator.process import (
     Ended,
-    Process,
     Reaper,
-    Ticks,
     base_environment,
     environment,
     open_reaper,
     run_to_end,
     too_many_files,
 )
-from orchestrator.redaction import known
-from orchestrator.route import Route, considered
+from orchestrator.route import considered
+from orchestrator.run.control import Control, until
 from orchestrator.run.intake import Intake
-from orchestrator.run.questions import Asked, Person
+from orchestrator.run.live import Live, send, watch_end
+from orchestrator.run.plan import Plan, record, secrets_of
+from orchestrator.run.questions import Asked
 from orchestrator.run.recorder import Publish, Recorder, new_run_id
 from orchestrator.run.spool import Spool, Tails
 from orchestrator.run.watch import Watch, Watched, limit_event
-from orchestrator.slots import Held
-from orchestrator.task import Limits, Task, recorded
+from orchestrator.task import Task
 from orchestrator.telemetry import warn
 from orchestrator.usage import priced
 from orchestrator.workspace.deliver import NotDeliveredError
 from orchestrator.workspace.git import GitError
-from orchestrator.workspace.looks import Before, Looks
+from orchestrator.workspace.looks import Before
 from orchestrator.workspace.place import Place
 from orchestrator.workspace.worktree import ConflictError, Kept
 
@@ -125,176 +104,11 @@ __all__ = [
 
 DRAIN_S = 5.0
 # How long a run that was stopped still reads what its agent had written until then.
-TAILS_S = 0.08
-# How often is looked whether an agent's own logs have grown.
 GRACE_S = 5.0
 CHECK_TAIL = 64 * 1024
 _PATCH = "diff.patch"
 _SHORT = 1000
 FREE_S = 1.0
-
-Found = TypeVar("Found")
-Deliver: TypeAlias = Callable[
-    [events.Changes, Sequence[str]], Awaitable[tuple[events.Changes, str]]
-]
-"""Brings what was changed to where it is wanted, and none of the secrets: gives the changes with
-what is to be known of that, and what is to be said.
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A run, prepared: everything decided that can be decided without starting anything.
-
-    `command` was made by the adapter for exactly this task and agent. `recorded` is the agent as
-    the record names it (a scripted model server has another address each time). `notes` become
-    notices. `auth` is what the agent comes to its model with. `refused`: why it
-    is not started at all. `place` is the work tree made for the
-    run, if one was; `deliver` brings its commit to where it is wanted.
-    `attempt` counts from 1 in the task. `held` are hands for a slot of the model's server, None: it
-    has any number. `failures`: how many tool calls in a row may fail.
-    `ledger` is where what it spends is written down, with the other runs of its task and job.
-    `looks` sees the folders of runs that have no work tree of their own.
-    `handing`: its agent may hand on work. `used`: what a gateway says of its model's use. `hidden`
-    are more values that no record may hold. `person` answers what its agent asks for.
-    """
-
-    job_id: str
-    run_id: str
-    started: str
-    task: Task
-    agent: Agent
-    recorded: Agent
-    adapter: Adapter
-    command: Command
-    limits: Limits
-    routes: tuple[Route, ...] = ()
-    before: Usage | None = None
-    resumed: str | None = None
-    auth: Auth = "none"
-    refused: Error | None = None
-    notes: tuple[str, ...] = ()
-    place: Place | None = None
-    deliver: Deliver | None = None
-    route: Route | None = None
-    attempt: int = 1
-    held: Held | None = None
-    failures: int | None = None
-    ledger: Ledger = field(default_factory=Ledger)
-    looks: Looks = field(default_factory=Looks)
-    handing: Handing | None = None
-    hidden: tuple[str, ...] = ()
-    used: Callable[[], Use | None] | None = None
-    person: Person = field(default_factory=Person)
-
-
-class Handing(Protocol):
-    """What lets the agent of a run hand on work while it runs."""
-
-    @property
-    def waiting(self) -> int:
-        """How often the agent waits for sub-tasks now."""
-        ...
-
-    def open(
-        self, plan: Plan, say: Callable[[events.Update], None]
-    ) -> AbstractAsyncContextManager[None]:
-        """A block in which it may; all that it handed on ends with it."""
-        ...
-
-
-class Control:
-    """How a run is asked to stop, by the user, a limit or a signal. The first reason holds."""
-
-    def __init__(self) -> None:
-        self.requested = anyio.Event()
-        self.stopped: Stopped | None = None
-        self.why: str | None = None
-        self.limit: str | None = None
-
-    def stop(self, stopped: Stopped, why: str, limit: str | None = None) -> None:
-        """Ask for a clean stop; `limit` names the limit that was passed. Returns at once."""
-        if self.stopped is None:
-            self.stopped, self.why, self.limit = stopped, why, limit
-            self.requested.set()
-
-
-@dataclass(kw_only=True)
-class _Live:
-    """What a running agent is made of. `step` takes in what it wrote and holds it to its limits,
-    all of it or only what stdout has grown by; it runs in the `context` of the run's task, for
-    sinks are called by it. `asking`: how many answers of a person's the agent waits for.
-    """
-
-    process: Process
-    intake: Intake
-    watch: Watch
-    ended: Ended | None = None
-    lost: ReaperLostError | None = None
-    step: Callable[[bool], None]
-    context: Context = field(default_factory=copy_context)
-    failure: Exception | None = None
-    woken: bool = False
-    leave_s: float | None = None
-    asking: int = 0
-    due: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._wake = anyio.Event()
-
-    @property
-    def over(self) -> bool:
-        """Whether its process has ended, or is nobody's any more."""
-        return self.ended is not None or self.lost is not None
-
-    @contextmanager
-    def followed(self, ticks: Ticks) -> Generator[None]:
-        """Have what there is to do done while the block lasts: when it writes, or it is time."""
-        stdout, stderr = self.intake.spools
-        with (
-            ticks.hearing(stdout, partial(self._do, whole=False)),
-            ticks.hearing(stderr, partial(self._do, whole=True)),
-            ticks.looking(self._look),
-        ):
-            yield
-
-    def _look(self) -> float:
-        """Do what there is to do if it is time; when the next look is due."""
-        now, tails = time.monotonic(), self.intake.tails
-        if now >= self.due or tails.grown():
-            self._do(whole=True)
-        return min(self.due, now + TAILS_S) if tails.any else self.due
-
-    def _do(self, *, whole: bool) -> None:
-        """A step, unless the task that follows the agent is about to do it. It is woken only for
-        what a task is needed for.
-        """
-        if self.woken:
-            return
-        try:
-            self.context.run(self.step, whole)
-        except Exception as error:  # noqa: BLE001 (raised again by the task, see `sleep`)
-            self.failure = error
-            self.wake()
-
-    def wake(self) -> None:
-        """Have the task that follows the agent do what a task is needed for."""
-        self.woken = True
-        self._wake.set()
-
-    async def sleep(self) -> None:
-        """Until the task is needed. Raises what a step failed with."""
-        await self._wake.wait()
-        self.woken, self._wake = False, anyio.Event()
-        if self.failure is not None:
-            raise self.failure
-
-    def rest(self) -> None:
-        """Until the next look at the limits, or the moment at which one is passed."""
-        now = time.monotonic()
-        self.due = now + self.watch.every_s
-        if now < self.watch.due:
-            self.due = min(self.due, self.watch.due)
 
 
 async def perform(
@@ -307,7 +121,7 @@ async def perform(
     be had. Cancellation kills the agent at once, and the outcome is still written.
     """
     async with (
-        _journal(config.state / "runs", _record(plan), _secrets(plan, config)) as journal,
+        _journal(config.state / "runs", record(plan), secrets_of(plan, config)) as journal,
         AsyncExitStack() as stack,
     ):
         recorder = Recorder(
@@ -321,7 +135,7 @@ async def perform(
             write=journal.append,
             publish=publish,
             price=lambda usage, served: priced(usage, plan.agent, plan.auth, served),
-            secret_values=_secrets(plan, config),
+            secret_values=secrets_of(plan, config),
         )
         run = _Run(plan, config, reaper=reaper, control=control, recorder=recorder, stack=stack)
         started = time.monotonic()
@@ -473,7 +287,7 @@ class _Run:
         if not decide(self._facts()).ok:
             return
         try:
-            secrets = _secrets(self.plan, self.config)
+            secrets = secrets_of(self.plan, self.config)
             self.changes, said = await self.plan.deliver(self.changes, secrets)
         except NotDeliveredError as error:
             self.recorder.say(Error(kind="conflict", text=str(error), hint=error.hint))
@@ -531,7 +345,7 @@ class _Run:
         """No secret stays in what the agent wrote itself."""
         raw = (self.folder / name for name in (STDOUT, STDERR, TAILS))
         for path in (*raw, *self.folder.glob("*.patch")):
-            scrub(path, _secrets(self.plan, self.config))
+            scrub(path, secrets_of(self.plan, self.config))
 
     def _recorded(self, outcome: Outcome, journal: Journal) -> Outcome:
         """The outcome, as the last event."""
@@ -653,7 +467,7 @@ class _Run:
                     tails=tails,
                 )
                 watch = Watch(self._watched(), self.recorder, process.pid)
-                live = _Live(
+                live = Live(
                     process=process,
                     intake=intake,
                     watch=watch,
@@ -668,7 +482,7 @@ class _Run:
                         await self._drain(live)
                     self._close(live)
 
-    async def _follow(self, live: _Live) -> None:
+    async def _follow(self, live: Live) -> None:
         """Read until the process has ended; stop it when that is asked for."""
         live.intake.start()
         with lone_error(), live.followed(self.reaper.ticks):
@@ -676,14 +490,14 @@ class _Run:
         if live.lost is not None:
             raise live.lost
 
-    async def _follow_until_end(self, live: _Live) -> None:
+    async def _follow_until_end(self, live: Live) -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(_watch, live)
+            group.start_soon(watch_end, live)
             group.start_soon(self._stop_when_asked, live)
             while not live.over:
                 self._step(live, whole=True)
                 sends = live.intake.taken()
-                await _send(live, sends)
+                await send(live, sends)
                 for question in (send.question for send in sends if send.question is not None):
                     group.start_soon(self._ask, live, question)
                 if live.leave_s is not None:
@@ -692,7 +506,7 @@ class _Run:
                 await live.sleep()
             group.cancel_scope.cancel()
 
-    async def _ask(self, live: _Live, question: Question) -> None:
+    async def _ask(self, live: Live, question: Question) -> None:
         """Have a person answer. When a stop is asked for, the agent does not wait any more."""
         plan = self.plan
         asked = Asked(
@@ -712,7 +526,7 @@ class _Run:
             live.intake.decide(answer)
             live.wake()
 
-    def _step(self, live: _Live, *, whole: bool) -> None:
+    def _step(self, live: Live, *, whole: bool) -> None:
         if live.intake.pump() if whole else live.intake.hear():
             live.watch.grew()
         if whole or live.watch.weighs(live.intake):
@@ -721,15 +535,15 @@ class _Run:
         if live.intake.sends or live.intake.more:
             live.wake()
 
-    async def _stop_when_asked(self, live: _Live) -> None:
+    async def _stop_when_asked(self, live: Live) -> None:
         await self.control.requested.wait()
         sends = list(live.intake.conversation.interrupt())
-        if sends and await _send(live, sends):
+        if sends and await send(live, sends):
             with anyio.move_on_after(GRACE_S):
                 await live.process.wait()
         await live.process.stop(interrupt=self.plan.command.interrupt, grace_s=GRACE_S)
 
-    async def _dismiss(self, live: _Live, leave_s: float) -> None:
+    async def _dismiss(self, live: Live, leave_s: float) -> None:
         """End an agent that stays although there is nothing more for it to do."""
         with anyio.move_on_after(leave_s):
             await live.process.wait()
@@ -737,7 +551,7 @@ class _Run:
             self._dismissed = True
             await live.process.stop(interrupt=None, grace_s=GRACE_S)
 
-    async def _bury(self, live: _Live) -> None:
+    async def _bury(self, live: Live) -> None:
         """The process has ended: kill what it left, so that nothing writes any more."""
         ended = live.ended
         assert ended is not None  # noqa: S101 (by `_follow`)
@@ -762,13 +576,13 @@ class _Run:
         by_itself = self.control.stopped is None and ended.status is not None
         return self.plan.task.detached == "keep" and by_itself
 
-    async def _silence(self, live: _Live) -> None:
+    async def _silence(self, live: Live) -> None:
         """Whatever went wrong, the agent writes no more when the rest is read."""
         if live.ended is None and live.lost is None:
             with suppress(SupervisionError):  # then it was killed together with the reaper
                 await live.process.stop(interrupt=None, grace_s=0)
 
-    async def _drain(self, live: _Live) -> None:
+    async def _drain(self, live: Live) -> None:
         """Read what the agent left, in turns with others. After a stop there is no time for all."""
         end = anyio.current_time() + DRAIN_S
         while live.intake.pump(last=True):
@@ -776,10 +590,10 @@ class _Run:
             if self._stopping(live) and anyio.current_time() > end:
                 live.intake.leave()
 
-    def _stopping(self, live: _Live) -> bool:
+    def _stopping(self, live: Live) -> bool:
         return self.control.stopped is not None or live.ended is None
 
-    def _close(self, live: _Live) -> None:
+    def _close(self, live: Live) -> None:
         """Read what is left, and let the conversation have its last word."""
         ended = live.ended
         self.exit = Exit(
@@ -816,7 +630,7 @@ class _Run:
         hint = "Set `limits.tokens` or `limits.steps`, too, or name an agent that tells its cost."
         return Error(kind="unroutable", text=f"{agent.name}: {why}", hint=hint)
 
-    def _hold_to_limits(self, live: _Live) -> None:
+    def _hold_to_limits(self, live: Live) -> None:
         if self.control.stopped is not None:
             return
         if live.asking:
@@ -886,7 +700,7 @@ class _Run:
             self.recorder.say(Error(kind="setup_failed", text=text, hint=hint))
             return False
         await place.prepared()
-        write_record(self.folder, _record(self.plan), _secrets(self.plan, self.config))
+        write_record(self.folder, record(self.plan), secrets_of(self.plan, self.config))
         return True
 
     async def _keep(self, place: Place) -> None:
@@ -955,44 +769,6 @@ def _went_elsewhere(use: Use) -> Error:
     return Error(kind="route_mismatch", text=text, hint=hint)
 
 
-async def _send(live: _Live, sends: Iterable[Send]) -> bool:
-    """Write to the agent. False: it does not read any more."""
-    read = True
-    for send in sends:
-        read = await live.process.send(send.data) and read
-        if send.end:
-            await live.process.close_stdin()
-        if send.leave_s is not None:
-            live.leave_s = send.leave_s
-    return read
-
-
-async def _watch(live: _Live) -> None:
-    try:
-        live.ended = await live.process.wait()
-    except ReaperLostError as error:
-        live.lost = error
-    live.wake()
-
-
-async def until(
-    asked: anyio.Event, work: Callable[..., Awaitable[Found]], *arguments: object
-) -> Found | None:
-    """What `work` gives, or None if it was cancelled because a stop was asked for."""
-    found: Found | None = None
-    with lone_error():
-        async with anyio.create_task_group() as group:
-            group.start_soon(_cancel_when, asked, group.cancel_scope)
-            found = await work(*arguments)
-            group.cancel_scope.cancel()
-    return found
-
-
-async def _cancel_when(asked: anyio.Event, scope: anyio.CancelScope) -> None:
-    await asked.wait()
-    scope.cancel()
-
-
 def _opened(path: Path, stack: ExitStack) -> Spool:
     """Raises SpawnError: an agent that takes its own output away cannot be supervised."""
     try:
@@ -1013,37 +789,7 @@ def _short(outcome: Outcome) -> Outcome:
     return replace(outcome, text=text, changes=changes)
 
 
-def _record(plan: Plan) -> Record:
-    tree = plan.place.tree if plan.place else None
-    users = tree.repository / tree.inside if tree else plan.task.workspace
-    return Record(
-        run_id=plan.run_id,
-        job_id=plan.job_id,
-        started=plan.started,
-        task=replace(recorded(plan.task), workspace=users),
-        tree=tree,
-        agent=plan.recorded,
-        before=plan.before,
-        resumed=plan.resumed,
-        secrets=_secret_names(plan),
-    )
-
-
 def _check_environment(task: Task, config: Config) -> dict[str, str]:
     """The usual variables and those that the task asks for; none of the agent's own."""
     named = {name: config.environ[name] for name in task.env_from if name in config.environ}
     return {**base_environment(config.environ), **named, **task.env}
-
-
-def _secret_names(plan: Plan) -> tuple[str, ...]:
-    """Variables whose values no record may hold: the agent's keys, and whatever came by
-    `env_from`.
-    """
-    command = plan.command
-    keys = {command.env_from.get(name, name) for name in command.secrets}
-    return tuple(sorted(keys.union(plan.task.env_from)))
-
-
-def _secrets(plan: Plan, config: Config) -> tuple[str, ...]:
-    """Their values, and whatever else in the environment is called a key."""
-    return (*known(_secret_names(plan), config.environ), *plan.hidden)
