@@ -1,4 +1,4 @@
-"""How a run is asked to stop, and how what waits is cut short by that."""
+"""How a run is asked to stop, and what waits is cut short by that."""
 
 from __future__ import annotations
 
@@ -28,18 +28,17 @@ class Control:
             self.stopped, self.why, self.limit = stopped, why, limit
             self.requested.set()
 
-
-async def until(
-    asked: anyio.Event, work: Callable[..., Awaitable[Found]], *arguments: object
-) -> Found | None:
-    """What `work` gives, or None if it was cancelled because a stop was asked for."""
-    found: Found | None = None
-    with lone_error():
-        async with anyio.create_task_group() as group:
-            group.start_soon(_cancel_when, asked, group.cancel_scope)
-            found = await work(*arguments)
-            group.cancel_scope.cancel()
-    return found
+    async def until(
+        self, work: Callable[..., Awaitable[Found]], *arguments: object
+    ) -> Found | None:
+        """What `work` gives, or None if it was cancelled because a stop was asked for."""
+        found: Found | None = None
+        with lone_error():
+            async with anyio.create_task_group() as group:
+                group.start_soon(_cancel_when, self.requested, group.cancel_scope)
+                found = await work(*arguments)
+                group.cancel_scope.cancel()
+        return found
 
 
 async def _cancel_when(asked: anyio.Event, scope: anyio.CancelScope) -> None:

@@ -26,6 +26,8 @@ class Live:
     """What a running agent is made of. `step` takes in what it wrote and holds it to its limits,
     all of it or only what stdout has grown by; it runs in the `context` of the run's task, for
     sinks are called by it. `asking`: how many answers of a person's the agent waits for.
+    `dismissed`: it was ended when its work was over. `blind`: that its processes cannot be looked
+    into was said. `due` is when the next step is, `looked` when the disk was looked at.
     """
 
     process: Process
@@ -39,7 +41,10 @@ class Live:
     woken: bool = False
     leave_s: float | None = None
     asking: int = 0
+    dismissed: bool = False
+    blind: bool = False
     due: float = 0.0
+    looked: float = 0.0
 
     def __post_init__(self) -> None:
         self._wake = anyio.Event()
@@ -98,22 +103,21 @@ class Live:
         if now < self.watch.due:
             self.due = min(self.due, self.watch.due)
 
+    async def send(self, sends: Iterable[Send]) -> bool:
+        """Write to the agent. False: it does not read any more."""
+        read = True
+        for one in sends:
+            read = await self.process.send(one.data) and read
+            if one.end:
+                await self.process.close_stdin()
+            if one.leave_s is not None:
+                self.leave_s = one.leave_s
+        return read
 
-async def send(live: Live, sends: Iterable[Send]) -> bool:
-    """Write to the agent. False: it does not read any more."""
-    read = True
-    for send in sends:
-        read = await live.process.send(send.data) and read
-        if send.end:
-            await live.process.close_stdin()
-        if send.leave_s is not None:
-            live.leave_s = send.leave_s
-    return read
-
-
-async def watch_end(live: Live) -> None:
-    try:
-        live.ended = await live.process.wait()
-    except ReaperLostError as error:
-        live.lost = error
-    live.wake()
+    async def wait(self) -> None:
+        """Until its process has ended, or is nobody's any more."""
+        try:
+            self.ended = await self.process.wait()
+        except ReaperLostError as error:
+            self.lost = error
+        self.wake()
