@@ -45,7 +45,6 @@ from orchestrator.run.plan import Deliver, Plan
 from orchestrator.run.questions import Person
 from orchestrator.run.recorder import Publish, new_run_id
 from orchestrator.slots import Slots
-from orchestrator.supervisor.children import Do
 from orchestrator.supervisor.desk import TOLD, Desk, Handing
 from orchestrator.supervisor.following import (
     EARLY_FAILURES,
@@ -66,6 +65,7 @@ from orchestrator.workspace.source import fetched
 from orchestrator.workspace.worktree import ConflictError
 
 if TYPE_CHECKING:
+    from orchestrator.supervisor.children import Do
     from orchestrator.testing.script import Script
 
 
