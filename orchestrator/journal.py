@@ -20,6 +20,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -159,6 +160,9 @@ class Journal:
             descriptor = os.open(folder / EVENTS, flags, 0o600)
         except OSError as error:
             raise JournalError(f"cannot open {folder / EVENTS}: {error.strerror}") from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise JournalError(f"cannot open {folder / EVENTS}: it is not a regular file")
         if not _locked(descriptor):
             os.close(descriptor)
             return None
@@ -228,9 +232,7 @@ class Journal:
             raise self._full(error) from error
 
     def _full(self, error: OSError) -> JournalError:
-        text = f"cannot write {self.folder / EVENTS}: {error.strerror}"
-        hint = "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
-        return (DiskFullError if error.errno in _NO_ROOM else JournalError)(text, hint=hint)
+        return _refused(f"cannot write {self.folder / EVENTS}", error)
 
 
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has the one alone
@@ -496,7 +498,7 @@ def _last_outcome(folder: Path) -> Outcome | None:
 def _last_line(folder: Path) -> bytes:
     """The last whole line of a journal; nothing if that is longer than the end of any run."""
     try:
-        with (folder / EVENTS).open("rb") as file:
+        with os.fdopen(private.opened(folder / EVENTS), "rb") as file:
             size = file.seek(0, os.SEEK_END)
             for length in _LAST:
                 file.seek(max(0, size - length))
@@ -653,8 +655,9 @@ def scrub(path: Path, secrets: Sequence[str]) -> None:
     except OSError:  # it is not there, or the agent put something else in its place
         return
     with os.fdopen(descriptor, "r+b") as file:
-        position = 0
-        while chunk := file.read(overlap + _BLOCK):
+        # No further than now: what the task lets outlive the agent may write for ever.
+        position, end = 0, os.fstat(file.fileno()).st_size
+        while position < end and (chunk := file.read(overlap + _BLOCK)):
             for found in find(chunk):
                 if found.start() >= _BLOCK:
                     continue  # the next block has it whole: it may be the beginning of a longer one
@@ -711,7 +714,7 @@ def written_to(path: Path) -> bool:
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
     try:
-        with path.open("rb") as file:
+        with os.fdopen(private.opened(path), "rb") as file:
             # A lease on reading is given only where nobody writes.
             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -762,6 +765,9 @@ def no_room(error: Exception) -> DiskFullError | None:
 
 
 def _refused(text: str, error: OSError) -> JournalError:
+    if error.errno == errno.EFBIG:
+        hint = "Raise the limit of a file's size (`ulimit -f`)."
+        return DiskFullError(f"{text}: {error.strerror}", hint=hint)
     if error.errno in _NO_ROOM:
         hint = "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
         return DiskFullError(f"{text}: {error.strerror}", hint=hint)

@@ -665,6 +665,7 @@ class _Run:
                 finally:
                     with anyio.CancelScope(shield=True):
                         await self._silence(live)
+                        self._exited(live)
                         await self._drain(live)
                     self._close(live)
 
@@ -770,6 +771,8 @@ class _Run:
 
     async def _drain(self, live: _Live) -> None:
         """Read what the agent left, in turns with others. After a stop there is no time for all."""
+        for spool in live.intake.spools:
+            spool.bound()  # what the task lets outlive the agent may write for ever
         end = anyio.current_time() + DRAIN_S
         while live.intake.pump(last=True):
             await anyio.lowlevel.checkpoint()
@@ -779,15 +782,18 @@ class _Run:
     def _stopping(self, live: _Live) -> bool:
         return self.control.stopped is not None or live.ended is None
 
-    def _close(self, live: _Live) -> None:
-        """Read what is left, and let the conversation have its last word."""
-        ended = live.ended
+    def _exited(self, live: _Live) -> None:
+        """Note how it ended before the rest is read, for which there may be no room."""
+        ended = live.ended or live.process.ended
         self.exit = Exit(
             status=ended.status if ended else None,
             signal=ended.signal if ended else None,
             dismissed=self._dismissed,
         )
-        self.exit = live.intake.close(self.exit)
+
+    def _close(self, live: _Live) -> None:
+        """Read what is left, and let the conversation have its last word."""
+        self.exit = live.intake.close(self.exit or Exit())
         passed = live.watch.settle()
         if passed is not None and self.control.stopped is None:
             self.recorder.say(limit_event(passed, "none"))  # it had already done what it was to do
