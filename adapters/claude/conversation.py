@@ -22,7 +22,7 @@ from adapters.claude.values import (
     window,
 )
 from adapters.reading import fields, first_line, hold, is_object, items, number, text, whole
-from orchestrator.adapter import Exit, Send, json_line, unparsed, usage_since
+from orchestrator.adapter import Exit, Send, read_line, unparsed, usage_since
 from orchestrator.events import (
     Context,
     CostSource,
@@ -112,10 +112,9 @@ class ClaudeConversation:
 
     def feed(self, line: bytes) -> Iterable[Update | Send]:
         """What a line of stdout means."""
-        return self.feed_object(json_line(line) or {}, line)
-
-    def feed_object(self, event: dict[str, object], line: bytes) -> Iterable[Update | Send]:
-        """The same, of the object on it."""
+        event = read_line(line)
+        if event is None:
+            return (unparsed(line),)
         # The type first and by itself: to try one mapping after the other takes ten times as long.
         kind = event.get("type")
         if kind == "stream_event" and is_object(part := event.get("event")):

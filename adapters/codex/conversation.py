@@ -20,7 +20,7 @@ from adapters.codex.items import (
 )
 from adapters.codex.values import first_line, instant, usage
 from adapters.reading import MOST, fields, hold, is_object, whole
-from orchestrator.adapter import TEXT_LIMIT, Exit, Monologue, json_line, unparsed, usage_since
+from orchestrator.adapter import TEXT_LIMIT, Exit, Monologue, read_line, unparsed, usage_since
 from orchestrator.events import (
     Context,
     Error,
@@ -86,11 +86,9 @@ class CodexConversation(Monologue):
 
     def feed(self, line: bytes) -> Iterable[Update]:
         """What a line of stdout means, or of the session log (which may mean nothing)."""
-        event = json_line(line)
-        return (unparsed(line),) if event is None else self.feed_object(event, line)
-
-    def feed_object(self, event: dict[str, object], line: bytes) -> Iterable[Update]:
-        """The same, of the object on it."""
+        event = read_line(line)
+        if event is None:
+            return (unparsed(line),)
         # The type first and by itself: to try one mapping after the other takes ten times as long.
         kind = event.get("type")
         said = _LINES.get(kind) if isinstance(kind, str) else None
