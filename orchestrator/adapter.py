@@ -442,33 +442,36 @@ def _read_bare(line: bytes) -> dict[str, JsonValue] | None:
 
 def exact(value: JsonValue, line: bytes) -> bool:
     """Whether what was read from the line can be written inside an update, as it stands there."""
-    if len(line) > 2 * _DEEP and line.count(b"{") + line.count(b"[") > _DEEP:
-        try:
-            orjson.dumps([[value]])
-        except TypeError:
-            return False
+    depth, huge = 0, False
+    level = [value]
+    while level:
+        deeper: list[JsonValue] = []
+        for one in level:
+            if isinstance(one, dict):
+                deeper += one.values()
+            elif isinstance(one, list):
+                deeper += one
+            elif isinstance(one, float) and abs(one) >= _HUGE:
+                huge = True
+        level = deeper
+        depth += 1
+    if depth > _DEEP and not _writable(value):
+        return False
+    # A float it may have been: then nowhere on the line are as many digits as such an integer has.
     # `find`, since `in` first tries to take bytes for a number: that took as long as all the rest.
-    return line.translate(_DIGITS).find(_TWENTY) < 0 or not _holds_huge(value)
+    return not huge or line.translate(_DIGITS).find(_TWENTY) < 0
+
+
+def _writable(value: JsonValue) -> bool:
+    try:
+        orjson.dumps([[value]])  # as deep as in an update
+    except TypeError:
+        return False
+    return True
 
 
 _DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else byte for byte in range(256))
 _TWENTY = b"0" * 20
-
-
-def _holds_huge(value: JsonValue) -> bool:
-    """Whether there is a number that orjson made a float of though it may have been an integer."""
-    waiting = [value]
-    while waiting:
-        match waiting.pop():
-            case float() as number if abs(number) >= _HUGE:
-                return True
-            case list() as items:
-                waiting += items
-            case dict() as fields:
-                waiting += fields.values()
-            case _:
-                pass
-    return False
 
 
 def _bare(line: bytes) -> bytes:

@@ -177,7 +177,7 @@ class CodexConversation(Monologue):
         self._trouble = text
         return (Notice(text=plain(text)),)
 
-    def _item(self, item: Mapping[str, JsonValue], over: bool, line: bytes) -> tuple[Update, ...]:
+    def _item(self, item: dict[str, JsonValue], over: bool, line: bytes) -> tuple[Update, ...]:
         """What it thinks, says and does."""
         id_, kind, stated = item.get("id"), item.get("type"), item.get("status")
         if not isinstance(id_, str):
@@ -188,7 +188,7 @@ class CodexConversation(Monologue):
         call = read(id_, "completed" if stated == "completed" else call_status(stated, over), item)
         if call is None:
             return (unparsed(line),)
-        if call.input is not None and not exact(call.input, line):
+        if call.input is not None and not exact(item, line):
             return (unparsed(line),)
         if id_ not in self._running:
             self._acted, self._answered = True, False  # the answer comes after the last call

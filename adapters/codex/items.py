@@ -52,10 +52,9 @@ def _command_call(
     if not isinstance(command, str):
         return unknown_call(id_, status, item)
     # By position, as most calls are such ones.
-    if _BASH.get(command[:_QUOTED]) == command[-1:] and len(command) > _QUOTED:
-        command= command[_QUOTED:-1]  # nearly always, and in a third of the pattern's time
-    elif found := _SHELL.fullmatch(command): command = found[2]
-    return ToolCall(id_, status, "execute", command, None, output[:65536] if isinstance(output,str) and output else None, None, None, code if type(code) is int else None)
+    told = text(output) if output else None
+    title = _command(command)
+    return ToolCall(id_, status, "execute", title, None, told, None, None, whole(code))
 
 
 def _file_change(id_: str, status: ToolCallStatus, item: Mapping[str, JsonValue]) -> ToolCall:

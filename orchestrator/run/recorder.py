@@ -254,9 +254,8 @@ def translate(conversation: Conversation, line: Line) -> Sequence[Update | Send]
         reason = f"a line of {line.length} bytes is too long to parse"
         return (_kept(line, reason),)
     try:
-        said = conversation.feed(line.data)
-        if type(said) is not tuple:
-            said = tuple(said)
+        told = conversation.feed(line.data)
+        said = told if isinstance(told, tuple) else tuple(told)
     except Exception as error:  # noqa: BLE001
         return (_mistaken(line, error),)
     return said or (_nothing_said(line),)
