@@ -15,6 +15,7 @@ from orchestrator.errors import ConfigError, QueueError
 from orchestrator.task import Task
 from orchestrator.worker import engine
 from orchestrator.worker.client import Client, default_url
+from orchestrator.worker.engine.database import engine_of
 from tests.worker.scene import ORCHESTRATE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -159,7 +160,7 @@ async def test_an_old_sqlite_is_told_the_time_by_us(
 ) -> None:
     """Before 3.42 it knows no parts of seconds, which the engine asks for by Python's version."""
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 40, 1))
-    made = engine._engine(client_url(file))
+    made = engine_of(client_url(file))
     with made.connect() as connection:
         row = connection.exec_driver_sql("SELECT unixepoch('subsec'), unixepoch()").one()
     made.dispose()
