@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
+import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 from dbos._error import DBOSBaseException  # not exported; what fences us off
 
@@ -70,23 +71,7 @@ async def employed(
     """
     quiet()
     engine = None if is_postgres(url) else engine_of(url)
-    config: DBOSConfig = {
-        "name": NAME,
-        "executor_id": worker,
-        "application_version": VERSION,
-        "serializer": DBOSPortableJSONSerializer(),
-        "system_database_engine": engine,
-        "use_listen_notify": is_postgres(url),
-        # Nobody follows from here; but it is slept through when the worker ends.
-        "notification_listener_polling_interval_sec": 0.5,
-        "notification_coalesce_sec": 0.05,  # its own wakes the process 100 times a second
-        "scheduler_polling_interval_sec": 3600.0,  # nothing is scheduled
-        "max_executor_threads": 16,
-        "log_level": "WARNING",
-    }
-    if is_postgres(url):
-        config["system_database_url"] = postgres(url)
-    dbos, taker = DBOS(config=config), Taker(room, fits)
+    dbos, taker = DBOS(config=_config(url, worker, engine)), Taker(room, fits)
     try:
         _register(body, taker.done)
         try:
@@ -105,6 +90,27 @@ async def employed(
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
         if engine is not None:
             engine.dispose()
+
+
+def _config(url: str, worker: str, engine: sa.Engine | None) -> DBOSConfig:
+    """`engine` is SQLite's; on PostgreSQL DBOS makes its own."""
+    config: DBOSConfig = {
+        "name": NAME,
+        "executor_id": worker,
+        "application_version": VERSION,
+        "serializer": DBOSPortableJSONSerializer(),
+        "system_database_engine": engine,
+        "use_listen_notify": is_postgres(url),
+        # Nobody follows from here; but it is slept through when the worker ends.
+        "notification_listener_polling_interval_sec": 0.5,
+        "notification_coalesce_sec": 0.05,  # its own wakes the process 100 times a second
+        "scheduler_polling_interval_sec": 3600.0,  # nothing is scheduled
+        "max_executor_threads": 16,
+        "log_level": "WARNING",
+    }
+    if is_postgres(url):
+        config["system_database_url"] = postgres(url)
+    return config
 
 
 def _register(body: Body, done: Callable[[str], None]) -> None:
