@@ -39,14 +39,8 @@ from orchestrator.run.control import Control
 from orchestrator.run.questions import Answer, Ask, Asked, Person
 from orchestrator.run.recorder import Publish, new_run_id
 from orchestrator.slots import Slots
-from orchestrator.supervisor.attempts import (
-    Continued,
-    Means,
-    attempts,
-    check_task,
-    commits_of,
-    grounds,
-)
+from orchestrator.supervisor.attempts import attempts
+from orchestrator.supervisor.checking import check_task
 from orchestrator.supervisor.desk import Desk, open_desk
 from orchestrator.supervisor.job import (
     CONCURRENCY,
@@ -59,6 +53,8 @@ from orchestrator.supervisor.job import (
     run_job,
 )
 from orchestrator.supervisor.lifetime import Lifetime
+from orchestrator.supervisor.means import Continued, Means
+from orchestrator.supervisor.placing import commits_of, grounds
 from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Task, TaskFile, check_tasks
 from orchestrator.telemetry import warn
