@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import anyio
@@ -34,11 +34,21 @@ from orchestrator.supervisor.following import (
     summed,
 )
 from orchestrator.supervisor.means import Means
-from orchestrator.supervisor.placing import Handed, ended_as, in_place, placed_for
-from orchestrator.supervisor.planning import plan_of
-from orchestrator.task import DEFAULT_LIMITS, Task
+from orchestrator.supervisor.placing import Handed, Placed, ended_as, in_place, placed_for
+from orchestrator.supervisor.planning import Chosen, plan_of
+from orchestrator.task import Task
 from orchestrator.workspace.git import GitError
 from orchestrator.workspace.worktree import ConflictError
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Turn:
+    """One attempt at a task: the step that it is, of which routes, after which other attempts."""
+
+    task: Task
+    step: Next
+    routes: tuple[Route, ...]
+    done: Sequence[Done]
 
 
 async def attempts(task: Task, means: Means) -> Outcome:
@@ -46,19 +56,19 @@ async def attempts(task: Task, means: Means) -> Outcome:
     if means.continued is not None:
         task = replace(task, retries=0)  # a session that went on once is not the same any more
     began, paused_s = anyio.current_time(), 0.0
-    routes = await _routes(task, means)
-    limits = task.limits.meet(means.config.limits).else_(DEFAULT_LIMITS)
+    routes, limits = await _routes(task, means), means.limits_of(task)
     done: list[Done] = []
     while (
         step := following(task, routes, done, limits, _clock(task, paused_s, means))
     ) is not None:
+        turn = _Turn(task=task, step=step, routes=routes, done=tuple(done))
         if done:
-            means.say(_announced(step, done, task))
+            means.say(_announced(turn))
             paused_s += step.delay_s
             if (stopped := await _pause(step.delay_s, means)) is not None:
                 done.append(Done(route=step.route, outcome=stopped))
                 break
-        done.append(await _attempt(task, step, routes, done, means))
+        done.append(await _attempt(turn, means))
     if not done:
         return _unroutable(task, routes)
     outcome = summed(routes, done, anyio.current_time() - began)
@@ -76,12 +86,13 @@ def _clock(task: Task, paused_s: float, means: Means) -> Clock:
     )
 
 
-def _announced(step: Next, done: Sequence[Done], task: Task) -> Update:
+def _announced(turn: _Turn) -> Update:
     """The event of a further attempt: nothing is tried again or elsewhere in silence."""
+    step, done = turn.step, turn.done
     why = step.why or "it failed"
     if step.again:
         tried = sum(each.route.agent.name == step.route.agent.name for each in done)
-        return Retry(reason=why, attempt=tried, of=task.retries, delay_s=step.delay_s)
+        return Retry(reason=why, attempt=tried, of=turn.task.retries, delay_s=step.delay_s)
     return RouteEscalated(
         from_agent=done[-1].route.agent.name,
         to_agent=step.route.agent.name,
@@ -104,59 +115,62 @@ def _stopped(control: Control) -> Outcome:
     return Outcome(status=STATUS[kind], error=failure)
 
 
-async def _attempt(
-    task: Task, step: Next, routes: tuple[Route, ...], done: Sequence[Done], means: Means
-) -> Done:
+async def _attempt(turn: _Turn, means: Means) -> Done:
     """One run, in its place, from spawn to outcome; or how it came to none."""
-    run_id = new_run_id()
-    over = Done(route=step.route, outcome=Outcome(status="interrupted"))
+    run_id, route = new_run_id(), turn.step.route
     async with AsyncExitStack() as stack:
         control = stack.enter_context(means.control())
-        placed = None
-        agent = await control.until(with_model, step.route.agent, means.config)
+        agent = await control.until(with_model, route.agent, means.config)
         if isinstance(agent, Error):
-            return replace(over, outcome=_without_model(agent), refused=True)
-        prepared = Ready(agent=agent or step.route.agent)
-        if agent is not None:
-            found = await control.until(ready, agent, task, means.config)
-            prepared = found or prepared
-        handed = _handed(task, step, done)
-        try:
-            placed = await control.until(placed_for, handed, run_id, means, stack)
-        except ReaperLostError as error:
-            control.stop("interrupted", str(error))
-        except ConflictError as error:
-            text = f"what it needs cannot be merged: {error}"
-            hint = "Let one of these tasks need the other, or let them change other files."
-            failure = Failure(kind="conflict", text=text, hint=hint)
-            outcome = Outcome(status="conflict", error=failure, evidence=[text])
-            return replace(over, outcome=outcome)
-        except GitError as error:
-            failure = Failure(kind="crashed", text=f"no work tree: {error}", hint=error.hint)
-            outcome = Outcome(status="failed", error=failure, evidence=[failure.text])
-            return replace(over, outcome=outcome)
-        if placed is None or agent is None:
-            return replace(over, outcome=_stopped(control))
-        way = await control.until(_way, prepared, means)
-        prepared, means = _on_its_way(prepared, way, means)
-        route = replace(step.route, agent=agent)
-        plan = await plan_of(placed[0], (route, prepared, way), routes, run_id, means, stack)
-        plan = _in_order(plan, step, done, made=placed[1] is not None or task.template is not None)
+            return Done(route=route, outcome=_without_model(agent), refused=True)
+        if agent is None:
+            return Done(route=route, outcome=_stopped(control))
+        found = await control.until(ready, agent, turn.task, means.config)
+        placed = await _placed(turn, run_id, control, means, stack)
+        if isinstance(placed, Outcome):
+            return Done(route=route, outcome=placed)
+        chosen = Chosen(route=replace(route, agent=agent), prepared=found or Ready(agent=agent))
+        chosen, means = await _on_its_way(chosen, control, means)
+        plan = await plan_of(placed.task, chosen, run_id, means, stack)
         outcome = await perform(
-            in_place(plan, placed[1], means),
+            in_place(_in_order(plan, turn, placed), placed.made, means),
             config=means.config,
             reaper=means.reaper,
             control=control,
             publish=means.publish,
         )
-        refused = prepared.error is not None
-        return Done(route=route, outcome=outcome, workspace=placed[0].workspace, refused=refused)
+        return Done(
+            route=chosen.route,
+            outcome=outcome,
+            workspace=placed.task.workspace,
+            refused=chosen.prepared.error is not None,
+        )
 
 
-def _handed(task: Task, step: Next, done: Sequence[Done]) -> Handed:
+async def _placed(
+    turn: _Turn, run_id: str, control: Control, means: Means, stack: AsyncExitStack
+) -> Placed | Outcome:
+    """The task in its place; or what became of it, because there is none."""
+    placed = None
+    try:
+        placed = await control.until(placed_for, _handed(turn), run_id, means, stack)
+    except ReaperLostError as error:
+        control.stop("interrupted", str(error))
+    except ConflictError as error:
+        text = f"what it needs cannot be merged: {error}"
+        hint = "Let one of these tasks need the other, or let them change other files."
+        failure = Failure(kind="conflict", text=text, hint=hint)
+        return Outcome(status="conflict", error=failure, evidence=[text])
+    except GitError as error:
+        failure = Failure(kind="crashed", text=f"no work tree: {error}", hint=error.hint)
+        return Outcome(status="failed", error=failure, evidence=[failure.text])
+    return placed or _stopped(control)
+
+
+def _handed(turn: _Turn) -> Handed:
     """The task for this attempt: afresh, or with what the agent before it left."""
-    before = _last_begun(done)
-    if before is None or step.again or task.handoff == "clean" or before.workspace is None:
+    task, before = turn.task, _last_begun(turn.done)
+    if before is None or turn.step.again or task.handoff == "clean" or before.workspace is None:
         return Handed(task=task)
     task = replace(task, prompt=continued(task, before.outcome, before.route.agent.name))
     if task.template is not None:
@@ -170,38 +184,42 @@ def _last_begun(done: Sequence[Done]) -> Done | None:
     return next((each for each in reversed(done) if not each.refused), None)
 
 
-def _in_order(plan: Plan, step: Next, done: Sequence[Done], *, made: bool) -> Plan:
-    """The plan as one of several attempts. `made`: it has a place that was made for it."""
-    notes = plan.notes
-    if _last_begun(done) is not None and not made:
+def _in_order(plan: Plan, turn: _Turn, placed: Placed) -> Plan:
+    """The plan as one of several attempts."""
+    notes, own = plan.notes, placed.made is not None or turn.task.template is not None
+    if _last_begun(turn.done) is not None and not own:
         notes = (*notes, "it begins with what the attempt before left in the folder itself")
     return replace(
         plan,
-        limits=step.limits,
-        attempt=len(done) + 1,
-        failures=None if step.last else EARLY_FAILURES,
+        routes=turn.routes,
+        limits=turn.step.limits,
+        attempt=len(turn.done) + 1,
+        failures=None if turn.step.last else EARLY_FAILURES,
         notes=notes,
     )
 
 
+async def _on_its_way(chosen: Chosen, control: Control, means: Means) -> tuple[Chosen, Means]:
+    """Through a gateway, where the agent needs one, whose key is in the environment then; refused
+    where there is none to be had.
+    """
+    prepared = chosen.prepared
+    match await control.until(_way, prepared, means):
+        case Passage(environ=environ) as passage:
+            config = replace(means.config, environ=environ)
+            return replace(chosen, passage=passage), replace(means, config=config)
+        case Error() as error:
+            return replace(chosen, prepared=replace(prepared, error=error)), means
+        case None:
+            return chosen, means
+
+
 async def _way(prepared: Ready, means: Means) -> Passage | Error | None:
-    """Through a gateway, where the agent needs one."""
     if prepared.error is not None or prepared.found is None or means.gateways is None:
         return None
     agent = prepared.agent
     about = about_of(means.config.adapters[agent.adapter], agent)
     return await means.gateways.through(agent, about, prepared.found)
-
-
-def _on_its_way(prepared: Ready, way: Passage | Error | None, means: Means) -> tuple[Ready, Means]:
-    """What is refused for want of a way, and the environment that holds a gateway's key."""
-    match way:
-        case Passage(environ=environ):
-            return prepared, replace(means, config=replace(means.config, environ=environ))
-        case Error():
-            return replace(prepared, error=way), means
-        case None:
-            return prepared, means
 
 
 async def _routes(task: Task, means: Means) -> tuple[Route, ...]:

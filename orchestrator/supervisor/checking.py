@@ -30,6 +30,7 @@ def check_task(task: Task, config: Config, continued: Continued | None) -> None:
 
 
 def check_workspace(folder: Path) -> None:
+    """Raises InputError unless there is such a folder, and it may be read."""
     if not folder.is_dir():
         raise InputError(f"workspace: no folder {folder}")
     if not os.access(folder, os.R_OK | os.X_OK):
@@ -37,6 +38,7 @@ def check_workspace(folder: Path) -> None:
 
 
 def script_of(base_url: str) -> tuple[Path, Script]:
+    """The file that `scripted:FILE` names, and what it says. Raises InputError."""
     from orchestrator.testing import ScriptError, load_script
 
     file = Path(base_url.removeprefix("scripted:"))

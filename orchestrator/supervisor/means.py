@@ -19,6 +19,7 @@ from orchestrator.run.recorder import Publish
 from orchestrator.slots import Slots
 from orchestrator.supervisor.children import Do
 from orchestrator.supervisor.desk import Desk
+from orchestrator.task import DEFAULT_LIMITS, Limits, Task
 from orchestrator.workspace.deliver import Delivery
 from orchestrator.workspace.looks import Looks
 from orchestrator.workspace.place import Ground
@@ -70,3 +71,7 @@ class Means:
     ledger: Ledger = field(default_factory=Ledger)
     looks: Looks = field(default_factory=Looks)
     person: Person = field(default_factory=Person)
+
+    def limits_of(self, task: Task) -> Limits:
+        """What a task may use: the strictest of all that is said, else what is usual."""
+        return task.limits.meet(self.config.limits).else_(DEFAULT_LIMITS)

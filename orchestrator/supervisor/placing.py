@@ -69,56 +69,71 @@ async def grounds(
     for task in tasks:
         if task.source is not None:
             if task.source not in sources:
-                state, environ = config.state.resolve(), config.environ
-                sources[task.source] = await fetched(
-                    reaper, task.source, state=state, environ=environ
-                )
+                sources[task.source] = await _fetched(task.source, config, reaper)
             found[task.id] = sources[task.source]
-            continue
-        if task.isolation == "none" or task.template is not None:
-            continue
-        key = (task.workspace.resolve(), task.include_uncommitted)
-        if key not in known:
-            known[key] = await ground(
-                reaper,
-                key[0],
-                state=config.state.resolve(),
-                environ=config.environ,
-                include_uncommitted=task.include_uncommitted,
-                exclude=exclude,
-            )
-        where = known[key]
-        if where is not None:
-            found[task.id] = where
-        elif task.isolation == "worktree":
-            raise InputError(
-                f"isolation: {task.workspace} is in no git repository, or ignored by it",
-                hint="Leave `isolation` out, and the task works in the folder itself.",
-            )
+        elif task.isolation != "none" and task.template is None:
+            key = (task.workspace.resolve(), task.include_uncommitted)
+            if key not in known:
+                known[key] = await _ground(*key, config, reaper, exclude)
+            if (where := known[key]) is not None:
+                found[task.id] = where
+            elif task.isolation == "worktree":
+                raise _unversioned(task.workspace)
     return found
 
 
-async def placed_for(
-    handed: Handed, run_id: str, means: Means, stack: AsyncExitStack
-) -> tuple[Task, Place | None]:
-    """The task with its workspace in place, and the work tree that was made for it."""
+async def _fetched(source: Source, config: Config, reaper: Reaper) -> Ground:
+    state, environ = config.state.resolve(), config.environ
+    return await fetched(reaper, source, state=state, environ=environ)
+
+
+async def _ground(
+    workspace: Path, uncommitted: bool, config: Config, reaper: Reaper, exclude: Sequence[str]
+) -> Ground | None:
+    return await ground(
+        reaper,
+        workspace,
+        state=config.state.resolve(),
+        environ=config.environ,
+        include_uncommitted=uncommitted,
+        exclude=exclude,
+    )
+
+
+def _unversioned(workspace: Path) -> InputError:
+    return InputError(
+        f"isolation: {workspace} is in no git repository, or ignored by it",
+        hint="Leave `isolation` out, and the task works in the folder itself.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A task with its workspace in place, and the work tree that was made for it, if one was."""
+
+    task: Task
+    made: Place | None = None
+
+
+async def placed_for(handed: Handed, run_id: str, means: Means, stack: AsyncExitStack) -> Placed:
+    """Raises ConflictError if what the task needs cannot be merged, GitError, InputError."""
     task = handed.task
     if task.template is not None:
         name = f"{task.name or task.template.name}-{run_id[-8:]}"
         target = means.config.state / "scratch" / name
         make_private(target.parent)
         await make_scratch(means.reaper, task.template, target)
-        return replace(task, workspace=target, template=None), None
+        return Placed(task=replace(task, workspace=target, template=None))
     where = means.grounds.get(task.id)
     if task.source is not None and where is not None:
         task = replace(task, workspace=where.workspace)
     check_workspace(task.workspace)
     if where is None:
-        return replace(task, workspace=task.workspace.resolve()), None
+        return Placed(task=replace(task, workspace=task.workspace.resolve()))
     made = await stack.enter_async_context(
         place(means.reaper, where, _wanted(handed, run_id, means))
     )
-    return replace(task, workspace=made.tree.workspace), made
+    return Placed(task=replace(task, workspace=made.tree.workspace), made=made)
 
 
 def _wanted(handed: Handed, run_id: str, means: Means) -> Want:
