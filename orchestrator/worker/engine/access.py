@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 
 import sqlalchemy as sa
 from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, Queue
-from dbos._error import DBOSException  # not exported
+from dbos._error import DBOSException, DBOSWorkflowIDInUseError  # not exported
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.errors import ConfigError
@@ -37,8 +37,9 @@ FOLLOW_S = 0.1
 
 
 class Access:
-    """The queue from outside of any worker. Its calls block: run them in a thread. `listens`: on
-    PostgreSQL a connection of its own wakes up who follows.
+    """The queue from outside of any worker. Its calls block: run them in a thread. They raise when
+    the database is away (`away`), so that whoever called may stop waiting. `listens`: on PostgreSQL
+    a connection of its own wakes up who follows.
     """
 
     def __init__(self, url: str, *, listens: bool = False) -> None:
@@ -65,6 +66,7 @@ class Access:
             serializer=DBOSPortableJSONSerializer(),
             use_listen_notify=listens and is_postgres(self.url),
             application_name=NAME,
+            retry_connection_errors=False,  # it would block the thread until the database is there
         )
 
     def _ready(self) -> bool:
@@ -81,7 +83,9 @@ class Access:
             self._engine.dispose()
 
     def enqueue(self, order: Order) -> str:
-        """The job's id; that of another one if it has the same `dedup` and is not over."""
+        """The job's id; that of another one if it has the same `dedup` and is not over. It may be
+        called again when it is not known whether the database took it.
+        """
         options: EnqueueOptions = {
             "workflow_name": RECOVERABLE if order.recoverable else ONCE,
             "queue_name": order.queue,
@@ -97,7 +101,10 @@ class Access:
             options["duplication_policy"] = "return-existing"
         if order.notes is not None:
             options["attributes"] = dict(order.notes)
-        return self._client.enqueue(options, order.input).get_workflow_id()
+        try:
+            return self._client.enqueue(options, order.input).get_workflow_id()
+        except DBOSWorkflowIDInUseError:  # ids are never given twice: it is this job
+            return order.job_id
 
     def entry(self, job_id: str, *, whole: bool = True) -> Entry | None:
         found = self._client.list_workflows(

@@ -10,12 +10,15 @@ from pathlib import Path
 import sqlalchemy as sa
 from dbos import DBOS
 from dbos._error import DBOSException  # not exported
+from dbos._utils import retriable_postgres_exception
 from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from orchestrator.errors import ConfigError, QueueError
 
 _BUSY_MS = 30_000
+_CONNECT_S = 10
 
 
 def is_postgres(url: str) -> bool:
@@ -65,7 +68,11 @@ def _unixepoch(*arguments: object) -> float | int:
 
 
 def postgres(url: str) -> str:
-    return "postgresql://" + url.partition("://")[2]
+    """As the engine wants it; a host that does not answer is given up after a while."""
+    told = "postgresql://" + url.partition("://")[2]
+    if "connect_timeout=" in told:
+        return told
+    return f"{told}{'&' if '?' in told else '?'}connect_timeout={_CONNECT_S}"
 
 
 def migrate(url: str) -> None:
@@ -83,7 +90,7 @@ def migrate(url: str) -> None:
 def unreachable(url: str, error: Exception) -> ConfigError:
     from orchestrator.worker.wire import shown_url
 
-    hint = f"See `queue.database` in `orchestrate config`; {_look(url)}"
+    hint = f"See `queue.database` in `orchestrate config`; {_look(url, error)}"
     return ConfigError(f"the queue cannot be opened: {shown_url(url)}: {_cause(error)}", hint=hint)
 
 
@@ -93,7 +100,23 @@ def failed(url: str, error: Exception) -> QueueError | None:
 
     if not isinstance(error, SQLAlchemyError | DBOSException):
         return None
-    return QueueError(f"the queue at {shown_url(url)}: {_cause(error)}", hint=_look(url))
+    return QueueError(f"the queue at {shown_url(url)}: {_cause(error)}", hint=_look(url, error))
+
+
+def away(error: Exception) -> bool:
+    """Whether the database server could not be asked: it may be there again soon."""
+    if _refused(error):
+        return False
+    # Without a state of SQL's nobody answered: that is not always called a failed connection.
+    unheard = isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", "") is None
+    return unheard or isinstance(error, PoolTimeoutError) or retriable_postgres_exception(error)
+
+
+_REFUSES = ("does not exist", "authentication failed", "pg_hba.conf", "permission denied")
+
+
+def _refused(error: Exception) -> bool:
+    return any(words in str(getattr(error, "orig", error)) for words in _REFUSES)
 
 
 def _cause(error: Exception) -> str:
@@ -103,7 +126,9 @@ def _cause(error: Exception) -> str:
     return shown_url(cause[0])
 
 
-def _look(url: str) -> str:
-    if is_postgres(url):
-        return "is the database server running?"
-    return "is there room on its disk, and may you write there?"
+def _look(url: str, error: Exception) -> str:
+    if not is_postgres(url):
+        return "is there room on its disk, and may you write there?"
+    if _refused(error):
+        return "the server answers: name a user, a password and a database that it knows."
+    return "is the database server running?"

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import logging
+import re
+import time
 
 from orchestrator.telemetry import warn
 from orchestrator.worker.engine.jobs import NotOursError
 
+_ONCE_IN_S = 60.0
+_REST = re.compile(r"\n(?:\[SQL: |\(Background on).*?(?=\. Retrying in |\Z)", re.DOTALL)
+_TRIES = re.compile(r"\. Retrying in .*", re.DOTALL)
+
 
 class _Log(logging.Handler):
-    """The engine's warnings as ours; with a handler there, it adds none of its own."""
+    """The engine's warnings as ours; with a handler there, it adds none of its own. While the
+    database is away it says the same twice a second: that is told once a minute.
+    """
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._told: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        warn("the queue's engine", said=record.getMessage())
+        text, now = said(record.getMessage()), time.monotonic()
+        self._told = {told: at for told, at in self._told.items() if now - at < _ONCE_IN_S}
+        if self._told.setdefault(_TRIES.sub("", text), now) == now:
+            warn("the queue's engine", said=text)
+
+
+def said(text: str) -> str:
+    """A message of the engine, without the statement and its values: prompts are among them."""
+    from orchestrator.worker.wire import shown_url
+
+    return shown_url(_REST.sub("", text))
 
 
 class _Expected(logging.Filter):
