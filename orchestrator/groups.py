@@ -20,18 +20,16 @@ import socket
 import sys
 import time
 
-from orchestrator.reaper import (
-    REAPER_ENDS_S,
-    STUCK_S,
-    SupervisorGone,
-    Talk,
+from orchestrator.reaper import REAPER_ENDS_S, STUCK_S
+from orchestrator.reaper.signals import (
     child_alarm,
     drain,
     ignore_signals,
     signalled,
-    start,
     wait_readable,
 )
+from orchestrator.reaper.starting import start
+from orchestrator.reaper.wire import SupervisorGone, Talk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

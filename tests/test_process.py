@@ -467,7 +467,7 @@ async def test_a_hundred_cancelled_spawns_leak_neither_process_nor_descriptor(de
 
 async def test_many_agents_at_once_start_and_end_without_a_trace(desk, mark):
     before = descriptors()
-    guard = next(pid for pid in children(os.getpid()) if b"reaper.py" in cmdline(pid))
+    guard = next(pid for pid in children(os.getpid()) if b"/reaper/" in cmdline(pid))
     (reaper,) = children(guard)
     theirs = open_files(reaper)
 
@@ -508,7 +508,7 @@ async def test_opening_and_closing_leaves_nothing(tmp_path):
         async with open_reaper():
             pass
     assert descriptors() == before
-    assert not [pid for pid in children(os.getpid()) if b"reaper.py" in cmdline(pid)]
+    assert not [pid for pid in children(os.getpid()) if b"/reaper/" in cmdline(pid)]
 
 
 # --- commands that are run to their end ----------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Guard and reaper (reaper.py) as the supervisor sees them: a pair of processes and a socket."""
+"""Guard and reaper (orchestrator/reaper) as the supervisor sees them: two processes, one socket."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
+from types import ModuleType
 
 import anyio
 
@@ -24,6 +25,9 @@ from orchestrator.errors import ReaperLostError, SpawnError, SupervisionError
 from orchestrator.process.child import Child, Pipe, Process
 from orchestrator.process.means import lacking, nameless, ps
 from orchestrator.process.start import Start, Stdio, failed, memory, spawn_error
+from orchestrator.reaper import STUCK_S
+from orchestrator.reaper.table import kill_one, look, token_of, trees
+from orchestrator.reaper.wire import Packets
 
 START_S = 10.0
 """Guard and reaper must be ready in this time (measured: 30 ms)."""
@@ -47,7 +51,7 @@ class Pair:
 
     def __init__(
         self,
-        link: _reaper.Packets | _groups.Frames,
+        link: Packets | _groups.Frames,
         guard: subprocess.Popen[bytes],
         guard_end: int | None,
         log: int,
@@ -111,7 +115,7 @@ class Pair:
     async def sweep(self, child: Child, delay_s: float) -> int:
         """Kill the tree of a process after `delay_s`, unless none is left before."""
         request = f"sweep {child.handle} {math.ceil(delay_s * 1000)}"
-        return await self._answered(child, request, delay_s + _reaper.STUCK_S + ANSWER_S)
+        return await self._answered(child, request, delay_s + STUCK_S + ANSWER_S)
 
     async def keep(self, child: Child) -> int:
         """Let go of the tree of a process whose leader has ended; how many they are."""
@@ -357,9 +361,14 @@ def _launch(sent: ExitStack, kept: ExitStack) -> Pair:
     own = os.pidfd_open(os.getpid())
     sent.callback(os.close, own)
     descriptors = [_above_stdio(theirs.fileno(), sent), _above_stdio(own, sent)]
-    program = [_reaper.__file__, *map(str, descriptors)]
+    program = [_main(_reaper), *map(str, descriptors)]
     guard, log = _start_guard(program, descriptors, kept)
-    return Pair(_reaper.Packets(ours), guard, _pidfd(guard.pid), log)
+    return Pair(Packets(ours), guard, _pidfd(guard.pid), log)
+
+
+def _main(package: ModuleType) -> str:
+    """What is run of a package, by its path: no `-m`, for which the interpreter knows no folder."""
+    return os.path.join(os.path.dirname(str(package.__file__)), "__main__.py")  # noqa: PTH118, PTH120
 
 
 _BY_GROUP = (
@@ -439,15 +448,15 @@ def _sweep_by_token(leaders: Mapping[int, bytes]) -> None:
     """
     tokens = set(leaders.values())
     for _ in range(100):
-        processes = _reaper.look()
+        processes = look()
         ours = [
             seen
             for seen in processes.values()
-            if seen.session in leaders or _reaper.token_of(seen.pid) in tokens
+            if seen.session in leaders or token_of(seen.pid) in tokens
         ]
-        found = [seen for seen in _reaper.trees(ours, processes) if seen.alive]
+        found = [seen for seen in trees(ours, processes) if seen.alive]
         if not found:
             return
         for seen in found:
-            _reaper.kill_one(seen, signal.SIGKILL)
+            kill_one(seen, signal.SIGKILL)
         time.sleep(0.001)  # blocks the loop for a moment; nothing that it serves is alive any more
