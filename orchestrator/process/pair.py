@@ -22,6 +22,8 @@ import anyio
 from orchestrator import groups as _groups
 from orchestrator import reaper as _reaper
 from orchestrator.errors import ReaperLostError, SpawnError, SupervisionError
+from orchestrator.groups.ending import end_all
+from orchestrator.groups.frames import Frames
 from orchestrator.process.child import Child, Pipe, Process
 from orchestrator.process.means import lacking, nameless, ps
 from orchestrator.process.start import Start, Stdio, failed, memory, spawn_error
@@ -51,7 +53,7 @@ class Pair:
 
     def __init__(
         self,
-        link: Packets | _groups.Frames,
+        link: Packets | Frames,
         guard: subprocess.Popen[bytes],
         guard_end: int | None,
         log: int,
@@ -327,7 +329,7 @@ class Pair:
             if self._leaders and self._number is None:
                 _sweep_by_token(self._leaders)
             elif self._leaders:
-                _groups.end_all(set(self._leaders), ps(), reap=False)
+                end_all(set(self._leaders), ps(), reap=False)
         finally:
             self._tell_all()
 
@@ -371,12 +373,6 @@ def _main(package: ModuleType) -> str:
     return os.path.join(os.path.dirname(str(package.__file__)), "__main__.py")  # noqa: PTH118, PTH120
 
 
-_BY_GROUP = (
-    "import sys; sys.path.append(sys.argv[1]); from orchestrator.groups import main; "
-    "main(*map(int, sys.argv[2:5]), sys.argv[5])"
-)
-
-
 def _launch_groups(sent: ExitStack, kept: ExitStack) -> Pair:
     """Its end is told by that of a pipe that only the guard holds."""
     ours, theirs = _sockets(socket.SOCK_STREAM, sent, kept)
@@ -384,10 +380,9 @@ def _launch_groups(sent: ExitStack, kept: ExitStack) -> Pair:
     kept.callback(os.close, guard_end)
     sent.callback(os.close, life)
     descriptors = [_above_stdio(theirs.fileno(), sent), _above_stdio(life, sent)]
-    place = os.path.dirname(os.path.dirname(_groups.__file__))  # noqa: PTH120 (a text is wanted)
-    program = ["-c", _BY_GROUP, place, *map(str, (*descriptors, os.getpid())), ps()]
+    program = [_main(_groups), *map(str, (*descriptors, os.getpid())), ps()]
     guard, log = _start_guard(program, descriptors, kept)
-    return Pair(_groups.Frames(ours), guard, guard_end, log)
+    return Pair(Frames(ours), guard, guard_end, log)
 
 
 def _sockets(
