@@ -29,7 +29,7 @@ from orchestrator.process.means import lacking, nameless, ps
 from orchestrator.process.start import Start, Stdio, failed, memory, spawn_error
 from orchestrator.reaper import STUCK_S
 from orchestrator.reaper.table import kill_one, look, token_of, trees
-from orchestrator.reaper.wire import Packets
+from orchestrator.reaper.wire import Packets, received
 
 START_S = 10.0
 """Guard and reaper must be ready in this time (measured: 30 ms)."""
@@ -271,15 +271,11 @@ class Pair:
                 return
 
     def _readable(self) -> None:
-        while True:
-            try:
-                text, descriptors = self._link.receive()
-            except BlockingIOError:
-                return
-            if not text:
+        for text, descriptors in received(self._link):
+            if text:
+                self._notice(text.decode().split(), descriptors)
+            else:
                 self._reaper_ended()
-                return
-            self._notice(text.decode().split(), descriptors)
 
     def _notice(self, words: list[str], descriptors: list[int]) -> None:
         match words:

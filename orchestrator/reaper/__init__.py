@@ -13,3 +13,5 @@ REAPER_ENDS_S = 20.0
 """The reaper's time to kill all after the supervisor's death; then the guard kills it too."""
 STUCK_S = 5.0
 """What has survived SIGKILL this long belongs to another user, or is stuck in the kernel."""
+SHOWN = 1024
+"""So many bytes of a command line are told: written as hexadecimal they fit into a message."""

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 
-from orchestrator.reaper import STUCK_S, TOKEN
+from orchestrator.reaper import SHOWN, STUCK_S, TOKEN
 
 TYPE_CHECKING = False  # type checkers take it for true; importing typing for it would cost 7 ms
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 _SHORTAGE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-_SHOWN = 1024
-# Of a command line so many bytes are shown.
 
 
 class Seen:
@@ -81,7 +79,7 @@ def token_of(pid: int) -> bytes | None:
 def command_of(pid: int) -> bytes:
     """Its arguments, each ended by NUL: whole ones only, for half a key could not be redacted."""
     text = _read(f"/proc/{pid}/cmdline", 1 << 16)
-    shown = text[: text.rfind(b"\0", 0, _SHOWN) + 1]
+    shown = text[: text.rfind(b"\0", 0, SHOWN) + 1]
     return shown or b"[" + _read(f"/proc/{pid}/comm", 64).strip() + b"]"
 
 

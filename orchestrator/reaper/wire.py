@@ -72,6 +72,17 @@ class Packets:
         return receive(self.socket)
 
 
+def received(link: Link) -> Iterator[tuple[bytes, list[int]]]:
+    """The messages that are there, with their descriptors; b"" is the end, and the last one."""
+    text = b"any"
+    while text:
+        try:
+            text, descriptors = link.receive()
+        except BlockingIOError:
+            return
+        yield text, descriptors
+
+
 class SupervisorGone(Exception):  # noqa: N818 (an event, not an error)
     """There is nobody any more for whom anything is to live."""
 
@@ -102,11 +113,7 @@ class Talk:
             self._flush()
 
     def _requests(self) -> Iterator[tuple[list[bytes], list[int]]]:
-        while True:
-            try:
-                text, descriptors = self._link.receive()
-            except BlockingIOError:
-                return
+        for text, descriptors in received(self._link):
             if not text:
                 raise SupervisorGone
             try:
