@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from adapters.programs import attributes, confinement, json_lines, model_calls
-from adapters.programs import litellm_agent as front
+from adapters.programs.litellm_agent.sessions import Session
+from adapters.programs.litellm_agent.settings import SettingsError
 from adapters.programs.shell import KEPT_BYTES, Kept, Ran, Shell
 
 
@@ -289,7 +290,7 @@ def test_secrets_are_blotted_out_and_every_text_can_be_written() -> None:
 
 
 def test_a_session_that_was_stopped_in_a_call_gets_an_answer_for_it(tmp_path: Path) -> None:
-    session = front.Session(tmp_path / "sessions", "abc")
+    session = Session(tmp_path / "sessions", "abc")
     call = {"id": "1", "function": {"name": "bash", "arguments": "{}"}}
     asked = {"role": "assistant", "tool_calls": [call], "extra": {"large": 1}}
     session.save([{"role": "user", "content": "x"}, asked, {"role": "exit"}], "m")
@@ -307,5 +308,5 @@ def test_a_session_that_was_stopped_in_a_call_gets_an_answer_for_it(tmp_path: Pa
 def test_a_session_that_cannot_be_read_is_an_error(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "abc.json").write_text(content)
-    with pytest.raises(front.SettingsError, match="session abc cannot be read"):
-        front.Session(tmp_path, "abc").load()
+    with pytest.raises(SettingsError, match="session abc cannot be read"):
+        Session(tmp_path, "abc").load()
