@@ -8,7 +8,7 @@ import time
 
 from orchestrator.groups.ending import end_all, kill_groups
 from orchestrator.groups.table import Shown, below, look
-from orchestrator.reaper import SHOWN, STUCK_S
+from orchestrator.reaper import SHOWN
 from orchestrator.reaper.serving import LISTED, Serving, census_s
 from orchestrator.reaper.signals import signalled
 
@@ -108,9 +108,11 @@ class Reaper(Serving):
             members = self._members[run]
             if not run.running and not members:
                 self._answer(run, 0)
-            elif now >= run.kill_at + STUCK_S:
+            elif now < run.kill_at:
+                continue
+            elif self._is_stuck(run, now):
                 self._answer(run, len(members))
-            elif now >= run.kill_at:
+            else:
                 self._kill(run, members)
         self._plan()
 

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 
-from orchestrator.reaper import STUCK_S
 from orchestrator.reaper.ending import CATCH_S, kill_all, signal_groups
 from orchestrator.reaper.serving import CENSUS_S, LISTED, Serving
 from orchestrator.reaper.signals import child_alarm, signalled
@@ -24,6 +23,11 @@ if TYPE_CHECKING:
     from orchestrator.reaper.table import Seen
 
 
+_DYING_S = 0.5
+# Who dies may leave a child behind, so until he is dead no tree is said to be gone. But one can be
+# dying for ever: held by a tracer, or closing a file on a drive that is gone.
+
+
 class Reaper(Serving):
     """`supervisor` and `guard` are handles for these processes."""
 
@@ -33,6 +37,7 @@ class Reaper(Serving):
         self._kept = kept
         self._trees = Trees(self._runs, self._leaders, kept)
         self._orphaned = 0  # how many orphans are children of ours
+        self._dying: dict[int, float] = {}  # which of them were seen dying, and since when
 
     def _say_ready(self) -> None:
         if look_at(os.getpid()) is None:
@@ -84,6 +89,7 @@ class Reaper(Serving):
             if self._sweeping:
                 self._due = time.monotonic()
             self._trees.reaped(pid)
+            self._dying.pop(pid, None)
             run = self._leaders.pop(pid, None)
             if run is not None:
                 self._ended(run, status, usage)
@@ -111,7 +117,7 @@ class Reaper(Serving):
                 self._end(run, trees.tree_of(run), now)
 
     def _end(self, run: Run, members: list[Seen], now: float) -> None:
-        if now >= run.kill_at + STUCK_S:
+        if self._is_stuck(run, now):
             self._answer(run, len(members))
         else:
             self._kill(run, members)
@@ -150,7 +156,7 @@ class Reaper(Serving):
         seen = look_at(pid)
         run, how = self._trees.owner(seen) if seen is not None and seen.alive else (None, "")
         if seen is None or run is None:
-            return not is_dying(pid)
+            return not self._may_leave_a_child(pid)
         self._trees.adopt(seen, run)
         if run.kept:
             return True
@@ -162,6 +168,12 @@ class Reaper(Serving):
         self._kill(run, [seen])
         signalled(os.kill, pid, signal.SIGKILL)  # should it have left that group just now
         return False
+
+    def _may_leave_a_child(self, pid: int) -> bool:
+        if not is_dying(pid):
+            return False
+        now = time.monotonic()
+        return now - self._dying.setdefault(pid, now) < _DYING_S
 
     def _kill(self, run: Run, members: list[Seen]) -> None:
         for seen in members:

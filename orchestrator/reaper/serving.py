@@ -10,6 +10,7 @@ import select
 import sys
 import time
 
+from orchestrator.reaper import STUCK_S
 from orchestrator.reaper.signals import child_alarm, drain
 from orchestrator.reaper.starting import start
 from orchestrator.reaper.wire import SupervisorGone, Talk
@@ -28,6 +29,8 @@ CENSUS_S, _CENSUS_SHARE = 1.0, 50
 # While agents live their trees are looked at once a second, so that who is orphaned later is known,
 # also with a cleared environment (codex strips that of its MCP servers). At most 2 % of one core.
 
+_TRIES = 3
+
 
 class Run:
     """One agent: its leader (the process that was spawned) and all that descends from it."""
@@ -41,8 +44,10 @@ class Run:
         "pipe",
         "running",
         "start",
+        "stuck_at",
         "swept",
         "token",
+        "tries",
     )
 
     def __init__(self, handle: int, token: bytes, pid: int, pipe: int) -> None:
@@ -55,6 +60,8 @@ class Run:
         self.swept = False
         self.kept = False  # what is left of it may stay
         self.kill_at = math.inf
+        self.stuck_at = math.inf  # what lives then cannot be killed
+        self.tries = 0
         self.killed: set[tuple[int, int]] = set()  # pid and start
 
 
@@ -170,6 +177,16 @@ class Serving:
         self._sweeping[run.handle] = run
         self._due = now
         self._pause = 0.0
+
+    def _is_stuck(self, run: Run, now: float) -> bool:
+        """Whether it was tried for long to kill it; asked before each try.
+
+        Counted from the first one, and by their number: when this process itself is stopped (a
+        paused container), time goes by in which nothing was tried.
+        """
+        run.tries += 1
+        run.stuck_at = min(run.stuck_at, now + STUCK_S)
+        return run.tries > _TRIES and now >= run.stuck_at
 
     # What is told ----------------------------------------------------------------------------
 

@@ -12,6 +12,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_DENIED = {errno.EACCES, errno.EPERM}
+_NOT_THERE = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENODEV,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+}
+# So a folder of PATH may be: broken, or on a drive that is gone. The next one is looked at.
 _DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
 
 
@@ -83,9 +94,9 @@ def _execute(argv: list[bytes], env: dict[bytes, bytes]) -> None:
         path = folder + b"/" + program
         try:
             os.execve(path, argv, env)  # noqa: S606
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except PermissionError as error:
-            if os.path.exists(path):  # and not a folder of PATH that is closed to this user
+        except OSError as error:
+            if error.errno in _DENIED and os.path.exists(path):  # and not its folder is closed
                 denied = error
+            elif error.errno not in _DENIED | _NOT_THERE:
+                raise
     raise denied or FileNotFoundError(errno.ENOENT, "not found on PATH")
