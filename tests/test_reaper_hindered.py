@@ -3,15 +3,16 @@
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
 import anyio
 import pytest
 
 from orchestrator.adapter import Command
-from orchestrator.process import Process, base_environment, open_reaper, run_to_end
+from orchestrator.process import Process, Reaper, base_environment, open_reaper, run_to_end
 from orchestrator.reaper.kept import Kept
 from orchestrator.reaper.table import Seen
 from tests.hostile import children, living, new_mark, state
@@ -66,6 +67,23 @@ def seize(pid: int) -> int:
     return status
 
 
+def one_of(reaper: Reaper, folder: Path) -> AbstractAsyncContextManager[Process]:
+    """An agent that goes on for ever."""
+    return reaper.spawn(
+        Command(argv=("sleep", "100"), cwd="/"),
+        env=ENV,
+        stdout=folder / "o",
+        stderr=folder / "e",
+        token="one",
+    )
+
+
+def guard_and_reaper() -> tuple[int, int]:
+    (guard,) = [pid for pid in children(os.getpid()) if children(pid)]
+    (reaper,) = children(guard)[:1]
+    return guard, reaper
+
+
 IMPATIENT = f"""
 import socket, sys
 sys.path.append({str(ROOT)!r})
@@ -81,18 +99,8 @@ async def test_a_reaper_that_was_stopped_when_an_agent_was_to_end_ends_it_afterw
 ):
     (tmp_path / "impatient.py").write_text(IMPATIENT)
     monkeypatch.setattr("orchestrator.process.pair._main", lambda _: str(tmp_path / "impatient.py"))
-    async with (
-        open_reaper() as reaper,
-        reaper.spawn(
-            Command(argv=("sleep", "100"), cwd="/"),
-            env=ENV,
-            stdout=tmp_path / "o",
-            stderr=tmp_path / "e",
-            token="one",
-        ) as process,
-    ):
-        guard = next(p for p in children(os.getpid()) if state(p) is not None and children(p))
-        (paused,) = children(guard)
+    async with open_reaper() as reaper, one_of(reaper, tmp_path) as process:
+        guard, paused = guard_and_reaper()
         async with anyio.create_task_group() as group:
             group.start_soon(reap, process)
             await run_to_end(reaper, ("true",), cwd=tmp_path, env=ENV, limit_s=60)  # it is heard
@@ -103,6 +111,23 @@ async def test_a_reaper_that_was_stopped_when_an_agent_was_to_end_ends_it_afterw
         assert process.left == 0
         ended = await process.wait()
         assert ended.signal == signal.SIGKILL
+
+
+async def test_a_reaper_that_was_stopped_together_with_its_supervisor_is_not_overdue(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("orchestrator.process.pair.ANSWER_S", 1.0)
+    monkeypatch.setattr("orchestrator.process.pair.STUCK_S", 0.0)
+    async with open_reaper() as reaper, one_of(reaper, tmp_path) as process:
+        guard, paused = guard_and_reaper()
+        await stop(guard)
+        await stop(paused)
+        async with anyio.create_task_group() as group:
+            group.start_soon(reap, process)
+            await anyio.wait_all_tasks_blocked()
+            time.sleep(2)  # all three are stopped
+            os.kill(guard, signal.SIGCONT)
+        assert (await process.wait()).signal == signal.SIGKILL
 
 
 async def reap(process: Process) -> None:

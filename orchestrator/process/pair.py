@@ -129,7 +129,7 @@ class Pair:
         with anyio.move_on_after(limit_s):
             if not child.swept.is_set():
                 await self._send(request.encode(), [])
-            await child.swept.wait()
+        await _within(limit_s, child.swept)
         if child.killed is not None:
             return child.killed
         if self._gone.is_set():
@@ -171,8 +171,7 @@ class Pair:
 
     async def wait_ready(self) -> None:
         """Until guard and reaper are there."""
-        with anyio.move_on_after(START_S):
-            await self._ready.wait()
+        await _within(START_S, self._ready)
         if self._gone.is_set():
             raise self.lost()
         if not self._ready.is_set():
@@ -235,8 +234,7 @@ class Pair:
     ) -> None:
         async with self._spawning:
             await self._send_spawn(start, stdio, child)
-            with anyio.move_on_after(SPAWN_S):
-                await child.started.wait()
+            await _within(SPAWN_S, child.started)
         if child.pid == 0:
             raise self._not_started(start, child)
 
@@ -335,6 +333,16 @@ class Pair:
         self._ready.set()
         for child in self._children.values():
             child.sweep(None, 0)
+
+
+async def _within(limit_s: float, event: anyio.Event) -> None:
+    """Wait for it, in ten parts: when everybody is stopped for a while (a paused container), only
+    the part in which it happens is lost. Else an answer that is just coming would be overdue.
+    """
+    for _ in range(10):
+        if not event.is_set():
+            with anyio.move_on_after(limit_s / 10):
+                await event.wait()
 
 
 def launch() -> Pair:

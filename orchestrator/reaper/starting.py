@@ -36,28 +36,31 @@ def start(
     if len(descriptors) != 4:  # the rest did not fit into our table
         tell(f"failed {handle} reaper {errno.EMFILE}")
         return None
-    payload = descriptors[3]
-    fields = os.pread(payload, os.fstat(payload).st_size, 0).split(b"\0")
-    cwd, token, count = fields[0], fields[1], int(fields[2])
-    argv = fields[3 : 3 + count]
-    pairs = (item.partition(b"=") for item in fields[3 + count :])
-    env = {name: value for name, _, value in pairs}
+    *stdio, payload = descriptors
+    cwd, token, argv, env = _asked(payload)
+    stage = "reaper"
+    ends: tuple[int, ...] = ()
     try:
-        ours, theirs = os.pipe()
-    except OSError as error:
-        tell(f"failed {handle} reaper {error.errno}")
-        return None
-    try:
+        ours, theirs = ends = os.pipe()
+        stage = "fork"
         pid = os.fork()
     except OSError as error:
-        os.close(ours)
-        os.close(theirs)
-        tell(f"failed {handle} fork {error.errno}")
+        for end in ends:
+            os.close(end)
+        tell(f"failed {handle} {stage} {error.errno}")
         return None
     if pid == 0:
-        become(argv, env, cwd, descriptors[:3], theirs)
+        become(argv, env, cwd, stdio, theirs)
     os.close(theirs)
     return pid, token, ours
+
+
+def _asked(payload: int) -> tuple[bytes, bytes, list[bytes], dict[bytes, bytes]]:
+    """Folder, token, arguments and environment."""
+    fields = os.pread(payload, os.fstat(payload).st_size, 0).split(b"\0")
+    cwd, token, count = fields[0], fields[1], int(fields[2])
+    pairs = (item.partition(b"=") for item in fields[3 + count :])
+    return cwd, token, fields[3 : 3 + count], {name: value for name, _, value in pairs}
 
 
 def become(

@@ -35,73 +35,77 @@ class _NoConsole:
     print = rule = staticmethod(nothing)
 
 
+class Told:
+    """What stands between aider and a terminal, before aider's own class: it is told as lines, and
+    answered at once.
+    """
+
+    told_of: Run
+    hushed = False
+
+    def __init__(self, pretty: object, yes: object, *arguments: object, **options: object) -> None:
+        options.update(fancy_input=False, notifications=False)
+        self.console = _NoConsole()
+        # Nobody is there to be asked: what is not refused by a flag is allowed.
+        super().__init__(False, yes is not False, *arguments, **options)  # type: ignore[call-arg]  # noqa: FBT003
+        self.console = _NoConsole()
+
+    def _told(self, level: str, text: object) -> None:
+        if level == "error":
+            self.told_of.last_complaint = str(text).strip()
+        if not self.hushed and str(text).strip():
+            self.told_of.lines.say("log", level=level, text=str(text).strip()[:TEXT_CHARS])
+
+    def tool_error(self, message: object = "", strip: bool = True) -> None:
+        super().tool_error(str(message), strip)  # type: ignore[misc]
+        self._told("error", message)
+
+    def tool_warning(self, message: object = "", strip: bool = True) -> None:
+        super().tool_warning(str(message), strip)  # type: ignore[misc]
+        self._told("warning", message)
+
+    def tool_output(self, *messages: object, **options: object) -> None:
+        super().tool_output(*map(str, messages), **options)  # type: ignore[misc]
+        if not options.get("log_only"):
+            self._told("info", " ".join(map(str, messages)))
+
+    def confirm_ask(self, question: str, *arguments: object, **options: object) -> bool:
+        self.hushed = True
+        answer: bool = super().confirm_ask(question, *arguments, **options)  # type: ignore[misc]
+        self.hushed = False
+        subject = options.get("subject")
+        said = "yes" if answer else "no"
+        self.told_of.lines.say("auto_answer", question=question, subject=subject, answer=said)
+        return answer
+
+    def prompt_ask(self, question: str, *arguments: object, **options: object) -> object:
+        answer = super().prompt_ask(question, *arguments, **options)  # type: ignore[misc]
+        self.told_of.lines.say("auto_answer", question=question, answer=str(answer))
+        return answer
+
+    def offer_url(self, *arguments: object, **options: object) -> bool:
+        return False
+
+    def get_input(self, *arguments: object, **options: object) -> NoReturn:
+        raise EOFError
+
+    def rule(self) -> None: ...
+
+    def ring_bell(self) -> None: ...
+
+    def print(self, message: object = "") -> None:
+        self._told("info", message)
+
+    def assistant_output(self, message: object, pretty: object = None) -> None: ...
+
+    def user_input(self, inp: str, log_only: bool = True) -> None:
+        super().user_input(inp, log_only=True)  # type: ignore[misc]
+
+
 def screen(original: Callable[..., object], run: Run) -> object:
-    """The class that stands between aider and a terminal: told as lines, answered at once."""
+    """`Told` in the place of aider's class, which it is then made of."""
     assert isinstance(original, type)  # noqa: S101  (it is a class in every version)
-
-    class Screen(original):  # type: ignore[misc, valid-type]
-        def __init__(
-            self, pretty: object, yes: object, *arguments: object, **options: object
-        ) -> None:
-            options.update(fancy_input=False, notifications=False)
-            self.hushed = False
-            self.console = _NoConsole()
-            # Nobody is there to be asked: what is not refused by a flag is allowed.
-            super().__init__(False, yes is not False, *arguments, **options)  # noqa: FBT003
-            self.console = _NoConsole()
-
-        def _told(self, level: str, text: object) -> None:
-            if level == "error":
-                run.last_complaint = str(text).strip()
-            if not self.hushed and str(text).strip():
-                run.lines.say("log", level=level, text=str(text).strip()[:TEXT_CHARS])
-
-        def tool_error(self, message: object = "", strip: bool = True) -> None:
-            super().tool_error(str(message), strip)
-            self._told("error", message)
-
-        def tool_warning(self, message: object = "", strip: bool = True) -> None:
-            super().tool_warning(str(message), strip)
-            self._told("warning", message)
-
-        def tool_output(self, *messages: object, **options: object) -> None:
-            super().tool_output(*map(str, messages), **options)
-            if not options.get("log_only"):
-                self._told("info", " ".join(map(str, messages)))
-
-        def confirm_ask(self, question: str, *arguments: object, **options: object) -> bool:
-            self.hushed = True
-            answer: bool = super().confirm_ask(question, *arguments, **options)
-            self.hushed = False
-            subject = options.get("subject")
-            said = "yes" if answer else "no"
-            run.lines.say("auto_answer", question=question, subject=subject, answer=said)
-            return answer
-
-        def prompt_ask(self, question: str, *arguments: object, **options: object) -> object:
-            answer = super().prompt_ask(question, *arguments, **options)
-            run.lines.say("auto_answer", question=question, answer=str(answer))
-            return answer
-
-        def offer_url(self, *arguments: object, **options: object) -> bool:
-            return False
-
-        def get_input(self, *arguments: object, **options: object) -> NoReturn:
-            raise EOFError
-
-        def rule(self) -> None: ...
-
-        def ring_bell(self) -> None: ...
-
-        def print(self, message: object = "") -> None:
-            self._told("info", message)
-
-        def assistant_output(self, message: object, pretty: object = None) -> None: ...
-
-        def user_input(self, inp: str, log_only: bool = True) -> None:
-            super().user_input(inp, log_only=True)
-
-    return Screen
+    return type("Screen", (Told, original), {"told_of": run})
 
 
 def parser(original: Callable[..., object], run: Run) -> Callable[..., object]:
