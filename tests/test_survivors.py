@@ -203,3 +203,16 @@ async def test_what_a_stopped_agent_leaves_is_killed_even_if_the_task_keeps_such
     reaped = await performed(tmp_path, mark, {"hang": True}, "keep")
     assert (reaped.survivors, reaped.kept) == (1, 0)
     assert not living(mark)
+
+
+async def test_what_may_stay_and_writes_for_ever_does_not_hold_the_run(tmp_path, mark):
+    server: Step = {"spawn": [{"print": mark, "times": 10**9}]}  # faster than anybody reads
+    config = scripted_config(tmp_path / "state", server, say("up"), DONE)
+    task = Task(prompt="p", workspace=tmp_path, kind="search", detached="keep")
+    events: list[Event] = []
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(task, events.append)
+    assert outcome.status == "succeeded"
+    (reaped,) = [one.update for one in events if isinstance(one.update, ProcessReaped)]
+    (server_,) = reaped.processes
+    os.kill(server_.pid, signal.SIGKILL)  # it was alive until now

@@ -352,7 +352,9 @@ def launch() -> Pair:
     try:
         asyncio.get_running_loop()
     except RuntimeError as error:
-        raise SupervisionError("there is no running asyncio event loop") from error
+        raise SupervisionError(
+            "there is no running asyncio event loop", hint="asyncio.run or anyio.run, not trio."
+        ) from error
     try:
         with ExitStack() as sent, ExitStack() as kept:
             pair = (_launch if lacking() is None else _launch_groups)(sent, kept)

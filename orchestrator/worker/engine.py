@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio  # noqa: TID251 (its executor is given back, nothing else)
 import logging
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -34,11 +35,16 @@ from dbos import (
 )
 from dbos import _dbos as launching
 from dbos._core import execute_dequeued_workflow
-from dbos._error import DBOSBaseException, DBOSException  # not exported; the first fences us off
+from dbos._error import (  # not exported; the first fences us off
+    DBOSBaseException,
+    DBOSException,
+    DBOSWorkflowIDInUseError,
+)
 from dbos._sys_db import WorkflowStatusInternal
-from dbos._utils import GlobalParams
+from dbos._utils import GlobalParams, retriable_postgres_exception
 from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from orchestrator.errors import ConfigError, OrchestrateError, QueueError
 from orchestrator.telemetry import warn
@@ -60,6 +66,7 @@ _VERSION = "1"
 POLL_S, FOLLOW_S = 0.75, 0.1
 _SETTLED_S = 2.0
 _BUSY_MS = 30_000
+_CONNECT_S = 10
 _MIDDLE = 1_000_000
 # The engine takes the lowest number first, from 1; ours is the higher the sooner, around 0.
 
@@ -166,7 +173,11 @@ def _unixepoch(*arguments: object) -> float | int:
 
 
 def _postgres(url: str) -> str:
-    return "postgresql://" + url.partition("://")[2]
+    """As the engine wants it; a host that does not answer is given up after a while."""
+    told = "postgresql://" + url.partition("://")[2]
+    if "connect_timeout=" in told:
+        return told
+    return f"{told}{'&' if '?' in told else '?'}connect_timeout={_CONNECT_S}"
 
 
 def _migrated(url: str) -> None:
@@ -184,7 +195,7 @@ def _migrated(url: str) -> None:
 def _unreachable(url: str, error: Exception) -> ConfigError:
     from orchestrator.worker.wire import shown_url
 
-    hint = f"See `queue.database` in `orchestrate config`; {_look(url)}"
+    hint = f"See `queue.database` in `orchestrate config`; {_look(url, error)}"
     return ConfigError(f"the queue cannot be opened: {shown_url(url)}: {_cause(error)}", hint=hint)
 
 
@@ -194,7 +205,23 @@ def failed(url: str, error: Exception) -> QueueError | None:
 
     if not isinstance(error, SQLAlchemyError | DBOSException):
         return None
-    return QueueError(f"the queue at {shown_url(url)}: {_cause(error)}", hint=_look(url))
+    return QueueError(f"the queue at {shown_url(url)}: {_cause(error)}", hint=_look(url, error))
+
+
+def away(error: Exception) -> bool:
+    """Whether the database server could not be asked: it may be there again soon."""
+    if _refused(error):
+        return False
+    # Without a state of SQL's nobody answered: that is not always called a failed connection.
+    unheard = isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", "") is None
+    return unheard or isinstance(error, PoolTimeoutError) or retriable_postgres_exception(error)
+
+
+_REFUSES = ("does not exist", "authentication failed", "pg_hba.conf", "permission denied")
+
+
+def _refused(error: Exception) -> bool:
+    return any(words in str(getattr(error, "orig", error)) for words in _REFUSES)
 
 
 def _cause(error: Exception) -> str:
@@ -204,18 +231,21 @@ def _cause(error: Exception) -> str:
     return shown_url(cause[0])
 
 
-def _look(url: str) -> str:
-    if is_postgres(url):
-        return "is the database server running?"
-    return "is there room on its disk, and may you write there?"
+def _look(url: str, error: Exception) -> str:
+    if not is_postgres(url):
+        return "is there room on its disk, and may you write there?"
+    if _refused(error):
+        return "the server answers: name a user, a password and a database that it knows."
+    return "is the database server running?"
 
 
 # --- clients -------------------------------------------------------------------------------------
 
 
 class Access:
-    """The queue from outside of any worker. Its calls block: run them in a thread. `listens`: on
-    PostgreSQL a connection of its own wakes up who follows.
+    """The queue from outside of any worker. Its calls block: run them in a thread. They raise when
+    the database is away (`away`), so that whoever called may stop waiting. `listens`: on PostgreSQL
+    a connection of its own wakes up who follows.
     """
 
     def __init__(self, url: str, *, listens: bool = False) -> None:
@@ -242,6 +272,7 @@ class Access:
             serializer=DBOSPortableJSONSerializer(),
             use_listen_notify=listens and is_postgres(self.url),
             application_name=NAME,
+            retry_connection_errors=False,  # it would block the thread until the database is there
         )
 
     def _ready(self) -> bool:
@@ -258,7 +289,9 @@ class Access:
             self._engine.dispose()
 
     def enqueue(self, order: Order) -> str:
-        """The job's id; that of another one if it has the same `dedup` and is not over."""
+        """The job's id; that of another one if it has the same `dedup` and is not over. It may be
+        called again when it is not known whether the database took it.
+        """
         options: EnqueueOptions = {
             "workflow_name": _RECOVERABLE if order.recoverable else _ONCE,
             "queue_name": order.queue,
@@ -274,7 +307,10 @@ class Access:
             options["duplication_policy"] = "return-existing"
         if order.notes is not None:
             options["attributes"] = dict(order.notes)
-        return self._client.enqueue(options, order.input).get_workflow_id()
+        try:
+            return self._client.enqueue(options, order.input).get_workflow_id()
+        except DBOSWorkflowIDInUseError:  # ids are never given twice: it is this job
+            return order.job_id
 
     def entry(self, job_id: str, *, whole: bool = True) -> Entry | None:
         found = self._client.list_workflows(
@@ -738,11 +774,32 @@ _PENDING: sa.ColumnClause[str] = sa.literal_column("'PENDING'")
 # --- its log -------------------------------------------------------------------------------------
 
 
+_ONCE_IN_S = 60.0
+_REST = re.compile(r"\n(?:\[SQL: |\(Background on).*?(?=\. Retrying in |\Z)", re.DOTALL)
+_TRIES = re.compile(r"\. Retrying in .*", re.DOTALL)
+
+
 class _Log(logging.Handler):
-    """The engine's warnings as ours; with a handler there, it adds none of its own."""
+    """The engine's warnings as ours; with a handler there, it adds none of its own. While the
+    database is away it says the same twice a second: that is told once a minute.
+    """
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._told: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        warn("the queue's engine", said=record.getMessage())
+        text, now = said(record.getMessage()), time.monotonic()
+        self._told = {told: at for told, at in self._told.items() if now - at < _ONCE_IN_S}
+        if self._told.setdefault(_TRIES.sub("", text), now) == now:
+            warn("the queue's engine", said=text)
+
+
+def said(text: str) -> str:
+    """A message of the engine, without the statement and its values: prompts are among them."""
+    from orchestrator.worker.wire import shown_url
+
+    return shown_url(_REST.sub("", text))
 
 
 class _Expected(logging.Filter):
