@@ -58,8 +58,9 @@ EVENTS, TASK, JOB, OUTCOME, CANCEL, STDOUT, STDERR, TAILS = (
 )
 STORES = "looks"
 # Beside them: what folders without a work tree of their own are seen by, while runs work in them.
-RESERVE, _STEP = 32 * 1024, 64 * 1024
-# Room on the disk that a journal holds for its last words, and in what steps it takes more.
+RESERVE, _STEP, _LARGEST_STEP = 32 * 1024, 64 * 1024, 1024 * 1024
+# Room on the disk that a journal holds for its last words, and in what steps it takes more: as much
+# as an eighth of what it has. In small steps alone that took as long as to write what comes.
 FREE = 512 * 1024 * 1024
 # Less than this, and than 1 % of the disk, must not be left: others need it, too.
 _PROBES, _PROBE_S = 20, 0.01
@@ -183,23 +184,22 @@ class Journal:
             os.ftruncate(self._fd, self._good)
         os.close(self._fd)
 
-    def append(self, lines: Sequence[bytes]) -> None:
-        r"""Write events (without `\n`) in one go. Raises JournalError, DiskFullError if there is no
-        room, also none for the last words; what stood before stays whole.
+    def append(self, block: bytes) -> None:
+        r"""Write events, each with its `\n`, in one go. Raises JournalError, DiskFullError if there
+        is no room, also none for the last words; what stood before stays whole.
         """
-        block = b"\n".join((*lines, b""))
         self._reserve(len(block))
         self._write(block)
 
-    def append_last(self, lines: Sequence[bytes]) -> None:
+    def append_last(self, block: bytes) -> None:
         """The same, on a full disk: with the room that was reserved for it."""
-        self._write(b"\n".join((*lines, b"")))
+        self._write(block)
 
     def _reserve(self, size: int) -> None:
         needed = self._good + size + RESERVE - self._allocated
         if needed <= 0:
             return
-        length = max(needed, _STEP)
+        length = max(needed, _STEP, min(self._good // 8, _LARGEST_STEP))
         failed = _allocate(self._fd, self._allocated, length)
         if failed and length > needed:
             length = needed

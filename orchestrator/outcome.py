@@ -98,6 +98,7 @@ DECIDE_NOTHING = frozenset(
 )
 """Types of updates that are of no account here: most are."""
 _LOOK = "See what it did with `orchestrate runs show last`."
+_ENDED: frozenset[ToolCallStatus] = frozenset({"completed", "failed"})
 _READS: frozenset[ToolKind] = frozenset({"read", "search", "think", "fetch", "switch_mode"})
 _EDITS: frozenset[ToolKind] = frozenset({"edit", "delete", "move"})
 _ASKED_TO_STOP = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
@@ -131,9 +132,9 @@ class Digest:
     _outlived: bool = False
 
     def add(self, update: Update) -> None:
-        """Take one update into account."""
-        if update.type in DECIDE_NOTHING:
-            return  # most updates: to try all patterns on them took longer than to write them
+        """Take one update into account. Whoever has many asks `DECIDE_NOTHING` first: to try all
+        patterns takes longer than to write it.
+        """
         match update:
             case ToolCall():
                 self._tool_call(update)
@@ -200,17 +201,19 @@ class Digest:
         return self.calls[id_] == "completed" and self._kinds.get(id_) in _EDITS
 
     def _tool_call(self, call: ToolCall) -> None:
-        id_, stated = call.id, call.status
-        status = self.calls[id_] = stated or self.calls.get(id_, "pending")
-        ended = status in {"completed", "failed"}
-        held, other = (self._ended, self._open) if ended else (self._open, self._ended)
-        held[id_] = None
-        other.pop(id_, None)
-        if stated is not None and ended:
-            self.failures = self.failures + 1 if stated == "failed" else 0
+        id_, stated, calls = call.id, call.status, self.calls
+        status = calls[id_] = stated or calls.get(id_, "pending")
+        if status in _ENDED:
+            self._ended[id_] = None
+            self._open.pop(id_, None)
+            if stated is not None:
+                self.failures = self.failures + 1 if stated == "failed" else 0
+        else:
+            self._open[id_] = None
+            self._ended.pop(id_, None)
         if call.kind is not None:
             self._kinds[id_] = call.kind
-        if len(self.calls) > MOST_CALLS:
+        if len(calls) > MOST_CALLS:
             self._forget(next(iter(self._ended or self._open)))
 
     def _forget(self, id_: str) -> None:

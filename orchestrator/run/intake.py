@@ -12,7 +12,7 @@ from orchestrator.adapter import Conversation, Exit, ReadsObjects, Send
 from orchestrator.events import Error, Notice, Output, Permission, Place, Raw, Source, Update
 from orchestrator.journal import STDERR, STDOUT
 from orchestrator.lines import Line
-from orchestrator.run.recorder import Recorder, fed, last_words, translated
+from orchestrator.run.recorder import Recorder, Said, fed, last_words, translated
 from orchestrator.run.spool import Spool, Tails
 
 STDERR_TAIL = 64 * 1024
@@ -144,15 +144,16 @@ class Intake:
         return True
 
     def _stdout_lines(self, lines: Sequence[Line]) -> None:
-        add = self._recorder.add
+        heard: list[Said] = []
         told = translated(self.conversation, lines, self._feed_object)
-        for line, said in zip(lines, told, strict=True):
-            place = (STDOUT, line.offset, line.length)
+        for (_, offset, length, _, _), said in zip(lines, told, strict=True):
+            place = (STDOUT, offset, length)
             for one in said:
                 if isinstance(one, Send):
                     self.sends.append(one)
                 else:
-                    add(one, "agent", place)
+                    heard.append((one, "agent", place))
+        self._recorder.add_all(heard)
 
     def _stderr_lines(self, lines: Sequence[Line]) -> None:
         for line in lines:

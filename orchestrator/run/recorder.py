@@ -43,10 +43,10 @@ Publish = Callable[[Event], None]
 FeedObject: TypeAlias = Callable[[dict[str, object], bytes], Iterable[Update | Send]]
 # A third of the time that `Raw(...)` takes.
 _new = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-_Waiting: TypeAlias = tuple[Update, Source, Place | None]
+Said: TypeAlias = tuple[Update, Source, Place | None]
+"""An update, who says it, and where its line stands."""
 _CHANGED = frozenset({"session.started", "usage"})
 _OF_PIECES = frozenset({"message.delta", "thought.delta", "message", "thought"})
-_DELTAS = (MessageDelta, ThoughtDelta)
 _HEAD = ("job_id", "run_id", "task_id", "parent_run_id", "agent")
 
 
@@ -70,7 +70,7 @@ class Recorder:
         self,
         *,
         head: Mapping[str, str | None],
-        write: Callable[[Sequence[bytes]], None] | None,
+        write: Callable[[bytes], None] | None,
         publish: Publish,
         price: Callable[[Usage, str | None], Usage] = _as_stated,
         secret_values: Sequence[str] = (),
@@ -94,11 +94,15 @@ class Recorder:
         self._secret = pattern(secret_values)
         self._pieces = Pieces(secret_values)
         self.seq = seq
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[Said] = []
 
     def add(self, update: Update, source: Source, raw: Place | None = None) -> None:
         """Take an update; it is priced, stamped, recorded and seen by `flush`."""
         self._waiting.append((update, source, raw))
+
+    def add_all(self, said: Iterable[Said]) -> None:
+        """The same of many."""
+        self._waiting += said
 
     def say(self, *updates: Update) -> None:
         """Put the supervisor's own updates on record."""
@@ -117,16 +121,16 @@ class Recorder:
         self._complete(waiting)
         # What was read together has one time; `seq` is the order.
         now = _now()
-        lines = self._encoded(waiting, now)
+        block = self._encoded(waiting, now)
         if self._write is not None:
-            self._write(lines)
+            self._write(block)
         first, self.seq = self.seq + 1, self.seq + len(waiting)
         said = [update for update, _, _ in waiting]
         self._fold(said)
         self._tell(waiting, first, now)
         return said
 
-    def _complete(self, waiting: list[_Waiting]) -> None:
+    def _complete(self, waiting: list[Said]) -> None:
         """What an update alone does not know: what its tokens cost, how its text goes on."""
         kinds = _CHANGED if self._secret is None else _CHANGED | _OF_PIECES
         for at, (update, source, raw) in enumerate(waiting):
@@ -134,11 +138,11 @@ class Recorder:
                 waiting[at] = whole, source, raw
 
     def _completed(self, update: Update) -> Update:
-        if isinstance(update, _DELTAS):
-            # No piece of a text may end in the middle of a secret.
-            cut = self._pieces.cut(update.id or "", update.text)
-            return update if cut == update.text else replace(update, text=cut)
         match update:
+            case MessageDelta(text=text) | ThoughtDelta(text=text):
+                # No piece of a text may end in the middle of a secret.
+                if self._pieces.cuts(text):
+                    return replace(update, text=self._pieces.cut(update.id or "", text))
             case Message(id=id_) | Thought(id=id_):
                 self._pieces.end(id_ or "")
             case SessionStarted(model=model):
@@ -149,7 +153,7 @@ class Recorder:
                 pass
         return update
 
-    def _tell(self, waiting: Sequence[_Waiting], first: int, now: str) -> None:
+    def _tell(self, waiting: Sequence[Said], first: int, now: str) -> None:
         head, publish = self._head, self._publish
         run, task, agent = head["run_id"], head["task_id"], head["agent"]
         parent, job = head["parent_run_id"], head["job_id"]
@@ -175,12 +179,12 @@ class Recorder:
                 return update.outcome
         return outcome
 
-    def write_with(self, write: Callable[[Sequence[bytes]], None]) -> None:
+    def write_with(self, write: Callable[[bytes], None]) -> None:
         """Write what comes by other means; what waits is given up."""
         self._write, self._waiting = write, []
 
     def _fold(self, updates: Sequence[Update]) -> None:
-        digest, counts = self.digest.add, self.counts
+        digest, counts, tally = self.digest.add, self.counts, self._tally
         for update in updates:
             kind = update.type
             # Most updates: to ask and be told that they change nothing took longer.
@@ -189,11 +193,12 @@ class Recorder:
             if kind not in SPEECH or not counts.spoken:
                 counts.add(update)
             if update.type == "usage":
-                self._used(update)
+                self._tally = self._tally.plus(update)
+                self._stated_usd += update.cost_usd or 0.0
+        if self._tally is not tally:
+            self._sum_up()
 
-    def _used(self, usage: Usage) -> None:
-        self._tally = self._tally.plus(usage)
-        self._stated_usd += usage.cost_usd or 0.0
+    def _sum_up(self) -> None:
         known = self._tally.estimated(self._priced)
         owed_usd = known.owed.cost_usd if known.owed is not None else None
         self.usage, self.cost_usd = known.usage, self._stated_usd + (owed_usd or 0.0)
@@ -201,17 +206,18 @@ class Recorder:
     def _priced(self, usage: Usage) -> Usage:
         return self._price(usage, self._served or self.digest.model)
 
-    def _encoded(self, waiting: list[_Waiting], now: str) -> list[bytes]:
+    def _encoded(self, waiting: list[Said], now: str) -> bytes:
         """Their lines. What is written otherwise than it was said is replaced in `waiting`."""
         try:
-            lines = self._lines(waiting, now)
+            block = self._lines(waiting, now)
         except (TypeError, ValueError):
             waiting[:] = [(_writable(update), source, raw) for update, source, raw in waiting]
-            lines = self._lines(waiting, now)
+            block = self._lines(waiting, now)
         secret = self._secret
         # One look at all of it: a search of each line took as long as its encoding.
-        if secret is None or not _holds(b"\n".join(lines), self._forms):
-            return lines
+        if secret is None or not _holds(block, self._forms):
+            return block
+        lines = block.split(b"\n")[:-1]
         waiting[:] = [
             (events.redacted(update, secret), source, raw)
             if secret.search(line.decode())
@@ -220,7 +226,7 @@ class Recorder:
         ]
         return self._lines(waiting, now)
 
-    def _lines(self, waiting: Sequence[_Waiting], now: str) -> list[bytes]:
+    def _lines(self, waiting: Sequence[Said], now: str) -> bytes:
         return events.encoded(waiting, self._prefix, self.seq + 1, now)
 
 
