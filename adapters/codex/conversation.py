@@ -6,21 +6,31 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from adapters.codex.items import (
+    CALLS,
     CUT,
     PANIC,
     asked,
+    call_status,
     failure,
     never_began,
     plain,
     plan_entries,
-    tool_call,
+    unknown_call,
 )
 from adapters.codex.values import first_line, instant, usage
-from adapters.reading import MOST, fields, hold, is_object, whole
-from orchestrator.adapter import TEXT_LIMIT, Exit, Monologue, json_line, unparsed, usage_since
+from adapters.reading import MOST, fields, hold, whole
+from orchestrator.adapter import (
+    TEXT_LIMIT,
+    Exit,
+    Monologue,
+    exact,
+    read_line,
+    unparsed,
+    usage_since,
+)
 from orchestrator.events import (
     Context,
     Error,
@@ -39,6 +49,9 @@ from orchestrator.events import (
     Update,
     Usage,
 )
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 _RETRY = re.compile(r"Reconnecting\.\.\. ([0-9]{1,9})/([0-9]{1,9})(?: \((.*)\))?", re.DOTALL)
 _ROUTER = re.compile(r"ERROR codex_core::tools::router: error=(.*)")
@@ -86,19 +99,19 @@ class CodexConversation(Monologue):
 
     def feed(self, line: bytes) -> Iterable[Update]:
         """What a line of stdout means, or of the session log (which may mean nothing)."""
-        event = json_line(line)
-        return (unparsed(line),) if event is None else self.feed_object(event, line)
-
-    def feed_object(self, event: dict[str, object], line: bytes) -> Iterable[Update]:
-        """The same, of the object on it."""
-        # The type first and by itself: to try one mapping after the other takes ten times as long.
-        kind = event.get("type")
+        event = read_line(line)
+        if event is None:
+            return (unparsed(line),)
+        # The type by itself: to try one mapping after the other takes ten times as long.
+        kind, item = event.get("type"), event.get("item")
+        if isinstance(item, dict):
+            return self._item(item, kind == "item.completed", line)
         said = _LINES.get(kind) if isinstance(kind, str) else None
         return _other(self, event, line) if said is None else said(self, event, line)
 
     # --- stdout
 
-    def thread(self, event: Mapping[str, object], line: bytes) -> Iterator[Update]:
+    def thread(self, event: Mapping[str, JsonValue], line: bytes) -> Iterator[Update]:
         """It begins, or goes on."""
         id_ = event.get("thread_id")
         if not isinstance(id_, str):
@@ -113,13 +126,13 @@ class CodexConversation(Monologue):
         for record in early:
             yield from self._log(record)
 
-    def turn(self, event: Mapping[str, object], line: bytes) -> Iterable[Update]:
+    def turn(self, event: Mapping[str, JsonValue], line: bytes) -> Iterable[Update]:
         """A turn begins."""
         del event, line
         self._acted = self._answered = self._ended = False
         return (TurnStarted(),)
 
-    def completed(self, event: Mapping[str, object], line: bytes) -> Iterator[Update]:
+    def completed(self, event: Mapping[str, JsonValue], line: bytes) -> Iterator[Update]:
         """A turn ends, codex says well."""
         del line
         self._ended = True
@@ -134,7 +147,7 @@ class CodexConversation(Monologue):
         yield Error(kind="incomplete", text=f"codex ended its turn without an answer: {why}")
         yield TurnFinished(stop_reason="error")
 
-    def failed(self, event: Mapping[str, object], line: bytes) -> Iterable[Update]:
+    def failed(self, event: Mapping[str, JsonValue], line: bytes) -> Iterable[Update]:
         """A turn ends with an error."""
         match event:
             case {"error": {"message": str(text)}}:
@@ -153,7 +166,7 @@ class CodexConversation(Monologue):
             case _:
                 yield TurnFinished(stop_reason="max_tokens")
 
-    def warned(self, event: Mapping[str, object], line: bytes) -> Iterable[Update]:
+    def warned(self, event: Mapping[str, JsonValue], line: bytes) -> Iterable[Update]:
         """An `error` of its own: mostly a retry. A final one is told again by `turn.failed`."""
         text = event.get("message")
         if not isinstance(text, str):
@@ -164,27 +177,42 @@ class CodexConversation(Monologue):
         self._trouble = text
         return (Notice(text=plain(text)),)
 
-    def item(self, event: Mapping[str, object], line: bytes) -> Iterable[Update]:
+    def _item(self, item: dict[str, JsonValue], over: bool, line: bytes) -> tuple[Update, ...]:
         """What it thinks, says and does."""
-        item = event.get("item")
-        if not is_object(item):
-            return (unparsed(line),)
-        over = event.get("type") == "item.completed"
-        id_, kind = str(item.get("id")), item.get("type")
-        if kind == "agent_message" and isinstance(text := item.get("text"), str):
-            self._answered = self._acted or self._answered or bool(text.strip())
-            return (Message(text, id_),)
-        if kind in _WORDS:
-            return (_word(id_, item, line),)
-        call = tool_call(id_, item, over)
+        id_, kind, stated = item.get("id"), item.get("type"), item.get("status")
+        if not isinstance(id_, str):
+            id_ = str(id_)
+        read = CALLS.get(kind, unknown_call) if isinstance(kind, str) else unknown_call
+        if read is unknown_call and (word := self._word(id_, kind, item)) is not None:
+            return (word,)
+        call = read(id_, "completed" if stated == "completed" else call_status(stated, over), item)
         if call is None:
+            return (unparsed(line),)
+        if call.input is not None and not exact(item, line):
             return (unparsed(line),)
         if id_ not in self._running:
             self._acted, self._answered = True, False  # the answer comes after the last call
-        (self._running.discard if over else self._running.add)(id_)
-        if item.get("status") == "declined":
+        if over:
+            self._running.discard(id_)
+        else:
+            self._running.add(id_)
+        if stated == "declined":
             return (call, Permission(id=id_, status="denied", tool=call.title))
         return (call,)
+
+    def _word(self, id_: str, kind: object, item: Mapping[str, object]) -> Update | None:
+        """An item that is no call."""
+        said, message = item.get("text"), item.get("message")
+        if kind == "agent_message" and isinstance(said, str):
+            self._answered = self._acted or self._answered or bool(said.strip())
+            return Message(said, id_)
+        if kind == "reasoning" and isinstance(said, str):
+            return Thought(said, id_)
+        if kind == "todo_list":
+            return Plan(id=id_, entries=list(plan_entries(item.get("items"))))
+        if kind == "error" and isinstance(message, str):
+            return Notice(text=message)
+        return None
 
     def log(self, record: object) -> Iterable[Update]:
         """The payload of a line of the session log."""
@@ -307,42 +335,22 @@ class CodexConversation(Monologue):
             yield never_began(exit)
 
 
-_WORDS = ("reasoning", "todo_list", "error")
-
-
-def _word(id_: str, item: Mapping[str, object], line: bytes) -> Update:
-    """An item that is no call."""
-    kind, text, message = item.get("type"), item.get("text"), item.get("message")
-    if kind == "reasoning" and isinstance(text, str):
-        return Thought(text, id_)
-    if kind == "todo_list":
-        return Plan(id=id_, entries=list(plan_entries(item.get("items"))))
-    if kind == "error" and isinstance(message, str):
-        return Notice(text=message)
-    return unparsed(line)
-
-
 def _other(
-    conversation: CodexConversation, event: Mapping[str, object], line: bytes
+    conversation: CodexConversation, event: Mapping[str, JsonValue], line: bytes
 ) -> Iterable[Update]:
     """A line of a type that stdout is not known to have."""
     match event:
-        case {"item": dict()}:
-            return conversation.item(event, line)
         case {"type": str(), "timestamp": str(), "payload": dict()}:
             return conversation.log(event["payload"])
         case _:
             return (unparsed(line),)
 
 
-_Line: TypeAlias = Callable[[CodexConversation, Mapping[str, object], bytes], Iterable[Update]]
+_Line: TypeAlias = "Callable[[CodexConversation, Mapping[str, JsonValue], bytes], Iterable[Update]]"
 _LINES: Mapping[str, _Line] = {
     "thread.started": CodexConversation.thread,
     "turn.started": CodexConversation.turn,
     "turn.completed": CodexConversation.completed,
     "turn.failed": CodexConversation.failed,
     "error": CodexConversation.warned,
-    "item.started": CodexConversation.item,
-    "item.updated": CodexConversation.item,
-    "item.completed": CodexConversation.item,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TypeAlias
@@ -13,7 +13,7 @@ from uuid import UUID
 import orjson
 
 from orchestrator import events
-from orchestrator.adapter import Conversation, Exit, Send, json_lines, unparsed
+from orchestrator.adapter import Conversation, Exit, Send, unparsed
 from orchestrator.budget import SPEECH, Counts
 from orchestrator.events import (
     Error,
@@ -40,7 +40,6 @@ from orchestrator.telemetry import warn
 from orchestrator.usage import Tally
 
 Publish = Callable[[Event], None]
-FeedObject: TypeAlias = Callable[[dict[str, object], bytes], Iterable[Update | Send]]
 # A third of the time that `Raw(...)` takes.
 _new = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 Said: TypeAlias = tuple[Update, Source, Place | None]
@@ -261,31 +260,11 @@ def translate(conversation: Conversation, line: Line) -> Sequence[Update | Send]
         reason = f"a line of {line.length} bytes is too long to parse"
         return (_kept(line, reason),)
     try:
-        said = tuple(conversation.feed(line.data))
+        told = conversation.feed(line.data)
+        said = told if isinstance(told, tuple) else tuple(told)
     except Exception as error:  # noqa: BLE001
         return (_mistaken(line, error),)
     return said or (_nothing_said(line),)
-
-
-def translated(
-    conversation: Conversation, lines: Sequence[Line], feed: FeedObject | None
-) -> list[Sequence[Update | Send]]:
-    """`translate` of each. Lines of a conversation that takes objects, by `feed`, are read
-    together.
-    """
-    if feed is None:
-        return [translate(conversation, line) for line in lines]
-    said: list[Sequence[Update | Send]] = []
-    for line, event in zip(lines, json_lines([line.data for line in lines]), strict=True):
-        if event is None or line.oversize:
-            said.append(translate(conversation, line))
-            continue
-        try:
-            one = tuple(feed(event, line.data))
-        except Exception as error:  # noqa: BLE001
-            one = (_mistaken(line, error),)
-        said.append(one or (_nothing_said(line),))
-    return said
 
 
 def fed(conversation: Conversation, line: Line) -> Sequence[Update | Send]:
