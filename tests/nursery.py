@@ -78,7 +78,8 @@ def _prepare() -> None:
     import typer
     from pydantic import BaseModel
 
-    from orchestrator import cli, document, events, journal
+    from orchestrator import cli, document, events
+    from orchestrator.journal import records
 
     # What calling an application begins with.
     cli.app = typer.main.get_command(cli.app)  # type: ignore[assignment]
@@ -86,7 +87,7 @@ def _prepare() -> None:
         model.model_rebuild(raise_errors=False)
     for made in (document._loader, document._location, events._reader):
         made()
-    for reader in (journal._of_runs, journal._of_jobs, journal._of_outcomes):
+    for reader in (records._of_runs, records._of_jobs, records._of_outcomes):
         reader()
     gc.collect()
     gc.freeze()

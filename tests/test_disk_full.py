@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import journal
 from orchestrator.adapter import Agent, Command
 from orchestrator.errors import DiskFullError
 from orchestrator.events import Event, JournalFull, Limit, RunFinished
@@ -24,7 +23,7 @@ from orchestrator.journal import (
     read_lines,
     read_outcome,
 )
-from orchestrator.run import attempt
+from orchestrator.run import limits
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Limits, Task
 from tests.scripted_adapter import DONE, Scripted, scripted_config
@@ -63,7 +62,7 @@ class Flooding(Scripted):
 @pytest.fixture
 def any_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the disk fill up, where otherwise too little free room ends a run before."""
-    monkeypatch.setattr(journal, "FREE", 1)
+    monkeypatch.setattr("orchestrator.journal.disk.FREE", 1)
 
 
 def free(disk: Path) -> int:
@@ -116,7 +115,7 @@ async def test_a_run_that_there_is_no_room_for_does_not_begin(tmp_path, disk, an
 
 @pytest.mark.anyio
 async def test_too_little_free_room_ends_a_run_before_the_disk_is_full(tmp_path, monkeypatch):
-    monkeypatch.setattr(attempt, "scarce", lambda _: 4711)
+    monkeypatch.setattr(limits, "scarce", lambda _: 4711)
     events: list[Event] = []
     config = scripted_config(tmp_path / "state", {"sleep": 30}, DONE)
     async with Supervisor(config) as supervisor:

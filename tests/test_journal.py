@@ -18,7 +18,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator import journal
 from orchestrator.adapter import Agent
 from orchestrator.errors import InputError, JournalError
 from orchestrator.events import Event, Message, Notice, Outcome, Usage, encode
@@ -41,6 +40,7 @@ from orchestrator.journal import (
     read_record,
     running,
     scrub,
+    scrubbing,
     write_outcome,
     write_record,
 )
@@ -589,11 +589,11 @@ SECRETS = st.lists(st.text("ab", min_size=3, max_size=9), min_size=1, max_size=3
 def test_no_secret_is_left_wherever_a_block_ends(tmp_path, secrets, pieces):
     named = {f"S{number}": secret for number, secret in enumerate(secrets)}
     content = "".join(named.get(piece, piece) for piece in pieces).encode()
-    block, journal._BLOCK = journal._BLOCK, BLOCK
+    block, scrubbing._BLOCK = scrubbing._BLOCK, BLOCK
     try:
         after = scrubbed(tmp_path / "x", content, *secrets)
     finally:
-        journal._BLOCK = block
+        scrubbing._BLOCK = block
     assert len(content) < block, "or the next line proves nothing"
     assert after == scrubbed(tmp_path / "y", content, *secrets)
     assert len(after) == len(content)

@@ -124,7 +124,7 @@ async def test_an_interrupt_in_words_has_time_to_work_before_any_signal(tmp_path
 
 
 async def test_a_signal_follows_where_words_do_not_help(tmp_path, monkeypatch):
-    monkeypatch.setattr("orchestrator.run.attempt.GRACE_S", 0.5)
+    monkeypatch.setattr("orchestrator.run.agent.GRACE_S", 0.5)
     assert exits(await interrupted(tmp_path, Adapter("ignores", ends=False))) == [42]
 
 

@@ -84,7 +84,7 @@ def test_nothing_in_the_project_starts_a_shell_but_for_commands_that_the_user_wr
     assert found == WITH_C
 
 
-WITH_C = {("orchestrator/run/attempt.py", '/bin/sh", "-c"')}
+WITH_C = {("orchestrator/run/work.py", '/bin/sh", "-c"')}
 
 
 @pytest.mark.parametrize("style", ["plain", "bold"])

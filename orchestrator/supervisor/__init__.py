@@ -34,9 +34,10 @@ from orchestrator.files import Files
 from orchestrator.gateway import Gateways, open_gateways
 from orchestrator.journal import Record, read_outcome, read_record
 from orchestrator.redaction import known
-from orchestrator.run.attempt import Control, Reaper, new_run_id, open_reaper
+from orchestrator.run.attempt import Reaper, open_reaper
+from orchestrator.run.control import Control
 from orchestrator.run.questions import Answer, Ask, Asked, Person
-from orchestrator.run.recorder import Publish
+from orchestrator.run.recorder import Publish, new_run_id
 from orchestrator.slots import Slots
 from orchestrator.supervisor.attempts import (
     Continued,

@@ -39,9 +39,11 @@ from orchestrator.journal import Tree, make_private, now
 from orchestrator.outcome import STATUS
 from orchestrator.redaction import REDACTED, known, pattern
 from orchestrator.route import Route
-from orchestrator.run.attempt import Control, Deliver, Plan, Reaper, new_run_id, perform, until
+from orchestrator.run.attempt import Reaper, perform
+from orchestrator.run.control import Control
+from orchestrator.run.plan import Deliver, Plan
 from orchestrator.run.questions import Person
-from orchestrator.run.recorder import Publish
+from orchestrator.run.recorder import Publish, new_run_id
 from orchestrator.slots import Slots
 from orchestrator.supervisor.children import Do
 from orchestrator.supervisor.desk import TOLD, Desk, Handing
@@ -225,16 +227,16 @@ async def _attempt(
     async with AsyncExitStack() as stack:
         control = stack.enter_context(means.control())
         placed = None
-        agent = await until(control.requested, with_model, step.route.agent, means.config)
+        agent = await control.until(with_model, step.route.agent, means.config)
         if isinstance(agent, Error):
             return replace(over, outcome=_without_model(agent), refused=True)
         prepared = Ready(agent=agent or step.route.agent)
         if agent is not None:
-            found = await until(control.requested, ready, agent, task, means.config)
+            found = await control.until(ready, agent, task, means.config)
             prepared = found or prepared
         handed = _handed(task, step, done)
         try:
-            placed = await until(control.requested, _placed, handed, run_id, means, stack)
+            placed = await control.until(_placed, handed, run_id, means, stack)
         except ReaperLostError as error:
             control.stop("interrupted", str(error))
         except ConflictError as error:
@@ -249,7 +251,7 @@ async def _attempt(
             return replace(over, outcome=outcome)
         if placed is None or agent is None:
             return replace(over, outcome=_stopped(control))
-        way = await until(control.requested, _way, prepared, means)
+        way = await control.until(_way, prepared, means)
         prepared, means = _on_its_way(prepared, way, means)
         route = replace(step.route, agent=agent)
         plan = await _plan(placed[0], (route, prepared, way), routes, run_id, means, stack)

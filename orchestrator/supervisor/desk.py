@@ -35,7 +35,7 @@ from orchestrator.delegation import Ancestor, Parent
 from orchestrator.errors import NotUnderstoodError, OrchestrateError, lone_error
 from orchestrator.events import Update
 from orchestrator.lines import LINE_LIMIT
-from orchestrator.run.attempt import Plan
+from orchestrator.run.plan import Plan
 from orchestrator.slots import Held, Slots
 from orchestrator.supervisor.children import Children, Do, Ways
 from orchestrator.task import Limits, McpServer, Task
