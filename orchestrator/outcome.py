@@ -21,23 +21,31 @@ from orchestrator.answer import Answer, read_answer
 from orchestrator.events import (
     Changes,
     Check,
+    Context,
     Error,
     ErrorKind,
     Failure,
     JobOutcome,
     Message,
+    MessageDelta,
+    Notice,
     Outcome,
+    Output,
     Permission,
+    Plan,
     RateLimit,
     SessionStarted,
     Status,
     StopReason,
     Subagent,
+    Thought,
+    ThoughtDelta,
     ToolCall,
     ToolCallStatus,
     ToolKind,
     TurnFinished,
     TurnStarted,
+    Unparsed,
     Update,
     Usage,
 )
@@ -83,20 +91,9 @@ STATUS: Mapping[ErrorKind, Status] = MappingProxyType(
 MOST_CALLS = 10_000
 """How many tool calls, denials and sub-agents are held by their ids: a run may make any number."""
 
-DECIDE_NOTHING = frozenset(
-    {
-        "context",
-        "message.delta",
-        "notice",
-        "output",
-        "plan",
-        "thought",
-        "thought.delta",
-        "unparsed",
-        "usage",
-    }
+_DECIDE_NOTHING = frozenset[type[object]](
+    {Context, MessageDelta, Notice, Output, Plan, Thought, ThoughtDelta, Unparsed, Usage}
 )
-"""Types of updates that are of no account here: most are."""
 _LOOK = "See what it did with `orchestrate runs show last`."
 _ENDED: frozenset[ToolCallStatus] = frozenset({"completed", "failed"})
 _READS: frozenset[ToolKind] = frozenset({"read", "search", "think", "fetch", "switch_mode"})
@@ -131,13 +128,18 @@ class Digest:
     _dead: int = 0
     _outlived: bool = False
 
-    def add(self, update: Update) -> None:
-        """Take one update into account. Whoever has many asks `DECIDE_NOTHING` first: to try all
-        patterns takes longer than to write it.
-        """
-        match update:
-            case ToolCall():
+    def add(self, *updates: Update) -> None:
+        """Take updates into account."""
+        # Most are tool calls or decide nothing: to try all patterns on them took longer than to
+        # write them. Asked by class, which takes a fifth of the time that `update.type` takes.
+        for update in updates:
+            if type(update) is ToolCall:
                 self._tool_call(update)
+            elif type(update) not in _DECIDE_NOTHING:
+                self._add(update)
+
+    def _add(self, update: Update) -> None:
+        match update:
             case SessionStarted(session_id=session_id, model=model):
                 self.session_id = session_id
                 self.model = model or self.model

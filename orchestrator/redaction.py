@@ -129,14 +129,14 @@ class Pieces:
         self._held: dict[str, str] = {}
 
     def cuts(self, piece: str) -> bool:
-        """Whether `cut` may change a piece; most are as they were."""
+        """Whether `cut` may change the piece: most stay as they are."""
         # Where a secret is cut off, the text ends with its first letter, or with two of its others.
         ends = self._ends
         return bool(self._held) or piece[-2:] in ends or piece[-1:] in ends
 
     def cut(self, id_: str, piece: str) -> str:
         """The piece with what was held back before it, without what is held back now."""
-        if not piece:
+        if not piece or not self.cuts(piece):
             return piece
         text = self._held.pop(id_, "") + piece
         at = min(_beginning(value, text) for value in self._values)
