@@ -303,6 +303,18 @@ def test_a_switch_that_cannot_be_read_stops_everything_and_off_repairs_it(text):
 # --- init -----------------------------------------------------------------------------------------
 
 
+def test_agents_tell_where_a_model_really_is_and_leave_its_name_to_its_server(ollama, alone):
+    (alone / "o.toml").write_text(
+        f'[servers.desk]\nkind = "ollama"\nbase_url = "{ollama}"\n'
+        '[agents.far]\nadapter = "litellm"\nmodel = "desk/gpt-oss:120b-cloud"\n'
+        '[agents.open]\nadapter = "litellm"\nserver = "desk"\n'
+    )
+    told = json.loads(call("agents", "--config", "o.toml", "--output", "json").stdout)["agents"]
+    far, open_ = (next(one for one in told if one["name"] == name) for name in ("far", "open"))
+    assert (far["tier"], open_["tier"]) == ("cloud", "local")
+    assert "no model" not in (open_["problem"] or "")
+
+
 def test_init_writes_what_was_found_and_never_overwrites(ollama, alone, monkeypatch):
     agent = alone / "bin" / "codex"
     agent.parent.mkdir()

@@ -104,6 +104,22 @@ async def test_a_run_on_a_disk_that_fills_up_ends_with_its_last_words(
 
 
 @pytest.mark.anyio
+async def test_how_its_agent_ended_is_known_though_there_is_no_room_for_what_it_said(
+    tmp_path, disk, any_room
+):
+    (disk / "filler").write_bytes(b"x" * (free(disk) - 300 * KIB))
+    said = {"print": '{"type": "message", "text": "a"}', "times": 3000}
+    config = scripted_config(disk, said, {"hang": True})
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(Task(prompt="p", workspace=tmp_path, kind="search"))
+    assert outcome.error is not None
+    assert outcome.error.kind == "disk_full"
+    # By the disk, which was full for it as well, or by us.
+    ends = {"exit: 120", "exit: SIGTERM", "exit: SIGKILL"}
+    assert ends.intersection(outcome.evidence)
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("room", [0, 4, 64, 80])
 async def test_a_run_that_there_is_no_room_for_does_not_begin(tmp_path, disk, any_room, room):
     (disk / "filler").write_bytes(b"x" * max(0, free(disk) - room * KIB))

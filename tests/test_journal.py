@@ -214,7 +214,7 @@ def test_a_full_disk_tears_no_line_at_any_byte(folder, room):
     assert list(read_lines(folder)) == [*kept, event(9)]
     for refusal in refused:
         assert "cannot write" in str(refusal)
-        assert "ORCHESTRATE_STATE_DIR" in str(refusal.hint)
+        assert "`ulimit -f`), or set ORCHESTRATE_STATE_DIR" in str(refusal.hint)
 
 
 @pytest.fixture

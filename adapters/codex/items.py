@@ -29,7 +29,7 @@ _NO_SUCH_PAGE = re.compile(r"unexpected status 40[45]")
 _SHELL = re.compile(r"\S*/(?:ba|z)?sh -l?c (['\"])(.*)\1", re.DOTALL)
 _BASH = {f"/bin/bash -lc {quote}": quote for quote in "'\""}
 _QUOTED = len("/bin/bash -lc '")
-_WORDS = frozenset(("agent_message", "reasoning", "todo_list", "error"))
+_WORDS = ("agent_message", "reasoning", "todo_list", "error")
 _DELETED = {"delete"}
 _RETRYABLE: frozenset[ErrorKind] = frozenset({"unavailable", "server_error", "rate_limited"})
 

@@ -4,6 +4,7 @@ and only when one of these is used.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from orchestrator.worker.worker import Post, Shift
 
 Result = TypeVar("Result")
+FEW = 5
 
 app = typer.Typer(no_args_is_help=True, help="The queue of the background worker.")
 DatabaseOption = Annotated[
@@ -223,8 +225,15 @@ def list_(
         rows = [["JOB", "STATE", "PRIORITY", "SUBMITTED", "WORKER", "TASKS", "PROMPT"]]
         rows += [_row(entry) for entry in entries]
         put(table(rows) if len(rows) > 1 else "no jobs")
-        for job_id, missing in why.items():
-            say(f"{job_id} waits: {missing}")
+        for line in _waits(why):
+            say(line)
+
+
+def _waits(why: dict[str, str]) -> list[str]:
+    """What jobs wait for: with many of them, each cause once."""
+    if len(why) <= FEW:
+        return [f"{job_id} waits: {missing}" for job_id, missing in why.items()]
+    return [f"{count} jobs wait: {missing}" for missing, count in Counter(why.values()).items()]
 
 
 def _turn(entry: Entry) -> tuple[int, int, float]:
@@ -235,11 +244,12 @@ def _turn(entry: Entry) -> tuple[int, int, float]:
 
 def _row(entry: Entry) -> list[str]:
     from orchestrator.console import one_line
+    from orchestrator.worker.client import shown_state
 
     notes = entry.notes or {}
     return [
         entry.job_id,
-        entry.state,
+        shown_state(entry),
         str(entry.priority),
         _instant(entry.submitted),
         one_line(entry.worker or "-", 30),
@@ -249,10 +259,12 @@ def _row(entry: Entry) -> list[str]:
 
 
 def _as_json(entry: Entry) -> dict[str, object]:
+    from orchestrator.worker.client import shown_state
+
     notes = entry.notes or {}
     return {
         "job_id": entry.job_id,
-        "state": entry.state,
+        "state": shown_state(entry),
         "priority": entry.priority,
         "submitted": _instant(entry.submitted),
         "worker": entry.worker,

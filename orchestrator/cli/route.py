@@ -20,6 +20,7 @@ from orchestrator.cli.frame import (
 )
 
 if TYPE_CHECKING:
+    from orchestrator.adapter import Agent
     from orchestrator.config import Config
     from orchestrator.route import Route
     from orchestrator.task import Task, TaskFile
@@ -130,11 +131,15 @@ def _row(route: Route) -> list[str]:
     place = "-" if route.rank is None else str(route.rank + 1)
     return [
         f"{place:>2} {route.agent.name}",
-        route.agent.model or "its own default",
+        route.agent.model or _unnamed(route.agent),
         route.agent.tier,
         _cost(route),
         route.reason,
     ]
+
+
+def _unnamed(agent: Agent) -> str:
+    return "its own default" if agent.base_url is None else "its server's"
 
 
 def _cost(route: Route) -> str:

@@ -26,6 +26,7 @@ from orchestrator.cli.frame import (
     say,
 )
 from orchestrator.cli.keeping import gc, recover
+from orchestrator.cli.queue import DatabaseOption
 from orchestrator.cli.run import run_and_leave
 from orchestrator.cli.showing import line_printer, lively, width
 from orchestrator.cli.submitted import cancel, follow, queued_told, retry, wait
@@ -100,6 +101,7 @@ def show(
     tree: Annotated[
         bool, typer.Option("--tree", help="Who handed what on to whom, and what that cost.")
     ] = False,
+    database: DatabaseOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Tell the story of a run: asked, done, changed, how it ended and why.
@@ -129,7 +131,7 @@ def show(
         try:
             folder = find_run(runs, run_)
         except InputError:
-            if (told := queued_told(run_, config)) is None:
+            if (told := queued_told(run_, config, database)) is None:
                 raise
             put(told)
             return

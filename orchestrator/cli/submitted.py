@@ -24,6 +24,7 @@ from orchestrator.cli.frame import (
     say,
     status,
 )
+from orchestrator.cli.queue import DatabaseOption
 
 if TYPE_CHECKING:
     from orchestrator.errors import InputError
@@ -50,7 +51,7 @@ class Found:
     queued: bool
 
 
-def found(name: str, config: Path | None) -> Found:
+def found(name: str, config: Path | None, database: str | None) -> Found:
     """The job of this name, or the one that the run of this name is of. Raises InputError."""
     from orchestrator.errors import InputError
     from orchestrator.journal import find_job, find_run, read_job, read_record
@@ -61,37 +62,37 @@ def found(name: str, config: Path | None) -> Found:
         try:
             job_id = read_record(find_run(state / "runs", name)).job_id
         except InputError as error:
-            return _in_queue(name, config, error)
+            return _in_queue(name, config, database, error)
         folder = state / "jobs" / (job_id or "")
         if job_id is None or not folder.exists():
             fail(f"run {name!r} is of no job: it is too old")
     return Found(job_id=folder.name, folder=folder, queued=read_job(folder).queued)
 
 
-def _in_queue(name: str, config: Path | None, unknown: InputError) -> Found:
+def _in_queue(name: str, config: Path | None, database: str | None, unknown: InputError) -> Found:
     from orchestrator.cli.queue import with_client
     from orchestrator.errors import InputError
 
-    if not has_queue(config):
+    if database is None and not has_queue(config):
         raise unknown
-    job_id = with_client(lambda client: client.find(name), config)
+    job_id = with_client(lambda client: client.find(name), config, database)
     if job_id is None:
         raise InputError(f"no run and no job {name!r}", hint="See `runs list` and `queue list`.")
     return Found(job_id=job_id, folder=None, queued=True)
 
 
-def queued_told(name: str, config: Path | None) -> str | None:
+def queued_told(name: str, config: Path | None, database: str | None) -> str | None:
     """What the queue knows of a job that has no record here; None: it knows none."""
     from orchestrator.cli.queue import told, with_client
 
-    if not has_queue(config):
+    if database is None and not has_queue(config):
         return None
 
     async def looked(client: Client) -> str | None:
         job_id = await client.find(name)
         return None if job_id is None else await told(client, job_id)
 
-    return with_client(looked, config)
+    return with_client(looked, config, database)
 
 
 def has_queue(config: Path | None) -> bool:
@@ -103,6 +104,7 @@ def has_queue(config: Path | None) -> bool:
 def wait(
     job: JobArgument,
     output: OutputOption = OutputForm.TEXT,
+    database: DatabaseOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Wait until a job is over; its outcome, and the exit status that it would have had here.
@@ -114,9 +116,9 @@ def wait(
     from orchestrator.cli.queue import with_client
 
     with errors():
-        one = found(job, config)
+        one = found(job, config, database)
         if one.queued:
-            leave(with_client(lambda client: client.wait(one.job_id), config), output)
+            leave(with_client(lambda client: client.wait(one.job_id), config, database), output)
         leave(_over(one), output)
 
 
@@ -136,6 +138,7 @@ def _over(one: Found) -> Outcome:
 def follow(
     job: JobArgument = "last",
     output: OutputOption = OutputForm.TEXT,
+    database: DatabaseOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Follow a job, all its runs, until it is over: from its beginning, whenever one comes.
@@ -149,7 +152,7 @@ def follow(
     from orchestrator.journal import follow_job
 
     with errors():
-        one = found(job, config)
+        one = found(job, config, database)
         if one.queued:
             show = printer(output)
 
@@ -157,14 +160,14 @@ def follow(
                 async for each in client.follow(one.job_id):
                     show(each.event)
 
-            with_client(followed, config)
+            with_client(followed, config, database)
             return
         put_line = line_printer(output)
         for line in follow_job(records(config), one.job_id):
             put_line(line)
 
 
-def cancel(job: JobArgument, config: ConfigOption = None) -> None:
+def cancel(job: JobArgument, database: DatabaseOption = None, config: ConfigOption = None) -> None:
     """End a job, whoever runs it and wherever: its agents are killed.
 
     \b
@@ -174,9 +177,9 @@ def cancel(job: JobArgument, config: ConfigOption = None) -> None:
     from orchestrator.journal import ask_to_cancel, running
 
     with errors():
-        one = found(job, config)
+        one = found(job, config, database)
         if one.queued:
-            going = with_client(lambda client: client.cancel(one.job_id), config)
+            going = with_client(lambda client: client.cancel(one.job_id), config, database)
         else:
             going = running(one.folder or Path())
             if going:
@@ -189,6 +192,7 @@ def cancel(job: JobArgument, config: ConfigOption = None) -> None:
 def retry(
     job: JobArgument,
     output: OutputOption = OutputForm.TEXT,
+    database: DatabaseOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Do a job once more, as a new one: in the queue if it was submitted, else here.
@@ -202,9 +206,9 @@ def retry(
     from orchestrator.task import TaskFile
 
     with errors():
-        one = found(job, config)
+        one = found(job, config, database)
         if one.queued:
-            again = with_client(lambda client: client.retry(one.job_id), config)
+            again = with_client(lambda client: client.retry(one.job_id), config, database)
             if output in {OutputForm.JSON, OutputForm.JSONL}:
                 put_json({"job_id": again})
             else:

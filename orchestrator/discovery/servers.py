@@ -396,8 +396,18 @@ async def with_model(agent: Agent, config: Config) -> Agent | Error:
         return found.problem
     if model := _the_one(found):
         return replace(agent, model=model)
-    # A gateway may know a name for what the agent asks for by itself.
-    return _none_named(found, kind) if kind.port is not None else agent
+    return nameless(found, agent, config) or agent
+
+
+def nameless(found: FoundServer, agent: Agent, config: Config) -> Error | None:
+    """That the agent names no model, nor anybody else, and its server has not just one. A gateway
+    may know a name for what the agent asks for by itself.
+    """
+    kind = config.servers[found.kind]
+    if agent.model is not None or kind.port is None:
+        return None
+    said = _of_variable(kind, config) or _the_one(found)
+    return None if said else _none_named(found, kind)
 
 
 def _of_variable(kind: ModelServer, config: Config) -> str | None:

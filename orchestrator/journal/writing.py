@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 from contextlib import suppress
 from functools import cache
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from orchestrator.errors import DiskFullError, JournalError
-from orchestrator.journal.disk import NO_ROOM, created
+from orchestrator.journal.disk import created, refused
 from orchestrator.journal.names import EVENTS
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ class Journal:
             descriptor = os.open(folder / EVENTS, flags, 0o600)
         except OSError as error:
             raise JournalError(f"cannot open {folder / EVENTS}: {error.strerror}") from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise JournalError(f"cannot open {folder / EVENTS}: it is not a regular file")
         if not _locked(descriptor):
             os.close(descriptor)
             return None
@@ -120,9 +124,7 @@ class Journal:
             raise self._full(error) from error
 
     def _full(self, error: OSError) -> JournalError:
-        text = f"cannot write {self.folder / EVENTS}: {error.strerror}"
-        hint = "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
-        return (DiskFullError if error.errno in NO_ROOM else JournalError)(text, hint=hint)
+        return refused(f"cannot write {self.folder / EVENTS}", error)
 
 
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has the one alone

@@ -27,6 +27,7 @@ from orchestrator.events import (
     Outcome,
     Output,
     ProcessExited,
+    ProcessReaped,
     ProcessSpawned,
     Raw,
     RunFinished,
@@ -80,8 +81,9 @@ def recover(folder: Path, config: Config) -> Recovered | None:
     if journal is None:
         return None
     with journal:
-        _wait_for_silence(folder)
         known = _known(folder)
+        if not known.kept:
+            _wait_for_silence(folder)
         outcome = known.outcome or read_outcome(folder)
         if outcome is not None:
             if not (folder / OUTCOME).exists():
@@ -118,6 +120,7 @@ class _Known:
     told: dict[str, tuple[Raw, int]] = field(default_factory=dict[str, tuple[Raw, int]])
     without_line: int = 0
     spawned: bool = False
+    kept: int = 0
     auth: Auth = "none"
     exit: Exit | None = None
     outcome: Outcome | None = None
@@ -128,6 +131,8 @@ class _Known:
                 self.auth = auth or "none"
             case ProcessSpawned():
                 self.spawned = True
+            case ProcessReaped(kept=kept):
+                self.kept = kept
             case ProcessExited(status=status, signal=number):
                 self.exit = Exit(status=status, signal=number)
             case RunFinished(outcome=outcome):
@@ -271,6 +276,7 @@ class _Again:
         path = self._folder / stream
         try:
             spool = stack.enter_context(Spool(path, stream))
+            spool.bound()
         except OSError:  # it is not there, or the agent put something else in its place
             return
         last = self._known.told.get(stream)

@@ -7,6 +7,8 @@ async with Client("postgresql://desk/queue") as client:
 
 from __future__ import annotations
 
+import asyncio  # noqa: TID251 (its loop is asked for, nothing else)
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from orchestrator.worker.engine import Access, Entry
 
 _POLL_S = 0.1
+_AWAY_S = 2.0
 _LAST_WORDS_S = 3.0
 # How long the outcome of a job that was cancelled is waited for: its worker writes it down then.
 _SHIFT = 20
@@ -88,9 +91,29 @@ def open_access(url: str) -> Access:
     return Access(url, listens=True)
 
 
+async def patient(call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+    """Do this in a thread; again and again while the database is away. Cancelling it returns at
+    once, whatever becomes of the last time.
+    """
+    from orchestrator.worker.engine import away
+
+    delay = _POLL_S
+    while True:
+        try:
+            return await anyio.to_thread.run_sync(
+                partial(call, *args, **kwargs), abandon_on_cancel=True
+            )
+        except Exception as error:
+            if not away(error):
+                raise
+        await anyio.sleep(delay)
+        delay = min(_AWAY_S, delay * 2)
+
+
 class Client:
     """A queue, opened. An async context manager; raises ConfigError if it cannot be reached. Its
-    methods raise QueueError if the database does not do what is asked.
+    methods raise QueueError if the database does not do what is asked. While its server is away
+    they wait for it: give them a time limit where that is too long.
     """
 
     def __init__(self, url: str) -> None:
@@ -98,6 +121,12 @@ class Client:
         self._opened: Access | None = None
 
     async def __aenter__(self) -> Self:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise ConfigError(
+                "the queue needs asyncio's event loop", hint="asyncio.run or anyio.run, not trio."
+            ) from None
         self._opened = await anyio.to_thread.run_sync(open_access, self._url)
         await self._in_thread(self._access.prepare)
         return self
@@ -136,6 +165,8 @@ class Client:
 
         file = wire.as_file(task)
         check_tasks(file)
+        file = _at_home(file)
+        _check(priority, dedup, delay_s)
         if needs is None:
             needs = self._needs(file, bound=config is not None)
         if self._many and not any(label.startswith(labels.HOST) for label in needs):
@@ -146,9 +177,9 @@ class Client:
             raise InputError(
                 "mcp_servers: what they know is in no record, so not in a queue either"
             )
-        if priority not in PRIORITIES:
-            raise InputError(f"priority: {priority} is not between -1000 and 1000")
-        wanted = wire.Wanted(file=file, folder=folder, config=config)
+        wanted = wire.Wanted(
+            file=file, folder=folder and folder.absolute(), config=config and config.absolute()
+        )
         order = Order(
             job_id=new_run_id(),
             input=wire.dumps(wanted),
@@ -230,19 +261,37 @@ class Client:
         """The events of a job as they come, from any offset that was given with one; the last is
         `job.finished`. Raises InputError if there is no such job.
         """
+        if offset < 0:
+            raise InputError(f"offset: {offset} is none: it is 0, or that of an event")
         await self.entry(job_id)
         block, skipped = offset >> _SHIFT, offset & ((1 << _SHIFT) - 1)
         finished = False
-        with self._told():
-            async with aclosing(self._access.blocks(job_id, block)) as blocks:
-                async for text in blocks:
-                    for at, line in enumerate(text.split("\n")[skipped:], start=skipped + 1):
-                        event = decode(line.encode())
-                        finished = isinstance(event.update, JobFinished)
-                        yield Followed(offset=block << _SHIFT | at, event=event)
-                    block, skipped = block + 1, 0
+        async with aclosing(self._blocks(job_id, block)) as blocks:
+            async for text in blocks:
+                for at, line in enumerate(text.split("\n")[skipped:], start=skipped + 1):
+                    event = decode(line.encode())
+                    finished = isinstance(event.update, JobFinished)
+                    yield Followed(offset=block << _SHIFT | at, event=event)
+                block, skipped = block + 1, 0
         if not finished:  # it was cancelled, or its worker is gone: nobody could say it
             yield Followed(offset=block << _SHIFT, event=_finished(job_id, await self.wait(job_id)))
+
+    async def _blocks(self, job_id: str, block: int) -> AsyncGenerator[str]:
+        """What the job wrote into its stream from there on, also after the database was away."""
+        from orchestrator.worker.engine import away
+
+        while True:
+            with self._told():
+                try:
+                    async with aclosing(self._access.blocks(job_id, block)) as blocks:
+                        async for text in blocks:
+                            block += 1
+                            yield text
+                    return
+                except Exception as error:
+                    if not away(error):
+                        raise
+            await anyio.sleep(_AWAY_S / 2)
 
     async def cancel(self, job_id: str) -> bool:
         """Cancel a job, whoever runs it; False if it is over already. Its agents are killed."""
@@ -295,7 +344,7 @@ class Client:
         self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs
     ) -> Result:
         with self._told():
-            return await anyio.to_thread.run_sync(partial(call, *args, **kwargs))
+            return await patient(call, *args, **kwargs)
 
     @contextmanager
     def _told(self) -> Generator[None]:
@@ -327,12 +376,38 @@ def alive(notes: Mapping[str, object]) -> bool:
 ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
 
+def _at_home(file: TaskFile) -> TaskFile:
+    """The same for a process that is in another folder."""
+    tasks = (
+        replace(
+            task,
+            workspace=task.workspace.absolute(),
+            template=task.template and task.template.absolute(),
+        )
+        for task in file.tasks
+    )
+    return replace(file, tasks=tuple(tasks))
+
+
+def _check(priority: int, dedup: str | None, delay_s: float | None) -> None:
+    """Raises InputError for what cannot be meant."""
+    if priority not in PRIORITIES:
+        raise InputError(f"priority: {priority} is not between -1000 and 1000")
+    if dedup is not None and not dedup.strip():
+        raise InputError(
+            "dedup: the key is empty: all jobs with it would be one",
+            hint="Is the variable that it comes from set?",
+        )
+    if delay_s is not None and not 0 <= delay_s < math.inf:
+        raise InputError(f"delay_s: {delay_s} is no number of seconds from now on")
+
+
 def _notes(file: TaskFile, parent: str | None) -> dict[str, object]:
     """What lists show of a job without reading it whole."""
     notes: dict[str, object] = {
         "name": file.name,
         "tasks": len(file.tasks),
-        "prompt": file.tasks[0].prompt[:200],
+        "prompt": file.tasks[0].prompt[:200].replace("\0", " "),
     }
     return notes if parent is None else {**notes, "parent": parent}
 
@@ -348,6 +423,20 @@ def outcome_of(entry: Entry) -> JobOutcome | None:
             return _unsaid(entry)
         case _:
             return None
+
+
+def shown_state(entry: Entry) -> str:
+    """How a job stands or ended, in a word: to the engine, one that failed was done, too."""
+    match entry.state, entry.notes:
+        case ("succeeded", {"status": str(status)}) | (
+            "cancelled",
+            {"outcome": {"status": str(status)}},
+        ):
+            return status
+        case "succeeded", _:
+            return "ended"  # nobody noted how: its outcome says it
+        case state, _:
+            return state
 
 
 def _unsaid(entry: Entry) -> JobOutcome:

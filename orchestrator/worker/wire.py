@@ -39,7 +39,14 @@ class Wanted:
 
 
 def dumps(wanted: Wanted) -> str:
-    return orjson.dumps(wanted, default=_plain).decode()
+    """Raises InputError for texts and paths that are not UTF-8."""
+    try:
+        return orjson.dumps(wanted, default=_plain).decode()
+    except orjson.JSONEncodeError as error:
+        raise InputError(
+            f"the task cannot be written into the queue: {error}",
+            hint="Its texts and the paths of its folders must be UTF-8.",
+        ) from None
 
 
 def loads(text: str) -> Wanted:

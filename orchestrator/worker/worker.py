@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 
 from orchestrator.config import Config, load_config
-from orchestrator.errors import InputError, OrchestrateError, lone_error
+from orchestrator.errors import InputError, OrchestrateError, QueueError, lone_error
 from orchestrator.events import (
     ErrorKind,
     Event,
@@ -34,13 +34,14 @@ from orchestrator.supervisor import Supervisor
 from orchestrator.task import TaskFile
 from orchestrator.telemetry import warn
 from orchestrator.worker import records, wire
-from orchestrator.worker.client import interrupted, open_access
+from orchestrator.worker.client import interrupted, open_access, patient
 from orchestrator.worker.engine import (
     Access,
     App,
     Entry,
     NotOursError,
     Write,
+    away,
     employed,
     is_postgres,
     sqlite_file,
@@ -49,7 +50,8 @@ from orchestrator.worker.fleet import FleetSlots
 from orchestrator.worker.lease import Files, Session, session, worker_id
 from orchestrator.worker.sign import Sign
 
-SWEEP_S, SETTLE_S, STOP_S = 0.25, 0.5, 3.0
+SWEEP_S, SETTLE_S, STOP_S, LOOK_S = 0.25, 0.5, 3.0, 1.0
+LAST_WORDS_S = 3.0
 UNWRITTEN = 60
 """After so many sweeps, whether the end of each job that was done here is written is looked at."""
 
@@ -97,7 +99,7 @@ class LeaseLostError(OrchestrateError):
 async def work(post: Post, shift: Shift, tell: Callable[[str], None] = lambda _: None) -> None:
     """Do jobs until the shift is over. Cancelling it kills all agents at once.
 
-    Raises ConfigError if the queue cannot be opened, LeaseLostError.
+    Raises ConfigError if the queue cannot be opened, LeaseLostError, QueueError.
     """
     worker = worker_id()
     files = Files(lease_folder(post))
@@ -114,8 +116,10 @@ async def work(post: Post, shift: Shift, tell: Callable[[str], None] = lambda _:
             employed(post.url, worker, desk.do, room=desk.room, fits=sign.fits)
         )
         tell(f"worker {worker} takes jobs from {wire.shown_url(post.url)}")
+        gone = anyio.Event()
         async with anyio.create_task_group() as group:
             stack.push_async_callback(sign.taken_down)
+            group.start_soon(_kept_in_view, post.url, shift, gone)
             group.start_soon(sign.shown)
             group.start_soon(anyio.to_thread.run_sync, _prepared, post)
             group.start_soon(_sweeping, worker, files, lock, access, app, post)
@@ -123,6 +127,32 @@ async def work(post: Post, shift: Shift, tell: Callable[[str], None] = lambda _:
                 group.start_soon(_given_up, lock, shift, desk)
             await _until_over(shift, desk, access, app, sign)
             group.cancel_scope.cancel()
+        if gone.is_set():
+            raise QueueError(
+                "the queue's file was removed, or another put in its place",
+                hint="What ran here was finished; its records are in the state directory."
+                " Start the worker again.",
+            )
+
+
+async def _kept_in_view(url: str, shift: Shift, gone: anyio.Event) -> None:
+    """Drain when the queue's file is not there any more: jobs go into another one then."""
+    if is_postgres(url):
+        return
+    file = sqlite_file(url)
+    at_first = _place(file)
+    while _place(file) == at_first:  # noqa: ASYNC110 (the file system tells nobody)
+        await anyio.sleep(LOOK_S)
+    gone.set()
+    shift.drain()
+
+
+def _place(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _prepared(post: Post) -> None:
@@ -174,15 +204,25 @@ async def _until_over(shift: Shift, desk: Desk, access: Access, app: App, sign: 
     while True:
         if shift.draining.is_set() and await _nothing_runs(desk, app):
             return
-        if shift.idle_ends and desk.idle() and not app.running():
-            waiting = await anyio.to_thread.run_sync(partial(access.entries, states=("ENQUEUED",)))
-            mine = [job for job in waiting if sign.fits(job.needs)]
-            if not mine or await anyio.to_thread.run_sync(access.paused):
-                shift.drain()
-                continue
+        idle = shift.idle_ends and desk.idle() and not app.running()
+        if idle and await _nothing_waits(access, sign):
+            shift.drain()
+            continue
         with anyio.move_on_after(SETTLE_S):
             await (shift.stopping if shift.draining.is_set() else shift.draining).wait()
             await anyio.sleep(SETTLE_S / 5)
+
+
+async def _nothing_waits(access: Access, sign: Sign) -> bool:
+    """Whether there is no job that this worker could take; while nobody can say, there may be."""
+    try:
+        waiting = await anyio.to_thread.run_sync(partial(access.entries, states=("ENQUEUED",)))
+        mine = [job for job in waiting if sign.fits(job.needs)]
+        return not mine or await anyio.to_thread.run_sync(access.paused)
+    except Exception as error:
+        if not away(error):
+            raise
+        return False
 
 
 async def _nothing_runs(desk: Desk, app: App) -> bool:
@@ -225,7 +265,9 @@ class Desk:
         try:
             wanted = wire.loads(text)
         except InputError as error:
-            return together({"task": _refused(error)})
+            unread = together({"task": _refused(error)})
+            await self._noted(job_id, unread)
+            return unread
         feed = Feed(write)
         outcome = _interrupted(wanted.file, "the worker was stopped")
         try:
@@ -234,10 +276,16 @@ class Desk:
                     group.start_soon(feed.run)
                     outcome = await self._run(job_id, wanted, feed)
                     await feed.end()
+            await self._noted(job_id, outcome)
             return outcome
         except (anyio.get_cancelled_exc_class(), NotOursError):
             await self._last_words(job_id, feed.outcome)
             raise
+
+    async def _noted(self, job_id: str, outcome: JobOutcome) -> None:
+        """For lists: to the engine, a job that failed was done as any other."""
+        with suppress(Exception):  # a full disk, say: then lists do not say how it ended
+            await patient(self._access.note, job_id, {"status": outcome.status})
 
     async def _run(self, job_id: str, wanted: wire.Wanted, feed: Feed) -> JobOutcome:
         try:
@@ -279,7 +327,7 @@ class Desk:
             return True
         if all(task.recovery != "resume" for task in file.tasks):
             return False
-        entry = await anyio.to_thread.run_sync(partial(self._access.entry, whole=False), job_id)
+        entry = await patient(partial(self._access.entry, whole=False), job_id)
         return entry is not None and entry.attempts > 1
 
     async def _interrupting(self, supervisor: Supervisor) -> None:
@@ -290,12 +338,12 @@ class Desk:
         """How a job ended that was cancelled: the engine keeps no output of it."""
         if outcome is None:
             return
-        with anyio.CancelScope(shield=True), suppress(Exception):
-            entry = await anyio.to_thread.run_sync(partial(self._access.entry, whole=False), job_id)
+        with anyio.CancelScope(shield=True), suppress(Exception), anyio.move_on_after(LAST_WORDS_S):
+            entry = await patient(partial(self._access.entry, whole=False), job_id)
             if entry is None or entry.state != "cancelled":
                 return  # it was taken over, or we are only ended: it will have another outcome
             noted = {"outcome": wire.outcome_json(outcome)}
-            await anyio.to_thread.run_sync(self._access.note, job_id, noted)
+            await patient(self._access.note, job_id, noted)
 
 
 def _refused(error: OrchestrateError) -> Outcome:
@@ -414,7 +462,8 @@ async def _sweeping(
             if lock is not None and sweeps % 4 == 1:
                 await _elsewhere(worker, files, lock, access, app, post)
         except Exception as error:  # noqa: BLE001 (of the database or of a record: tried again)
-            warn("the jobs of a dead worker were not looked after", error=repr(error))
+            if not away(error):  # then whoever takes jobs has said so
+                warn("the jobs of a dead worker were not looked after", error=repr(error))
         await anyio.sleep(SWEEP_S)
 
 

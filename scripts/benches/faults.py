@@ -89,7 +89,7 @@ def command_line(pid: int) -> bytes:
 
 
 def guard_and_reaper() -> tuple[int, int]:
-    (guard,) = [pid for pid in children(os.getpid()) if b"reaper.py" in command_line(pid)]
+    (guard,) = [pid for pid in children(os.getpid()) if b"/reaper/" in command_line(pid)]
     (reaper,) = children(guard)
     return guard, reaper
 

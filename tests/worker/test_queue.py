@@ -1,18 +1,22 @@
 """The queue as its clients see it: order, keys, delays, pauses, events, and what goes again."""
 
 import errno
+import math
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import anyio
+import orjson
 import pytest
 
-from orchestrator.errors import InputError
+from orchestrator.cli.queue import _waits
+from orchestrator.errors import ConfigError, InputError, QueueError
 from orchestrator.events import Event, Notice, decode
 from orchestrator.run.recorder import new_run_id
 from orchestrator.task import McpServer, Task, TaskFile
-from orchestrator.worker import worker
+from orchestrator.worker import wire, worker
 from orchestrator.worker.client import Client
 from orchestrator.worker.engine import Access, Order, sqlite_file
 from orchestrator.worker.worker import BATCH_S, Feed, Post, Shift, work
@@ -159,18 +163,69 @@ async def test_what_cannot_be_meant_is_refused_when_it_is_submitted(
         await client.submit(TaskFile(tasks=()))
     with pytest.raises(InputError, match="priority"):
         await client.submit(noted(here, "one"), priority=5000)
+    with pytest.raises(InputError, match="the key is empty"):
+        await client.submit(noted(here, "one"), dedup=" ")
+    for delay in (-1.0, math.nan):
+        with pytest.raises(InputError, match="delay_s"):
+            await client.submit(noted(here, "one"), delay_s=delay)
+    with pytest.raises(InputError, match="cannot be written into the queue"):
+        await client.submit(replace(noted(here, "one"), workspace=Path("/\udcff")))
     server = McpServer(name="x", command=("true",))
     with pytest.raises(InputError, match="mcp_servers"):
         await client.submit(Task(prompt="x", mcp_servers=(server,)))
     job = await client.submit(noted(here, "one"))
     with pytest.raises(InputError, match="not over"):
         await client.retry(job)
+    with pytest.raises(InputError, match="offset"):
+        await anext(client.follow(job, -1))
+
+
+async def test_a_folder_is_the_one_of_who_submitted_it(
+    here: Scene, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here.folder)
+    task = replace(here.task("echo \0"), workspace=Path("work"), template=Path("like"))
+    job = await client.submit(task, folder=Path(), config=Path("its.toml"))
+    wanted = wire.loads((await client.entry(job)).input or "")
+    assert wanted.file.tasks[0].workspace == here.work
+    assert wanted.file.tasks[0].template == here.folder / "like"
+    assert (wanted.folder, wanted.config) == (here.folder, here.folder / "its.toml")
+
+
+def test_of_many_jobs_each_cause_is_told_once() -> None:
+    assert _waits({"one": "no worker has 'gpu'"}) == ["one waits: no worker has 'gpu'"]
+    many = {str(number): "no worker is running" for number in range(1000)}
+    assert _waits(many) == ["1000 jobs wait: no worker is running"]
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+async def test_a_worker_whose_queue_was_removed_ends_and_says_so(
+    here: Scene, client: Client, at_work: Post
+) -> None:
+    job = await client.submit(noted(here, "one"))
+
+    async def removed() -> None:
+        while not (await client.entry(job)).over:
+            await anyio.sleep(0.05)
+        sqlite_file(here.url).unlink()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(removed)
+        with pytest.raises(QueueError, match="was removed"):
+            await work(at_work, Shift())
+
+
+def test_without_asyncio_s_loop_the_client_says_so(here: Scene) -> None:
+    opening = Client(here.url).__aenter__()
+    with pytest.raises(ConfigError, match="asyncio"):
+        opening.send(None)
 
 
 async def test_a_job_that_cannot_be_done_here_fails_with_its_cause(
     here: Scene, client: Client, at_work: Post
 ) -> None:
     job = await client.submit(Task(prompt="x", agent="nobody", workspace=here.work))
+    well = await client.submit(noted(here, "one"))
     newer = Order(job_id=new_run_id(), input='{"v": 2, "file": {}}')
     with closing(Access(here.url)) as access:
         access.enqueue(newer)
@@ -183,3 +238,6 @@ async def test_a_job_that_cannot_be_done_here_fails_with_its_cause(
     assert (outcome.status, outcome.error and outcome.error.kind) == ("failed", "invalid_request")
     assert outcome.error is not None
     assert "nobody" in outcome.error.text
+    told = orjson.loads(here.said("queue", "list", "--all", "-o", "json"))
+    states = {one["job_id"]: one["state"] for one in told["jobs"]}
+    assert (states[job], states[newer.job_id], states[well]) == ("failed", "failed", "succeeded")

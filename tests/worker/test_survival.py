@@ -4,6 +4,7 @@ import signal
 import subprocess
 from dataclasses import replace
 
+import anyio
 import psycopg
 import pytest
 
@@ -70,6 +71,27 @@ async def test_a_restart_of_the_database_loses_nothing(
     assert (await client.wait(running)).ok
     assert (await client.wait(waiting)).ok
     assert (here.work / "ran").read_text() == "ran\n"
+
+
+@only_postgresql
+async def test_without_its_database_a_client_can_give_up_and_a_worker_can_end(
+    here: Scene, client: Client, postgres: Cluster
+) -> None:
+    worker = await here.worker()
+    job = await client.submit(here.task("true"))
+    assert (await client.wait(job)).ok
+    postgres.stop()
+    try:
+        for asked in (client.submit(here.task("true")), client.wait(job)):
+            with anyio.move_on_after(0.5) as scope:
+                await asked
+            assert scope.cancelled_caught
+        worker.send_signal(signal.SIGTERM)
+        await until(lambda: worker.poll() is not None)
+    finally:
+        postgres.start()
+    assert worker.returncode == 0
+    assert (await client.wait(job)).ok
 
 
 @only_sqlite
