@@ -246,19 +246,28 @@ async def _interrupts(
     *,
     task_status: TaskStatus[None],
 ) -> None:
-    """The first Ctrl-C (or SIGTERM) stops the agent cleanly, the second one at once."""
+    """The first Ctrl-C (or SIGTERM) stops the agent cleanly, the second one at once. That the
+    terminal was closed stops it cleanly, too, however often it is told (not under `nohup`).
+    """
     import signal
 
     import anyio
 
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+    ends = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        ends.append(signal.SIGHUP)
+    asked = False
+    with anyio.open_signal_receiver(*ends) as received:
         task_status.started()
-        async for _ in received:
-            tell("stopping the agent; once more to stop at once")
-            supervisor.interrupt()
-            break
-        async for _ in received:
-            scope.cancel()
+        async for number in received:
+            if number == signal.SIGHUP:
+                supervisor.interrupt("the terminal was closed")
+            elif asked:
+                scope.cancel()
+            else:
+                asked = True
+                supervisor.interrupt()
+                tell("stopping the agent; once more to stop at once")
 
 
 # --- input ---------------------------------------------------------------------------------------
