@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.run import _task
+from orchestrator.cli.flags import _task
 from orchestrator.errors import InputError
 from orchestrator.task import Task
 from orchestrator.testing import agent as scripted_agent
