@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,6 +202,30 @@ def test_an_orphan_that_proc_hides_is_killed_with_its_agent(tmp_path):
         text=True,
     )
     assert (done.stdout, done.stderr) == ("False True\n1 0\ngone\n", "")
+
+
+OPENING = """
+import anyio
+from orchestrator.process import open_reaper
+
+async def main():
+    async with open_reaper():
+        pass
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    "flags", [("-B",), ("-X", "pycache_prefix={place}")], ids=["none", "place"]
+)
+def test_guard_and_reaper_leave_bytecode_only_where_their_supervisor_does(tmp_path, flags):
+    package = tmp_path / "orchestrator"
+    shutil.copytree(ROOT / "orchestrator", package, ignore=shutil.ignore_patterns("__pycache__"))
+    flags = [flag.format(place=tmp_path / "place") for flag in flags]
+    command = [sys.executable, *flags, "-c", OPENING]
+    subprocess.run(command, env={"PYTHONPATH": str(tmp_path)}, check=True, cwd="/")
+    assert not list(package.rglob("__pycache__"))
 
 
 class KilledError(Exception):
