@@ -16,7 +16,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from orchestrator.adapter import Agent, Exit
+from orchestrator.adapter import Exit
 from orchestrator.answer import Answer, read_answer
 from orchestrator.events import (
     Changes,
@@ -41,7 +41,6 @@ from orchestrator.events import (
     Update,
     Usage,
 )
-from orchestrator.server import ModelServer
 from orchestrator.task import EDITING_KINDS, READING_KINDS, Task
 
 Stopped: TypeAlias = Literal[
@@ -97,7 +96,6 @@ DECIDE_NOTHING = frozenset(
     }
 )
 """Types of updates that are of no account here: most are."""
-_LOOK = "See what it did with `orchestrate runs show last`."
 _READS: frozenset[ToolKind] = frozenset({"read", "search", "think", "fetch", "switch_mode"})
 _EDITS: frozenset[ToolKind] = frozenset({"edit", "delete", "move"})
 _ASKED_TO_STOP = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
@@ -515,74 +513,6 @@ ROUTING_ONLY = "privacy: routing only (a local model was chosen; no sandbox hold
 def not_held(limit: str) -> str:
     """That a limit was none."""
     return f"limits.{limit} could not be held: the agent does not tell what it uses"
-
-
-def remedy(failure: Failure, agent: Agent, server: ModelServer | None) -> str:
-    """What to do next, in one line: the agent's own hint, or the usual one for this kind of
-    failure.
-
-    `server` is the kind of model server that the agent uses, None for a provider's own.
-    """
-    if failure.hint is not None:
-        return failure.hint
-    place = server.title if server else "the model's provider"
-    models = f" (`{server.list_models}`)" if server and server.list_models else ""
-    start = f" (`{server.start}`)" if server and server.start else ""
-    key = (
-        f"Is the key in {agent.api_key_env} valid"
-        if agent.api_key_env
-        else "Is there a key or login"
-    )
-    match failure.kind:
-        case "unavailable" if server is None and agent.base_url is None:
-            return "Is the network up? If it is, the model's provider is not: try again later."
-        case "unavailable":
-            return f"Is {place} running{start} and reachable at {agent.base_url or 'its address'}?"
-        case "server_error":
-            return f"The fault lies with {place}: see its log, or try again later."
-        case "out_of_memory":
-            return f"Take a smaller model, or a smaller window: {place} has no memory for this one."
-        case "load_failed":
-            return f"See the log of {place}: is the model's file whole, and its version new enough?"
-        case "tools_unsupported":
-            start = f" {server.tools_hint}" if server and server.tools_hint else ""
-            return f"Take a model that calls tools, such as qwen2.5-coder:14b.{start}"
-        case "auth_failed":
-            return f"{key} for {agent.base_url or place}? Name its variable with --api-key-env."
-        case "model_not_found":
-            if agent.model is None:
-                return f"Name a model that is there{models} with --model."
-            return f"Is the model {agent.model} there{models}? Name another with --model."
-        case "rate_limited":
-            until = f"until {failure.resets_at}" if failure.resets_at else "for the limit to reset"
-            return f"Wait {until}, or use another agent or model."
-        case "context_overflow":
-            return "Give the task less to read (`files:`), or a model with a larger context."
-        case "budget_exceeded" | "max_turns" | "timed_out" | "stalled" | "output_limit":
-            limit = f"`limits.{failure.limit}`" if failure.limit else "the limit under `limits:`"
-            return f"Raise {limit}, or split the task."
-        case "disk_full":
-            return "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
-        case "denied":
-            return "Allow more with `access: edit` or `access: full`, if the task needs it."
-        case "bad_usage":
-            return "The agent's program refused its arguments: is its version a tested one?"
-        case "check_failed":
-            return f"{_LOOK} Then go on with `orchestrate runs resume last -p ...`."
-        case "invalid_answer":
-            return f"{_LOOK} Is the schema under `expect:` what the model can give?"
-        case "skipped":
-            return "See why the task failed that it needs."
-        case "no_change":
-            return f"{_LOOK} Say more exactly what to change."
-        case "spawn":
-            return "Is the program installed and allowed to run?"
-        case "refused":
-            return "The model would not do it: say it otherwise, or use another model."
-        case "interrupted" | "cancelled":
-            return "Go on with `orchestrate runs resume last -p ...`, if the agent began a session."
-        case _:
-            return _LOOK
 
 
 def signal_name(number: int) -> str:
