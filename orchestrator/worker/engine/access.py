@@ -125,7 +125,7 @@ class Access:
         return [one for one in self.entries() if one.job_id.endswith(part)]
 
     def entries(
-        self, *, states: Sequence[str] | None = None, limit: int | None = None, whole: bool = False
+        self, *, states: Sequence[str] | None = None, limit: int | None = None
     ) -> list[Entry]:
         """Jobs, the oldest first; of many the latest. `states` are the engine's words."""
         found = self._client.list_workflows(
@@ -133,8 +133,8 @@ class Access:
             status=list(states) if states is not None else None,
             limit=limit,
             sort_desc=True,
-            load_input=whole,
-            load_output=whole,
+            load_input=False,
+            load_output=False,
         )
         return [entry_of(one) for one in reversed(found)]
 
