@@ -490,7 +490,9 @@ class _ByWhatItEmits:
         self, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         by_itself = core_schema.no_info_plain_validator_function
-        choices = {emit: by_itself(rule.model_validate) for emit, rule in RULES.items()}
+        choices: dict[object, CoreSchema] = {
+            emit: by_itself(rule.model_validate) for emit, rule in RULES.items()
+        }
         return core_schema.tagged_union_schema(choices, "emit")
 
 
