@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+import orjson
+
 from adapters.codex.items import (
     CALLS,
     CUT,
@@ -100,8 +102,11 @@ class CodexConversation(Monologue):
 
     def feed(self, line: bytes) -> Iterable[Update]:
         """What a line of stdout means, or of the session log (which may mean nothing)."""
-        event = read_line(line)
-        if event is None:
+        try:
+            event: JsonValue = orjson.loads(line)  # nearly always; `read_line` is a step more
+        except orjson.JSONDecodeError:
+            event = read_line(line)
+        if not isinstance(event, dict):
             return (unparsed(line),)
         # The type by itself: to try one mapping after the other takes ten times as long.
         kind, item = event.get("type"), event.get("item")
