@@ -142,13 +142,18 @@ async def test_too_little_free_room_ends_a_run_before_the_disk_is_full(tmp_path,
     assert "limit" in [event.type for event in events]
 
 
+def use_up(written: Journal) -> None:
+    """Bit by bit, so that no room is left by chance. Raises DiskFullError."""
+    while True:
+        written.append([b"{}" * 500])
+
+
 def test_an_outcome_without_room_stands_in_the_journal(disk, any_room):
     folder = make_folder(disk / "runs", "one")
     with Journal(folder) as written:
         (disk / "filler").write_bytes(b"x" * (free(disk) - 4 * KIB))
-        with pytest.raises(DiskFullError):  # bit by bit, so that no room is left by chance
-            while True:
-                written.append([b"{}" * 500])
+        with pytest.raises(DiskFullError):
+            use_up(written)
         whole = list(read_lines(folder))
         last = b"{}" * 8 * KIB
         written.append_last([last])
