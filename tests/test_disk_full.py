@@ -145,7 +145,7 @@ async def test_too_little_free_room_ends_a_run_before_the_disk_is_full(tmp_path,
 def use_up(written: Journal) -> None:
     """Bit by bit, so that no room is left by chance. Raises DiskFullError."""
     while True:
-        written.append([b"{}" * 500])
+        written.append(b"{}" * 500 + b"\n")
 
 
 def test_an_outcome_without_room_stands_in_the_journal(disk, any_room):
@@ -156,7 +156,7 @@ def test_an_outcome_without_room_stands_in_the_journal(disk, any_room):
             use_up(written)
         whole = list(read_lines(folder))
         last = b"{}" * 8 * KIB
-        written.append_last([last])
+        written.append_last(last + b"\n")
         assert list(read_lines(folder)) == [*whole, last]
     assert not (folder / OUTCOME).exists()
 
@@ -165,7 +165,7 @@ def test_what_a_journal_reserved_it_gives_back(disk):
     folder = make_folder(disk / "runs", "one")
     before = free(disk)
     with Journal(folder) as written:
-        written.append([b"{}"])
+        written.append(b"{}\n")
         assert before - free(disk) >= RESERVE
         assert (folder / EVENTS).stat().st_size == 3
     assert before - free(disk) <= 4 * KIB
