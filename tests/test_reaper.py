@@ -342,12 +342,13 @@ def test_nothing_survives_a_supervisor_that_is_killed(tmp_path, mark, more):
             os.kill(worker, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("kind", ["tree", "bare"])
 async def test_when_the_reaper_is_killed_the_guard_kills_all_and_the_next_agent_has_a_new_one(
-    tmp_path, mark
+    tmp_path, mark, kind
 ):
     async with open_reaper() as reaper:
         guard, pid = guard_and_reaper()
-        async with agent(reaper, tmp_path, "tree", mark) as process:
+        async with agent(reaper, tmp_path, kind, mark) as process:
             os.kill(pid, signal.SIGKILL)
             with pytest.raises(SupervisionError, match="what it supervised has been killed"):
                 await process.wait()
@@ -362,12 +363,13 @@ async def test_when_the_reaper_is_killed_the_guard_kills_all_and_the_next_agent_
             assert await process.stop(interrupt=None, grace_s=0) == 4
 
 
+@pytest.mark.parametrize("kind", ["tree", "bare"])
 async def test_when_the_guard_is_killed_the_reaper_kills_all_and_the_next_agent_has_a_new_one(
-    tmp_path, mark
+    tmp_path, mark, kind
 ):
     async with open_reaper() as reaper:
         guard, pid = guard_and_reaper()
-        async with agent(reaper, tmp_path, "tree", mark) as process:
+        async with agent(reaper, tmp_path, kind, mark) as process:
             os.kill(guard, signal.SIGKILL)
             with pytest.raises(SupervisionError):
                 await process.wait()

@@ -2,7 +2,10 @@
 
 import ctypes
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, suppress
@@ -139,6 +142,86 @@ async def stop(pid: int) -> None:
     with anyio.fail_after(10):
         while state(pid) != "T":
             await anyio.sleep(0.005)
+
+
+HIDING = """
+import ctypes, os, time
+ours, theirs = os.pipe()
+if os.fork():
+    os.close(theirs)
+    os.read(ours, 1)
+    os._exit(0)
+os.setsid()
+ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE, as ssh-agent does
+os.write(1, b"%d" % os.getpid())
+os.close(theirs)
+time.sleep(100)
+"""
+
+HIDDEN = f"""
+import os, sys, anyio
+from pathlib import Path
+from orchestrator.adapter import Command
+from orchestrator.process import base_environment, open_reaper
+from tests.hostile import read
+
+async def main(folder):
+    async with open_reaper() as reaper:
+        async with reaper.spawn(
+            Command(argv=(sys.executable, "-c", {HIDING!r}), cwd="/"),
+            env=base_environment(os.environ), stdout=folder / "o",
+            stderr=folder / "e", token="hiding",
+        ) as process:
+            await process.wait()
+            pid = int(read(folder / "o"))
+            print(os.path.exists(f"/proc/{{pid}}"), os.getsid(pid) == pid)
+            print(await process.reap(drain_s=0), process.left)
+            try:
+                os.getsid(pid)
+            except ProcessLookupError:
+                print("gone")
+
+anyio.run(main, Path(sys.argv[1]))
+"""
+
+
+def test_an_orphan_that_proc_hides_is_killed_with_its_agent(tmp_path):
+    # As another user's processes would be, so this root's are hidden without that capability.
+    mount = "mount -t proc -o hidepid=2,gid=54321 proc /proc && exec setpriv "
+    script = mount + '--bounding-set=-sys_ptrace "$@"'
+    namespace = ["unshare", "-mpf", "--kill-child", "sh", "-c", script, "sh"]
+    try:
+        subprocess.run([*namespace, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a /proc of one's own is not permitted here: {error}")
+    done = subprocess.run(
+        [*namespace, sys.executable, "-c", HIDDEN, str(tmp_path)],
+        capture_output=True,
+        cwd=ROOT,
+        timeout=18,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("False True\n1 0\ngone\n", "")
+
+
+OPENING = """
+import anyio
+from orchestrator.process import open_reaper
+
+async def main():
+    async with open_reaper():
+        pass
+
+anyio.run(main)
+"""
+
+
+def test_guard_and_reaper_leave_no_bytecode_where_their_supervisor_leaves_none(tmp_path):
+    package = tmp_path / "orchestrator"
+    shutil.copytree(ROOT / "orchestrator", package, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-B", "-c", OPENING]
+    subprocess.run(command, env={"PYTHONPATH": str(tmp_path)}, check=True, cwd="/")
+    assert not list(package.rglob("__pycache__"))
 
 
 class KilledError(Exception):

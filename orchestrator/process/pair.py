@@ -408,7 +408,7 @@ def _start_guard(
     log = nameless("log")
     kept.callback(os.close, log)
     guard = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-E", *program],
+        [*_interpreter(), *program],
         pass_fds=descriptors,
         start_new_session=True,  # out of reach of a Ctrl-C in the terminal
         cwd="/",
@@ -420,6 +420,16 @@ def _start_guard(
     kept.callback(guard.wait)
     kept.callback(guard.kill)
     return guard, log
+
+
+def _interpreter() -> list[str]:
+    """Ours, with the standard library alone; it leaves bytecode where we do, if we do."""
+    where = f"pycache_prefix={sys.pycache_prefix}"
+    return [
+        *(sys.executable, "-I", "-S", "-E"),
+        *(("-B",) if sys.dont_write_bytecode else ()),
+        *(("-X", where) if sys.pycache_prefix else ()),
+    ]
 
 
 def _above_stdio(descriptor: int, files: ExitStack) -> int:

@@ -8,7 +8,7 @@ import time
 
 from orchestrator.reaper import STUCK_S
 from orchestrator.reaper.signals import drain, reap_any, signalled, wait_readable
-from orchestrator.reaper.table import families, kill_one, look, tree
+from orchestrator.reaper.table import children_of, families, kill_one, look, look_at_child, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,16 +51,14 @@ def kill_all(alarm: int, spared: frozenset[int], kept: Kept) -> None:
     """Kill every descendant of this process that is not kept; return when there is none, or only
     unkillable ones.
     """
-    me, wait_s = os.getpid(), 0.001
+    wait_s = 0.001
     before: set[tuple[int, int]] = set()
     since = time.monotonic()
     while True:
         drain(alarm)
         if not reap_any():
             return
-        children = families(look())
-        members = [seen for top in children.get(me, ()) for seen in tree(top, children)]
-        living = [seen for seen in kept.others(members, children) if seen.alive]
+        living = _descendants(kept)
         signal_groups(living, signal.SIGKILL, spared)
         left = {(seen.pid, seen.start) for seen in living}
         if left != before:
@@ -69,3 +67,15 @@ def kill_all(alarm: int, spared: frozenset[int], kept: Kept) -> None:
             return
         wait_readable([alarm], wait_s)
         wait_s = min(wait_s * 2, 0.05)
+
+
+def _descendants(kept: Kept) -> list[Seen]:
+    """The living ones of this process that are not kept."""
+    me, processes = os.getpid(), look()
+    for pid in children_of(me) - processes.keys():
+        hidden = look_at_child(pid)
+        if hidden is not None:
+            processes[pid] = hidden
+    children = families(processes)
+    members = [seen for top in children.get(me, ()) for seen in tree(top, children)]
+    return [seen for seen in kept.others(members, children) if seen.alive]

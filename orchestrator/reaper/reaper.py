@@ -10,7 +10,7 @@ import time
 from orchestrator.reaper.ending import CATCH_S, kill_all, signal_groups
 from orchestrator.reaper.serving import CENSUS_S, LISTED, Serving
 from orchestrator.reaper.signals import child_alarm, signalled
-from orchestrator.reaper.table import command_of, is_dying, look_at
+from orchestrator.reaper.table import command_of, is_dying, look_at, look_at_child
 from orchestrator.reaper.trees import FEW, NOBODY, Trees
 from orchestrator.reaper.wire import Packets, send
 
@@ -153,7 +153,7 @@ class Reaper(Serving):
 
     def _settle_orphan(self, pid: int, holders: set[Run]) -> bool:
         """False: it is gone, or killed just now, so that there may be a next one."""
-        seen = look_at(pid)
+        seen = look_at_child(pid)
         run, how = self._trees.owner(seen) if seen is not None and seen.alive else (None, "")
         if seen is None or run is None:
             return not self._may_leave_a_child(pid)

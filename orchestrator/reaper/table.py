@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+_LATE = 1 << 62
+# When a process has started of which that is not known: any agent may be whose it is.
 _SHORTAGE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
@@ -38,6 +40,27 @@ def look_at(pid: int) -> Seen | None:
     """The process, or None when it is gone."""
     text = _read(f"/proc/{pid}/stat", 4096)
     return Seen(pid, text.rpartition(b")")[2].split()) if text else None
+
+
+def look_at_child(pid: int) -> Seen | None:
+    """A child of ours, also one that /proc hides: `hidepid` does so with those that let nobody look
+    into their memory, such as ssh-agent. None: it is gone, or is to be reaped.
+    """
+    seen = look_at(pid)
+    if seen is not None:
+        return seen
+    try:
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        group, session = os.getpgid(pid), os.getsid(pid)
+    except (ChildProcessError, ProcessLookupError):
+        return None
+    return _hidden(pid, group, session) if ended is None else None
+
+
+def _hidden(pid: int, group: int, session: int) -> Seen:
+    fields = [b"S", *(b"%d" % number for number in (os.getpid(), group, session))]
+    fields += [b"1"] * 15 + [b"%d" % _LATE, b"1"]
+    return Seen(pid, fields)
 
 
 def look() -> dict[int, Seen]:
@@ -84,8 +107,8 @@ def command_of(pid: int) -> bytes:
 
 
 def is_dying(pid: int) -> bool:
-    """Whether no environment was found because it is gone already; it may leave a child behind."""
-    seen = look_at(pid)
+    """Whether a child of ours has no environment because that is gone; it may leave a child."""
+    seen = look_at_child(pid)
     return seen is None or seen.dying
 
 

@@ -6,7 +6,15 @@ import os
 import time
 
 from orchestrator.reaper.serving import Run, census_s
-from orchestrator.reaper.table import children_of, families, look, look_at, token_of, tree
+from orchestrator.reaper.table import (
+    children_of,
+    families,
+    look,
+    look_at,
+    look_at_child,
+    token_of,
+    tree,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -179,7 +187,7 @@ class Trees:
         tops = [run.pid] if run.running else []
         members: dict[int, Seen] = {}
         for pid in tops + self.orphans():
-            seen = look_at(pid) if self._adopted.get(pid, run) is run else None
+            seen = look_at_child(pid) if self._adopted.get(pid, run) is run else None
             if seen is None:
                 continue
             owner, how = (run, "descent") if pid == run.pid else self.owner(seen)

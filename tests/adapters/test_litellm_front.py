@@ -350,7 +350,7 @@ def test_a_session_that_was_stopped_in_a_call_gets_an_answer_for_it(tmp_path: Pa
     assert session.load() == [{"role": "assistant", "tool_calls": [call]}, answer]
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}"])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"messages": [1]}'])
 def test_a_session_that_cannot_be_read_is_an_error(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "abc.json").write_text(content)

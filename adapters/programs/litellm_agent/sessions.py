@@ -30,9 +30,9 @@ class Session:
         """
         try:
             messages = json.loads(self._path.read_text(encoding="utf-8"))["messages"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return list(_answered(messages))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SettingsError(f"session {self.id} cannot be read: {error}") from None
-        return list(_answered(messages))
 
     def save(self, messages: Sequence[Mapping[str, object]], model: str) -> None:
         kept = [
