@@ -20,6 +20,7 @@ from orchestrator.cli.frame import (
     put,
     put_json,
     say,
+    tabled,
 )
 
 if TYPE_CHECKING:
@@ -68,8 +69,6 @@ def _found(config: Config) -> tuple[FoundServer, ...]:
 
 def models_told(servers: list[FoundServer]) -> str:
     """The models as a table, and below it what is wrong with a server."""
-    from orchestrator.console import table
-
     rows = [["MODEL", "WINDOW", "OF", "TOOLS", "THINKING", "LOADED", "SIZE"]]
     rows += [
         [f"{server.name}/{model.name}", *_columns(model)]
@@ -78,7 +77,7 @@ def models_told(servers: list[FoundServer]) -> str:
     ]
     problems = [one.problem.text for one in servers if one.problem is not None]
     empty = "no models" if servers else "no model server answers: `orchestrate doctor` says more"
-    return "\n".join([table(rows) if len(rows) > 1 else empty, *problems])
+    return "\n".join([tabled(rows) if len(rows) > 1 else empty, *problems])
 
 
 def _columns(model: Model) -> list[str]:
