@@ -8,15 +8,16 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from orchestrator.cli import agents, config, local, mcp, models, queue, runs
 from orchestrator.cli.delegate import delegate
 from orchestrator.cli.doctor import doctor
-from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCCEEDED, say
+from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCCEEDED, put, say
 from orchestrator.cli.fronts import Commands
+from orchestrator.cli.grouped import Group
 from orchestrator.cli.init import init
 from orchestrator.cli.queue import submit, worker
 from orchestrator.cli.replay import replay
@@ -35,13 +36,13 @@ for command in (
     run, validate, schema, replay, stats, doctor, init, route, submit, worker, delegate,
 ):  # fmt: skip
     app.command()(command)
-app.add_typer(runs.app, name="runs")
-app.add_typer(queue.app, name="queue")
-app.add_typer(agents.app, name="agents")
-app.add_typer(models.app, name="models")
-app.add_typer(local.app, name="local")
-app.add_typer(config.app, name="config")
-app.add_typer(mcp.app, name="mcp")
+app.add_typer(runs.app, name="runs", cls=Group)
+app.add_typer(queue.app, name="queue", cls=Group)
+app.add_typer(agents.app, name="agents", cls=Group)
+app.add_typer(models.app, name="models", cls=Group)
+app.add_typer(local.app, name="local", cls=Group)
+app.add_typer(config.app, name="config", cls=Group)
+app.add_typer(mcp.app, name="mcp", cls=Group)
 
 
 @app.command()
@@ -53,7 +54,25 @@ def version() -> None:
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator import __version__
 
-    typer.echo(__version__)
+    put(__version__)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def orchestrate(
+    version_: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """What every command has: its options are handled by themselves."""
 
 
 def main() -> None:

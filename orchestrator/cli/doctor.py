@@ -54,7 +54,7 @@ def _sections(found: Diagnosis) -> Iterator[str]:
     if found.problems:
         told = [f"- {shown(one.what)}\n  {shown(one.remedy)}" for one in found.problems]
         yield "\n".join(["Problems:", *told])
-    else:
+    elif not found.ways:
         yield "No problems found."
     if found.ways:
         numbered = [f"{number}. {way}" for number, way in enumerate(found.ways, 1)]

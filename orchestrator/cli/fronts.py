@@ -8,13 +8,15 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 from typer.main import get_command
 
 from orchestrator.cli.frame import configured, errors, put
+from orchestrator.cli.grouped import Group
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -30,8 +32,18 @@ class _Verbatim(TyperCommand):
         return super().parse_args(ctx, args if known else ["--", *args])
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """Our own commands, then those that adapters bring, which are looked for only if need be."""
+
+    sections = MappingProxyType(
+        {
+            "Run tasks": ("run", "validate", "route", "schema"),
+            "Look at runs": ("runs", "stats", "replay"),
+            "Agents and models": ("doctor", "init", "agents", "models", "local", "config"),
+            "In the background": ("submit", "worker", "queue"),
+            "From agent to agent": ("delegate", "mcp"),
+        }
+    )
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # the same
         ours = super().list_commands(ctx)

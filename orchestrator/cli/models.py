@@ -150,6 +150,8 @@ def _named(text: str, config: Config) -> tuple[FoundServer, str]:
         if slash and rest and server.name == first:
             return _up(server), rest
     having = [server for server in found if find_model(server.models, text)]
+    if not having and slash and rest:
+        _missed(first, config)
     if not having:
         names = ", ".join(server.name for server in found)
         fail(f"no server is named or has it: {text!r} (servers: {names or 'none answers'})")
@@ -157,6 +159,18 @@ def _named(text: str, config: Config) -> tuple[FoundServer, str]:
         names = ", ".join(f"{server.name}/{text}" for server in having)
         fail(f"more than one server has it: {names}")
     return having[0], text
+
+
+def _missed(name: str, config: Config) -> None:
+    """Tell why a server that is named does not answer, if there is one of that name."""
+    import anyio
+
+    from orchestrator.config import places_of
+    from orchestrator.discovery import see
+
+    for place in places_of(config):
+        if place.name == name:
+            _up(anyio.run(see, place, config))
 
 
 def _up(server: FoundServer) -> FoundServer:
