@@ -1,6 +1,6 @@
 """aider, through a JSON-lines front of our own: it has no `--json`.
 
-The front (`programs/aider_front.py`) is run by aider's own interpreter; its settings go in on
+The front (`programs/aider_front`) is run by aider's own interpreter; its settings go in on
 stdin. What each of its lines means is seen in tests/recordings/aider.
 """
 
@@ -71,7 +71,7 @@ ABOUT = About(
     keys=KEYS,
 )
 
-FRONT = str(Path(__file__).with_name("programs") / "aider_front.py")
+FRONT = str(Path(__file__).with_name("programs") / "aider_front" / "__main__.py")
 KEY = "AIDER_FRONT_KEY"
 """The variable in which the front finds the key of an agent that names one."""
 

@@ -1,6 +1,6 @@
 """A coding agent on any provider that LiteLLM knows: mini-swe-agent, through a front of our own.
 
-The front (`programs/litellm_agent.py`) prints JSON lines. It is run by the interpreter of the
+The front (`programs/litellm_agent`) prints JSON lines. It is run by the interpreter of the
 environment that has mini-swe-agent; its settings go in on stdin. What each of its lines means is
 seen in tests/recordings/litellm.
 """
@@ -70,7 +70,7 @@ ABOUT = About(
 )
 _AGAIN = f"{ABOUT.install_hint} --force"
 
-FRONT = str(Path(__file__).with_name("programs") / "litellm_agent.py")
+FRONT = str(Path(__file__).with_name("programs") / "litellm_agent" / "__main__.py")
 KEY = "LITELLM_AGENT_KEY"
 """The variable in which the front finds the key of an agent that names one."""
 

@@ -128,14 +128,17 @@ class Pieces:
         self._ends = pairs.union(value[0] for value in self._values)
         self._held: dict[str, str] = {}
 
+    def cuts(self, piece: str) -> bool:
+        """Whether `cut` may change the piece: most stay as they are."""
+        # Where a secret is cut off, the text ends with its first letter, or with two of its others.
+        ends = self._ends
+        return bool(self._held) or piece[-2:] in ends or piece[-1:] in ends
+
     def cut(self, id_: str, piece: str) -> str:
         """The piece with what was held back before it, without what is held back now."""
-        if not piece:
+        if not piece or not self.cuts(piece):
             return piece
-        text = self._held.pop(id_, "") + piece if self._held else piece
-        # Where a secret is cut off, the text ends with its first letter, or with two of its others.
-        if text[-2:] not in self._ends and text[-1] not in self._ends:
-            return text
+        text = self._held.pop(id_, "") + piece
         at = min(_beginning(value, text) for value in self._values)
         if at < len(text):
             self._held[id_] = text[at:]

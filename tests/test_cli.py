@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import __version__
-from orchestrator.cli.run import _task
+from orchestrator.cli.flags import _task
 from orchestrator.errors import InputError
 from orchestrator.task import Task
 from orchestrator.testing import agent as scripted_agent
@@ -99,6 +99,18 @@ def test_the_program_starts_by_itself_and_its_help_names_every_command(
     assert done.returncode == 0
     for command in ("run", "validate", "schema", "replay", "runs", "agents"):
         assert command in done.stdout
+
+
+def test_a_file_with_one_task_is_told_as_that_task(place: Path) -> None:
+    config = configured(place, said("looking"), DONE)
+    file = place.parent / "one.yaml"
+    file.write_text(
+        f"workspace: {place}\ntasks: [{{id: a, kind: search, agent: scripted, prompt: do it}}]\n"
+    )
+    told = call(place, "run", str(file), "--config", config).stdout
+    assert "agent      scripted" in told
+    assert "changes    none" in told
+    assert f"workspace  {place}" in told
 
 
 def test_a_verified_success_exits_0_and_prints_the_summary_on_stdout(place: Path) -> None:

@@ -147,9 +147,9 @@ def test_an_outcome_without_room_stands_in_the_journal(disk, any_room):
     with Journal(folder) as written:
         (disk / "filler").write_bytes(b"x" * (free(disk) - 4 * KIB))
         with pytest.raises(DiskFullError):
-            written.append([b"{}" * 40_000])
+            written.append(b"{}" * 40_000 + b"\n")
         whole = list(read_lines(folder))
-        written.append_last([b"{}" * (RESERVE // 4)])
+        written.append_last(b"{}" * (RESERVE // 4) + b"\n")
         assert list(read_lines(folder)) == [*whole, b"{}" * (RESERVE // 4)]
     assert not (folder / OUTCOME).exists()
 
@@ -158,7 +158,7 @@ def test_what_a_journal_reserved_it_gives_back(disk):
     folder = make_folder(disk / "runs", "one")
     before = free(disk)
     with Journal(folder) as written:
-        written.append([b"{}"])
+        written.append(b"{}\n")
         assert before - free(disk) >= RESERVE
         assert (folder / EVENTS).stat().st_size == 3
     assert before - free(disk) <= 4 * KIB

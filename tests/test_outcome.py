@@ -42,10 +42,10 @@ from orchestrator.outcome import (
     Stopped,
     decide,
     finished,
-    remedy,
     signal_name,
     together,
 )
+from orchestrator.remedy import remedy
 from orchestrator.server import ModelServer
 from orchestrator.task import EDITING_KINDS, KINDS, READING_KINDS, Kind, Task
 from tests.examples import examples

@@ -104,7 +104,7 @@ async def test_a_long_command_line_is_told_by_whole_arguments(reaper, tmp_path, 
 async def test_what_is_kept_outlives_the_agent_the_reaper_and_the_guard(tmp_path, mark):
     other = new_mark()
     async with open_reaper() as reaper:
-        (guard,) = [pid for pid in children(os.getpid()) if b"reaper.py" in cmdline(pid)]
+        (guard,) = [pid for pid in children(os.getpid()) if b"/reaper/" in cmdline(pid)]
         script = f"nohup sleep 100 {mark} & setsid sh -c 'sleep 100 {mark}; :' & echo ready"
         async with start(reaper, tmp_path, "sh", "-c", script, token="kept") as process:
             await process.wait()

@@ -22,8 +22,9 @@ from orchestrator.cli.init import init
 from orchestrator.cli.queue import submit, worker
 from orchestrator.cli.replay import replay
 from orchestrator.cli.route import route
-from orchestrator.cli.run import run, schema, validate
+from orchestrator.cli.run import run
 from orchestrator.cli.stats import stats
+from orchestrator.cli.validate import schema, validate
 
 app = typer.Typer(
     cls=Commands,

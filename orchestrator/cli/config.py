@@ -73,7 +73,7 @@ def config_(
 
 
 def _of_tasks(path: Path, settings: tuple[Setting, ...]) -> tuple[Setting, ...]:
-    from orchestrator.cli.run import read_bytes, read_tasks
+    from orchestrator.cli.flags import read_bytes, read_tasks
     from orchestrator.config.of_task import Written, task_settings
     from orchestrator.task import written_in
 

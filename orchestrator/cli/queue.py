@@ -63,12 +63,12 @@ def submit(  # noqa: PLR0917 (a flag is a parameter)
     orchestrate submit task.yaml --priority 10 --delay 10m
     orchestrate submit task.yaml --wait --output json
     """  # noqa: D301 (click takes \b for: leave these lines alone)
-    from orchestrator.cli.run import asked
+    from orchestrator.cli.flags import asked
     from orchestrator.cli.submitted import waited
     from orchestrator.task import parse_duration
 
     with errors():
-        task = asked(file, {})
+        task = asked(file)
         delay_s = None if delay is None else parse_duration(delay)
 
         async def submitted(client: Client) -> str:

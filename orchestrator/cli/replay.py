@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
+from orchestrator.cli.flags import read_task
 from orchestrator.cli.frame import (
     ConfigOption,
     OutputForm,
@@ -19,7 +20,6 @@ from orchestrator.cli.frame import (
     put_json,
     status,
 )
-from orchestrator.cli.run import read_task
 from orchestrator.cli.showing import printer
 
 if TYPE_CHECKING:

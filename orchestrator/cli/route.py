@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from orchestrator.cli.flags import (
+    AgentOption,
+    FallbackOption,
+    Flags,
+    KindOption,
+    ModelOption,
+    PrivacyOption,
+    PromptOption,
+    StrategyOption,
+    TaskFileArgument,
+    asked,
+)
 from orchestrator.cli.frame import (
     NOT_SUCCEEDED,
     ConfigOption,
@@ -28,16 +39,14 @@ if TYPE_CHECKING:
 
 
 def route(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
-    file: Annotated[
-        Path | None, typer.Argument(metavar="TASK.yaml", help="The task file; or use --prompt.")
-    ] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to do.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Class of the work, such as fix.")] = None,
-    agent: Annotated[str | None, typer.Option(help="The agent, by name.")] = None,
-    model: Annotated[str | None, typer.Option(help="The model, as the agent names it.")] = None,
-    privacy: Annotated[str | None, typer.Option(help="any or local.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="auto, local, cloud or cascade.")] = None,
-    fallback: Annotated[str | None, typer.Option(help="none or cloud.")] = None,
+    file: TaskFileArgument = None,
+    prompt: PromptOption = None,
+    kind: KindOption = None,
+    agent: AgentOption = None,
+    model: ModelOption = None,
+    privacy: PrivacyOption = None,
+    strategy: StrategyOption = None,
+    fallback: FallbackOption = None,
     output: ListOption = ListForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
@@ -52,9 +61,7 @@ def route(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     import anyio
 
-    from orchestrator.cli.run import asked
-
-    flags = {
+    keys = {
         "prompt": prompt,
         "kind": kind,
         "agent": agent,
@@ -64,9 +71,8 @@ def route(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
         "fallback": fallback,
     }
     with errors():
-        stated = {name: value for name, value in flags.items() if value is not None}
         settings = configured(config)
-        tasks = asked(file, stated)
+        tasks = asked(file, Flags(keys=keys))
         found = anyio.run(_routes, tasks, settings)
         if output is ListForm.JSON:
             told = [_fields(task, routes, settings) for task, routes in found]

@@ -95,7 +95,7 @@ class FoundServer:
 # --- finding -------------------------------------------------------------------------------------
 
 
-async def find_servers(config: Config, *, limit_s: float = ASK_S) -> tuple[FoundServer, ...]:
+async def find_servers(config: Config) -> tuple[FoundServer, ...]:
     """Every place where models may be served, asked now and all at once, in the order of
     `places_of`.
 
@@ -104,7 +104,7 @@ async def find_servers(config: Config, *, limit_s: float = ASK_S) -> tuple[Found
     found: dict[str, FoundServer] = {}
 
     async def see_one(place: Place) -> None:
-        found[place.name] = await see(place, config, limit_s=limit_s)
+        found[place.name] = await see(place, config)
 
     with lone_error():
         async with anyio.create_task_group() as group:

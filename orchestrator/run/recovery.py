@@ -45,13 +45,13 @@ from orchestrator.journal import (
     read_events,
     read_outcome,
     read_record,
-    scrub,
     write_outcome,
     written_to,
 )
 from orchestrator.lines import Line
-from orchestrator.outcome import Facts, decide, remedy
+from orchestrator.outcome import Facts
 from orchestrator.process import environment
+from orchestrator.run.ending import outcome_of, scrub_all
 from orchestrator.run.intake import STDERR_TAIL, cut
 from orchestrator.run.recorder import Recorder, fed, last_words, translate
 from orchestrator.run.spool import Spool, Tail, Tails, read_tails
@@ -321,23 +321,15 @@ def _end(
     exit_: Exit | None,
 ) -> Outcome:
     """The run's last event."""
-    outcome = decide(
-        Facts(
-            task=record.task,
-            digest=recorder.digest,
-            exit=exit_,
-            stopped="interrupted",
-            stopped_why=WHY,
-            usage=recorder.usage,
-        )
+    facts = Facts(
+        task=record.task,
+        digest=recorder.digest,
+        exit=exit_,
+        stopped="interrupted",
+        stopped_why=WHY,
+        usage=recorder.usage,
     )
-    if outcome.error is not None:
-        server = config.servers.get(record.agent.server or "")
-        outcome.error.hint = remedy(outcome.error, record.agent, server)
-    outcome.agent, outcome.run_id = record.agent.name, record.run_id
-    outcome.model = outcome.model or record.agent.model
-    values = redaction.known(record.secrets, config.environ)
-    for path in (*(folder / name for name in (STDOUT, STDERR, TAILS)), *folder.glob("*.patch")):
-        scrub(path, values)
+    outcome = outcome_of(facts, record.run_id, record.agent, config)
+    scrub_all(folder, redaction.known(record.secrets, config.environ))
     shutil.rmtree(config.state / STORES / record.run_id, ignore_errors=True)
     return recorder.finish(outcome)

@@ -207,10 +207,8 @@ def _encode(updates: Sequence[Update]) -> None:
 
 
 def _fold(updates: Sequence[Update]) -> None:
-    digest, counts = Digest(), Counts()
-    for update in updates:
-        digest.add(update)
-        counts.add(update)
+    Digest().add(*updates)
+    Counts().add(*updates)
 
 
 def _stamp(updates: Sequence[Update]) -> None:
