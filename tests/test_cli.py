@@ -101,6 +101,19 @@ def test_the_program_starts_by_itself_and_its_help_names_every_command(
         assert command in done.stdout
 
 
+@pytest.mark.parametrize("command", [("runs", "gc"), ("run", "-p", "do it")])
+def test_a_place_that_cannot_be_used_is_named_and_not_taken_for_the_output(
+    place: Path, command: tuple[str, ...]
+) -> None:
+    state = f"/{'x' * 300}"
+    config = ("--config", configured(place, DONE), "--agent", "scripted")
+    words = (*command, *config) if command[0] == "run" else command
+    done = call(place, *words, env={"ORCHESTRATE_STATE_DIR": state})
+    assert done.returncode == 3
+    assert f"{state}/" in done.stderr
+    assert done.stderr.strip().endswith("File name too long")
+
+
 def test_a_file_with_one_task_is_told_as_that_task(place: Path) -> None:
     config = configured(place, said("looking"), DONE)
     file = place.parent / "one.yaml"

@@ -188,7 +188,9 @@ def errors() -> Generator[None]:
     except typer.Exit:
         raise
     except OSError as error:
-        say(f"orchestrate: cannot write the output: {error.strerror or error}")
+        # Of a descriptor there is no name: what was written to is our own output.
+        what = "write the output" if error.filename is None else f"use {error.filename}"
+        say(f"orchestrate: cannot {what}: {error.strerror or error}")
         raise typer.Exit(OUR_FAILURE) from None
     except Exception:  # noqa: BLE001 (the last resort: our own mistake has its exit status, too)
         say(f"{_traceback()}orchestrate: this is a mistake of ours, please report it")
