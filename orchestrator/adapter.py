@@ -310,17 +310,6 @@ class Adapter(Protocol):
 
 
 @runtime_checkable
-class ReadsObjects(Protocol):
-    """What a conversation also is, if its `feed` begins with `json_line`: many lines are then read
-    at once, by `json_lines`.
-    """
-
-    def feed_object(self, event: dict[str, object], line: bytes) -> Iterable[Update | Send]:
-        """What a line of stdout means, `event` being the object on it: what `feed` says."""
-        ...
-
-
-@runtime_checkable
 class SpeaksForSeveral(Protocol):
     """What an adapter also is, if its CLI, or what that can be held to, depends on the agent."""
 
@@ -423,78 +412,66 @@ _DEEP = 200
 # orjson reads 1,024 levels and writes 254: what it cannot write again must stay raw.
 
 
-def json_line(line: bytes) -> dict[str, object] | None:
+def json_line(line: bytes) -> dict[str, JsonValue] | None:
     """The JSON object on a line, or None if the line is anything else.
 
     NUL bytes, a byte order mark and blanks around it are forgiven. What could not be written again
     inside an update (254 levels are the most), or not exactly (integers from 2^64 on), is None too.
     """
-    text = line if line[:1] == b"{" else _bare(line)
-    if text[:1] != b"{":
-        return None
-    try:
-        read = orjson.loads(text)
-        value: dict[str, object] = read  # the text begins with a brace
-        if len(text) > 2 * _DEEP and _may_be_deep(text):
-            orjson.dumps([[value]])
-    except (orjson.JSONDecodeError, TypeError):
-        return None
-    # `find`, since `in` first tries to take bytes for a number: that took as long as all the rest.
-    if text.translate(_DIGITS).find(_TWENTY) < 0:
-        return value
-    return None if _holds_huge(read) else value
+    value = read_line(line)
+    return value if value is not None and exact(value, line) else None
 
 
-def json_lines(lines: Sequence[bytes]) -> list[dict[str, object] | None]:
-    """`json_line` of each, in two thirds of the time: they are read as one list where that gives
-    the same.
+def read_line(line: bytes) -> dict[str, JsonValue] | None:
+    """The same in half of the time, and not looked at so closely: what goes from there into an
+    update as it stands (the input of a tool, say) must be `exact`.
+
+    An integer from 2^64 on is a float here, so that it is none of the `int` that are looked for.
     """
-    return _together(lines) or [json_line(line) for line in lines]
+    try:
+        value: JsonValue = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return _read_bare(line)
+    return value if isinstance(value, dict) else None
+
+
+def _read_bare(line: bytes) -> dict[str, JsonValue] | None:
+    bare = _bare(line)
+    return read_line(bare) if bare != line and bare[:1] == b"{" else None
+
+
+def exact(value: JsonValue, line: bytes) -> bool:
+    """Whether what was read from the line can be written inside an update, as it stands there."""
+    depth, huge = 0, False
+    level = [value]
+    while level:
+        deeper: list[JsonValue] = []
+        for one in level:
+            if isinstance(one, dict):
+                deeper += one.values()
+            elif isinstance(one, list):
+                deeper += one
+            elif isinstance(one, float) and abs(one) >= _HUGE:
+                huge = True
+        level = deeper
+        depth += 1
+    if depth > _DEEP and not _writable(value):
+        return False
+    # A float it may have been: then nowhere on the line are as many digits as such an integer has.
+    # `find`, since `in` first tries to take bytes for a number: that took as long as all the rest.
+    return not huge or line.translate(_DIGITS).find(_TWENTY) < 0
+
+
+def _writable(value: JsonValue) -> bool:
+    try:
+        orjson.dumps([[value]])  # as deep as in an update
+    except TypeError:
+        return False
+    return True
 
 
 _DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else byte for byte in range(256))
 _TWENTY = b"0" * 20
-_MARK = 2**53 + 1
-# Between lines that are read together. It is spelt in one way, and no other number equals it, so
-# that nothing on a line can pass for it: where no line holds its digits and each stands in its
-# place, no line has swallowed the one after it, nor is one two.
-
-
-def _together(lines: Sequence[bytes]) -> list[dict[str, object] | None] | None:
-    """The objects on all lines; None if one of them needs a closer look."""
-    block = b"[%b]" % (b",%d," % _MARK).join(lines)
-    marks = len(lines) - 1
-    if block.count(b"%d" % _MARK) != marks or block.translate(_DIGITS).find(_TWENTY) >= 0:
-        return None
-    try:
-        read: list[object] = orjson.loads(block)
-    except orjson.JSONDecodeError:
-        return None
-    if len(read) != 2 * marks + 1 or read[1::2] != [_MARK] * marks:
-        return None
-    if any(_may_be_deep(line) for line in lines if len(line) > 2 * _DEEP):
-        return None
-    return [value if isinstance(value, dict) else None for value in read[::2]]
-
-
-def _may_be_deep(text: bytes) -> bool:
-    return text.count(b"{") + text.count(b"[") > _DEEP
-
-
-def _holds_huge(value: JsonValue) -> bool:
-    """Whether there is a number that orjson made a float of though it may have been an integer."""
-    waiting = [value]
-    while waiting:
-        match waiting.pop():
-            case float() as number if abs(number) >= _HUGE:
-                return True
-            case list() as items:
-                waiting += items
-            case dict() as fields:
-                waiting += fields.values()
-            case _:
-                pass
-    return False
 
 
 def _bare(line: bytes) -> bytes:

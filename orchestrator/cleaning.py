@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -109,11 +110,12 @@ def _runs(state: Path) -> list[_Run]:
     folders = list_runs(state / "runs")
     records = {folder: _record(folder) for folder in folders}
     # A resumed run goes on in the home of the first one, which has to stay as long as it does.
-    homes = [
+    homes = (
         Path(record.agent.home)
         for record in records.values()
         if record is not None and record.agent.home is not None
-    ]
+    )
+    users = Counter(place for home in homes for place in (home, *home.parents))
     return [
         _Run(
             folder=folder,
@@ -121,7 +123,7 @@ def _runs(state: Path) -> list[_Run]:
             size=size_of(folder) + sum(map(size_of, _scratch(state, folder.name))),
             free=_over(folder)
             and not (state / "trees" / folder.name).exists()
-            and not _shared(folder, records, homes),
+            and not _shared(folder, records[folder], users[folder]),
             job_id=record.job_id if (record := records[folder]) is not None else None,
             known=record is not None,
             cache=cache_of(record.task.source, state)
@@ -155,11 +157,10 @@ def _caches(state: Path, kept: Sequence[_Run], older_s: float, now: float) -> It
                 yield Old(name=folder.name, paths=(folder,), size=size_of(folder), why=why)
 
 
-def _shared(folder: Path, records: dict[Path, Record | None], homes: Sequence[Path]) -> bool:
-    own = records[folder]
-    users = sum(1 for home in homes if home.is_relative_to(folder))
-    mine = own is not None and own.agent.home is not None
-    return users > int(mine and Path(str(own and own.agent.home)).is_relative_to(folder))
+def _shared(folder: Path, own: Record | None, users: int) -> bool:
+    """Whether another run has its home in there: `users` are all that have, this one included."""
+    home = own.agent.home if own is not None else None
+    return users > int(home is not None and Path(home).is_relative_to(folder))
 
 
 def _record(folder: Path) -> Record | None:

@@ -91,8 +91,8 @@ Why: TypeAlias = Literal[
 class AskError(OrchestrateError):
     """A model server could not be asked: nobody listens, no such host, no answer in time, ..."""
 
-    def __init__(self, message: str, *, why: Why, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, why: Why) -> None:
+        super().__init__(message)
         self.why: Why = why
 
 

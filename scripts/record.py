@@ -478,12 +478,15 @@ def _tail(command: Command, sizes: Mapping[Path, int]) -> bytes:
 
 
 def _scrubber(scene: Scene, server: str) -> Callable[[bytes], bytes]:
-    """Puts one port in the place of the server's, and fails on what tells of this machine."""
+    """Puts one port in the place of the server's and one folder in that of the agents', and fails
+    on what tells of this machine.
+    """
+    agents = str((ROOT / ".venv/agents").resolve()).encode()
     port = server.removeprefix("http://").encode()
     telling = [str(ROOT).encode(), str(Path.home()).encode() + b"/", socket.gethostname().encode()]
 
     def scrub(text: bytes) -> bytes:
-        text = text.replace(port, PORT.encode())
+        text = text.replace(port, PORT.encode()).replace(agents, b"/opt/agents")
         for word in telling:
             if re.search(rb"(?<![\w.-])" + re.escape(word), text):
                 sys.exit(f"{scene.folder.name}: the output tells of this machine: {word.decode()}")

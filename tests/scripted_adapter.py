@@ -89,7 +89,7 @@ class Scripted:
         return Command(
             argv=(sys.executable, "-I", "-S", scripted_agent.__file__, script),
             cwd=str(task.workspace),
-            files={script: json.dumps(agent.options["steps"]).encode()},
+            files={script: json.dumps(agent.options.get("steps", ())).encode()},
             env_from={"AGENT_KEY": agent.api_key_env} if agent.api_key_env else {},
             secrets=("AGENT_KEY",),
             stdin="open" if self.greeting else task.prompt.encode(),

@@ -24,7 +24,9 @@ from orchestrator.adapter import (
     Send,
     about_of,
     error_kind,
+    exact,
     json_line,
+    read_line,
     unparsed,
     usage_since,
 )
@@ -322,6 +324,16 @@ def test_which_cli_an_agent_is_may_depend_on_the_agent():
 @pytest.mark.parametrize("digits", ["18446744073709551616", "1" * 40])
 def test_a_number_that_would_not_come_back_as_it_was_leaves_the_line_raw(digits):
     assert json_line(b'{"a": [1, {"b": ["x", %s]}]}' % digits.encode()) is None
+
+
+def test_a_line_may_be_read_without_a_close_look_and_a_part_of_it_looked_at():
+    line = b'\xef\xbb\xbf {"a": 18446744073709551616, "b": [1, {"c": "x"}], "d": 1e300}'
+    value = read_line(line)
+    assert value == {"a": 2.0**64, "b": [1, {"c": "x"}], "d": 1e300}
+    assert exact(value["b"], line)
+    assert not exact(value["a"], line)
+    assert exact(1e300, b'{"d": 1e300}')
+    assert read_line(b"{1}") is None
 
 
 def test_many_digits_in_a_text_are_no_number():

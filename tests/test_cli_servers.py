@@ -83,7 +83,9 @@ def call(*arguments: str, status: int = 0) -> Result:
 
 
 def test_with_nothing_at_all_the_doctor_ends_with_three_ways_to_a_first_agent():
-    last = call("doctor").stdout.split("\n\n")[-1].splitlines()
+    told = call("doctor").stdout
+    assert "No problems found." not in told
+    last = told.split("\n\n")[-1].splitlines()
     assert last == [
         "No agent works yet. The shortest ways to one:",
         (
@@ -224,6 +226,13 @@ def test_a_server_that_is_down_is_said_with_the_remedy(monkeypatch):
     assert "vllm serve MODEL" in text
 
 
+def test_a_usual_server_that_is_named_and_does_not_answer_is_said_with_the_remedy():
+    # Here all kinds have one usual port, and the first of them is asked there.
+    told = call("models", "pull", "llamacpp/m", status=3).stderr
+    assert "Cannot reach llama.cpp at http://127.0.0.1:" in told
+    assert "Is it running (" in told
+
+
 # --- local ----------------------------------------------------------------------------------------
 
 
@@ -301,6 +310,18 @@ def test_a_switch_that_cannot_be_read_stops_everything_and_off_repairs_it(text):
 
 
 # --- init -----------------------------------------------------------------------------------------
+
+
+def test_agents_tell_where_a_model_really_is_and_leave_its_name_to_its_server(ollama, alone):
+    (alone / "o.toml").write_text(
+        f'[servers.desk]\nkind = "ollama"\nbase_url = "{ollama}"\n'
+        '[agents.far]\nadapter = "litellm"\nmodel = "desk/gpt-oss:120b-cloud"\n'
+        '[agents.open]\nadapter = "litellm"\nserver = "desk"\n'
+    )
+    told = json.loads(call("agents", "--config", "o.toml", "--output", "json").stdout)["agents"]
+    far, open_ = (next(one for one in told if one["name"] == name) for name in ("far", "open"))
+    assert (far["tier"], open_["tier"]) == ("cloud", "local")
+    assert "no model" not in (open_["problem"] or "")
 
 
 def test_init_writes_what_was_found_and_never_overwrites(ollama, alone, monkeypatch):

@@ -104,6 +104,22 @@ async def test_a_run_on_a_disk_that_fills_up_ends_with_its_last_words(
 
 
 @pytest.mark.anyio
+async def test_how_its_agent_ended_is_known_though_there_is_no_room_for_what_it_said(
+    tmp_path, disk, any_room
+):
+    (disk / "filler").write_bytes(b"x" * (free(disk) - 300 * KIB))
+    said = {"print": '{"type": "message", "text": "a"}', "times": 3000}
+    config = scripted_config(disk, said, {"hang": True})
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(Task(prompt="p", workspace=tmp_path, kind="search"))
+    assert outcome.error is not None
+    assert outcome.error.kind == "disk_full"
+    # By the disk, which was full for it as well, or by us.
+    ends = {"exit: 120", "exit: SIGTERM", "exit: SIGKILL"}
+    assert ends.intersection(outcome.evidence)
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("room", [0, 4, 64, 80])
 async def test_a_run_that_there_is_no_room_for_does_not_begin(tmp_path, disk, any_room, room):
     (disk / "filler").write_bytes(b"x" * max(0, free(disk) - room * KIB))
@@ -126,15 +142,22 @@ async def test_too_little_free_room_ends_a_run_before_the_disk_is_full(tmp_path,
     assert "limit" in [event.type for event in events]
 
 
+def use_up(written: Journal) -> None:
+    """Bit by bit, so that no room is left by chance. Raises DiskFullError."""
+    while True:
+        written.append(b"{}" * 500 + b"\n")
+
+
 def test_an_outcome_without_room_stands_in_the_journal(disk, any_room):
     folder = make_folder(disk / "runs", "one")
     with Journal(folder) as written:
         (disk / "filler").write_bytes(b"x" * (free(disk) - 4 * KIB))
         with pytest.raises(DiskFullError):
-            written.append([b"{}" * 40_000])
+            use_up(written)
         whole = list(read_lines(folder))
-        written.append_last([b"{}" * (RESERVE // 4)])
-        assert list(read_lines(folder)) == [*whole, b"{}" * (RESERVE // 4)]
+        last = b"{}" * 8 * KIB
+        written.append_last(last + b"\n")
+        assert list(read_lines(folder)) == [*whole, last]
     assert not (folder / OUTCOME).exists()
 
 
@@ -142,7 +165,7 @@ def test_what_a_journal_reserved_it_gives_back(disk):
     folder = make_folder(disk / "runs", "one")
     before = free(disk)
     with Journal(folder) as written:
-        written.append([b"{}"])
+        written.append(b"{}\n")
         assert before - free(disk) >= RESERVE
         assert (folder / EVENTS).stat().st_size == 3
     assert before - free(disk) <= 4 * KIB

@@ -71,7 +71,7 @@ def mine():
 async def main(folder):
     async with open_reaper() as reaper, AsyncExitStack() as stack:
         limit = mine() + 8
-        for pid in (os.getpid(), *map(int, os.popen(f"pgrep -u {os.getuid()} -f reaper.py"))):
+        for pid in (os.getpid(), *map(int, os.popen(f"pgrep -u {os.getuid()} -f tor/reaper"))):
             resource.prlimit(pid, resource.RLIMIT_NPROC, (limit, limit))
         agents = []
         def start(number, *argv):

@@ -14,11 +14,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from orchestrator import groups
 from orchestrator.adapter import Agent, Command
 from orchestrator.errors import ReaperLostError
 from orchestrator.events import Event, ProcessReaped
-from orchestrator.groups import Frames, Groups
+from orchestrator.groups.frames import Frames
+from orchestrator.groups.noted import Groups
+from orchestrator.groups.table import look
 from orchestrator.process import (
     Process,
     Reaper,
@@ -87,14 +88,10 @@ async def whole(mark: str, count: int) -> None:
 
 def guard_and_reaper() -> tuple[int, int]:
     (guard,) = [
-        pid
-        for pid in children(os.getpid())
-        if b"orchestrator.groups" in read(Path(f"/proc/{pid}/cmdline"))
+        pid for pid in children(os.getpid()) if b"/groups/" in read(Path(f"/proc/{pid}/cmdline"))
     ]
     (reaper,) = [
-        pid
-        for pid in children(guard)
-        if b"orchestrator.groups" in read(Path(f"/proc/{pid}/cmdline"))
+        pid for pid in children(guard) if b"/groups/" in read(Path(f"/proc/{pid}/cmdline"))
     ]
     return guard, reaper
 
@@ -388,8 +385,8 @@ def test_what_two_processes_share_is_the_groups_that_are_to_be_ended():
 
 
 def test_a_list_of_processes_that_fails_is_no_list():
-    assert groups.look("/bin/false") is None
-    assert groups.look("/nowhere/ps") is None
-    shown = groups.look("/bin/ps")
+    assert look("/bin/false") is None
+    assert look("/nowhere/ps") is None
+    shown = look("/bin/ps")
     assert shown is not None
     assert shown[os.getpid()].group == os.getpgrp()

@@ -419,6 +419,16 @@ async def test_a_program_is_not_looked_for_in_the_folder_it_is_to_work_in(desk):
     assert (await desk.refusal("trap", env={"PATH": f"{trap}:/usr/bin"})).errno == errno.ENOENT
 
 
+async def test_a_folder_of_path_that_cannot_be_looked_into_hides_no_other(desk):
+    loop, long = desk.folder / "loop", desk.folder / ("x" * 300)
+    loop.symlink_to("loop")
+    for broken in (loop, long):
+        async with desk.spawn("true", env={"PATH": f"{broken}:/usr/bin:/bin"}) as process:
+            assert (await process.wait()).status == 0
+        error = await desk.refusal("no-such-agent", env={"PATH": str(broken)})
+        assert error.errno == errno.ENOENT
+
+
 @contextmanager
 def few_descriptors() -> Generator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -467,7 +477,7 @@ async def test_a_hundred_cancelled_spawns_leak_neither_process_nor_descriptor(de
 
 async def test_many_agents_at_once_start_and_end_without_a_trace(desk, mark):
     before = descriptors()
-    guard = next(pid for pid in children(os.getpid()) if b"reaper.py" in cmdline(pid))
+    guard = next(pid for pid in children(os.getpid()) if b"/reaper/" in cmdline(pid))
     (reaper,) = children(guard)
     theirs = open_files(reaper)
 
@@ -508,7 +518,7 @@ async def test_opening_and_closing_leaves_nothing(tmp_path):
         async with open_reaper():
             pass
     assert descriptors() == before
-    assert not [pid for pid in children(os.getpid()) if b"reaper.py" in cmdline(pid)]
+    assert not [pid for pid in children(os.getpid()) if b"/reaper/" in cmdline(pid)]
 
 
 # --- commands that are run to their end ----------------------------------------------------------

@@ -15,7 +15,8 @@ from orchestrator.config import Config, load_config
 from orchestrator.discovery import Ready, ready
 from orchestrator.discovery.credentials import keyless
 from orchestrator.events import Event, Failure, Notice, ProcessSpawned
-from orchestrator.outcome import STATUS, remedy
+from orchestrator.outcome import STATUS
+from orchestrator.remedy import remedy
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Task
 from orchestrator.testing import ModelServer, model_server
@@ -104,13 +105,6 @@ async def test_where_nobody_tells_a_tool_call_is_tried_once(config, turn, tools)
 async def test_only_a_tool_call_that_failed_is_a_no(config, turn, kind):
     found = await told(script("vllm", turn), config)
     assert (found.error and found.error.kind) == kind
-
-
-async def test_who_may_not_try_does_not(config):
-    async with model_server(script("vllm")) as server:
-        found = await ready(at(server.base_url, "vllm"), TASK, config, trying=False)
-        assert server.played == []
-    assert found.error is None
 
 
 async def test_what_the_server_tells_is_believed(config):

@@ -15,7 +15,7 @@ from orchestrator.adapter import Command
 from orchestrator.errors import ReaperLostError, SupervisionError
 from orchestrator.process import Process, Reaper, base_environment, open_reaper
 from orchestrator.process.parent import YOUNG_DEATHS
-from orchestrator.reaper import kill_one, look_at
+from orchestrator.reaper.table import kill_one, look_at
 from tests.hostile import children, hostile, living, new_mark, read, state, until
 
 pytestmark = pytest.mark.anyio
@@ -60,7 +60,7 @@ async def gone(*marks: str) -> None:
 
 def guard_and_reaper() -> tuple[int, int]:
     """The two processes of the one reaper that this process has opened."""
-    (guard,) = [pid for pid in children(os.getpid()) if b"reaper.py" in cmdline(pid)]
+    (guard,) = [pid for pid in children(os.getpid()) if b"/reaper/" in cmdline(pid)]
     (reaper,) = children(guard)
     return guard, reaper
 
@@ -330,7 +330,7 @@ def test_nothing_survives_a_supervisor_that_is_killed(tmp_path, mark, more):
     ) as supervisor:
         assert supervisor.stdout is not None
         assert supervisor.stdout.read(6) == b"ready\n"
-        (guard,) = [pid for pid in children(supervisor.pid) if b"reaper.py" in cmdline(pid)]
+        (guard,) = [pid for pid in children(supervisor.pid) if b"/reaper/" in cmdline(pid)]
         workers = [pid for pid in children(supervisor.pid) if pid != guard]
         (reaper,) = children(guard)
         agents = [pid for pid in living(mark) if pid not in {supervisor.pid, *workers}]
@@ -342,12 +342,13 @@ def test_nothing_survives_a_supervisor_that_is_killed(tmp_path, mark, more):
             os.kill(worker, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("kind", ["tree", "bare"])
 async def test_when_the_reaper_is_killed_the_guard_kills_all_and_the_next_agent_has_a_new_one(
-    tmp_path, mark
+    tmp_path, mark, kind
 ):
     async with open_reaper() as reaper:
         guard, pid = guard_and_reaper()
-        async with agent(reaper, tmp_path, "tree", mark) as process:
+        async with agent(reaper, tmp_path, kind, mark) as process:
             os.kill(pid, signal.SIGKILL)
             with pytest.raises(SupervisionError, match="what it supervised has been killed"):
                 await process.wait()
@@ -362,12 +363,13 @@ async def test_when_the_reaper_is_killed_the_guard_kills_all_and_the_next_agent_
             assert await process.stop(interrupt=None, grace_s=0) == 4
 
 
+@pytest.mark.parametrize("kind", ["tree", "bare"])
 async def test_when_the_guard_is_killed_the_reaper_kills_all_and_the_next_agent_has_a_new_one(
-    tmp_path, mark
+    tmp_path, mark, kind
 ):
     async with open_reaper() as reaper:
         guard, pid = guard_and_reaper()
-        async with agent(reaper, tmp_path, "tree", mark) as process:
+        async with agent(reaper, tmp_path, kind, mark) as process:
             os.kill(guard, signal.SIGKILL)
             with pytest.raises(SupervisionError):
                 await process.wait()

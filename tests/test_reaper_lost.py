@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 
 def guard_and_reaper() -> tuple[int, int]:
     def ours(pid: int) -> bool:
-        return b"reaper.py" in read(Path(f"/proc/{pid}/cmdline"))
+        return b"/reaper/" in read(Path(f"/proc/{pid}/cmdline"))
 
     (guard,) = filter(ours, children(os.getpid()))
     (reaper,) = filter(ours, children(guard))
@@ -158,7 +158,7 @@ elif how == "ignored":
 
 def pair():
     guard = next(pid for pid in children(os.getpid())
-                 if b"reaper.py" in read(Path(f"/proc/{pid}/cmdline")))
+                 if b"/reaper/" in read(Path(f"/proc/{pid}/cmdline")))
     return guard, children(guard)[0]
 
 async def main(folder):

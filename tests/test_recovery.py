@@ -1,5 +1,6 @@
 """After a crash every event stands once and in order, whenever it came and whoever came twice."""
 
+import os
 import random
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from orchestrator.events import (
     Event,
     Output,
     ProcessExited,
+    ProcessReaped,
     ProcessSpawned,
     Raw,
     RunFinished,
@@ -41,8 +43,10 @@ from orchestrator.journal import (
     read_outcome,
     running,
     write_record,
+    written_to,
 )
 from orchestrator.lines import Line, LineSplitter
+from orchestrator.run import recovery
 from orchestrator.run.recorder import fed, last_words, new_run_id, translate
 from orchestrator.run.recovery import recover
 from orchestrator.supervisor.recovery import recover_job
@@ -269,6 +273,46 @@ def test_an_output_that_was_cut_is_told_once_and_read_from_its_beginning(tmp_pat
     assert [replace(one, time="") for one in whole(run.folder)] == [
         replace(one, time="") for one in events
     ]
+
+
+@pytest.mark.parametrize("stream", [STDOUT, STDERR, EVENTS])
+def test_a_pipe_in_the_place_of_a_file_holds_nobody_up(tmp_path, stream):
+    run = Run(CASES[0], tmp_path)
+    run.write_journal(0.5)
+    (run.folder / stream).unlink()
+    os.mkfifo(run.folder / stream)
+    assert not written_to(run.folder / stream)
+    if stream == EVENTS:
+        with pytest.raises(JournalError, match="not a regular file"):
+            recover(run.folder, configured(tmp_path))
+        assert read_outcome(run.folder) is None
+    else:
+        recover(run.folder, configured(tmp_path))
+        assert whole(run.folder)
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_what_may_outlive_an_agent_and_still_writes_does_not_keep_its_record_from_being_completed(
+    tmp_path, monkeypatch, kept
+):
+    monkeypatch.setattr(recovery, "_SILENCE_S", 0.0)
+    run = Run(CASES[0], tmp_path)
+    run._say(ProcessReaped(survivors=0, kept=kept))
+    run.write_journal(1)
+    with (
+        (run.folder / STDERR).open("ab") as spool,
+        subprocess.Popen(["sleep", "60"], stdout=spool) as server,
+    ):
+        try:
+            if kept:
+                assert recover(run.folder, configured(tmp_path)) is not None
+                assert whole(run.folder)
+            else:  # it may be the agent itself, which is just being ended
+                with pytest.raises(JournalError, match="still writes"):
+                    recover(run.folder, configured(tmp_path))
+            assert server.poll() is None
+        finally:
+            server.kill()
 
 
 def test_a_run_whose_adapter_is_gone_says_so(tmp_path):

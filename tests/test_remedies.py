@@ -5,7 +5,7 @@ the recordings. What is found before an agent is started: test_readiness.py.
 import pytest
 
 from orchestrator.config.plugins import installed_servers
-from orchestrator.outcome import remedy
+from orchestrator.remedy import remedy
 from tests.recordings import RECORDINGS, Recording
 
 SERVERS = installed_servers()

@@ -88,6 +88,50 @@ async def test_a_key_that_is_there_is_seen(tmp_path: Path) -> None:
     assert "seen" not in having["paid"][1]
 
 
+async def test_what_a_model_in_the_cloud_is_expected_to_cost_is_told_and_held_to_the_budget(
+    tmp_path: Path,
+) -> None:
+    settings = config(tmp_path, replace(PAID, model="gpt-5-mini"), A_KEY="secret")
+    slots = Slots(settings.state / "slots")
+    [route] = await routes_of(Task(prompt="p"), settings, slots, agents=settings.agents, left_usd=5)
+    assert route.rank == 0
+    assert 0 < (route.cost_usd or 0) < 1
+    [route] = await routes_of(
+        Task(prompt="p"), settings, slots, agents=settings.agents, left_usd=0.000_1
+    )
+    assert route.rank is None
+    assert route.reason.startswith("one call costs about $0.00")
+    [route] = await routes_of(
+        Task(prompt="p", model="new"), settings, slots, agents=settings.agents
+    )
+    assert route.cost_usd is None  # the price is that of the model which the task names
+
+
+async def test_a_model_of_the_task_that_a_server_passes_on_to_a_cloud_is_not_free(
+    tmp_path: Path,
+) -> None:
+    home = replace(HOME, base_url="http://127.0.0.1:9")
+    settings = config(tmp_path, home)
+    task = Task(prompt="p", model="gpt-oss:120b-cloud")
+    slots = Slots(settings.state / "slots")
+    [route] = await routes_of(task, settings, slots, agents=settings.agents)
+    assert (route.agent.tier, route.cost_usd) == ("cloud", None)
+
+
+@pytest.mark.parametrize("environ", [{}, {"OLLAMA_MODEL": "a"}])
+async def test_an_agent_for_which_nobody_names_a_model_is_out_where_its_server_has_several(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    script = {"server": "ollama", "model": ["a", "b"], "turns": [{"text": "hi"}]}
+    async with model_server(script) as server:
+        open_ = replace(HOME, model=None, base_url=server.base_url)
+        settings = config(tmp_path, open_, replace(open_, name="named", model="a"), **environ)
+        routes = await found(Task(prompt="p", kind="search"), settings)
+    assert routes["named"][0] == len(environ)
+    if not environ:
+        assert "No model is named, and Ollama at" in routes["home"][1]
+
+
 async def test_a_server_whose_slots_are_taken_stands_behind_its_twin(tmp_path: Path) -> None:
     turns = {"server": "ollama", "model": "m", "turns": [{"text": "hi"}]}
     async with model_server(turns) as one, model_server(turns) as other:
@@ -171,8 +215,8 @@ stop_reason = "end_turn"
 """
 
 
-def route(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    (folder / "o.toml").write_text(CONFIG)
+def route(folder: Path, *arguments: str, more: str = "") -> "subprocess.CompletedProcess[str]":
+    (folder / "o.toml").write_text(CONFIG + more)
     home = {"HOME": str(folder), "XDG_STATE_HOME": str(folder / "state")}
     env = {"PATH": os.environ["PATH"], **home}
     return commands.run("route", *arguments, "--config", "o.toml", cwd=folder, env=env)
@@ -224,6 +268,18 @@ def test_route_states_by_how_much_a_budget_may_be_passed(tmp_path: Path) -> None
     units = {one["agent"]: one["overshoot"] for one in told_["considered"]}
     assert (units["home"], units["paid"]) == ("run", "call")
     assert (units["codex"], units["gemini"]) == ("call", "turn")
+
+
+def test_an_agent_that_is_written_wrongly_is_out_and_says_why(tmp_path: Path) -> None:
+    wrong = '[agents.mistyped]\nadapter = "codex"\nmodle = "m"\n[defaults]\nagent = "mistyped"\n'
+    done = route(tmp_path, "-p", "x", "--strategy", "cascade", more=wrong)
+    assert "plan: home" in done.stdout
+    [row] = [line for line in done.stdout.splitlines() if " mistyped " in line]
+    assert row.lstrip().startswith("- mistyped")
+    assert "agent 'mistyped': codex has no option 'modle' (known: " in row
+    named = route(tmp_path, "-p", "x", "--agent", "mistyped", more=wrong)
+    assert (named.returncode, named.stdout) == (2, "")
+    assert "codex has no option 'modle'" in named.stderr
 
 
 def test_route_says_with_its_status_that_nobody_can_do_it(tmp_path: Path) -> None:

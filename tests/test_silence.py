@@ -3,6 +3,7 @@
 The agents are lines of Python; the model is a socket that this file drips into.
 """
 
+import asyncio
 import json
 import os
 import sys
@@ -19,7 +20,7 @@ import pytest
 from orchestrator import pulse
 from orchestrator.adapter import About, Agent, Command, OneShot
 from orchestrator.budget import Ledger
-from orchestrator.events import Event, Notice, Outcome, ProcessReaped, Stall
+from orchestrator.events import Event, Message, Notice, Outcome, ProcessReaped, Stall
 from orchestrator.journal import STDERR, STDOUT, TAILS
 from orchestrator.process import guarantees
 from orchestrator.process.guarantees import Guarantee
@@ -297,3 +298,32 @@ async def test_a_bound_of_costs_that_nobody_tells_is_refused_with_the_remedy(
 def journal(place: Path) -> list[bytes]:
     (folder,) = (place / "state" / "runs").iterdir()
     return (folder / "events.jsonl").read_bytes().splitlines()
+
+
+async def test_a_silence_in_which_nobody_listened_is_no_stall(place: Path) -> None:
+    """The supervisor was stopped (Ctrl-Z); meanwhile the model went on to answer, drop by drop."""
+    serves = (
+        "import socket, time; server = socket.create_server(('127.0.0.1', 0))\n"
+        "print(server.getsockname()[1], flush=True); client, _ = server.accept()\n"
+        "while True: client.send(b'x'); time.sleep(0.1)\n"
+    )
+    code = (
+        f"server = subprocess.Popen([sys.executable, '-c', {serves!r}], stdout=subprocess.PIPE)\n"
+        f"port = int(server.stdout.readline())\n{SPEAKS}s = connect(port)\n"
+        f"until = time.monotonic() + {2 * QUIET_S}\nwhile time.monotonic() < until: s.recv(1)\n"
+        f"server.kill()\n{ENDS}"
+    )
+    config = scripted_config(place / "state", adapter=Snippet(code=code), tier="cloud")
+    loop = asyncio.get_running_loop()
+
+    def stopped_a_while(event: Event) -> None:
+        if isinstance(event.update, Message) and event.update.text == "hm":
+            loop.call_later(0.05, time.sleep, QUIET_S + 0.7)  # before its processes were looked at
+
+    limits = Limits(stall_s=QUIET_S, first_s=QUIET_S)
+    task = Task(
+        prompt="p", workspace=place / "work", isolation="none", kind="explain", limits=limits
+    )
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(task, stopped_a_while)
+    assert outcome.status == "succeeded", outcome.error

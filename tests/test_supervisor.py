@@ -243,6 +243,17 @@ async def test_a_limit_stops_the_run(
     assert outcome.error.hint is not None
 
 
+async def test_what_was_stopped_by_a_limit_says_so_though_the_agent_said_that_it_is_done(
+    work: Path, state: Path
+) -> None:
+    config = scripted_config(state, say("done"), DONE, {"hang": True})
+    async with Supervisor(config) as supervisor:
+        task = Task(prompt="p", workspace=work, kind="search", limits=Limits(wall_s=0.5))
+        outcome = await supervisor.run(task)
+    assert outcome.status == "timed_out"
+    assert "terminal event: end_turn" in outcome.evidence
+
+
 async def test_an_agent_is_not_stalled_while_a_tool_runs(work: Path, state: Path) -> None:
     config = scripted_config(
         state,

@@ -104,7 +104,7 @@ async def test_a_long_command_line_is_told_by_whole_arguments(reaper, tmp_path, 
 async def test_what_is_kept_outlives_the_agent_the_reaper_and_the_guard(tmp_path, mark):
     other = new_mark()
     async with open_reaper() as reaper:
-        (guard,) = [pid for pid in children(os.getpid()) if b"reaper.py" in cmdline(pid)]
+        (guard,) = [pid for pid in children(os.getpid()) if b"/reaper/" in cmdline(pid)]
         script = f"nohup sleep 100 {mark} & setsid sh -c 'sleep 100 {mark}; :' & echo ready"
         async with start(reaper, tmp_path, "sh", "-c", script, token="kept") as process:
             await process.wait()
@@ -203,3 +203,16 @@ async def test_what_a_stopped_agent_leaves_is_killed_even_if_the_task_keeps_such
     reaped = await performed(tmp_path, mark, {"hang": True}, "keep")
     assert (reaped.survivors, reaped.kept) == (1, 0)
     assert not living(mark)
+
+
+async def test_what_may_stay_and_writes_for_ever_does_not_hold_the_run(tmp_path, mark):
+    server: Step = {"spawn": [{"print": mark, "times": 10**9}]}  # faster than anybody reads
+    config = scripted_config(tmp_path / "state", server, say("up"), DONE)
+    task = Task(prompt="p", workspace=tmp_path, kind="search", detached="keep")
+    events: list[Event] = []
+    async with Supervisor(config) as supervisor:
+        outcome = await supervisor.run(task, events.append)
+    assert outcome.status == "succeeded"
+    (reaped,) = [one.update for one in events if isinstance(one.update, ProcessReaped)]
+    (server_,) = reaped.processes
+    os.kill(server_.pid, signal.SIGKILL)  # it was alive until now

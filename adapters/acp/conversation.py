@@ -112,6 +112,7 @@ class AcpConversation:
     _by_call: bool = False
     _last: Usage | None = None
     _worded: bool = False
+    _denied: bool = False
     _cost: float | None = None
 
     def start(self) -> Said:
@@ -136,6 +137,7 @@ class AcpConversation:
         asked = self._asked.pop(permission.id, None)
         if asked is not None:
             allow, always = permission.status == "granted", permission.always is True
+            self._denied = self._denied or not allow
             yield selected(asked.request, option_for(asked.options, allow=allow, always=always))
 
     def feed(self, line: bytes) -> Iterable[Update | Send]:
@@ -287,7 +289,8 @@ class AcpConversation:
             said = f"its turn ended for a reason that is not known: {result.get('stopReason')}"
             yield from self._end(Error(kind="incomplete", text=said))
             return
-        if reason == "end_turn" and self.manner.has_last_word and not self._worded:
+        worded = self._worded or self._denied  # some end their turn where they were denied a thing
+        if reason == "end_turn" and self.manner.has_last_word and not worded:
             said = f"{self.manner.title} ended its turn without an answer: the model's was broken"
             yield from self._end(Error(kind="incomplete", text=said, retryable=True))
             return
@@ -351,6 +354,7 @@ class AcpConversation:
         option = option_for(options, allow=why is None)
         if why is None and option is None:
             why = "none of its options allows it"
+        self._denied = self._denied or why is not None
         yield Permission(
             id=name, status="granted" if why is None else "denied", tool=tool, reason=why
         )

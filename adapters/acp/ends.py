@@ -20,6 +20,8 @@ _BY_CODE: Mapping[int, ErrorKind] = MappingProxyType(
     {-32000: "auth_failed", -32601: "bad_usage", -32602: "bad_usage", -32800: "cancelled"}
 )
 _SHORT = 1000
+_BROKEN_OFF = "terminated"
+# Node's word for an answer of which the connection broke off (qwen tells no more of it).
 
 
 def failure(error: object, doing: str) -> Error:
@@ -31,6 +33,8 @@ def failure(error: object, doing: str) -> Error:
     kind = error_kind(f"{said} {_dumped(known.get('data'))}", status)
     if kind == "unknown" and code is not None:
         kind = _BY_CODE.get(code, "unknown")
+    if kind == "unknown" and said.rpartition(": ")[2] == _BROKEN_OFF:
+        kind = "unavailable"
     told = said or f"error {code}"
     return Error(kind=kind, text=f"{doing}: {told}", retryable=kind in RETRYABLE)
 

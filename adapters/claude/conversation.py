@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import orjson
 
-from adapters.blocks import call_usage, delta, plan_status, said, todos
+from adapters.blocks import call_usage, delta, plan_status, todos
 from adapters.claude.command import prompt_of
 from adapters.claude.ends import result_end, without_result
 from adapters.claude.tools import WRITERS, begun, ended, missing
@@ -21,8 +22,8 @@ from adapters.claude.values import (
     used,
     window,
 )
-from adapters.reading import fields, first_line, hold, is_object, items, number, text, whole
-from orchestrator.adapter import Exit, Send, json_line, unparsed, usage_since
+from adapters.reading import fields, first_line, hold, items, number, text, whole
+from orchestrator.adapter import Exit, Send, exact, read_line, unparsed, usage_since
 from orchestrator.events import (
     Context,
     CostSource,
@@ -44,6 +45,9 @@ from orchestrator.events import (
     Usage,
 )
 from orchestrator.task import Task
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 _NOTHING_NEW = "known, and says nothing new"
 _SYNTHETIC = "<synthetic>"
@@ -112,32 +116,36 @@ class ClaudeConversation:
 
     def feed(self, line: bytes) -> Iterable[Update | Send]:
         """What a line of stdout means."""
-        return self.feed_object(json_line(line) or {}, line)
-
-    def feed_object(self, event: dict[str, object], line: bytes) -> Iterable[Update | Send]:
-        """The same, of the object on it."""
+        try:
+            event: JsonValue = orjson.loads(line)  # nearly always; `read_line` is a step more
+        except orjson.JSONDecodeError:
+            event = read_line(line)
+        if not isinstance(event, dict):
+            return (unparsed(line),)
         # The type first and by itself: to try one mapping after the other takes ten times as long.
         kind = event.get("type")
-        if kind == "stream_event" and is_object(part := event.get("event")):
+        if kind == "stream_event" and isinstance(part := event.get("event"), dict):
             return self._streamed(part)
         if kind == "system" and isinstance(subtype := event.get("subtype"), str):
-            if subtype in _QUIET:
-                return (unparsed(line, _NOTHING_NEW),)
             if subtype == "thinking_tokens":
                 return (ThoughtDelta("", self._block),)
+            if subtype in _QUIET:
+                return (unparsed(line, _NOTHING_NEW),)
             return self._system(subtype, event, line)
-        if kind == "assistant" and is_object(message := event.get("message")):
+        if kind == "assistant" and isinstance(message := event.get("message"), dict):
             return self._assistant(event, message, line)
-        if kind == "user" and is_object(message := event.get("message")):
+        if kind == "user" and isinstance(message := event.get("message"), dict):
             return self._user(event, message, line)
         return self._result(event, line) if kind == "result" else (_aside(event, line),)
 
     # --- messages
 
-    def _streamed(self, part: Mapping[str, object]) -> Iterable[Update]:
+    def _streamed(self, part: Mapping[str, JsonValue]) -> Iterable[Update]:
         """A piece of the message that is being written; pieces without text are silence."""
         kind = part.get("type")
-        if kind == "content_block_delta" and is_object(piece := part.get("delta")):
+        if kind == "content_block_delta" and isinstance(piece := part.get("delta"), dict):
+            if "partial_json" in piece:  # of the input of a tool: most lines
+                return (self._silence,)
             return (delta(piece, self._block) or self._silence,)
         if kind == "message_start":
             return (self._begins(part.get("message")),)
@@ -150,7 +158,7 @@ class ClaudeConversation:
     def _at(self, message: str, block: int) -> None:
         """What comes is of this block of this message."""
         self._message, self._block = message, f"{message}:{block}"
-        self._silence = MessageDelta(id=self._block, text="")
+        self._silence = MessageDelta("", self._block)
 
     def _begins(self, message: object) -> Update:
         begun = fields(message)
@@ -162,16 +170,17 @@ class ClaudeConversation:
         self._call = call_usage(begun.get("usage"), self._payer)
         return self._occupied()
 
-    def _answered(self, counts: Mapping[str, object]) -> Iterator[Update]:
+    def _answered(self, counts: Mapping[str, object]) -> Sequence[Update]:
         """The end of a call: only now the tokens of the answer are known, and the call is told."""
-        if self._call is not None and whole(counts.get("output_tokens")) is not None:
-            self._call = call_end(self._call, counts)
-            new = usage_since(self._call, self._told)
-            self._told = self._call
-            if used(new):
-                self._calls = usage_sum(self._calls, new)
-                yield new
-        yield self._occupied()
+        if self._call is None or whole(counts.get("output_tokens")) is None:
+            return (self._occupied(),)
+        self._call = call_end(self._call, counts)
+        new = usage_since(self._call, self._told)
+        self._told = self._call
+        if not used(new):
+            return (self._occupied(),)
+        self._calls = usage_sum(self._calls, new)
+        return (new, self._occupied())
 
     @property
     def _payer(self) -> CostSource | None:
@@ -186,82 +195,100 @@ class ClaudeConversation:
         return Context(used=prompt_size(self._call) + (self._call.output_tokens or 0))
 
     def _assistant(
-        self, event: Mapping[str, object], message: Mapping[str, object], line: bytes
-    ) -> Iterator[Update]:
+        self, event: Mapping[str, object], message: Mapping[str, JsonValue], line: bytes
+    ) -> Sequence[Update]:
         """Blocks of a message, one a line."""
-        id_, parent = text(message.get("id")) or "", text(event.get("parent_tool_use_id"))
-        blocks = items(message.get("content"))
-        for block in blocks:
+        id_, blocks = message.get("id"), message.get("content")
+        if not isinstance(id_, str):
+            id_ = ""
+        told: list[Update] = []
+        for block in blocks if isinstance(blocks, list) else ():
             number = self._blocks.get(id_, -1) + 1
             hold(self._blocks, id_, number)
-            yield from self._block_of(f"{id_}:{number}", block, message, parent) or (
-                unparsed(line),
-            )
-        if not blocks:
-            yield unparsed(line)
+            known = block if isinstance(block, dict) else {}
+            if known.get("type") == "tool_use":
+                said = self._asked(known, line)
+            else:
+                said = self._said(f"{id_}:{number}", known, message, event)
+            told += said or (unparsed(line),)
+        return told or (unparsed(line),)
 
-    def _block_of(
-        self, id_: str, block: object, message: Mapping[str, object], parent: str | None
-    ) -> Iterable[Update]:
-        known = fields(block)
-        kind, words = known.get("type"), known.get("text")
-        call, name = known.get("id"), known.get("name")
-        if kind == "tool_use" and isinstance(call, str) and isinstance(name, str):
-            return tuple(self._asked(call, name, fields(known.get("input"))))
+    def _said(
+        self,
+        id_: str,
+        block: Mapping[str, object],
+        message: Mapping[str, object],
+        event: Mapping[str, object],
+    ) -> Sequence[Update]:
+        kind, words, thought = block.get("type"), block.get("text"), block.get("thinking")
         if kind == "text" and isinstance(words, str):
             if message.get("model") == _SYNTHETIC:
                 return (Notice(text=words),)  # a `result` with the same words follows
             # A sub-agent's words are no answer.
-            return (Message(words, id_) if parent is None else Thought(words, id_),)
-        if kind == "thinking" and isinstance(thought := known.get("thinking"), str):
+            alone = text(event.get("parent_tool_use_id")) is None
+            return (Message(words, id_) if alone else Thought(words, id_),)
+        if kind == "thinking" and isinstance(thought, str):
             return (Thought(thought, id_),)
         return ()
 
-    def _asked(self, call: str, name: str, given: Mapping[str, object]) -> Iterator[Update]:
+    def _asked(self, block: Mapping[str, JsonValue], line: bytes) -> Sequence[Update]:
+        call, name, given = block.get("id"), block.get("name"), block.get("input")
+        if not isinstance(call, str) or not isinstance(name, str):
+            return ()
+        if not isinstance(given, dict):
+            given = {}
+        if not exact(given, line):
+            return ()
         hold(self._names, call, name)
-        yield begun(call, name, given)
+        told: list[Update] = [begun(call, name, given)]
         if name == "TodoWrite":
-            yield Plan(entries=todos(given.get("todos")))
+            told.append(Plan(entries=todos(given.get("todos"))))
         if name in WRITERS and self.task.allowed == "read":
-            yield self._denial(call, name, "access is `read`")
+            told.append(self._denial(call, name, "access is `read`"))
+        return told
 
     def _user(
-        self, event: Mapping[str, object], message: Mapping[str, object], line: bytes
-    ) -> Iterator[Update]:
+        self, event: Mapping[str, JsonValue], message: Mapping[str, JsonValue], line: bytes
+    ) -> Sequence[Update]:
         """Results of tools, and what claude says to the model in the user's name."""
-        parent, content = text(event.get("parent_tool_use_id")), message.get("content")
-        told = False
-        for block in [{"type": "text", "text": content}] if text(content) else items(content):
-            told = True
-            known = fields(block)
+        content = message.get("content")
+        if isinstance(content, str) and content:
+            return (self._in_the_users_name(content, event),)
+        told: list[Update] = []
+        for block in content if isinstance(content, list) else ():
+            known = block if isinstance(block, dict) else {}
             kind, call, words = known.get("type"), known.get("tool_use_id"), known.get("text")
             if kind == "tool_result" and isinstance(call, str):
-                yield from self._returned(call, known, event.get("tool_use_result"))
-            elif kind != "text" or not isinstance(words, str):
-                yield unparsed(line)
-            elif parent is not None:
-                yield Subagent(id=parent, status="started")  # its prompt
+                told += self._returned(call, known, event.get("tool_use_result"))
+            elif kind == "text" and isinstance(words, str):
+                told.append(self._in_the_users_name(words, event))
             else:
-                self._interrupted = self._interrupted or words.startswith(_INTERRUPTED)
-                yield Message(role="user", text=words)
-        if not told:
-            yield unparsed(line)
+                told.append(unparsed(line))
+        return told or (unparsed(line),)
+
+    def _in_the_users_name(self, words: str, event: Mapping[str, object]) -> Update:
+        parent = text(event.get("parent_tool_use_id"))
+        if parent is not None:
+            return Subagent(id=parent, status="started")  # its prompt
+        self._interrupted = self._interrupted or words.startswith(_INTERRUPTED)
+        return Message(role="user", text=words)
 
     def _returned(
         self, call: str, result: Mapping[str, object], details: object
-    ) -> Iterator[Update]:
+    ) -> Sequence[Update]:
         over = ended(call, result, details)
+        if over.status == "failed":
+            closed = missing(over.output or "")
+            if closed is None or self.task.allowed != "read" or call in self._denied:
+                return (over,)
+            return (over, self._denial(call, closed, "access is `read`"))
+        self._acted = True
         name = self._names.get(call, "")
-        self._acted = self._acted or over.status == "completed"
-        if call in self._background and over.status == "completed":
-            yield ToolCall(id=call, output=over.output)  # it began: `task_notification` ends it
-        else:
-            yield over
-        closed = missing(said(result.get("content")))
-        if closed is not None and self.task.allowed == "read" and call not in self._denied:
-            yield self._denial(call, closed, "access is `read`")
-        if name in {"TaskCreate", "TaskUpdate"} and over.status == "completed":
-            yield from self._planned(fields(details))
+        if call in self._background:
+            over = ToolCall(id=call, output=over.output)  # it began: `task_notification` ends it
+        if name in {"TaskCreate", "TaskUpdate"}:
+            return (over, *self._planned(fields(details)))
+        return (over,)
 
     def _planned(self, details: Mapping[str, object]) -> Iterator[Update]:
         """A plan that is kept step by step."""
@@ -351,7 +378,7 @@ class ClaudeConversation:
 
     # --- ends
 
-    def _result(self, event: Mapping[str, object], line: bytes) -> Iterator[Update | Send]:
+    def _result(self, event: Mapping[str, JsonValue], line: bytes) -> Iterator[Update | Send]:
         """A turn is over. Background tasks may bring another one, so that the last result counts;
         stdin is closed, so that claude ends when there is none.
         """
@@ -367,7 +394,10 @@ class ClaudeConversation:
                             yield self._denial(call, tool, None)
                     case _:
                         pass
-            if (answer := event.get("structured_output")) is not None:
+            answer = event.get("structured_output")
+            if answer is not None and not exact(answer, line):
+                yield unparsed(line, "an answer that cannot be written again as it is")
+            elif answer is not None:
                 yield Message(text=orjson.dumps(answer).decode())
             yield from end
         self._over = True

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from adapters.blocks import said
 from adapters.reading import fields, first_line, items, text, whole
 from orchestrator.adapter import TEXT_LIMIT
-from orchestrator.events import Location, ToolCall, ToolKind
+from orchestrator.events import Location, ToolCall, ToolCallStatus, ToolKind
 
 KINDS: Mapping[str, ToolKind] = MappingProxyType(
     {
@@ -57,16 +57,24 @@ _NOT_THERE = re.compile(r"No such tool available: (\w+)")
 def begun(id_: str, name: str, given: Mapping[str, object]) -> ToolCall:
     """A call that the model asks for."""
     place = text(given.get("file_path")) or text(given.get("notebook_path"))
-    words = next((title for key in _TITLES if (title := text(given.get(key)))), None)
+    words = _title(given)
     plain = name == "Bash" or words is None
     return ToolCall(
-        id=id_,
-        status="in_progress",
-        kind=KINDS.get(name, "other"),
-        title=words if plain and words else f"{name} {words}" if words else name,
-        input=dict(given),
-        locations=[Location(path=place)] if place else None,
+        id_,
+        "in_progress",
+        KINDS.get(name, "other"),
+        words if plain and words else f"{name} {words}" if words else name,
+        given,
+        None,
+        [Location(place)] if place else None,
     )
+
+
+def _title(given: Mapping[str, object]) -> str | None:
+    for key in _TITLES:
+        if (title := text(given.get(key))) is not None:
+            return title
+    return None
 
 
 def ended(id_: str, result: Mapping[str, object], details: object) -> ToolCall:
@@ -74,13 +82,9 @@ def ended(id_: str, result: Mapping[str, object], details: object) -> ToolCall:
     output = said(result.get("content"))
     known = fields(details)
     failed = bool(result.get("is_error"))
-    return ToolCall(
-        id=id_,
-        status="failed" if failed else "completed",
-        output=output[:TEXT_LIMIT],
-        exit_code=_exit_code(output, known, failed=failed),
-        diff=_diff(known),
-    )
+    code = _exit_code(output, known, failed=failed)
+    status: ToolCallStatus = "failed" if failed else "completed"
+    return ToolCall(id_, status, None, None, None, output[:TEXT_LIMIT], None, _diff(known), code)
 
 
 def missing(output: str) -> str | None:
@@ -99,8 +103,8 @@ def _exit_code(output: str, details: Mapping[str, object], *, failed: bool) -> i
 
 def _diff(details: Mapping[str, object]) -> str | None:
     """A unified diff of the patch that an edit tells of."""
-    path, hunks = text(details.get("filePath")), list(_hunks(details.get("structuredPatch")))
-    if path is None or not hunks:
+    path = text(details.get("filePath"))
+    if path is None or not (hunks := list(_hunks(details.get("structuredPatch")))):
         return None
     return "\n".join((f"--- {path}", f"+++ {path}", *hunks, ""))[:TEXT_LIMIT]
 

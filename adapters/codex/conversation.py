@@ -6,21 +6,34 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+import orjson
 
 from adapters.codex.items import (
+    CALLS,
     CUT,
     PANIC,
     asked,
+    call_status,
     failure,
     never_began,
     plain,
     plan_entries,
-    tool_call,
+    unknown_call,
+    unwrapped,
 )
 from adapters.codex.values import first_line, instant, usage
-from adapters.reading import MOST, fields, hold, is_object, whole
-from orchestrator.adapter import TEXT_LIMIT, Exit, Monologue, json_line, unparsed, usage_since
+from adapters.reading import MOST, fields, hold, whole
+from orchestrator.adapter import (
+    TEXT_LIMIT,
+    Exit,
+    Monologue,
+    exact,
+    read_line,
+    unparsed,
+    usage_since,
+)
 from orchestrator.events import (
     Context,
     Error,
@@ -39,6 +52,9 @@ from orchestrator.events import (
     Update,
     Usage,
 )
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 _RETRY = re.compile(r"Reconnecting\.\.\. ([0-9]{1,9})/([0-9]{1,9})(?: \((.*)\))?", re.DOTALL)
 _ROUTER = re.compile(r"ERROR codex_core::tools::router: error=(.*)")
@@ -86,19 +102,25 @@ class CodexConversation(Monologue):
 
     def feed(self, line: bytes) -> Iterable[Update]:
         """What a line of stdout means, or of the session log (which may mean nothing)."""
-        event = json_line(line)
-        return (unparsed(line),) if event is None else self.feed_object(event, line)
-
-    def feed_object(self, event: dict[str, object], line: bytes) -> Iterable[Update]:
-        """The same, of the object on it."""
-        # The type first and by itself: to try one mapping after the other takes ten times as long.
-        kind = event.get("type")
+        try:
+            event: JsonValue = orjson.loads(line)  # nearly always; `read_line` is a step more
+        except orjson.JSONDecodeError:
+            event = read_line(line)
+        if not isinstance(event, dict):
+            return (unparsed(line),)
+        # The type by itself: to try one mapping after the other takes ten times as long.
+        kind, item = event.get("type"), event.get("item")
+        if isinstance(item, dict):
+            over = kind == "item.completed"
+            if item.get("type") == "command_execution":
+                return self._command(item, over, line)
+            return self._item(item, over, line)
         said = _LINES.get(kind) if isinstance(kind, str) else None
         return _other(self, event, line) if said is None else said(self, event, line)
 
     # --- stdout
 
-    def thread(self, event: Mapping[str, object], line: bytes) -> Iterator[Update]:
+    def thread(self, event: Mapping[str, JsonValue], line: bytes) -> Iterator[Update]:
         """It begins, or goes on."""
         id_ = event.get("thread_id")
         if not isinstance(id_, str):
@@ -113,13 +135,13 @@ class CodexConversation(Monologue):
         for record in early:
             yield from self._log(record)
 
-    def turn(self, event: Mapping[str, object], line: bytes) -> Iterable[Update]:
+    def turn(self, event: Mapping[str, JsonValue], line: bytes) -> Iterable[Update]:
         """A turn begins."""
         del event, line
         self._acted = self._answered = self._ended = False
         return (TurnStarted(),)
 
-    def completed(self, event: Mapping[str, object], line: bytes) -> Iterator[Update]:
+    def completed(self, event: Mapping[str, JsonValue], line: bytes) -> Iterator[Update]:
         """A turn ends, codex says well."""
         del line
         self._ended = True
@@ -134,7 +156,7 @@ class CodexConversation(Monologue):
         yield Error(kind="incomplete", text=f"codex ended its turn without an answer: {why}")
         yield TurnFinished(stop_reason="error")
 
-    def failed(self, event: Mapping[str, object], line: bytes) -> Iterable[Update]:
+    def failed(self, event: Mapping[str, JsonValue], line: bytes) -> Iterable[Update]:
         """A turn ends with an error."""
         match event:
             case {"error": {"message": str(text)}}:
@@ -153,7 +175,7 @@ class CodexConversation(Monologue):
             case _:
                 yield TurnFinished(stop_reason="max_tokens")
 
-    def warned(self, event: Mapping[str, object], line: bytes) -> Iterable[Update]:
+    def warned(self, event: Mapping[str, JsonValue], line: bytes) -> Iterable[Update]:
         """An `error` of its own: mostly a retry. A final one is told again by `turn.failed`."""
         text = event.get("message")
         if not isinstance(text, str):
@@ -164,27 +186,67 @@ class CodexConversation(Monologue):
         self._trouble = text
         return (Notice(text=plain(text)),)
 
-    def item(self, event: Mapping[str, object], line: bytes) -> Iterable[Update]:
+    def _command(self, item: dict[str, JsonValue], over: bool, line: bytes) -> tuple[Update, ...]:
+        """A command that it runs: most lines, so that no step is taken that is not needed."""
+        id_, command, stated = item.get("id"), item.get("command"), item.get("status")
+        output, code = item.get("aggregated_output"), item.get("exit_code")
+        if not isinstance(id_, str) or not isinstance(command, str):
+            return self._item(item, over, line)
+        call = ToolCall(
+            id_,
+            "completed" if stated == "completed" else call_status(stated, over),
+            "execute",
+            unwrapped(command),
+            None,
+            output[:TEXT_LIMIT] if isinstance(output, str) and output else None,
+            None,
+            None,
+            code if type(code) is int else None,
+        )
+        return self._took(call, stated, over)
+
+    def _item(self, item: dict[str, JsonValue], over: bool, line: bytes) -> tuple[Update, ...]:
         """What it thinks, says and does."""
-        item = event.get("item")
-        if not is_object(item):
+        id_, kind, stated = item.get("id"), item.get("type"), item.get("status")
+        if not isinstance(id_, str):
+            id_ = str(id_)
+        read = CALLS.get(kind) if isinstance(kind, str) else None
+        if read is not None:
+            call = read(id_, call_status(stated, over), item)
+        elif (word := self._word(id_, kind, item)) is not None:
+            return (word,)
+        else:
+            call = unknown_call(id_, call_status(stated, over), item)
+        if call is None or (call.input is not None and not exact(item, line)):
             return (unparsed(line),)
-        over = event.get("type") == "item.completed"
-        id_, kind = str(item.get("id")), item.get("type")
-        if kind == "agent_message" and isinstance(text := item.get("text"), str):
-            self._answered = self._acted or self._answered or bool(text.strip())
-            return (Message(text, id_),)
-        if kind in _WORDS:
-            return (_word(id_, item, line),)
-        call = tool_call(id_, item, over)
-        if call is None:
-            return (unparsed(line),)
+        return self._took(call, stated, over)
+
+    def _took(self, call: ToolCall, stated: object, over: bool) -> tuple[Update, ...]:
+        """A call, begun or over."""
+        id_ = call.id
         if id_ not in self._running:
             self._acted, self._answered = True, False  # the answer comes after the last call
-        (self._running.discard if over else self._running.add)(id_)
-        if item.get("status") == "declined":
+        if over:
+            self._running.discard(id_)
+        else:
+            self._running.add(id_)
+        if stated == "declined":
             return (call, Permission(id=id_, status="denied", tool=call.title))
         return (call,)
+
+    def _word(self, id_: str, kind: object, item: Mapping[str, object]) -> Update | None:
+        """An item that is no call."""
+        said, message = item.get("text"), item.get("message")
+        if kind == "agent_message" and isinstance(said, str):
+            self._answered = self._acted or self._answered or bool(said.strip())
+            return Message(said, id_)
+        if kind == "reasoning" and isinstance(said, str):
+            return Thought(said, id_)
+        if kind == "todo_list":
+            return Plan(id=id_, entries=list(plan_entries(item.get("items"))))
+        if kind == "error" and isinstance(message, str):
+            return Notice(text=message)
+        return None
 
     def log(self, record: object) -> Iterable[Update]:
         """The payload of a line of the session log."""
@@ -307,42 +369,22 @@ class CodexConversation(Monologue):
             yield never_began(exit)
 
 
-_WORDS = ("reasoning", "todo_list", "error")
-
-
-def _word(id_: str, item: Mapping[str, object], line: bytes) -> Update:
-    """An item that is no call."""
-    kind, text, message = item.get("type"), item.get("text"), item.get("message")
-    if kind == "reasoning" and isinstance(text, str):
-        return Thought(text, id_)
-    if kind == "todo_list":
-        return Plan(id=id_, entries=list(plan_entries(item.get("items"))))
-    if kind == "error" and isinstance(message, str):
-        return Notice(text=message)
-    return unparsed(line)
-
-
 def _other(
-    conversation: CodexConversation, event: Mapping[str, object], line: bytes
+    conversation: CodexConversation, event: Mapping[str, JsonValue], line: bytes
 ) -> Iterable[Update]:
     """A line of a type that stdout is not known to have."""
     match event:
-        case {"item": dict()}:
-            return conversation.item(event, line)
         case {"type": str(), "timestamp": str(), "payload": dict()}:
             return conversation.log(event["payload"])
         case _:
             return (unparsed(line),)
 
 
-_Line: TypeAlias = Callable[[CodexConversation, Mapping[str, object], bytes], Iterable[Update]]
+_Line: TypeAlias = "Callable[[CodexConversation, Mapping[str, JsonValue], bytes], Iterable[Update]]"
 _LINES: Mapping[str, _Line] = {
     "thread.started": CodexConversation.thread,
     "turn.started": CodexConversation.turn,
     "turn.completed": CodexConversation.completed,
     "turn.failed": CodexConversation.failed,
     "error": CodexConversation.warned,
-    "item.started": CodexConversation.item,
-    "item.updated": CodexConversation.item,
-    "item.completed": CodexConversation.item,
 }

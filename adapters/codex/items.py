@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from adapters.reading import fields, items, text, whole
+from adapters.reading import fields, items, text
 from orchestrator.adapter import Exit, error_kind, json_line
 from orchestrator.events import (
     Error,
@@ -18,56 +18,44 @@ from orchestrator.events import (
     ToolKind,
 )
 
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
 CUT = re.compile(r"Incomplete response returned, reason: (\w+)")
 """How an answer that the provider ended is reported: `max_output_tokens` or `content_filter`."""
 
 PANIC = 101
 _NO_SUCH_PAGE = re.compile(r"unexpected status 40[45]")
 _SHELL = re.compile(r"\S*/(?:ba|z)?sh -l?c (['\"])(.*)\1", re.DOTALL)
-_SHELLS = frozenset(
-    f"{folder}/{name}" for folder in ("/bin", "/usr/bin") for name in ("bash", "zsh")
-)
-_QUOTES = frozenset(("''", '""'))
-_DELETED = {"delete"}
+_BASH = "/bin/bash -lc "
+_QUOTE = len(_BASH)
+_WORDS = ("agent_message", "reasoning", "todo_list", "error")
 _RETRYABLE: frozenset[ErrorKind] = frozenset({"unavailable", "server_error", "rate_limited"})
 
 # --- tool calls and plans ------------------------------------------------------------------------
 
 
-def tool_call(id_: str, item: Mapping[str, object], over: bool) -> ToolCall | None:
-    """The call that an item is, `over` or begun; None if it is none."""
+def unknown_call(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -> ToolCall | None:
+    """A call of a kind that is not known here; if left open, that counts. None if it is none."""
     kind, stated = item.get("type"), item.get("status")
-    read = _CALLS.get(kind) if isinstance(kind, str) else None
-    call = None if read is None else read(id_, _status(stated, over), item)
-    if call is None and isinstance(stated, str):
-        # Of a kind that is not known here; if left open, that counts.
-        title = text(kind) or "item"
-        status = _status(stated, over)
-        return ToolCall(id=id_, status=status, kind="other", title=title, input=dict(item))
-    return call
-
-
-def _command_call(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -> ToolCall | None:
-    command = item.get("command")
-    if not isinstance(command, str):
+    if not isinstance(stated, str) or kind in _WORDS:
         return None
-    output, exit_code = text(item.get("aggregated_output")), whole(item.get("exit_code"))
-    # By position, as most calls are such ones.
-    title = _command(command)
-    return ToolCall(id_, status, "execute", title, None, output, None, None, exit_code)
+    return ToolCall(id_, status, "other", text(kind) or "item", dict(item))
 
 
-def _file_change(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -> ToolCall:
+def _file_change(id_: str, status: ToolCallStatus, item: Mapping[str, JsonValue]) -> ToolCall:
     titles: list[str] = []
     places: list[Location] = []
-    kinds: set[str] = set()
-    for change in map(fields, items(item.get("changes"))):
-        what, path = change.get("kind"), change.get("path")
-        if isinstance(what, str) and isinstance(path, str):
-            titles.append(f"{what} {path}")
-            places.append(Location(path))
-            kinds.add(what)
-    kind: ToolKind = "delete" if kinds == _DELETED else "edit"
+    deletes = 0
+    listed = item.get("changes")
+    for change in listed if isinstance(listed, list) else ():
+        if isinstance(change, dict):
+            what, path = change.get("kind"), change.get("path")
+            if isinstance(what, str) and isinstance(path, str):
+                titles.append(f"{what} {path}")
+                places.append(Location(path))
+                deletes += what == "delete"
+    kind: ToolKind = "delete" if 0 < deletes == len(places) else "edit"
     return ToolCall(id_, status, kind, ", ".join(titles), None, None, places)
 
 
@@ -83,7 +71,7 @@ def _mcp_call(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -> T
                 output=_result(item),
             )
         case _:
-            return None
+            return unknown_call(id_, status, item)
 
 
 def _web_search(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -> ToolCall:
@@ -96,17 +84,17 @@ def _agents_call(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -
         case {"tool": str(tool)}:
             return ToolCall(id=id_, status=status, kind="other", title=tool)
         case _:
-            return None
+            return unknown_call(id_, status, item)
 
 
-_Call: TypeAlias = Callable[[str, ToolCallStatus, Mapping[str, object]], ToolCall | None]
-_CALLS: Mapping[str, _Call] = {
-    "command_execution": _command_call,
+_Call: TypeAlias = "Callable[[str, ToolCallStatus, Mapping[str, JsonValue]], ToolCall | None]"
+CALLS: Mapping[str, _Call] = {
     "file_change": _file_change,
     "mcp_tool_call": _mcp_call,
     "web_search": _web_search,
     "collab_tool_call": _agents_call,
 }
+"""What reads a call, by the type of its item; a command is the conversation's."""
 
 
 def plan_entries(listed: object) -> Iterator[PlanEntry]:
@@ -126,18 +114,22 @@ def asked(arguments: object) -> str:
             return said
 
 
-def _status(value: object, over: bool) -> ToolCallStatus:
-    if value == "completed" or (over and value is None):  # a web search states none
+def call_status(stated: object, over: bool) -> ToolCallStatus:
+    """The status of an item that states this one, `over` or begun."""
+    if stated == "completed":
         return "completed"
-    return "failed" if over and value != "in_progress" else "in_progress"
+    if stated == "in_progress" or not over:
+        return "in_progress"
+    return "completed" if stated is None else "failed"  # a web search states none
 
 
-def _command(command: str) -> str:
+def unwrapped(command: str) -> str:
     """The command without the shell that codex puts around it."""
-    shell, _, quoted = command.partition(" -lc ")
-    if shell in _SHELLS:  # nearly always, and in half of the pattern's time
-        ends = quoted[:1] + quoted[-1:] if len(quoted) > 1 else ""
-        return quoted[1:-1] if ends in _QUOTES else command
+    # Nearly always this one, and in a fifth of the pattern's time.
+    if command[:_QUOTE] == _BASH and len(command) > _QUOTE + 1:
+        quote = command[_QUOTE]
+        if quote == command[-1] and quote in "'\"":
+            return command[_QUOTE + 1 : -1]
     found = _SHELL.fullmatch(command)
     return found[2] if found else command
 

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+
+END_S = 2.0
+"""So long a program that ends waits for a reader that is there but does not read."""
+_PIECE = 4096  # a pipe that can be written to takes so much without waiting
 
 
 class Lines:
@@ -18,7 +23,9 @@ class Lines:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lock = threading.Lock()
+        self._ending = threading.Lock()
         self._owner: int | None = None
+        self._stuck = False
         self._secrets: tuple[str, ...] = ()
 
     def hide(self, secrets: Sequence[str]) -> None:
@@ -31,6 +38,8 @@ class Lines:
         """One line. Fields that are None are left out. If nobody reads any more, the program ends:
         what it goes on with would be unseen, and cost money.
         """
+        if self._stuck and self._owner == threading.get_ident():
+            return
         with self._lock:
             heard = self._owner in {None, threading.get_ident()}
             try:
@@ -45,12 +54,17 @@ class Lines:
             threading.Event().wait()  # for the end, which is near; nothing more must be begun
 
     def seize(self) -> None:
-        """From now on other threads that speak stop there. A second one that ends does, too."""
-        with self._lock:
-            first = self._owner is None
-            self._owner = self._owner or threading.get_ident()
-        if not first:
+        """From now on other threads that speak stop there. A second one that ends does, too.
+
+        One that is stuck in its line, because nobody reads, is not waited for long; nothing more is
+        said then.
+        """
+        if not self._ending.acquire(blocking=False):
             threading.Event().wait()
+        self._owner = threading.get_ident()
+        self._stuck = not self._lock.acquire(timeout=END_S)
+        if not self._stuck:
+            self._lock.release()
 
     def _write(self, type_: str, fields: Mapping[str, object]) -> None:
         stated = {key: value for key, value in fields.items() if value is not None}
@@ -59,7 +73,15 @@ class Lines:
             line = line.replace(secret, "[redacted]")
         rest = line.encode("utf-8", "replace") + b"\n"
         while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
+            rest = rest[self._take(rest) :]
+
+    def _take(self, rest: bytes) -> int:
+        """How much of it was written. Raises TimeoutError in the thread that ends the program."""
+        if self._owner != threading.get_ident():
+            return os.write(self._descriptor, rest)
+        if not select.select([], [self._descriptor], [], END_S)[1]:
+            raise TimeoutError
+        return os.write(self._descriptor, rest[:_PIECE])
 
 
 def watch_signals(stop: Callable[[int], object]) -> None:

@@ -158,6 +158,8 @@ class Qwen:
             named=agent.model,
             permissions=options.permissions,
             window=options.context_window,
+            # Seen: of answers without text after a tool, five in a row, it says `end_turn`.
+            has_last_word=True,
             note=note if task.allowed == "edit" else None,
         )
         return AcpConversation(task=task, manner=manner)

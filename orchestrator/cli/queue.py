@@ -23,6 +23,7 @@ from orchestrator.cli.frame import (
     put,
     put_json,
     say,
+    tabled,
 )
 
 if TYPE_CHECKING:
@@ -62,12 +63,12 @@ def submit(  # noqa: PLR0917 (a flag is a parameter)
     orchestrate submit task.yaml --priority 10 --delay 10m
     orchestrate submit task.yaml --wait --output json
     """  # noqa: D301 (click takes \b for: leave these lines alone)
-    from orchestrator.cli.run import asked
+    from orchestrator.cli.flags import asked
     from orchestrator.cli.submitted import waited
     from orchestrator.task import parse_duration
 
     with errors():
-        task = asked(file, {})
+        task = asked(file)
         delay_s = None if delay is None else parse_duration(delay)
 
         async def submitted(client: Client) -> str:
@@ -218,13 +219,11 @@ def list_(
             jobs = [_as_json(entry) | {"waits": why.get(entry.job_id)} for entry in entries]
             put_json({"paused": paused, "jobs": jobs})
             return
-        from orchestrator.console import table
-
         if paused:
             say("The queue is paused: no worker takes a job. `orchestrate queue unpause`")
         rows = [["JOB", "STATE", "PRIORITY", "SUBMITTED", "WORKER", "TASKS", "PROMPT"]]
         rows += [_row(entry) for entry in entries]
-        put(table(rows) if len(rows) > 1 else "no jobs")
+        put(tabled(rows) if len(rows) > 1 else "no jobs")
         for line in _waits(why):
             say(line)
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from orchestrator.cli.flags import (
+    AgentOption,
+    FallbackOption,
+    Flags,
+    KindOption,
+    ModelOption,
+    PrivacyOption,
+    PromptOption,
+    StrategyOption,
+    TaskFileArgument,
+    asked,
+)
 from orchestrator.cli.frame import (
     NOT_SUCCEEDED,
     ConfigOption,
@@ -17,25 +28,25 @@ from orchestrator.cli.frame import (
     errors,
     put,
     put_json,
+    tabled,
 )
 
 if TYPE_CHECKING:
+    from orchestrator.adapter import Agent
     from orchestrator.config import Config
     from orchestrator.route import Route
     from orchestrator.task import Task, TaskFile
 
 
 def route(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
-    file: Annotated[
-        Path | None, typer.Argument(metavar="TASK.yaml", help="The task file; or use --prompt.")
-    ] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to do.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Class of the work, such as fix.")] = None,
-    agent: Annotated[str | None, typer.Option(help="The agent, by name.")] = None,
-    model: Annotated[str | None, typer.Option(help="The model, as the agent names it.")] = None,
-    privacy: Annotated[str | None, typer.Option(help="any or local.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="auto, local, cloud or cascade.")] = None,
-    fallback: Annotated[str | None, typer.Option(help="none or cloud.")] = None,
+    file: TaskFileArgument = None,
+    prompt: PromptOption = None,
+    kind: KindOption = None,
+    agent: AgentOption = None,
+    model: ModelOption = None,
+    privacy: PrivacyOption = None,
+    strategy: StrategyOption = None,
+    fallback: FallbackOption = None,
     output: ListOption = ListForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
@@ -50,9 +61,7 @@ def route(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     import anyio
 
-    from orchestrator.cli.run import asked
-
-    flags = {
+    keys = {
         "prompt": prompt,
         "kind": kind,
         "agent": agent,
@@ -62,9 +71,8 @@ def route(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
         "fallback": fallback,
     }
     with errors():
-        stated = {name: value for name, value in flags.items() if value is not None}
         settings = configured(config)
-        tasks = asked(file, stated)
+        tasks = asked(file, Flags(keys=keys))
         found = anyio.run(_routes, tasks, settings)
         if output is ListForm.JSON:
             told = [_fields(task, routes, settings) for task, routes in found]
@@ -102,12 +110,12 @@ async def _routes(asked: Task | TaskFile, config: Config) -> list[tuple[Task, tu
 
 
 def _told(task: Task, routes: Sequence[Route], config: Config) -> str:
-    from orchestrator.console import one_line, table
+    from orchestrator.console import one_line
 
     rows = [["AGENT", "MODEL", "TIER", "COST", "WHY"]]
     rows += [_row(route) for route in routes]
     head = f"{task.id}: {one_line(task.prompt, 80)}"
-    lines = [head, _class(task), table(rows), f"plan: {_plan(task, routes)}"]
+    lines = [head, _class(task), tabled(rows), f"plan: {_plan(task, routes)}"]
     if limits := _limits(task, routes, config):
         lines.append(limits)
     if remedy := next((route.remedy for route in routes if route.remedy), None):
@@ -130,11 +138,15 @@ def _row(route: Route) -> list[str]:
     place = "-" if route.rank is None else str(route.rank + 1)
     return [
         f"{place:>2} {route.agent.name}",
-        route.agent.model or "its own default",
+        route.agent.model or _unnamed(route.agent),
         route.agent.tier,
         _cost(route),
         route.reason,
     ]
+
+
+def _unnamed(agent: Agent) -> str:
+    return "its own default" if agent.base_url is None else "its server's"
 
 
 def _cost(route: Route) -> str:

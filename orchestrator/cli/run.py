@@ -1,26 +1,44 @@
-"""`run`: a task from a file or from flags, supervised until its outcome; `validate`, `schema`."""
+"""`run`: a task from a file or from flags, supervised until its outcome."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from enum import StrEnum
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from orchestrator.cli.completing import agents_there
+from orchestrator.cli.flags import (
+    AccessOption,
+    AgentOption,
+    ApiKeyEnvOption,
+    BaseUrlOption,
+    CheckOption,
+    ConcurrencyOption,
+    DelegationOption,
+    DeliverOption,
+    FallbackOption,
+    Flags,
+    ForceOption,
+    IsolationOption,
+    KindOption,
+    ModelOption,
+    PrivacyOption,
+    PromptOption,
+    StrategyOption,
+    TaskFileArgument,
+    UncommittedOption,
+    WallOption,
+    WorkspaceOption,
+    asked,
+)
 from orchestrator.cli.frame import (
     ConfigOption,
     OutputForm,
     OutputOption,
     configured,
     errors,
-    fail,
-    put,
-    put_json,
     status,
 )
 from orchestrator.cli.showing import print_outcome, showing
@@ -36,62 +54,27 @@ if TYPE_CHECKING:
     from orchestrator.task import Task, TaskFile
 
 
-class SchemaName(StrEnum):
-    """What `schema` can print."""
-
-    TASK = "task"
-    CONFIG = "config"
-    EVENTS = "events"
-
-
-TaskFileArgument = Annotated[
-    Path | None, typer.Argument(metavar="TASK.yaml", help="The task file; or use --prompt.")
-]
-
-
 def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     file: TaskFileArgument = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to do.")] = None,
-    check: Annotated[str | None, typer.Option(help="Command that verifies the work.")] = None,
-    agent: Annotated[
-        str | None, typer.Option(help="The agent, by name.", autocompletion=agents_there)
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="The model, as the agent names it.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="Where the model is served.")] = None,
-    api_key_env: Annotated[
-        str | None, typer.Option(help="Name of the variable that holds the key.")
-    ] = None,
-    kind: Annotated[str | None, typer.Option(help="Class of the work, such as fix.")] = None,
-    access: Annotated[str | None, typer.Option(help="read, edit or full.")] = None,
-    privacy: Annotated[str | None, typer.Option(help="any or local.")] = None,
-    workspace: Annotated[
-        Path | None, typer.Option("--workspace", "-C", help="The folder to work in.")
-    ] = None,
-    wall: Annotated[str | None, typer.Option(help="Time limit, such as 10m.")] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, help="How many tasks may run side by side.")
-    ] = None,
-    isolation: Annotated[
-        str | None, typer.Option(help="worktree (default in a git repository) or none.")
-    ] = None,
-    deliver: Annotated[
-        str | None, typer.Option(help="branch, apply (into your files), push, bundle or patch.")
-    ] = None,
-    strategy: Annotated[
-        str | None, typer.Option(help="auto (by kind), local, cloud, or cascade: local first.")
-    ] = None,
-    fallback: Annotated[
-        str | None, typer.Option(help="cloud: what fails at home may go on there. Default: none.")
-    ] = None,
-    delegation: Annotated[
-        str | None, typer.Option(help="on: the agent may hand sub-tasks on to other agents.")
-    ] = None,
-    include_uncommitted: Annotated[
-        bool, typer.Option("--include-uncommitted", help="Your uncommitted files go along.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="No warning of an agent too heavy for its model.")
-    ] = False,
+    prompt: PromptOption = None,
+    check: CheckOption = None,
+    agent: AgentOption = None,
+    model: ModelOption = None,
+    base_url: BaseUrlOption = None,
+    api_key_env: ApiKeyEnvOption = None,
+    kind: KindOption = None,
+    access: AccessOption = None,
+    privacy: PrivacyOption = None,
+    workspace: WorkspaceOption = None,
+    wall: WallOption = None,
+    concurrency: ConcurrencyOption = None,
+    isolation: IsolationOption = None,
+    deliver: DeliverOption = None,
+    strategy: StrategyOption = None,
+    fallback: FallbackOption = None,
+    delegation: DelegationOption = None,
+    include_uncommitted: UncommittedOption = False,
+    force: ForceOption = False,
     output: OutputOption = OutputForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
@@ -105,7 +88,7 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     orchestrate run -p "fix the failing test" --check "pytest -q" --agent codex
     orchestrate run -p "explain this" --agent litellm --model ollama_chat/qwen3
     """  # noqa: D301 (click takes \b for: leave these lines alone)
-    flags = {
+    keys = {
         "prompt": prompt,
         "check": check,
         "agent": agent,
@@ -121,57 +104,16 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
         "fallback": fallback,
         "delegation": delegation,
     }
+    flags = Flags(
+        keys=keys,
+        workspace=workspace,
+        wall=wall,
+        concurrency=concurrency,
+        include_uncommitted=include_uncommitted,
+        force=force,
+    )
     with errors():
-        stated = {name: value for name, value in flags.items() if value is not None}
-        task = asked(file, stated, workspace=workspace, wall=wall, concurrency=concurrency)
-        task = _flagged(task, include_uncommitted=include_uncommitted, force=force)
-        run_and_leave(configured(config), task, None, output)
-
-
-def validate(file: Annotated[Path, typer.Argument(metavar="TASK.yaml")]) -> None:
-    """Check a task file without running it: every problem with its line and column, else the order
-    of its tasks and what each would do.
-
-    \b
-    orchestrate validate task.yaml
-    """  # noqa: D301 (click takes \b for: leave these lines alone)
-    from orchestrator.cli.planning import planned
-
-    with errors():
-        tasks = read_tasks(file)
-        for at, task in enumerate(tasks.tasks):
-            where = f"{file}: " + ("" if tasks.single else f"tasks.{at}.")
-            if task.template is None and task.source is None and not task.workspace.is_dir():
-                fail(f"{where}workspace: no folder {task.workspace}")
-            if task.template is not None and not task.template.is_dir():
-                fail(f"{where}workspace.scratch: no folder {task.template}")
-        put(f"{file}: valid\n{planned(tasks)}")
-
-
-def schema(name: Annotated[SchemaName, typer.Argument(help="Which one.")]) -> None:
-    """Print the JSON Schema of a task file, of a configuration file or of an event.
-
-    \b
-    orchestrate schema task > task.schema.json
-    orchestrate schema config
-    orchestrate schema events
-    """  # noqa: D301 (click takes \b for: leave these lines alone)
-    put_json(_schema(name), indented=True)
-
-
-def _schema(name: SchemaName) -> dict[str, object]:
-    from orchestrator import config, events, task
-
-    match name:
-        case SchemaName.TASK:
-            return task.task_schema()
-        case SchemaName.CONFIG:
-            return config.config_schema()
-        case SchemaName.EVENTS:
-            return events.schema()
-
-
-# --- running -------------------------------------------------------------------------------------
+        run_and_leave(configured(config), asked(file, flags), None, output)
 
 
 def run_and_leave(
@@ -246,133 +188,25 @@ async def _interrupts(
     *,
     task_status: TaskStatus[None],
 ) -> None:
-    """The first Ctrl-C (or SIGTERM) stops the agent cleanly, the second one at once."""
+    """The first Ctrl-C (or SIGTERM) stops the agent cleanly, the second one at once. That the
+    terminal was closed stops it cleanly, too, however often it is told (not under `nohup`).
+    """
     import signal
 
     import anyio
 
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+    ends = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        ends.append(signal.SIGHUP)
+    asked = False
+    with anyio.open_signal_receiver(*ends) as received:
         task_status.started()
-        async for _ in received:
-            tell("stopping the agent; once more to stop at once")
-            supervisor.interrupt()
-            break
-        async for _ in received:
-            scope.cancel()
-
-
-# --- input ---------------------------------------------------------------------------------------
-
-
-def asked(
-    file: Path | None,
-    flags: dict[str, str],
-    *,
-    workspace: Path | None = None,
-    wall: str | None = None,
-    concurrency: int | None = None,
-) -> Task | TaskFile:
-    """The task of the flags alone, or what is in a file with the flags on top."""
-    from dataclasses import replace
-
-    if file is None:
-        return _tightened(_task(None, flags), workspace, wall)
-    tasks = read_tasks(file)
-    if tasks.single:
-        return _tightened(_task(tasks.tasks[0], flags), workspace, wall)
-    for name in ("prompt", "kind", "check"):
-        if name in flags:
-            fail(f"--{name}: {file} has several tasks; say it there, in the one that is meant")
-    each = tuple(
-        _no_looser(task, _tightened(_task(task, flags), workspace, wall)) for task in tasks.tasks
-    )
-    side_by_side = min(filter(None, (tasks.concurrency, concurrency)), default=None)
-    return replace(tasks, tasks=each, concurrency=side_by_side)
-
-
-def _task(task: Task | None, flags: dict[str, str]) -> Task:
-    """The task of a file with flags on top, or of the flags alone."""
-    from dataclasses import replace
-
-    if task is None and "prompt" not in flags:
-        fail("no task: name a TASK.yaml, or say what to do with --prompt")
-    if task is not None and not flags:
-        return task
-    from orchestrator.task import parse_flags
-
-    flagged = parse_flags({"prompt": "-", **flags}, folder=Path.cwd())
-    if task is None:
-        return flagged
-    stated = {name: getattr(flagged, name) for name in flags if name != "privacy"}
-    if "base_url" in flags:
-        stated.setdefault("api_key_env", None)  # the file's key is not for another address
-    elif "api_key_env" in flags and task.base_url is not None:
-        fail("--api-key-env: the address is the task file's; name it, too: --base-url")
-    task = replace(task, **stated)
-    return replace(task, privacy="local") if flagged.privacy == "local" else task
-
-
-def _no_looser(task: Task, flagged: Task) -> Task:
-    """What the flags made of one of several tasks, with no more access than it had before."""
-    from dataclasses import replace
-
-    levels = ("read", "edit", "full")
-    access = min(task.allowed, flagged.allowed, key=levels.index)
-    return flagged if access == flagged.allowed else replace(flagged, access=access)
-
-
-def _tightened(task: Task, workspace: Path | None, wall: str | None) -> Task:
-    from dataclasses import replace
-
-    if workspace is not None:
-        task = replace(task, workspace=workspace.absolute(), template=None, source=None)
-    if wall is not None:
-        from orchestrator.task import parse_flags
-
-        flags = {"prompt": "-", "limits": {"wall": wall}}
-        limits = parse_flags(flags, folder=Path.cwd()).limits
-        task = replace(task, limits=task.limits.meet(limits))
-    return task
-
-
-def _flagged(asked: Task | TaskFile, *, include_uncommitted: bool, force: bool) -> Task | TaskFile:
-    """The task, or each of a file's, with flags that only the command line has."""
-    from dataclasses import replace
-
-    from orchestrator.task import Task
-
-    if isinstance(asked, Task):
-        along = include_uncommitted or asked.include_uncommitted
-        return replace(asked, include_uncommitted=along, force=force or asked.force)
-    each = tuple(
-        replace(
-            task,
-            include_uncommitted=include_uncommitted or task.include_uncommitted,
-            force=force or task.force,
-        )
-        for task in asked.tasks
-    )
-    return replace(asked, tasks=each)
-
-
-def read_task(file: Path) -> Task:
-    """The one task of a file."""
-    from orchestrator.task import parse_task
-
-    return parse_task(read_bytes(file), file=str(file), folder=file.absolute().parent)
-
-
-def read_tasks(file: Path) -> TaskFile:
-    from orchestrator.task import parse_task_file
-
-    return parse_task_file(read_bytes(file), file=str(file), folder=file.absolute().parent)
-
-
-def read_bytes(file: Path) -> bytes:
-    from orchestrator.document import SIZE_LIMIT
-
-    try:
-        with file.open("rb") as opened:
-            return opened.read(SIZE_LIMIT + 1)
-    except OSError as error:
-        fail(f"cannot read {file}: {error.strerror}")
+        async for number in received:
+            if number == signal.SIGHUP:
+                supervisor.interrupt("the terminal was closed")
+            elif asked:
+                scope.cancel()
+            else:
+                asked = True
+                supervisor.interrupt()
+                tell("stopping the agent; once more to stop at once")

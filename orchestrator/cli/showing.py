@@ -140,6 +140,7 @@ def print_outcome(outcome: Outcome, output: OutputForm, config: Config, board: B
             put_painted(job_summary(board, width=width(), colour=colour), colour=colour)
         case OutputForm.TEXT:
             say("")
+            outcome = _of_its_task(outcome)
             workspace = _workspace(outcome, config)
             put_painted(
                 summary(outcome, workspace=workspace, width=width(), colour=colour), colour=colour
@@ -153,6 +154,18 @@ def print_outcome(outcome: Outcome, output: OutputForm, config: Config, board: B
                 say(f"{outcome.status}: {one_line(outcome.error.text, 400)}")
                 if outcome.error.hint:
                     say(f"remedy: {one_line(outcome.error.hint, 400)}")
+
+
+def _of_its_task(outcome: Outcome) -> Outcome:
+    """That of the only task of a job, which says more than the job's own."""
+    from orchestrator.events import JobOutcome
+
+    match outcome:
+        case JobOutcome(tasks=tasks) if len(tasks) == 1:
+            (alone,) = tasks.values()
+            return alone if alone.status == outcome.status else outcome
+        case _:
+            return outcome
 
 
 def width() -> int | None:

@@ -35,11 +35,11 @@ def local_file() -> Path:
     return user_config_path("orchestrate") / _FILE
 
 
-def read_local(path: Path | None = None) -> LocalMode:
+def read_local() -> LocalMode:
     """The switch; off if there is none. Raises ConfigError for a file that is none of ours: what
     should be kept at home must not go out because of a typing mistake.
     """
-    path = path or local_file()
+    path = local_file()
     try:
         value: object = orjson.loads(path.read_bytes())
     except FileNotFoundError:
@@ -63,9 +63,9 @@ def _unreadable(path: Path, why: str) -> ConfigError:
     return ConfigError(shown(f"cannot read {path}: {why}"), hint=hint)
 
 
-def write_local(mode: LocalMode, path: Path | None = None) -> Path:
+def write_local(mode: LocalMode) -> Path:
     """Set the switch, whole or not at all. Returns the file. Raises ConfigError."""
-    path = path or local_file()
+    path = local_file()
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -15,10 +15,12 @@ from pathlib import Path
 from orchestrator import private
 from orchestrator.adapter import About, Agent, Program, about_of, json_line
 from orchestrator.config import Config, LocalMode, at_home, not_allowed, places_of
+from orchestrator.discovery.servers import place_of
 from orchestrator.errors import ConfigError, SpawnError
 from orchestrator.process import Reaper, base_environment, run_to_end
 from orchestrator.route import State
 from orchestrator.server import ModelServer, Place
+from orchestrator.task import Task
 
 VERSION_S = 30.0
 FRESH_S = 1.0
@@ -101,6 +103,16 @@ def look(
     places = {place.name: place for place in places_of(config)}
     problems = {**problems, **not_allowed(agents, config)}
     return placed, State(problems=problems, kinds=kinds, notes=notes, places=places)
+
+
+def check_options(agent: Agent, task: Task, config: Config) -> None:
+    """Raises ConfigError if the adapter cannot make a command of the agent as it is written. A
+    model that its server is still to name is no fault.
+    """
+    if agent.model is None and place_of(agent, config) is not None:
+        return
+    home = None if agent.profile == "user" else "/"
+    config.adapters[agent.adapter].command(task, replace(agent, home=home))
 
 
 def _home(mode: LocalMode, config: Config) -> tuple[ModelServer | None, Place | None]:

@@ -21,7 +21,6 @@ from orchestrator.config import Config
 from orchestrator.discovery.credentials import keyless
 from orchestrator.discovery.programs import locate
 from orchestrator.discovery.servers import FoundServer, bare, known_server, lacks
-from orchestrator.discovery.trial import calls_tool
 from orchestrator.errors import ConfigError, shown
 from orchestrator.events import Error
 from orchestrator.fit import Fit, estimate, fit
@@ -46,8 +45,8 @@ class Ready:
     error: Error | None = None
 
 
-async def ready(agent: Agent, task: Task, config: Config, *, trying: bool = True) -> Ready:
-    """What stands between an agent with a model and its task. `trying`: a tool call may be tried.
+async def ready(agent: Agent, task: Task, config: Config) -> Ready:
+    """What stands between an agent with a model and its task. A tool call may be tried.
 
     Facts that nobody knows are no reason against anything. One at a cloud, or at a server of an
     unknown kind, is as it was.
@@ -60,7 +59,7 @@ async def ready(agent: Agent, task: Task, config: Config, *, trying: bool = True
     if error := found.problem or lacks(found, agent, config):
         return Ready(agent=agent, found=found, error=error)
     about = about_of(config.adapters[agent.adapter], agent)
-    model, tried = await _model(agent, about, found, config, trying=trying)
+    model, tried = await _model(agent, about, found, config)
     if model.remote and task.privacy == "local":
         text = f"privacy: local, and {model.name} is served by a cloud, whatever the address"
         hint = "Take a model that is really here."
@@ -73,14 +72,14 @@ async def ready(agent: Agent, task: Task, config: Config, *, trying: bool = True
 
 
 async def _model(
-    agent: Agent, about: About, found: FoundServer, config: Config, *, trying: bool
+    agent: Agent, about: About, found: FoundServer, config: Config
 ) -> tuple[Model, tuple[str, ...]]:
     """What is known of the agent's model, tried where that is necessary; and what to say of it."""
     name = bare(agent.model or "", config.servers[found.kind])
     model = find_model(found.models, name)
     if model is None or model.name == ANY:
         model = Model(name=name)
-    if model.tools is not None or not (about.tools and about.prompt_tokens and trying):
+    if model.tools is not None or not (about.tools and about.prompt_tokens):
         return model, ()
     tools, fresh = await _tried(found, model.name, config)
     said = {True: "it was called", False: "it was not called", None: "no answer"}[tools]
@@ -134,6 +133,8 @@ _TRIED = TypeAdapter(_Tried)
 
 async def _tried(found: FoundServer, model: str, config: Config) -> tuple[bool | None, bool]:
     """Whether the model calls tools, and whether that was found out just now."""
+    from orchestrator.discovery.trial import calls_tool  # HTTP: most runs try none
+
     path = _kept_in(found, model, config)
     with suppress(OSError, ValidationError):
         kept = _TRIED.validate_json(path.read_bytes())

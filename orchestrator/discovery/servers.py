@@ -21,7 +21,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator import private
 from orchestrator.adapter import Agent
-from orchestrator.client import ask, connect
 from orchestrator.config import Config, places_of, tier_of, tier_of_place
 from orchestrator.errors import AskError, ConfigError, lone_error, shown
 from orchestrator.events import Error, Tier
@@ -95,7 +94,7 @@ class FoundServer:
 # --- finding -------------------------------------------------------------------------------------
 
 
-async def find_servers(config: Config, *, limit_s: float = ASK_S) -> tuple[FoundServer, ...]:
+async def find_servers(config: Config) -> tuple[FoundServer, ...]:
     """Every place where models may be served, asked now and all at once, in the order of
     `places_of`.
 
@@ -104,7 +103,7 @@ async def find_servers(config: Config, *, limit_s: float = ASK_S) -> tuple[Found
     found: dict[str, FoundServer] = {}
 
     async def see_one(place: Place) -> None:
-        found[place.name] = await see(place, config, limit_s=limit_s)
+        found[place.name] = await see(place, config)
 
     with lone_error():
         async with anyio.create_task_group() as group:
@@ -197,6 +196,8 @@ _WANTS_KEY = "wants a key"
 async def _replies(
     asks: Sequence[Ask], address: str, key: str | None, limit_s: float
 ) -> list[Reply | AskError]:
+    from orchestrator.client import ask  # HTTP: a run without a model server starts without it
+
     replies: dict[int, Reply | AskError] = {}
     limiter = anyio.CapacityLimiter(_AT_ONCE)
 
@@ -396,8 +397,18 @@ async def with_model(agent: Agent, config: Config) -> Agent | Error:
         return found.problem
     if model := _the_one(found):
         return replace(agent, model=model)
-    # A gateway may know a name for what the agent asks for by itself.
-    return _none_named(found, kind) if kind.port is not None else agent
+    return nameless(found, agent, config) or agent
+
+
+def nameless(found: FoundServer, agent: Agent, config: Config) -> Error | None:
+    """That the agent names no model, nor anybody else, and its server has not just one. A gateway
+    may know a name for what the agent asks for by itself.
+    """
+    kind = config.servers[found.kind]
+    if agent.model is not None or kind.port is None:
+        return None
+    said = _of_variable(kind, config) or _the_one(found)
+    return None if said else _none_named(found, kind)
 
 
 def _of_variable(kind: ModelServer, config: Config) -> str | None:
@@ -473,6 +484,8 @@ async def use_of(agent: Agent, config: Config) -> Use | None:
     kind = config.servers[place.kind] if place is not None else None
     if place is None or kind is None or kind.ask_use is None or agent.model is None:
         return None
+    from orchestrator.client import ask
+
     key = config.environ.get(place.api_key_env) if place.api_key_env else None
     try:
         address = address_of(place.base_url, kind.port)
@@ -541,6 +554,8 @@ def place_of(agent: Agent, config: Config) -> Place | None:
 
 async def _connects(base_url: str) -> Error | None:
     """A server of unknown kind only has to be there."""
+    from orchestrator.client import connect
+
     try:
         await connect(address_of(base_url), limit_s=PATIENT_S)
     except (AskError, ConfigError) as error:

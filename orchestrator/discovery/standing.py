@@ -15,12 +15,18 @@ import anyio
 from orchestrator.adapter import About, Agent, about_of
 from orchestrator.config import Config, agents_for, not_allowed
 from orchestrator.discovery.credentials import credentials
-from orchestrator.discovery.programs import look
-from orchestrator.discovery.servers import FoundServer, model_at, place_of, seen
+from orchestrator.discovery.programs import check_options, look
+from orchestrator.discovery.servers import (
+    FoundServer,
+    model_at,
+    nameless,
+    place_of,
+    seen,
+)
 from orchestrator.errors import ConfigError, lone_error
 from orchestrator.events import Error
 from orchestrator.prices import price_of
-from orchestrator.route import Route, Standing, State, choose, estimated_tokens
+from orchestrator.route import Route, Standing, State, choose, estimated_tokens, pinned
 from orchestrator.server import address_of
 from orchestrator.slots import Room, Slots
 from orchestrator.task import Task
@@ -51,6 +57,9 @@ async def routes_of(
     given = agents_for(task.agent, config) if agents is None else agents
     placed, state = look(given, config, named=named)
     state = replace(state, left_usd=left_usd)
+    if named:
+        for agent in placed:
+            check_options(pinned(task, agent, state), task, config)
     return choose(task, placed, await stand(task, placed, state, config, slots))
 
 
@@ -101,11 +110,16 @@ async def stand(
         for name, why in state.problems.items()
         if name in written and name not in forbidden
     }
-    standing = {agent.name: _at_rest(task, agent, config, slots) for agent in agents}
+    standing = {
+        agent.name: _at_rest(task, pinned(task, agent, state), config, slots) for agent in agents
+    }
     state = replace(
         state,
         problems={name: why for name, why in state.problems.items() if name not in broken},
-        standing={name: replace(now, problem=broken.get(name)) for name, now in standing.items()},
+        standing={
+            name: replace(now, problem=broken.get(name, now.problem))
+            for name, now in standing.items()
+        },
         classes=config.kinds,
         default_agent=config.default_agent,
         configured=frozenset(written),
@@ -150,6 +164,7 @@ def _at_rest(task: Task, agent: Agent, config: Config, slots: Slots) -> Standing
     room = room_of(agent, about, config)
     cost, call = _costs(task, agent, about, config)
     return Standing(
+        problem=_wrong(agent, task, config),
         own_tokens=about.prompt_tokens,
         calls_tools=about.tools,
         credentials=credentials(agent, about, config),
@@ -158,6 +173,15 @@ def _at_rest(task: Task, agent: Agent, config: Config, slots: Slots) -> Standing
         cost_usd=cost,
         call_usd=call,
     )
+
+
+def _wrong(agent: Agent, task: Task, config: Config) -> str | None:
+    """Why the agent cannot be started as it is written: an unknown option, no model, ..."""
+    try:
+        check_options(agent, task, config)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def _costs(
@@ -170,8 +194,8 @@ def _costs(
     if agent.tier == "cloud" and not any(config.environ.get(name) for name in names):
         return None, None
     tokens = estimated_tokens(task) + (about.prompt_tokens or 0)
-    one = expected(agent, prompt_tokens=tokens, calls=1)
-    return expected(agent, prompt_tokens=tokens).cost_usd, one.cost_usd
+    one = expected(agent, "key", prompt_tokens=tokens, calls=1)
+    return expected(agent, "key", prompt_tokens=tokens).cost_usd, one.cost_usd
 
 
 async def _asked(agents: Sequence[Agent], state: State, config: Config) -> dict[str, Standing]:
@@ -202,7 +226,7 @@ def _served(agent: Agent, now: Standing, server: FoundServer, config: Config) ->
         return replace(now, loaded=False)  # before the run it is waited for
     if server.problem is not None:
         return replace(now, problem=_told(server.problem))
-    model = model_at(server, agent, config)
+    model = nameless(server, agent, config) or model_at(server, agent, config)
     if isinstance(model, Error):
         return replace(now, problem=_told(model))
     if model is None:

@@ -12,9 +12,11 @@ from orchestrator.config import Config, agents_for
 from orchestrator.discovery.credentials import auth_of, is_logged_in
 from orchestrator.discovery.nearby import with_nearby
 from orchestrator.discovery.programs import VERSION_S, locate, look, version
+from orchestrator.discovery.servers import place_of
 from orchestrator.errors import ConfigError, lone_error
 from orchestrator.events import Auth, Tier
 from orchestrator.process import Reaper, open_reaper
+from orchestrator.route import pinned
 from orchestrator.task import Task
 
 
@@ -86,7 +88,9 @@ async def survey_with(config: Config, reaper: Reaper, *, limit_s: float = VERSIO
 def agents_there(config: Config) -> tuple[FoundAgent, ...]:
     """Every agent, in the order of preference."""
     placed, state = look(agents_for(None, config), config)
-    return tuple(_agent(agent, state.problems.get(agent.name), config) for agent in placed)
+    any_ = Task(prompt="-", workspace=Path("/"))
+    found = (pinned(any_, agent, state) for agent in placed)
+    return tuple(_agent(agent, state.problems.get(agent.name), config) for agent in found)
 
 
 async def _adapter(name: str, config: Config, reaper: Reaper, limit_s: float) -> FoundAdapter:
@@ -127,7 +131,8 @@ def _agent(agent: Agent, problem: str | None, config: Config) -> FoundAgent:
         command = config.adapters[agent.adapter].command(task, replace(agent, home=home))
         auth = auth_of(agent, command, config)
     except ConfigError as error:
-        problem = problem or str(error)
+        to_be_named = agent.model is None and place_of(agent, config) is not None
+        problem = problem or (None if to_be_named else str(error))
     name = agent.api_key_env
     if name is not None and not config.environ.get(name):
         problem = problem or f"its key is not there: {name} is not set"

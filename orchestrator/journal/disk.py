@@ -44,7 +44,7 @@ def written_to(path: Path) -> bool:
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
     try:
-        with path.open("rb") as file:
+        with os.fdopen(private.opened(path), "rb") as file:
             # A lease on reading is given only where nobody writes.
             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -97,6 +97,8 @@ def no_room(error: Exception) -> DiskFullError | None:
 def refused(text: str, error: OSError) -> JournalError:
     """What could not be done, as an error of ours: DiskFullError where there is no room."""
     if error.errno in NO_ROOM:
-        hint = "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
+        size = "Raise the limit of a file's size (`ulimit -f`)"
+        more = size if error.errno == errno.EFBIG else "Free space there"
+        hint = f"{more}, or set ORCHESTRATE_STATE_DIR to another folder."
         return DiskFullError(f"{text}: {error.strerror}", hint=hint)
     return JournalError(f"{text}: {error.strerror}")

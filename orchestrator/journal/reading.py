@@ -64,7 +64,7 @@ def last_outcome(folder: Path) -> Outcome | None:
 def _last_line(folder: Path) -> bytes:
     """The last whole line of a journal; nothing if that is longer than the end of any run."""
     try:
-        with (folder / EVENTS).open("rb") as file:
+        with os.fdopen(private.opened(folder / EVENTS), "rb") as file:
             size = file.seek(0, os.SEEK_END)
             for length in _LAST:
                 file.seek(max(0, size - length))

@@ -137,7 +137,8 @@ def _of_jobs() -> TypeAdapter[JobRecord]:
 
 
 @cache
-def _of_job_outcomes() -> TypeAdapter[JobOutcome]:
+def job_outcomes() -> TypeAdapter[JobOutcome]:
+    """What reads how a job ended."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(JobOutcome)
@@ -187,7 +188,7 @@ def read_job_outcome(folder: Path) -> JobOutcome | None:
 
     path = folder / OUTCOME
     try:
-        return _of_job_outcomes().validate_json(private.read(path))
+        return job_outcomes().validate_json(private.read(path))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -207,7 +208,7 @@ def ask_to_cancel(folder: Path) -> None:
 def _write(path: Path, value: Record | JobRecord | Outcome, secrets: Sequence[str] = ()) -> None:
     """As JSON, whole or not at all."""
     try:
-        content = orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2)
+        content = orjson.dumps(value, default=plain, option=orjson.OPT_INDENT_2)
         if (secret := pattern(secrets)) is not None and secret.search(content.decode()):
             clean = without(orjson.loads(content), secret)
             content = orjson.dumps(clean, option=orjson.OPT_INDENT_2)
@@ -218,7 +219,8 @@ def _write(path: Path, value: Record | JobRecord | Outcome, secrets: Sequence[st
         raise refused(f"cannot write {path}", error) from error
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """What orjson does not know of a record, as what it knows. Raises TypeError."""
     match value:
         case Path():
             return str(value)

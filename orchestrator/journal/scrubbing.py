@@ -26,8 +26,9 @@ def scrub(path: Path, secrets: Sequence[str]) -> None:
     except OSError:  # it is not there, or the agent put something else in its place
         return
     with os.fdopen(descriptor, "r+b") as file:
-        position = 0
-        while chunk := file.read(overlap + _BLOCK):
+        # No further than now: what the task lets outlive the agent may write for ever.
+        position, end = 0, os.fstat(file.fileno()).st_size
+        while position < end and (chunk := file.read(overlap + _BLOCK)):
             for found in find(chunk):
                 if found.start() >= _BLOCK:
                     continue  # the next block has it whole: it may be the beginning of a longer one

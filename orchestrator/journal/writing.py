@@ -5,23 +5,24 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from orchestrator.errors import DiskFullError, JournalError
-from orchestrator.journal.disk import NO_ROOM, created
+from orchestrator.journal.disk import created, refused
 from orchestrator.journal.names import EVENTS
 
 if TYPE_CHECKING:
     import ctypes
     from types import TracebackType
 
-RESERVE, _STEP = 32 * 1024, 64 * 1024
-# Room on the disk that a journal holds for its last words, and in what steps it takes more.
+RESERVE, _STEP, _LARGEST_STEP = 32 * 1024, 64 * 1024, 1024 * 1024
+# Room on the disk that a journal holds for its last words, and in what steps it takes more: up to
+# an eighth of what it has. Small steps alone took longer than to write what comes.
 _PROBES, _PROBE_S = 20, 0.01
 _BLOCK = 1024 * 1024
 
@@ -52,6 +53,9 @@ class Journal:
             descriptor = os.open(folder / EVENTS, flags, 0o600)
         except OSError as error:
             raise JournalError(f"cannot open {folder / EVENTS}: {error.strerror}") from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise JournalError(f"cannot open {folder / EVENTS}: it is not a regular file")
         if not _locked(descriptor):
             os.close(descriptor)
             return None
@@ -76,23 +80,22 @@ class Journal:
             os.ftruncate(self._fd, self._good)
         os.close(self._fd)
 
-    def append(self, lines: Sequence[bytes]) -> None:
-        r"""Write events (without `\n`) in one go. Raises JournalError, DiskFullError if there is no
-        room, also none for the last words; what stood before stays whole.
+    def append(self, block: bytes) -> None:
+        r"""Write events, each with its `\n`, in one go. Raises JournalError, DiskFullError if there
+        is no room, also none for the last words; what stood before stays whole.
         """
-        block = b"\n".join((*lines, b""))
         self._reserve(len(block))
         self._write(block)
 
-    def append_last(self, lines: Sequence[bytes]) -> None:
+    def append_last(self, block: bytes) -> None:
         """The same, on a full disk: with the room that was reserved for it."""
-        self._write(b"\n".join((*lines, b"")))
+        self._write(block)
 
     def _reserve(self, size: int) -> None:
         needed = self._good + size + RESERVE - self._allocated
         if needed <= 0:
             return
-        length = max(needed, _STEP)
+        length = max(needed, _STEP, min(self._good // 8, _LARGEST_STEP))
         failed = _allocate(self._fd, self._allocated, length)
         if failed and length > needed:
             length = needed
@@ -121,9 +124,7 @@ class Journal:
             raise self._full(error) from error
 
     def _full(self, error: OSError) -> JournalError:
-        text = f"cannot write {self.folder / EVENTS}: {error.strerror}"
-        hint = "Free space there, or set ORCHESTRATE_STATE_DIR to another folder."
-        return (DiskFullError if error.errno in NO_ROOM else JournalError)(text, hint=hint)
+        return refused(f"cannot write {self.folder / EVENTS}", error)
 
 
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has the one alone

@@ -20,7 +20,7 @@ from orchestrator.errors import OrchestrateError, lone_error
 from orchestrator.events import Event, Failure, Outcome
 from orchestrator.slots import Slots
 from orchestrator.supervisor import Supervisor
-from orchestrator.supervisor.attempts import check_task
+from orchestrator.supervisor.checking import check_task
 from orchestrator.supervisor.children import Children, Ways
 from orchestrator.task import DEFAULT_LIMITS, Limits, Task
 

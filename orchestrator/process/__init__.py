@@ -1,4 +1,4 @@
-"""All that starts, signals and ends processes, through the guard and the reaper (reaper.py).
+"""All that starts, signals and ends processes, through guard and reaper (orchestrator/reaper).
 
 `open_reaper` lends a `Reaper`; `Reaper.spawn` lends a `Process`. Leaving either block, by whatever
 way, kills all that was started in it. The host's own children, signal handlers and attributes are

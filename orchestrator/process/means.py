@@ -1,7 +1,7 @@
 """What this system has for supervision, and what stands in for it where it has not.
 
 Subreapers, handles for processes and /proc are had together or not at all: where one is missing,
-agents are ended by process group (orchestrator/groups.py).
+agents are ended by process group (orchestrator/groups).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Guard and reaper (reaper.py) as the supervisor sees them: a pair of processes and a socket."""
+"""Guard and reaper (orchestrator/reaper) as the supervisor sees them: two processes, one socket."""
 
 from __future__ import annotations
 
@@ -15,15 +15,21 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
+from types import ModuleType
 
 import anyio
 
 from orchestrator import groups as _groups
 from orchestrator import reaper as _reaper
 from orchestrator.errors import ReaperLostError, SpawnError, SupervisionError
+from orchestrator.groups.ending import end_all
+from orchestrator.groups.frames import Frames
 from orchestrator.process.child import Child, Pipe, Process
 from orchestrator.process.means import lacking, nameless, ps
 from orchestrator.process.start import Start, Stdio, failed, memory, spawn_error
+from orchestrator.reaper import STUCK_S
+from orchestrator.reaper.table import kill_one, look, token_of, trees
+from orchestrator.reaper.wire import Packets, received
 
 START_S = 10.0
 """Guard and reaper must be ready in this time (measured: 30 ms)."""
@@ -47,7 +53,7 @@ class Pair:
 
     def __init__(
         self,
-        link: _reaper.Packets | _groups.Frames,
+        link: Packets | Frames,
         guard: subprocess.Popen[bytes],
         guard_end: int | None,
         log: int,
@@ -111,7 +117,7 @@ class Pair:
     async def sweep(self, child: Child, delay_s: float) -> int:
         """Kill the tree of a process after `delay_s`, unless none is left before."""
         request = f"sweep {child.handle} {math.ceil(delay_s * 1000)}"
-        return await self._answered(child, request, delay_s + _reaper.STUCK_S + ANSWER_S)
+        return await self._answered(child, request, delay_s + STUCK_S + ANSWER_S)
 
     async def keep(self, child: Child) -> int:
         """Let go of the tree of a process whose leader has ended; how many they are."""
@@ -123,7 +129,7 @@ class Pair:
         with anyio.move_on_after(limit_s):
             if not child.swept.is_set():
                 await self._send(request.encode(), [])
-            await child.swept.wait()
+        await _within(limit_s, child.swept)
         if child.killed is not None:
             return child.killed
         if self._gone.is_set():
@@ -165,8 +171,7 @@ class Pair:
 
     async def wait_ready(self) -> None:
         """Until guard and reaper are there."""
-        with anyio.move_on_after(START_S):
-            await self._ready.wait()
+        await _within(START_S, self._ready)
         if self._gone.is_set():
             raise self.lost()
         if not self._ready.is_set():
@@ -229,8 +234,7 @@ class Pair:
     ) -> None:
         async with self._spawning:
             await self._send_spawn(start, stdio, child)
-            with anyio.move_on_after(SPAWN_S):
-                await child.started.wait()
+            await _within(SPAWN_S, child.started)
         if child.pid == 0:
             raise self._not_started(start, child)
 
@@ -265,15 +269,11 @@ class Pair:
                 return
 
     def _readable(self) -> None:
-        while True:
-            try:
-                text, descriptors = self._link.receive()
-            except BlockingIOError:
-                return
-            if not text:
+        for text, descriptors in received(self._link):
+            if text:
+                self._notice(text.decode().split(), descriptors)
+            else:
                 self._reaper_ended()
-                return
-            self._notice(text.decode().split(), descriptors)
 
     def _notice(self, words: list[str], descriptors: list[int]) -> None:
         match words:
@@ -323,7 +323,7 @@ class Pair:
             if self._leaders and self._number is None:
                 _sweep_by_token(self._leaders)
             elif self._leaders:
-                _groups.end_all(set(self._leaders), ps(), reap=False)
+                end_all(set(self._leaders), ps(), reap=False)
         finally:
             self._tell_all()
 
@@ -333,6 +333,16 @@ class Pair:
         self._ready.set()
         for child in self._children.values():
             child.sweep(None, 0)
+
+
+async def _within(limit_s: float, event: anyio.Event) -> None:
+    """Wait for it, in ten parts: when everybody is stopped for a while (a paused container), only
+    the part in which it happens is lost. Else an answer that is just coming would be overdue.
+    """
+    for _ in range(10):
+        if not event.is_set():
+            with anyio.move_on_after(limit_s / 10):
+                await event.wait()
 
 
 def launch() -> Pair:
@@ -359,15 +369,14 @@ def _launch(sent: ExitStack, kept: ExitStack) -> Pair:
     own = os.pidfd_open(os.getpid())
     sent.callback(os.close, own)
     descriptors = [_above_stdio(theirs.fileno(), sent), _above_stdio(own, sent)]
-    program = [_reaper.__file__, *map(str, descriptors)]
+    program = [_main(_reaper), *map(str, descriptors)]
     guard, log = _start_guard(program, descriptors, kept)
-    return Pair(_reaper.Packets(ours), guard, _pidfd(guard.pid), log)
+    return Pair(Packets(ours), guard, _pidfd(guard.pid), log)
 
 
-_BY_GROUP = (
-    "import sys; sys.path.append(sys.argv[1]); from orchestrator.groups import main; "
-    "main(*map(int, sys.argv[2:5]), sys.argv[5])"
-)
+def _main(package: ModuleType) -> str:
+    """What is run of a package, by its path: no `-m`, for which the interpreter knows no folder."""
+    return os.path.join(os.path.dirname(str(package.__file__)), "__main__.py")  # noqa: PTH118, PTH120
 
 
 def _launch_groups(sent: ExitStack, kept: ExitStack) -> Pair:
@@ -377,10 +386,9 @@ def _launch_groups(sent: ExitStack, kept: ExitStack) -> Pair:
     kept.callback(os.close, guard_end)
     sent.callback(os.close, life)
     descriptors = [_above_stdio(theirs.fileno(), sent), _above_stdio(life, sent)]
-    place = os.path.dirname(os.path.dirname(_groups.__file__))  # noqa: PTH120 (a text is wanted)
-    program = ["-c", _BY_GROUP, place, *map(str, (*descriptors, os.getpid())), ps()]
+    program = [_main(_groups), *map(str, (*descriptors, os.getpid())), ps()]
     guard, log = _start_guard(program, descriptors, kept)
-    return Pair(_groups.Frames(ours), guard, guard_end, log)
+    return Pair(Frames(ours), guard, guard_end, log)
 
 
 def _sockets(
@@ -400,7 +408,7 @@ def _start_guard(
     log = nameless("log")
     kept.callback(os.close, log)
     guard = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-E", *program],
+        [*_interpreter(), *program],
         pass_fds=descriptors,
         start_new_session=True,  # out of reach of a Ctrl-C in the terminal
         cwd="/",
@@ -412,6 +420,16 @@ def _start_guard(
     kept.callback(guard.wait)
     kept.callback(guard.kill)
     return guard, log
+
+
+def _interpreter() -> list[str]:
+    """Ours, with the standard library alone; it leaves bytecode where we do, if we do."""
+    where = f"pycache_prefix={sys.pycache_prefix}"
+    return [
+        *(sys.executable, "-I", "-S", "-E"),
+        *(("-B",) if sys.dont_write_bytecode else ()),
+        *(("-X", where) if sys.pycache_prefix else ()),
+    ]
 
 
 def _above_stdio(descriptor: int, files: ExitStack) -> int:
@@ -441,15 +459,15 @@ def _sweep_by_token(leaders: Mapping[int, bytes]) -> None:
     """
     tokens = set(leaders.values())
     for _ in range(100):
-        processes = _reaper.look()
+        processes = look()
         ours = [
             seen
             for seen in processes.values()
-            if seen.session in leaders or _reaper.token_of(seen.pid) in tokens
+            if seen.session in leaders or token_of(seen.pid) in tokens
         ]
-        found = [seen for seen in _reaper.trees(ours, processes) if seen.alive]
+        found = [seen for seen in trees(ours, processes) if seen.alive]
         if not found:
             return
         for seen in found:
-            _reaper.kill_one(seen, signal.SIGKILL)
+            kill_one(seen, signal.SIGKILL)
         time.sleep(0.001)  # blocks the loop for a moment; nothing that it serves is alive any more

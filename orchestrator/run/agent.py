@@ -50,6 +50,7 @@ async def run_agent(run: Run) -> None:
             finally:
                 with anyio.CancelScope(shield=True):
                     await _silence(live)
+                    run.exit = _exit(live)  # known, also if there is no room for the rest
                     await _drain(run, live)
                 _close(run, live)
 
@@ -200,6 +201,8 @@ async def _silence(live: Live) -> None:
 
 async def _drain(run: Run, live: Live) -> None:
     """Read what the agent left, in turns with others. After a stop there is no time for all."""
+    for spool in live.intake.spools:
+        spool.bound()  # what the task lets outlive the agent may write for ever
     end = anyio.current_time() + DRAIN_S
     while live.intake.pump(last=True):
         await anyio.lowlevel.checkpoint()
@@ -208,15 +211,19 @@ async def _drain(run: Run, live: Live) -> None:
             live.intake.leave()
 
 
-def _close(run: Run, live: Live) -> None:
-    """Read what is left, and let the conversation have its last word."""
-    ended = live.ended
-    run.exit = Exit(
+def _exit(live: Live) -> Exit:
+    """How the process ended, as far as it is known."""
+    ended = live.ended or live.process.ended
+    return Exit(
         status=ended.status if ended else None,
         signal=ended.signal if ended else None,
         dismissed=live.dismissed,
     )
-    run.exit = live.intake.close(run.exit)
+
+
+def _close(run: Run, live: Live) -> None:
+    """Read what is left, and let the conversation have its last word."""
+    run.exit = live.intake.close(run.exit or Exit())
     passed = live.watch.settle()
     if passed is not None and run.control.stopped is None:
         run.say(limit_event(passed, "none"))  # it had already done what it was to do

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import anyio
 from anyio import to_thread
 
+from orchestrator.adapter import Agent
+from orchestrator.config import Config
 from orchestrator.errors import DiskFullError
 from orchestrator.events import Outcome
 from orchestrator.journal import STDERR, STDOUT, TAILS, scrub, write_outcome
-from orchestrator.outcome import decide, remedy
+from orchestrator.outcome import Facts, decide
+from orchestrator.remedy import remedy
 from orchestrator.run.run import Run
 from orchestrator.telemetry import warn
 
@@ -20,32 +25,31 @@ _SHORT = 1000
 
 async def finish(run: Run) -> Outcome:
     """Decide, and put the outcome on record. Is not cancelled. Raises JournalError."""
-    outcome = _decided(run, time.monotonic() - run.began)
+    duration_s = time.monotonic() - run.began
+    outcome = outcome_of(run.facts(), run.plan.run_id, run.plan.recorded, run.config)
+    outcome.duration_s = round(duration_s, 3)
     with anyio.CancelScope(shield=True):
-        await to_thread.run_sync(_scrub, run)
+        await to_thread.run_sync(scrub_all, run.folder, run.secrets)
         outcome = _recorded(run, outcome)
         await to_thread.run_sync(_write, run, outcome)
     return outcome
 
 
-def _decided(run: Run, duration_s: float) -> Outcome:
-    outcome = decide(run.facts())
-    agent = run.plan.recorded
+def outcome_of(facts: Facts, run_id: str, agent: Agent, config: Config) -> Outcome:
+    """What the facts of a run amount to, with what to do next. `agent` as the record names it."""
+    outcome = decide(facts)
     if outcome.error is not None:
-        server = run.config.servers.get(agent.server or "")
+        server = config.servers.get(agent.server or "")
         outcome.error.hint = remedy(outcome.error, agent, server)
-    outcome.agent = agent.name
+    outcome.agent, outcome.run_id = agent.name, run_id
     outcome.model = outcome.model or agent.model
-    outcome.run_id = run.plan.run_id
-    outcome.duration_s = round(duration_s, 3)
     return outcome
 
 
-def _scrub(run: Run) -> None:
-    """No secret stays in what the agent wrote itself."""
-    raw = (run.folder / name for name in (STDOUT, STDERR, TAILS))
-    secrets = run.secrets
-    for path in (*raw, *run.folder.glob("*.patch")):
+def scrub_all(folder: Path, secrets: Sequence[str]) -> None:
+    """No secret stays in what the agent of a run wrote itself."""
+    raw = (folder / name for name in (STDOUT, STDERR, TAILS))
+    for path in (*raw, *folder.glob("*.patch")):
         scrub(path, secrets)
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from orchestrator.adapter import Conversation, Exit, ReadsObjects, Send
+from orchestrator.adapter import Conversation, Exit, Send
 from orchestrator.events import Error, Notice, Output, Permission, Place, Raw, Source, Update
 from orchestrator.journal import STDERR, STDOUT
 from orchestrator.lines import Line
-from orchestrator.run.recorder import Recorder, fed, last_words, translated
+from orchestrator.run.recorder import Recorder, fed, last_words, translate
 from orchestrator.run.spool import Spool, Tails
 
 STDERR_TAIL = 64 * 1024
@@ -38,8 +38,6 @@ class Intake:
     ) -> None:
         self.conversation = conversation
         self.sends: list[Send] = []
-        reads = conversation if isinstance(conversation, ReadsObjects) else None
-        self._feed_object = None if reads is None else reads.feed_object
         self._recorder = recorder
         self._stdout = stdout
         self._stderr = stderr
@@ -144,11 +142,10 @@ class Intake:
         return True
 
     def _stdout_lines(self, lines: Sequence[Line]) -> None:
-        add = self._recorder.add
-        told = translated(self.conversation, lines, self._feed_object)
-        for line, said in zip(lines, told, strict=True):
-            place = (STDOUT, line.offset, line.length)
-            for one in said:
+        add, conversation = self._recorder.add, self.conversation
+        for line in lines:
+            place = (STDOUT, line[1], line[2])  # offset, length: in half of the time
+            for one in translate(conversation, line):
                 if isinstance(one, Send):
                     self.sends.append(one)
                 else:

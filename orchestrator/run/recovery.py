@@ -27,6 +27,7 @@ from orchestrator.events import (
     Outcome,
     Output,
     ProcessExited,
+    ProcessReaped,
     ProcessSpawned,
     Raw,
     RunFinished,
@@ -44,13 +45,13 @@ from orchestrator.journal import (
     read_events,
     read_outcome,
     read_record,
-    scrub,
     write_outcome,
     written_to,
 )
 from orchestrator.lines import Line
-from orchestrator.outcome import Facts, decide, remedy
+from orchestrator.outcome import Facts
 from orchestrator.process import environment
+from orchestrator.run.ending import outcome_of, scrub_all
 from orchestrator.run.intake import STDERR_TAIL, cut
 from orchestrator.run.recorder import Recorder, fed, last_words, translate
 from orchestrator.run.spool import Spool, Tail, Tails, read_tails
@@ -80,8 +81,9 @@ def recover(folder: Path, config: Config) -> Recovered | None:
     if journal is None:
         return None
     with journal:
-        _wait_for_silence(folder)
         known = _known(folder)
+        if not known.kept:
+            _wait_for_silence(folder)
         outcome = known.outcome or read_outcome(folder)
         if outcome is not None:
             if not (folder / OUTCOME).exists():
@@ -118,6 +120,7 @@ class _Known:
     told: dict[str, tuple[Raw, int]] = field(default_factory=dict[str, tuple[Raw, int]])
     without_line: int = 0
     spawned: bool = False
+    kept: int = 0
     auth: Auth = "none"
     exit: Exit | None = None
     outcome: Outcome | None = None
@@ -128,6 +131,8 @@ class _Known:
                 self.auth = auth or "none"
             case ProcessSpawned():
                 self.spawned = True
+            case ProcessReaped(kept=kept):
+                self.kept = kept
             case ProcessExited(status=status, signal=number):
                 self.exit = Exit(status=status, signal=number)
             case RunFinished(outcome=outcome):
@@ -271,6 +276,7 @@ class _Again:
         path = self._folder / stream
         try:
             spool = stack.enter_context(Spool(path, stream))
+            spool.bound()
         except OSError:  # it is not there, or the agent put something else in its place
             return
         last = self._known.told.get(stream)
@@ -315,23 +321,15 @@ def _end(
     exit_: Exit | None,
 ) -> Outcome:
     """The run's last event."""
-    outcome = decide(
-        Facts(
-            task=record.task,
-            digest=recorder.digest,
-            exit=exit_,
-            stopped="interrupted",
-            stopped_why=WHY,
-            usage=recorder.usage,
-        )
+    facts = Facts(
+        task=record.task,
+        digest=recorder.digest,
+        exit=exit_,
+        stopped="interrupted",
+        stopped_why=WHY,
+        usage=recorder.usage,
     )
-    if outcome.error is not None:
-        server = config.servers.get(record.agent.server or "")
-        outcome.error.hint = remedy(outcome.error, record.agent, server)
-    outcome.agent, outcome.run_id = record.agent.name, record.run_id
-    outcome.model = outcome.model or record.agent.model
-    values = redaction.known(record.secrets, config.environ)
-    for path in (*(folder / name for name in (STDOUT, STDERR, TAILS)), *folder.glob("*.patch")):
-        scrub(path, values)
+    outcome = outcome_of(facts, record.run_id, record.agent, config)
+    scrub_all(folder, redaction.known(record.secrets, config.environ))
     shutil.rmtree(config.state / STORES / record.run_id, ignore_errors=True)
     return recorder.finish(outcome)

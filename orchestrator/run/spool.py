@@ -37,6 +37,7 @@ class Spool:
         self.stream = stream
         self.size = offset
         self.full = False
+        self._end: int | None = None
         self._quantum = QUANTUM // 16
         # The agent could put anything there: a pipe would block us, /dev/zero never end.
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -68,10 +69,17 @@ class Spool:
 
     def read(self) -> bytes:
         """The next bytes, at most a quantum."""
-        chunk = os.pread(self._fd, self._quantum, self.size)
+        wanted = self._quantum
+        if self._end is not None:
+            wanted = min(wanted, max(0, self._end - self.size))
+        chunk = os.pread(self._fd, wanted, self.size)
         self.size += len(chunk)
         self.full = len(chunk) == self._quantum
         return chunk
+
+    def bound(self) -> None:
+        """Read no further than to where it ends now: what comes later is not the agent's word."""
+        self._end = self.there()
 
     def lines(self, chunk: bytes) -> list[Line]:
         """The lines that `chunk` completes. Many short ones make the next quantum smaller."""
@@ -88,7 +96,8 @@ class Spool:
 
     def leave(self) -> Raw:
         """Go to the end, and give up the line that was begun. What was not read."""
-        start, self.size = self._splitter.start, max(self.size, self.there())
+        end = self.there() if self._end is None else self._end
+        start, self.size = self._splitter.start, max(self.size, end)
         self._splitter = LineSplitter(offset=self.size)
         return Raw(self.stream, start, self.size - start)
 

@@ -31,6 +31,8 @@ _LOOKS, _SOONEST_S, _LATEST_S = 8, 0.25, 10.0
 # In a silence its processes are looked at eight times before it is too long, within these bounds.
 _OFTEN_S, _SELDOM_S = 0.1, 1.0
 # The same of its limits while nothing happens that they are about.
+_AWAY_S = 2.0
+# Longer than that between two looks, we were stopped (Ctrl-Z), and nobody heard a silence.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ class Watch:
         self._watched = watched
         self._recorder = recorder
         self._pid = pid
-        self._began = self._lived = self._turn = time.monotonic()
+        self._began = self._lived = self._turn = self._held = time.monotonic()
         self._turns = 0
         self._sign: Sign = "start"
         self._pulse: Pulse | None = None
@@ -87,6 +89,9 @@ class Watch:
     def hold(self, intake: Intake) -> Verdict | None:
         """The limit for which the agent is to be stopped, the task's own before the job's."""
         watched, now = self._watched, time.monotonic()
+        if now - self._held > _AWAY_S:
+            self._lived += now - self._held
+        self._held = now
         self._weighed = self._recorder.counts.weighty
         if now < self._next and intake.size <= self._output and not self._has_changed():
             return self._passed_with_others()

@@ -95,11 +95,11 @@ class Sums:
         return self.ok / self.counted if self.counted else None
 
 
-def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float] | None:
+def wilson(successes: int, trials: int) -> tuple[float, float] | None:
     """The interval of Wilson's score for a rate; None without a trial."""
     if not trials:
         return None
-    share = successes / trials
+    z, share = Z95, successes / trials
     middle = share + z * z / (2 * trials)
     reach = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     whole = 1 + z * z / trials

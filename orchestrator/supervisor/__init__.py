@@ -39,14 +39,8 @@ from orchestrator.run.control import Control
 from orchestrator.run.questions import Answer, Ask, Asked, Person
 from orchestrator.run.recorder import Publish, new_run_id
 from orchestrator.slots import Slots
-from orchestrator.supervisor.attempts import (
-    Continued,
-    Means,
-    attempts,
-    check_task,
-    commits_of,
-    grounds,
-)
+from orchestrator.supervisor.attempts import attempts
+from orchestrator.supervisor.checking import check_task
 from orchestrator.supervisor.desk import Desk, open_desk
 from orchestrator.supervisor.job import (
     CONCURRENCY,
@@ -59,6 +53,8 @@ from orchestrator.supervisor.job import (
     run_job,
 )
 from orchestrator.supervisor.lifetime import Lifetime
+from orchestrator.supervisor.means import Continued, Means
+from orchestrator.supervisor.placing import commits_of, grounds
 from orchestrator.supervisor.stream import EventStream
 from orchestrator.task import Task, TaskFile, check_tasks
 from orchestrator.telemetry import warn
@@ -170,56 +166,69 @@ class Supervisor:
         continued: Continued | Mapping[str, Continued] | None,
         job_id: str | None,
     ) -> JobOutcome:
-        reaper = self._running()
         check_tasks(file)  # before anything is made of its values: a wrong one must not be lost
         file = file_with_defaults(file, self._config)
         of = _by_task(file, continued)
-        named = [each.agent for each in file.tasks if each.id not in of]
-        named += [None for each in file.tasks if each.delegation]  # to any agent that there is
-        config = await with_nearby(self._config, named)
-        for each in file.tasks:
-            check_task(each, config, of.get(each.id))
-        queued, job_id = job_id is not None, job_id or new_run_id()
-        folder = self._config.state / "jobs" / job_id
-        ended = {id_: one for id_, one in ended_before(folder).items() if id_ in file.needs}
-        publish = fan_out(sinks)
-        ledger, controls = Ledger(file.limits), set[Control]()
-        means = Means(
-            config=config,
-            reaper=reaper,
-            gateways=self._gateways,
-            control=partial(self._control, controls),
-            publish=publish,
-            job_id=job_id,
-            slots=self._slots,
-            commits=commits_of(file, ended),
-            grounds=await _grounds(file.tasks, config, reaper),
-            leaves=file.leaves,
-            ledger=ledger,
-            looks=self._looks,
-            person=self._person,
-        )
-        job = Job(
-            id=job_id,
-            file=file,
-            folder=folder,
-            ledger=ledger,
-            apart=frozenset(means.grounds),
-            secrets=known((), self._config.environ),
-            queued=queued,
-            ended=ended,
-        )
+        config = await self._config_of(file, of)
+        job = self._prepared(file, job_id)
+        publish, controls = fan_out(sinks), set[Control]()
+        means = await self._means(job, config, publish, controls)
         async with (
             self._files.room(_at_once(file), _few_files),
             _desk(file.tasks, config) as desk,
         ):
             return await run_job(
-                job,
+                replace(job, apart=frozenset(means.grounds)),
                 work=partial(_work, replace(means, desk=desk), of),
                 publish=publish,
                 stop=lambda passed: _stop(controls, passed),
-                looking=reaper.ticks.looking,
+                looking=means.reaper.ticks.looking,
             )
+
+    async def _config_of(self, file: TaskFile, of: Mapping[str, Continued]) -> Config:
+        """The configuration with what is found nearby. Raises InputError if a task cannot be meant
+        with that.
+        """
+        named = [each.agent for each in file.tasks if each.id not in of]
+        named += [None for each in file.tasks if each.delegation]  # to any agent that there is
+        config = await with_nearby(self._config, named)
+        for each in file.tasks:
+            check_task(each, config, of.get(each.id))
+        return config
+
+    def _prepared(self, file: TaskFile, job_id: str | None) -> Job:
+        """The job, new or going on; which of its tasks work apart is not known yet."""
+        id_ = job_id or new_run_id()
+        folder = self._config.state / "jobs" / id_
+        return Job(
+            id=id_,
+            file=file,
+            folder=folder,
+            ledger=Ledger(file.limits),
+            secrets=known((), self._config.environ),
+            queued=job_id is not None,
+            ended={name: one for name, one in ended_before(folder).items() if name in file.needs},
+        )
+
+    async def _means(
+        self, job: Job, config: Config, publish: Publish, controls: set[Control]
+    ) -> Means:
+        file, reaper = job.file, self._running()
+        return Means(
+            config=config,
+            reaper=reaper,
+            gateways=self._gateways,
+            control=partial(self._control, controls),
+            publish=publish,
+            job_id=job.id,
+            slots=self._slots,
+            commits=commits_of(file, job.ended),
+            grounds=await _grounds(file.tasks, config, reaper),
+            leaves=file.leaves,
+            ledger=job.ledger,
+            looks=self._looks,
+            person=self._person,
+        )
 
     @asynccontextmanager
     async def _stream(self, task: Task | TaskFile) -> AsyncGenerator[EventStream]:

@@ -9,13 +9,13 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import orjson
 
 from orchestrator.errors import InputError, first_problem
 from orchestrator.events import Event, JobOutcome, Outcome, encode
+from orchestrator.journal.records import job_outcomes, plain
 from orchestrator.redaction import is_dict, is_list
 from orchestrator.task import Task, TaskFile
 
@@ -41,7 +41,7 @@ class Wanted:
 def dumps(wanted: Wanted) -> str:
     """Raises InputError for texts and paths that are not UTF-8."""
     try:
-        return orjson.dumps(wanted, default=_plain).decode()
+        return orjson.dumps(wanted, default=plain).decode()
     except orjson.JSONEncodeError as error:
         raise InputError(
             f"the task cannot be written into the queue: {error}",
@@ -74,7 +74,7 @@ def as_file(task: Task | TaskFile) -> TaskFile:
 
 
 def outcome_text(outcome: Outcome) -> str:
-    return orjson.dumps(outcome, default=_plain).decode()
+    return orjson.dumps(outcome, default=plain).decode()
 
 
 def outcome_json(outcome: Outcome) -> object:
@@ -107,7 +107,7 @@ def read_outcome(text: str | bytes) -> JobOutcome:
     from pydantic import ValidationError
 
     try:
-        return _outcomes().validate_json(text)
+        return job_outcomes().validate_json(text)
     except ValidationError as error:
         raise InputError(f"not a job's outcome: {first_problem(error)}") from None
 
@@ -124,20 +124,3 @@ def _reader() -> TypeAdapter[Wanted]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Wanted)
-
-
-@cache
-def _outcomes() -> TypeAdapter[JobOutcome]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(JobOutcome)
-
-
-def _plain(value: object) -> object:
-    match value:
-        case Path():
-            return str(value)
-        case MappingProxyType():
-            return value.copy()  # pyright: ignore[reportUnknownVariableType] (of anything)
-        case _:
-            raise TypeError(type(value).__name__)

@@ -9,18 +9,16 @@ cases' names: sessions that begin anew every few lines, with hardly a word in th
 import gc
 import statistics
 import sys
-import sysconfig
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
 import orjson
 
-from orchestrator.adapter import Adapter, Agent, ReadsObjects, Send, json_lines
+from orchestrator.adapter import Adapter, Agent, Send
 from orchestrator.budget import Counts
 from orchestrator.config import Adapters
 from orchestrator.events import Event, Place, Source, Update, encoded, prefix
@@ -28,7 +26,7 @@ from orchestrator.journal import STDERR, STDOUT, TAILS, Journal, make_folder
 from orchestrator.lines import Line, LineSplitter
 from orchestrator.outcome import Digest
 from orchestrator.run.intake import Intake
-from orchestrator.run.recorder import Recorder, translated
+from orchestrator.run.recorder import Recorder, translate
 from orchestrator.run.spool import QUANTUM, Spool, Tails
 from orchestrator.task import Task
 
@@ -80,9 +78,7 @@ def printed(cli: str, cases: frozenset[str]) -> bytes:
 
 def bench() -> bool:
     """Both CLIs; true if both keep the bar in a working session."""
-    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-    how = "with a profile" if optimized else "without a profile: slower by a third, as a rule"
-    print(f"Python {sys.version.split()[0]}, built {how}")
+    print(f"Python {sys.version.split()[0]}")
     adapters = Adapters()
     kept: list[bool] = []
     for cli in ("codex", "claude"):
@@ -159,15 +155,14 @@ def _breakdown(stream: bytes, lines: list[bytes], cli: str, adapter: Adapter) ->
     quanta = [stream[at : at + QUANTUM] for at in range(0, len(stream), QUANTUM)]
     splitter = LineSplitter()
     batches = [splitter.feed(quantum) for quantum in quanta]
-    updates = [list(_said(adapter, cli, [batch])) for batch in batches]
+    updates = [
+        [one for said in _meant(adapter, cli, [batch]) for one in said if not isinstance(one, Send)]
+        for batch in batches
+    ]
     steps = {
         "split": lambda: _each(LineSplitter().feed, quanta),
-        "orjson.loads, and is it exact, not deep (json_lines)": lambda: _each(
-            lambda batch: json_lines([line.data for line in batch]), batches
-        ),
-        "what it means, and updates built (the adapter)": lambda: deque(
-            _said(adapter, cli, batches), 0
-        ),
+        "orjson.loads": lambda: _each(orjson.loads, lines),
+        "what it means, and updates built (the adapter)": lambda: _meant(adapter, cli, batches),
         "wire form (one orjson.dumps an update)": lambda: _each(_encode, updates),
         "what decides the outcome and the budgets": lambda: _each(_fold, updates),
         "events, for those who listen": lambda: _each(_stamp, updates),
@@ -189,12 +184,15 @@ def _each(step: Callable[[Part], object], parts: Iterable[Part]) -> None:
         step(part)
 
 
-def _said(adapter: Adapter, cli: str, batches: Iterable[Sequence[Line]]) -> Iterator[Update]:
+def _meant(
+    adapter: Adapter, cli: str, batches: Iterable[Sequence[Line]]
+) -> list[Sequence[Update | Send]]:
+    """What the lines of the last batch mean, all others having been read before them."""
     conversation = adapter.conversation(Task(prompt="p"), Agent(name=cli, adapter=cli), None)
-    feed = conversation.feed_object if isinstance(conversation, ReadsObjects) else None
+    said: list[Sequence[Update | Send]] = []
     for batch in batches:
-        for said in translated(conversation, batch, feed):
-            yield from (one for one in said if not isinstance(one, Send))
+        said = [translate(conversation, line) for line in batch]
+    return said
 
 
 def _encode(updates: Sequence[Update]) -> None:
@@ -206,10 +204,8 @@ def _encode(updates: Sequence[Update]) -> None:
 
 
 def _fold(updates: Sequence[Update]) -> None:
-    digest, counts = Digest(), Counts()
-    for update in updates:
-        digest.add(update)
-        counts.add(update)
+    Digest().add(*updates)
+    Counts().add(*updates)
 
 
 def _stamp(updates: Sequence[Update]) -> None:

@@ -729,3 +729,18 @@ def test_who_has_the_last_word_and_says_nothing_after_a_tool_has_failed(worded: 
     said = talk.result("prompt", {"stopReason": "end_turn"})
     assert [one.kind for one in of(Error, said)] == ([] if worded else ["incomplete"])
     assert said[-1] == TurnFinished(stop_reason="end_turn" if worded else "error")
+
+
+def test_who_was_denied_something_may_end_its_turn_without_a_word() -> None:
+    talk = Talk(manner=Manner(title="agent", has_last_word=True, permissions="deny")).begun()
+    talk.asked({"toolCallId": "1", "title": "x", "kind": "execute", "status": "pending"})
+    assert talk.result("prompt", {"stopReason": "end_turn"})[-1] == TurnFinished(
+        stop_reason="end_turn"
+    )
+
+
+def test_an_answer_that_broke_off_is_the_servers_fault_as_node_tells_it() -> None:
+    talk = Talk().begun()
+    error = {"code": -32603, "message": "Internal error", "data": {"details": "terminated"}}
+    (said,) = of(Error, talk.hear(id=IDS["prompt"], error=error))
+    assert (said.kind, said.retryable) == ("unavailable", True)

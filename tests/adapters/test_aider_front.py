@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adapters.aider import FRONT
-from adapters.programs import aider_front as front
+from adapters.programs.aider_front.tables import json_first
 
 MAIN = "def main(argv=None): ...\n"
 PARSER = "import argparse\ndef get_parser(files, root): return argparse.ArgumentParser()\n"
@@ -85,7 +85,7 @@ def test_without_aider_the_missing_package_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "stdin", "says"),
     [
-        ([], "", "usage: aider_front.py -- AIDER FLAGS"),
+        ([], "", "usage: aider_front -- AIDER FLAGS"),
         (["--settings"], "{", "stdin is no settings"),
         (["--settings"], '{"promt": "x"}', "stdin is no settings"),
         (["--settings"], '{"session_id": "../x"}', "not a session's id: '../x'"),
@@ -129,4 +129,4 @@ TABLE = """{
 def test_a_table_in_json5_is_read_as_json_only_where_both_mean_the_same(
     text: str, read: object
 ) -> None:
-    assert front.json_first(lambda _: "left to json5")(text) == read
+    assert json_first(lambda _: "left to json5")(text) == read

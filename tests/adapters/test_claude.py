@@ -825,6 +825,7 @@ def assistant(*blocks: object, **event: object) -> bytes:
         b'{"type": "applause"}',
         b'{"type": "assistant", "message": {"content": []}}',
         b'{"type": "assistant", "message": {"content": [{"type": "picture"}]}}',
+        b'{"type": "assistant", "message": {"content": [{"type": "tool_use"}]}}',
         b'{"type": "user", "message": {}}',
         b'{"type": "user", "message": {"content": [{"type": "picture"}]}}',
         b'{"type": "system", "subtype": "task_started"}',
@@ -837,6 +838,26 @@ def assistant(*blocks: object, **event: object) -> bytes:
 def test_what_is_not_known_is_kept(unknown):
     (kept,) = tell(unknown)
     assert kept.type in {"unparsed", "output"}
+
+
+def test_a_call_without_an_input_is_a_call():
+    block = b'{"type":"tool_use","id":"t","name":"Other"}'
+    (call,) = tell(b'{"type":"assistant","message":{"id":"m","content":[%b]}}' % block)
+    assert call == ToolCall("t", "in_progress", "other", "Other", {})
+
+
+@pytest.mark.parametrize("value", [b"18446744073709551616", b"[" * 300 + b"]" * 300])
+def test_a_call_or_an_answer_that_could_not_be_written_again_as_it_is_stays_raw(value):
+    call = b'{"type":"tool_use","id":"t","name":"Other","input":{"n":%b}}' % value
+    line = b'{"type":"assistant","message":{"id":"m","content":[%b]}}' % call
+    (kept,) = tell(line)
+    assert isinstance(kept, Unparsed)
+    assert kept.text == line.decode()
+    answer = b'{"type":"result","subtype":"success","is_error":false,"structured_output":[%b]}'
+    kept, *_, end = tell(answer % value)
+    assert isinstance(kept, Unparsed)
+    assert kept.text == (answer % value).decode()
+    assert end.type == "turn.finished"
 
 
 @pytest.mark.parametrize(

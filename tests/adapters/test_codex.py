@@ -649,8 +649,25 @@ def test_an_item_of_an_unknown_kind_that_has_a_status_is_a_tool_call():
     (call,) = said(item("started", type="novelty", status="in_progress", depth=3))
     assert (call.title, call.kind, call.status) == ("novelty", "other", "in_progress")
     assert call.input["depth"] == 3
-    (done,) = said(item(status="exploded"))
+    (done,) = said(item(type=["no text"], status="exploded"))
     assert (done.title, done.status) == ("item", "failed")
+
+
+@pytest.mark.parametrize("value", ["18446744073709551616", "[" * 300 + "]" * 300])
+@pytest.mark.parametrize(
+    "call",
+    ['"type":"mcp_tool_call","server":"s","tool":"t","arguments":{"n":%s}', '"type":"new","n":%s'],
+)
+def test_a_call_that_could_not_be_written_again_as_it_is_stays_raw(call, value):
+    line = '{"type":"item.completed","item":{"id":"1","status":"completed",%s}}' % (call % value)
+    (kept,) = said(line.encode())
+    assert (kept.type, kept.text) == ("unparsed", line)
+
+
+def test_a_number_that_is_too_large_costs_only_itself():
+    line = item(type="command_execution", command="ls", status="failed", exit_code=2**64)
+    (call,) = said(line)
+    assert (call.title, call.status, call.exit_code) == ("ls", "failed", None)
 
 
 def test_a_web_search_has_no_status_and_two_ids():
@@ -680,7 +697,7 @@ def test_a_declined_call_is_a_denial():
 
 def test_changes_and_steps_that_are_not_understood_are_left_out():
     change = {"path": "/a", "kind": "add"}
-    (call,) = said(item(type="file_change", changes=[change, 5], status="completed"))
+    (call,) = said(item(type="file_change", changes=[change, 5, {}], status="completed"))
     assert (call.title, call.kind) == ("add /a", "edit")
     (plan,) = said(item(type="todo_list", items=[{"text": "a", "completed": True}, None]))
     assert plan.entries == [PlanEntry(text="a", status="completed")]

@@ -1,17 +1,26 @@
 """The parts of the LiteLLM front that need no mini-swe-agent: shell, confinement, judgement."""
 
+import array
 import errno
+import fcntl
 import json
 import os
+import signal
+import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
 import pytest
 
 from adapters.programs import attributes, confinement, json_lines, model_calls
-from adapters.programs import litellm_agent as front
+from adapters.programs.litellm_agent.sessions import Session
+from adapters.programs.litellm_agent.settings import SettingsError
 from adapters.programs.shell import KEPT_BYTES, Kept, Ran, Shell
+from tests.hostile import until
+
+ROOT = Path(__file__).parents[2]
 
 
 def shell_in(folder: Path, *, writable: list[str] | None = None, timeout_s: float = 10.0) -> Shell:
@@ -288,8 +297,46 @@ def test_secrets_are_blotted_out_and_every_text_can_be_written() -> None:
     assert json.loads(line) == {"type": "message", "text": text}
 
 
+STALLED = """
+import contextlib, os, sys, threading
+sys.path.append(sys.argv[1])
+from adapters.programs import json_lines
+json_lines.END_S = 0.2
+
+def end(number):
+    lines.seize()
+    with contextlib.suppress(OSError):
+        lines.say("result")
+    os._exit(128 + number)
+
+lines = json_lines.Lines(1)
+json_lines.watch_signals(end)
+if sys.argv[2] == "speaking":
+    while True:
+        lines.say("log", text="x" * 1000)
+os.set_blocking(1, False)
+with contextlib.suppress(BlockingIOError):
+    while True:
+        os.write(1, b"x" * 4096)
+os.set_blocking(1, True)
+threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("busy", ["speaking", "silent"])
+def test_a_signal_ends_a_front_whose_reader_has_stalled(busy: str) -> None:
+    command = [sys.executable, "-c", STALLED, str(ROOT), busy]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        waiting = array.array("i", [0])
+        pipe = process.stdout.fileno()
+        until(lambda: not fcntl.ioctl(pipe, termios.FIONREAD, waiting) and waiting[0] > 40_000)
+        process.terminate()
+        assert process.wait(10) == 128 + signal.SIGTERM
+
+
 def test_a_session_that_was_stopped_in_a_call_gets_an_answer_for_it(tmp_path: Path) -> None:
-    session = front.Session(tmp_path / "sessions", "abc")
+    session = Session(tmp_path / "sessions", "abc")
     call = {"id": "1", "function": {"name": "bash", "arguments": "{}"}}
     asked = {"role": "assistant", "tool_calls": [call], "extra": {"large": 1}}
     session.save([{"role": "user", "content": "x"}, asked, {"role": "exit"}], "m")
@@ -303,9 +350,9 @@ def test_a_session_that_was_stopped_in_a_call_gets_an_answer_for_it(tmp_path: Pa
     assert session.load() == [{"role": "assistant", "tool_calls": [call]}, answer]
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}"])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"messages": [1]}'])
 def test_a_session_that_cannot_be_read_is_an_error(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "abc.json").write_text(content)
-    with pytest.raises(front.SettingsError, match="session abc cannot be read"):
-        front.Session(tmp_path, "abc").load()
+    with pytest.raises(SettingsError, match="session abc cannot be read"):
+        Session(tmp_path, "abc").load()

@@ -29,7 +29,8 @@ from orchestrator.events import (
     TaskFinished,
     TaskStarted,
 )
-from tests.commands import Command
+from orchestrator.journal import list_runs, read_outcome
+from tests.commands import PROGRAM, Command
 from tests.console.words import at
 from tests.test_cli import DONE, configured, environment, place, said
 
@@ -191,6 +192,46 @@ def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(place):
         tty.until(lambda: tty.screen.cursor.hidden)
         tty.type(b"\x03")
         assert ended(tty, process) == 130
+
+
+def outcome_of(place: Path) -> Outcome:
+    (folder,) = list_runs(place.parent / "state/runs")
+    outcome = read_outcome(folder)
+    assert outcome is not None
+    return outcome
+
+
+@pytest.mark.timeout(120)
+def test_a_closed_terminal_stops_a_run_cleanly_and_its_outcome_is_kept(place):
+    tty = Tty()
+    with started(tty, place, *run(place, said("looking"), HANG)) as process:
+        tty.until(lambda: "  looking" in tty.text() and tty.screen.cursor.hidden)
+        os.close(tty.slave)
+        os.close(tty.master)
+        process.wait(WAIT_S)
+    outcome = outcome_of(place)
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.text) == ("interrupted", "the terminal was closed")
+
+
+@pytest.mark.timeout(120)
+def test_under_nohup_a_closed_terminal_stops_nothing(place):
+    steps = (said("looking"), {"sleep": 1}, DONE)
+    words = ["/bin/sh", "-c", "trap '' HUP; exec \"$@\"", "sh", PROGRAM, *run(place, *steps)]
+    piped = subprocess.PIPE
+    with (
+        subprocess.Popen(
+            words, cwd=place, env=environment(place), stdin=piped, stdout=piped, stderr=piped
+        ) as process,
+        killed(process),
+    ):
+        assert process.stderr is not None
+        for line in process.stderr:
+            if b"looking" in line:
+                break
+        process.send_signal(signal.SIGHUP)
+        process.wait(WAIT_S)
+    assert outcome_of(place).status == "succeeded"
 
 
 @pytest.mark.timeout(120)

@@ -536,9 +536,10 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
 
 def test_an_untested_version_is_said(tmp_path: Path) -> None:
     programs = tmp_path / "adapters/programs"
-    shutil.copytree(Path(FRONT).parent, programs)
-    front = programs / Path(FRONT).name
-    front.write_text(front.read_text().replace('TESTED = ("2.4.6",)', 'TESTED = ("0.0.1",)'))
+    shutil.copytree(Path(FRONT).parents[1], programs)
+    front = programs / Path(FRONT).relative_to(Path(FRONT).parents[1])
+    program = front.with_name("program.py")
+    program.write_text(program.read_text().replace('TESTED = ("2.4.6",)', 'TESTED = ("0.0.1",)'))
     settings = {"prompt": "x", "model": "openrouter/x", "workspace": str(tmp_path)}
     done = subprocess.run(
         [MINI.with_name("python"), "-I", front],

@@ -56,13 +56,15 @@ class ByTurn(Scripted):
     prompts: list[str] = field(default_factory=list)
 
     def command(self, task: Task, agent: Agent) -> Command:
-        turn = self.turns[agent.name] = self.turns.get(agent.name, -1) + 1
-        self.prompts.append(task.prompt)
+        turn = self.turns.get(agent.name, -1)
+        if agent.home != "/":  # there it is only looked at whether there could be a command
+            turn = self.turns[agent.name] = turn + 1
+            self.prompts.append(task.prompt)
         script = f"{agent.home}/script.json"
         return Command(
             argv=(sys.executable, "-I", "-S", scripted_agent.__file__, script),
             cwd=str(task.workspace),
-            files={script: json.dumps(list(self.scripts[agent.name][turn])).encode()},
+            files={script: json.dumps(list(self.scripts[agent.name][max(turn, 0)])).encode()},
             stdin=task.prompt.encode(),
         )
 

@@ -15,6 +15,8 @@ from orchestrator.errors import ConfigError, QueueError
 from orchestrator.task import Task
 from orchestrator.worker import engine
 from orchestrator.worker.client import Client, default_url
+from orchestrator.worker.engine import log
+from orchestrator.worker.engine.database import engine_of, unreachable
 from tests.worker.scene import ORCHESTRATE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -159,7 +161,7 @@ async def test_an_old_sqlite_is_told_the_time_by_us(
 ) -> None:
     """Before 3.42 it knows no parts of seconds, which the engine asks for by Python's version."""
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 40, 1))
-    made = engine._engine(client_url(file))
+    made = engine_of(client_url(file))
     with made.connect() as connection:
         row = connection.exec_driver_sql("SELECT unixepoch('subsec'), unixepoch()").one()
     made.dispose()
@@ -262,14 +264,14 @@ def test_what_the_engine_says_holds_no_statement_no_value_and_no_password() -> N
         "Database connection failed: (sqlite3.OperationalError) database is locked."
         " Retrying in 1.06s (attempt 1)"
     )
-    assert engine.said(told) == left
-    assert engine.said("at postgresql://me:hidden@desk/q") == "at postgresql://me:***@desk/q"
+    assert log.said(told) == left
+    assert log.said("at postgresql://me:hidden@desk/q") == "at postgresql://me:***@desk/q"
 
 
 def test_what_the_engine_says_again_and_again_is_told_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    handler = engine._Log(level=logging.WARNING)
+    handler = log._Log(level=logging.WARNING)
     for attempt in range(5):
         text = f"it failed. Retrying in {attempt}s (attempt {attempt})"
         handler.emit(logging.LogRecord("dbos", logging.WARNING, "", 0, text, None, None))
@@ -279,4 +281,4 @@ def test_what_the_engine_says_again_and_again_is_told_once(
 
 def test_who_is_refused_is_not_asked_whether_the_server_runs() -> None:
     error = Exception('FATAL:  database "none" does not exist')
-    assert "the server answers" in (engine._unreachable("postgresql://desk/none", error).hint or "")
+    assert "the server answers" in (unreachable("postgresql://desk/none", error).hint or "")

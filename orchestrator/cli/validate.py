@@ -1,0 +1,73 @@
+"""`validate` and `schema`: what is wrong with a task file, and what may stand in one."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.flags import read_bytes, read_tasks
+from orchestrator.cli.frame import errors, fail, put, put_json
+
+
+class SchemaName(StrEnum):
+    """What `schema` can print."""
+
+    TASK = "task"
+    CONFIG = "config"
+    EVENTS = "events"
+
+
+def validate(file: Annotated[Path, typer.Argument(metavar="TASK.yaml")]) -> None:
+    """Check a task file without running it: every problem with its line and column, else the order
+    of its tasks and what each would do.
+
+    \b
+    orchestrate validate task.yaml
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
+    from orchestrator.cli.planning import planned
+
+    with errors():
+        tasks = read_tasks(file)
+        for at, task in enumerate(tasks.tasks):
+            where = f"{file}:{_workspace_line(file, at)}: "
+            where += "" if tasks.single else f"tasks.{at}."
+            if task.template is None and task.source is None and not task.workspace.is_dir():
+                fail(f"{where}workspace: no folder {task.workspace}")
+            if task.template is not None and not task.template.is_dir():
+                fail(f"{where}workspace.scratch: no folder {task.template}")
+        put(f"{file}: valid\n{planned(tasks)}")
+
+
+def _workspace_line(file: Path, at: int) -> int:
+    """Where the workspace stands of the file's task number `at`: in it, or for all at the top."""
+    from orchestrator.task import written_in
+
+    _, line = written_in(read_bytes(file), file=str(file))
+    first, own = line(()), line(("tasks", at, "workspace"))
+    return own if own != first else line(("workspace",))
+
+
+def schema(name: Annotated[SchemaName, typer.Argument(help="Which one.")]) -> None:
+    """Print the JSON Schema of a task file, of a configuration file or of an event.
+
+    \b
+    orchestrate schema task > task.schema.json
+    orchestrate schema config
+    orchestrate schema events
+    """  # noqa: D301 (click takes \b for: leave these lines alone)
+    put_json(_schema(name), indented=True)
+
+
+def _schema(name: SchemaName) -> dict[str, object]:
+    from orchestrator import config, events, task
+
+    match name:
+        case SchemaName.TASK:
+            return task.task_schema()
+        case SchemaName.CONFIG:
+            return config.config_schema()
+        case SchemaName.EVENTS:
+            return events.schema()
