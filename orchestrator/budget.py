@@ -13,6 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from orchestrator.events import (
+    Message,
+    MessageDelta,
+    Thought,
+    ThoughtDelta,
+    ToolCall,
     TurnFinished,
     TurnStarted,
     Update,
@@ -44,10 +49,8 @@ _WAITS = {
 }
 
 
-SPEECH = frozenset({"message.delta", "thought.delta", "thought", "message"})
-"""Types of updates that are of no account here once the model has spoken: most are."""
-_WORDS = SPEECH | {"tool_call"}
-# What only a model that has begun to speak can say.
+_WORDS = frozenset[type[object]]({MessageDelta, ThoughtDelta, Thought, Message, ToolCall})
+# What only a model that has begun to speak can say. Most updates are such.
 
 
 @dataclass(kw_only=True)
@@ -65,12 +68,17 @@ class Counts:
     unit: Unit = "run"
     weighty: int = 0
 
-    def add(self, update: Update) -> None:
-        """Take one update into account."""
-        if update.type in _WORDS:
-            self.weighty += update.type == "tool_call" or not self.spoken
-            self.spoken = True
-            return  # most updates: to try all patterns on them took longer
+    def add(self, *updates: Update) -> None:
+        """Take updates into account."""
+        for update in updates:
+            kind = type(update)
+            if kind not in _WORDS:
+                self._add(update)
+            elif kind is ToolCall or not self.spoken:
+                self.weighty += 1
+                self.spoken = True
+
+    def _add(self, update: Update) -> None:
         self.weighty += 1
         match update:
             case Usage(scope=scope):

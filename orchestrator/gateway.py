@@ -19,7 +19,6 @@ from pathlib import Path
 import anyio
 
 from orchestrator.adapter import About, Agent, Command, Gateway, Upstream, json_line
-from orchestrator.client import ask
 from orchestrator.config import Config
 from orchestrator.discovery import FoundServer, Use, locate
 from orchestrator.errors import AskError, OrchestrateError, lone_error
@@ -207,6 +206,8 @@ class Gateways:
 
     async def _answers(self, one: _Running, gateway: Gateway) -> str | None:
         """Waits until it says that it is well; or why it does not."""
+        from orchestrator.client import ask  # HTTP: a run without a gateway starts without it
+
         why: list[str] = []
 
         async def asked(scope: anyio.CancelScope) -> None:

@@ -21,23 +21,31 @@ from orchestrator.answer import Answer, read_answer
 from orchestrator.events import (
     Changes,
     Check,
+    Context,
     Error,
     ErrorKind,
     Failure,
     JobOutcome,
     Message,
+    MessageDelta,
+    Notice,
     Outcome,
+    Output,
     Permission,
+    Plan,
     RateLimit,
     SessionStarted,
     Status,
     StopReason,
     Subagent,
+    Thought,
+    ThoughtDelta,
     ToolCall,
     ToolCallStatus,
     ToolKind,
     TurnFinished,
     TurnStarted,
+    Unparsed,
     Update,
     Usage,
 )
@@ -82,20 +90,10 @@ STATUS: Mapping[ErrorKind, Status] = MappingProxyType(
 MOST_CALLS = 10_000
 """How many tool calls, denials and sub-agents are held by their ids: a run may make any number."""
 
-DECIDE_NOTHING = frozenset(
-    {
-        "context",
-        "message.delta",
-        "notice",
-        "output",
-        "plan",
-        "thought",
-        "thought.delta",
-        "unparsed",
-        "usage",
-    }
+_DECIDE_NOTHING = frozenset[type[object]](
+    {Context, MessageDelta, Notice, Output, Plan, Thought, ThoughtDelta, Unparsed, Usage}
 )
-"""Types of updates that are of no account here: most are."""
+_ENDED: frozenset[ToolCallStatus] = frozenset({"completed", "failed"})
 _READS: frozenset[ToolKind] = frozenset({"read", "search", "think", "fetch", "switch_mode"})
 _EDITS: frozenset[ToolKind] = frozenset({"edit", "delete", "move"})
 _ASKED_TO_STOP = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
@@ -128,13 +126,18 @@ class Digest:
     _dead: int = 0
     _outlived: bool = False
 
-    def add(self, update: Update) -> None:
-        """Take one update into account."""
-        if update.type in DECIDE_NOTHING:
-            return  # most updates: to try all patterns on them took longer than to write them
-        match update:
-            case ToolCall():
+    def add(self, *updates: Update) -> None:
+        """Take updates into account."""
+        # Most are tool calls or decide nothing: to try all patterns on them took longer than to
+        # write them. Asked by class, which takes a fifth of the time that `update.type` takes.
+        for update in updates:
+            if type(update) is ToolCall:
                 self._tool_call(update)
+            elif type(update) not in _DECIDE_NOTHING:
+                self._add(update)
+
+    def _add(self, update: Update) -> None:
+        match update:
             case SessionStarted(session_id=session_id, model=model):
                 self.session_id = session_id
                 self.model = model or self.model
@@ -198,17 +201,19 @@ class Digest:
         return self.calls[id_] == "completed" and self._kinds.get(id_) in _EDITS
 
     def _tool_call(self, call: ToolCall) -> None:
-        id_, stated = call.id, call.status
-        status = self.calls[id_] = stated or self.calls.get(id_, "pending")
-        ended = status in {"completed", "failed"}
-        held, other = (self._ended, self._open) if ended else (self._open, self._ended)
-        held[id_] = None
-        other.pop(id_, None)
-        if stated is not None and ended:
-            self.failures = self.failures + 1 if stated == "failed" else 0
+        id_, stated, calls = call.id, call.status, self.calls
+        status = calls[id_] = stated or calls.get(id_, "pending")
+        if status in _ENDED:
+            self._ended[id_] = None
+            self._open.pop(id_, None)
+            if stated is not None:
+                self.failures = self.failures + 1 if stated == "failed" else 0
+        else:
+            self._open[id_] = None
+            self._ended.pop(id_, None)
         if call.kind is not None:
             self._kinds[id_] = call.kind
-        if len(self.calls) > MOST_CALLS:
+        if len(calls) > MOST_CALLS:
             self._forget(next(iter(self._ended or self._open)))
 
     def _forget(self, id_: str) -> None:
@@ -428,7 +433,8 @@ def _work(facts: Facts) -> Failure | None:
     answered = bool((facts.digest.text or "").strip())
     if kind in EDITING_KINDS and not changed:
         what = "nobody could see a change" if changes is None else "nothing that git sees changed"
-        return Failure(kind="no_change", text=f"{what}, and a {kind} task must change something")
+        a = "an" if kind[:1] == "e" else "a"
+        return Failure(kind="no_change", text=f"{what}, and {a} {kind} task must change something")
     if kind in READING_KINDS and not answered:
         return Failure(kind="incomplete", text=f"no answer, and a {kind} task must give one")
     if not (changed or answered or facts.digest.wrote or _passed(facts)):

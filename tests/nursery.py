@@ -83,6 +83,7 @@ def _prepare() -> None:
 
     # What calling an application begins with.
     cli.app = typer.main.get_command(cli.app)  # type: ignore[assignment]
+    list(cli.app.commands.values())  # type: ignore[attr-defined]  # each is made when it is asked for
     for model in _below(BaseModel):
         model.model_rebuild(raise_errors=False)
     for made in (document._loader, document._location, events._reader):

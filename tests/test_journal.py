@@ -108,7 +108,7 @@ def test_whatever_the_umask_nobody_else_can_read_a_record(tmp_path, mask):
     with umask(mask):
         folder = make_folder(tmp_path / "state" / "runs", "01a1fc5c")
         with Journal(folder) as written:
-            written.append([event(1)])
+            written.append(event(1) + b"\n")
         write_record(folder, RECORD)
         write_outcome(folder, Outcome(status="failed"))
         export_run(folder, tmp_path / "run.tar.gz")
@@ -152,9 +152,9 @@ def test_records_cannot_be_kept_below_a_file(tmp_path):
 
 def test_events_are_read_as_they_were_written(folder):
     with Journal(folder) as written:
-        written.append([event(1), event(2)])
-        written.append([])
-        written.append([event(3)])
+        written.append(event(1) + b"\n" + event(2) + b"\n")
+        written.append(b"")
+        written.append(event(3) + b"\n")
         written.sync()
     assert [one.seq for one in read_events(folder)] == [1, 2, 3]
     assert list(read_lines(folder)) == [event(1), event(2), event(3)]
@@ -162,7 +162,7 @@ def test_events_are_read_as_they_were_written(folder):
 
 def test_an_event_is_on_the_disk_before_anyone_sees_it(folder):
     with Journal(folder) as written:
-        written.append([event(1)])
+        written.append(event(1) + b"\n")
         assert (folder / EVENTS).read_bytes() == event(1) + b"\n"
 
 
@@ -204,13 +204,13 @@ def test_a_full_disk_tears_no_line_at_any_byte(folder, room):
         with files_no_larger_than(room):
             for block in blocks:
                 try:
-                    written.append(block)
+                    written.append(b"".join(line + b"\n" for line in block))
                 except JournalError as error:
                     refused.append(error)
                 else:
                     kept += block
         assert (folder / EVENTS).read_bytes() == b"".join(line + b"\n" for line in kept)
-        written.append([event(9)])
+        written.append(event(9) + b"\n")
     assert list(read_lines(folder)) == [*kept, event(9)]
     for refusal in refused:
         assert "cannot write" in str(refusal)
@@ -240,7 +240,7 @@ def test_on_a_real_disk_that_is_full_the_journal_stays_whole_and_goes_on(small_d
         full = ""
         while not full:
             try:
-                written.append([event(kept + 1, "x" * 500)])
+                written.append(event(kept + 1, "x" * 500) + b"\n")
             except JournalError as error:
                 full = str(error)
             else:
@@ -250,7 +250,7 @@ def test_on_a_real_disk_that_is_full_the_journal_stays_whole_and_goes_on(small_d
         with pytest.raises(JournalError, match="No space left"):
             write_outcome(folder, Outcome(status="failed", text="x" * 20_000))
         filler.unlink()
-        written.append([event(kept + 1)])
+        written.append(event(kept + 1) + b"\n")
         write_outcome(folder, Outcome(status="failed"))
     assert [one.seq for one in read_events(folder)] == list(range(1, kept + 2))
     assert read_outcome(folder) == Outcome(status="failed")
@@ -379,7 +379,7 @@ with Journal(Path(sys.argv[1])) as journal:
         if line == b"torn\\n":
             os.write(journal._fd, b"torn")
         else:
-            journal.append([line[:-1]])
+            journal.append(line)
         print("written", flush=True)
 """
 
@@ -447,7 +447,7 @@ def test_following_ends_when_the_writer_dies(folder, writer, number):
 
 def test_a_run_that_is_over_is_followed_to_its_end(folder):
     with Journal(folder) as written:
-        written.append([event(1), event(2)])
+        written.append(event(1) + b"\n" + event(2) + b"\n")
     assert list(follow_lines(folder)) == [event(1), event(2)]
 
 
@@ -646,5 +646,5 @@ def test_messages_of_any_length_are_kept_whole(folder):
         seq=1, time="t", run_id=None, task_id=None, agent=None, source="agent", update=update
     )
     with Journal(folder) as written:
-        written.append([encode(stamped)])
+        written.append(encode(stamped) + b"\n")
     assert [one.update for one in read_events(folder)] == [update]

@@ -202,6 +202,26 @@ def test_a_flood_of_empty_lines_gets_smaller_turns(tmp_path):
     assert sum(turns) == 4 * QUANTUM
 
 
+@pytest.mark.parametrize("line", [b"x" * 2**20, b"x" * 400, b"x" * 10])
+def test_no_turn_takes_more_than_64_kib_whatever_the_lines_are(tmp_path, line):
+    (tmp_path / "flood").write_bytes((line + b"\n") * (2**21 // len(line)))
+    with Spool(tmp_path / "flood", STDOUT) as spool:
+        while chunk := spool.read():
+            assert len(chunk) <= 64 * 1024
+            spool.lines(chunk)
+
+
+def test_a_spool_is_read_no_further_than_to_where_it_was_bound(tmp_path):
+    path = tmp_path / STDOUT
+    path.write_bytes(b"one\n")
+    with Spool(path, STDOUT) as spool:
+        spool.bound()
+        with path.open("ab") as file:
+            file.write(b"two\n")
+        assert [line.data for line in spool.lines(spool.read())] == [b"one"]
+        assert (spool.read(), spool.rest(), spool.leave().length) == (b"", [], 0)
+
+
 FLOODER = """
 import sys, time
 block = b'{"type": "message", "text": "flood"}\\n' * 2000

@@ -8,15 +8,16 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, NoReturn
 
 import typer
 
 from orchestrator.cli import agents, config, local, mcp, models, queue, runs
 from orchestrator.cli.delegate import delegate
 from orchestrator.cli.doctor import doctor
-from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCCEEDED, say
-from orchestrator.cli.fronts import Commands
+from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCCEEDED, put, say
+from orchestrator.cli.fronts import Commands, Part
 from orchestrator.cli.init import init
 from orchestrator.cli.queue import submit, worker
 from orchestrator.cli.replay import replay
@@ -25,27 +26,7 @@ from orchestrator.cli.run import run
 from orchestrator.cli.stats import stats
 from orchestrator.cli.validate import schema, validate
 
-app = typer.Typer(
-    cls=Commands,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    help="Run coding agents as supervised processes: one event stream, one truthful outcome.",
-)
-for command in (
-    run, validate, schema, replay, stats, doctor, init, route, submit, worker, delegate,
-):  # fmt: skip
-    app.command()(command)
-app.add_typer(runs.app, name="runs")
-app.add_typer(queue.app, name="queue")
-app.add_typer(agents.app, name="agents")
-app.add_typer(models.app, name="models")
-app.add_typer(local.app, name="local")
-app.add_typer(config.app, name="config")
-app.add_typer(mcp.app, name="mcp")
 
-
-@app.command()
 def version() -> None:
     """Print the version.
 
@@ -54,7 +35,61 @@ def version() -> None:
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator import __version__
 
-    typer.echo(__version__)
+    put(__version__)
+
+
+class _All(Commands):
+    ours: ClassVar[Mapping[str, Part]] = {
+        "run": run,
+        "validate": validate,
+        "schema": schema,
+        "replay": replay,
+        "stats": stats,
+        "doctor": doctor,
+        "init": init,
+        "route": route,
+        "submit": submit,
+        "worker": worker,
+        "delegate": delegate,
+        "version": version,
+        "runs": runs.app,
+        "queue": queue.app,
+        "agents": agents.app,
+        "models": models.app,
+        "local": local.app,
+        "config": config.app,
+        "mcp": mcp.app,
+    }
+    sections: ClassVar[Mapping[str, Sequence[str]]] = {
+        "Run tasks": ("run", "validate", "route", "schema"),
+        "Look at runs": ("runs", "stats", "replay"),
+        "Agents and models": ("doctor", "init", "agents", "models", "local", "config"),
+        "In the background": ("submit", "worker", "queue"),
+        "From agent to agent": ("delegate", "mcp"),
+    }
+
+
+app = typer.Typer(
+    cls=_All, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def orchestrate(
+    version_: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Run coding agents as supervised processes: one event stream, one truthful outcome."""
 
 
 def main() -> None:
@@ -66,7 +101,7 @@ def main() -> None:
     # Looking for plug-ins of pydantic reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
-        app(obj=given)
+        app(obj=given, prog_name="orchestrate")  # also as `python -m`, as agents start it
     except SystemExit as end:
         _leave(end.code if isinstance(end.code, int) else SUCCEEDED)
     except KeyboardInterrupt:

@@ -1,20 +1,21 @@
-"""Commands that adapters bring (entry points `orchestrator.commands`): this process becomes their
-program, so that output, signals and exit status are the program's own.
+"""The commands by their names. Those that adapters bring (entry points `orchestrator.commands`) are
+programs that this process becomes, so that output, signals and exit status are the program's own.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn, TypeAlias
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from orchestrator.cli.frame import configured, errors, put
+from orchestrator.cli.grouped import Group
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -30,8 +31,46 @@ class _Verbatim(TyperCommand):
         return super().parse_args(ctx, args if known else ["--", *args])
 
 
-class Commands(TyperGroup):
+Part: TypeAlias = "Callable[..., None] | typer.Typer"
+Made: TypeAlias = TyperCommand | TyperGroup
+
+
+class _Ours(Mapping[str, Made]):
+    """Each is made when it is asked for: making all of them takes a tenth of a run's start."""
+
+    def __init__(self, parts: Mapping[str, Part]) -> None:
+        self._parts = parts
+        self._made: dict[str, Made] = {}
+
+    def __getitem__(self, name: str) -> Made:
+        if name not in self._made:
+            self._made[name] = _made(name, self._parts[name])
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
+def _made(name: str, part: Part) -> Made:
+    alone = typer.Typer(rich_markup_mode=None, add_completion=False)
+    if not isinstance(part, typer.Typer):
+        alone.command(name)(part)
+        return get_command(alone)  # type: ignore[return-value]  # of an app with one command
+    alone.add_typer(part, name=name, cls=Group)
+    return get_command(alone).commands[name]  # type: ignore[attr-defined,no-any-return]
+
+
+class Commands(Group):
     """Our own commands, then those that adapters bring, which are looked for only if need be."""
+
+    ours: ClassVar[Mapping[str, Part]] = {}
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _Ours(self.ours)  # type: ignore[assignment]  # nobody adds one
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # the same
         ours = super().list_commands(ctx)

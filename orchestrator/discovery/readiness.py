@@ -21,7 +21,6 @@ from orchestrator.config import Config
 from orchestrator.discovery.credentials import keyless
 from orchestrator.discovery.programs import locate
 from orchestrator.discovery.servers import FoundServer, bare, known_server, lacks
-from orchestrator.discovery.trial import calls_tool
 from orchestrator.errors import ConfigError, shown
 from orchestrator.events import Error
 from orchestrator.fit import Fit, estimate, fit
@@ -134,6 +133,8 @@ _TRIED = TypeAdapter(_Tried)
 
 async def _tried(found: FoundServer, model: str, config: Config) -> tuple[bool | None, bool]:
     """Whether the model calls tools, and whether that was found out just now."""
+    from orchestrator.discovery.trial import calls_tool  # HTTP: most runs try none
+
     path = _kept_in(found, model, config)
     with suppress(OSError, ValidationError):
         kept = _TRIED.validate_json(path.read_bytes())

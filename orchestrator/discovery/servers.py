@@ -21,7 +21,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator import private
 from orchestrator.adapter import Agent
-from orchestrator.client import ask, connect
 from orchestrator.config import Config, places_of, tier_of, tier_of_place
 from orchestrator.errors import AskError, ConfigError, lone_error, shown
 from orchestrator.events import Error, Tier
@@ -197,6 +196,8 @@ _WANTS_KEY = "wants a key"
 async def _replies(
     asks: Sequence[Ask], address: str, key: str | None, limit_s: float
 ) -> list[Reply | AskError]:
+    from orchestrator.client import ask  # HTTP: a run without a model server starts without it
+
     replies: dict[int, Reply | AskError] = {}
     limiter = anyio.CapacityLimiter(_AT_ONCE)
 
@@ -483,6 +484,8 @@ async def use_of(agent: Agent, config: Config) -> Use | None:
     kind = config.servers[place.kind] if place is not None else None
     if place is None or kind is None or kind.ask_use is None or agent.model is None:
         return None
+    from orchestrator.client import ask
+
     key = config.environ.get(place.api_key_env) if place.api_key_env else None
     try:
         address = address_of(place.base_url, kind.port)
@@ -551,6 +554,8 @@ def place_of(agent: Agent, config: Config) -> Place | None:
 
 async def _connects(base_url: str) -> Error | None:
     """A server of unknown kind only has to be there."""
+    from orchestrator.client import connect
+
     try:
         await connect(address_of(base_url), limit_s=PATIENT_S)
     except (AskError, ConfigError) as error:

@@ -37,11 +37,12 @@ from orchestrator.events import Update
 from orchestrator.lines import LINE_LIMIT
 from orchestrator.run.plan import Plan
 from orchestrator.slots import Held, Slots
-from orchestrator.supervisor.children import Children, Do, Ways
 from orchestrator.task import Limits, McpServer, Task
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+
+    from orchestrator.supervisor.children import Children, Do, Ways
 
 Bound = TypeVar("Bound", int, float)
 
@@ -99,6 +100,8 @@ class Desk:
     @asynccontextmanager
     async def asked(self, token: str, ways: Ways) -> AsyncGenerator[None]:
         """Answer whoever has the token, as long as the block lasts; its sub-tasks end with it."""
+        from orchestrator.supervisor.children import Children
+
         with lone_error():
             async with anyio.create_task_group() as group:
                 self._asking[token] = Children(ways, group)
@@ -252,6 +255,8 @@ class Handing:
     @asynccontextmanager
     async def open(self, plan: Plan, say: Callable[[Update], None]) -> AsyncGenerator[None]:
         """The run may hand on work while the block lasts."""
+        from orchestrator.supervisor.children import Ways  # most runs hand on nothing
+
         lending = _Lending(plan.held)
 
         @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from orchestrator.adapter import Agent
 from orchestrator.budget import Ledger
@@ -17,12 +18,14 @@ from orchestrator.run.control import Control
 from orchestrator.run.questions import Person
 from orchestrator.run.recorder import Publish
 from orchestrator.slots import Slots
-from orchestrator.supervisor.children import Do
 from orchestrator.supervisor.desk import Desk
 from orchestrator.task import DEFAULT_LIMITS, Limits, Task
 from orchestrator.workspace.deliver import Delivery
 from orchestrator.workspace.looks import Looks
 from orchestrator.workspace.place import Ground
+
+if TYPE_CHECKING:
+    from orchestrator.supervisor.children import Do
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -297,7 +297,7 @@ def whole(folder: Path, limit: int | None) -> bool:
         with Journal(folder) as journal, suppress(JournalError):
             lines += written_until_full(journal)
             if limit is None:
-                journal.append_last([b'{"type":"journal.full"}'])
+                journal.append_last(b'{"type":"journal.full"}\n')
                 lines.append(b'{"type":"journal.full"}')
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -306,7 +306,7 @@ def whole(folder: Path, limit: int | None) -> bool:
     again = Journal.reopen(folder)
     if again is not None:
         with again:
-            again.append([b"{}"])
+            again.append(b"{}\n")
     good = good and [*read_lines(folder)] == [*lines, b"{}"]
     (folder / EVENTS).unlink()
     return good
@@ -317,7 +317,7 @@ def written_until_full(journal: Journal) -> list[bytes]:
     while True:
         line = b'{"n":%d,"text":"%b"}' % (len(lines), b"x" * random.randrange(3000))
         try:
-            journal.append([line])
+            journal.append(line + b"\n")
         except JournalError:
             return lines
         lines.append(line)

@@ -69,7 +69,7 @@ def run(
                 source="supervisor" if update.type.startswith("process.") else "agent",
                 update=update,
             )
-            journal.append([encode(event)])
+            journal.append(encode(event) + b"\n")
     if outcome is not None:
         write_outcome(folder, replace(outcome, agent=agent.name, run_id=run_id))
     return folder
