@@ -24,6 +24,8 @@ from orchestrator.cli.frame import (
     put_painted,
     runs_folder,
     say,
+    tabled,
+    window,
 )
 from orchestrator.cli.keeping import gc, recover
 from orchestrator.cli.queue import DatabaseOption
@@ -56,7 +58,7 @@ def list_(
     orchestrate runs list -n 100 | grep failed
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.cli.submitted import has_queue
-    from orchestrator.console import one_line, table
+    from orchestrator.console import one_line
     from orchestrator.errors import ConfigError, JournalError
     from orchestrator.journal import list_runs, read_outcome, read_record, running
 
@@ -81,12 +83,25 @@ def list_(
                     one_line(record.task.prompt, 40),
                 ]
             )
-        put(table(rows) if len(rows) > 1 else "no runs yet")
+        put(_listed(rows) if len(rows) > 1 else "no runs yet")
         if any(row[2] == CUT_OFF for row in rows):
             say("Records that were cut off are completed by `orchestrate runs recover --all`.")
         with suppress(ConfigError):  # a broken one keeps nobody from what is on record
             if has_queue(config):  # to ask it takes over a second
                 say("Jobs that were submitted and not begun: `orchestrate queue list`.")
+
+
+def _listed(rows: list[list[str]]) -> str:
+    """As a table. In a window that is too narrow for it, a run goes by the end of its id, and when
+    it began by day and minute.
+    """
+    from orchestrator.console import table
+
+    room, whole = window(), table(rows)
+    if room is None or max(map(len, whole.splitlines())) <= room:
+        return whole
+    short = ([row[0][-8:], row[1][5:16].replace("T", " "), *row[2:]] for row in rows[1:])
+    return tabled([rows[0], *short])
 
 
 @app.command()
