@@ -24,6 +24,8 @@ from orchestrator.cli.frame import (
     put_painted,
     runs_folder,
     say,
+    tabled,
+    window,
 )
 from orchestrator.cli.keeping import gc, recover
 from orchestrator.cli.queue import DatabaseOption
@@ -56,7 +58,7 @@ def list_(
     orchestrate runs list -n 100 | grep failed
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.cli.submitted import has_queue
-    from orchestrator.console import one_line, table
+    from orchestrator.console import one_line
     from orchestrator.errors import ConfigError, JournalError
     from orchestrator.journal import list_runs, read_outcome, read_record, running
 
@@ -81,12 +83,25 @@ def list_(
                     one_line(record.task.prompt, 40),
                 ]
             )
-        put(table(rows) if len(rows) > 1 else "no runs yet")
+        put(_listed(rows) if len(rows) > 1 else "no runs yet")
         if any(row[2] == CUT_OFF for row in rows):
             say("Records that were cut off are completed by `orchestrate runs recover --all`.")
         with suppress(ConfigError):  # a broken one keeps nobody from what is on record
             if has_queue(config):  # to ask it takes over a second
                 say("Jobs that were submitted and not begun: `orchestrate queue list`.")
+
+
+def _listed(rows: list[list[str]]) -> str:
+    """As a table. In a window that is too narrow for it, a run goes by the end of its id, and when
+    it began by day and minute.
+    """
+    from orchestrator.console import table
+
+    room, whole = window(), table(rows)
+    if room is None or max(map(len, whole.splitlines())) <= room:
+        return whole
+    short = ([row[0][-8:], row[1][5:16].replace("T", " "), *row[2:]] for row in rows[1:])
+    return tabled([rows[0], *short])
 
 
 @app.command()
@@ -112,9 +127,6 @@ def show(
     orchestrate runs show 4f0c2a1b --full | less
     orchestrate runs show 4f0c2a1b --raw | jq .
     """  # noqa: D301 (click takes \b for: leave these lines alone)
-    from orchestrator.cli.jobs import job_told
-    from orchestrator.console.paint import painted
-    from orchestrator.console.story import story
     from orchestrator.errors import InputError
     from orchestrator.journal import find_job, find_run
 
@@ -124,9 +136,7 @@ def show(
             _put_tree(runs, run_)
             return
         if (job := find_job(runs.parent / "jobs", run_)) is not None:
-            colour = lively(sys.stdout)
-            for part in job_told(job, runs, width=width(), colour=colour):
-                put_painted(part, colour=colour)
+            _put_job(job, runs)
             return
         try:
             folder = find_run(runs, run_)
@@ -137,11 +147,26 @@ def show(
             return
         if raw:
             _print_raw(folder)
-            return
-        colour = lively(sys.stdout)
-        for line in story(_asked(folder), _events(folder), full=full):
-            put_painted(painted(line, colour=colour), colour=colour)
-        put(f"record     {folder}")
+        else:
+            _put_story(folder, full=full)
+
+
+def _put_job(job: Path, runs: Path) -> None:
+    from orchestrator.cli.jobs import job_told
+
+    colour = lively(sys.stdout)
+    for part in job_told(job, runs, width=width(), colour=colour):
+        put_painted(part, colour=colour)
+
+
+def _put_story(folder: Path, *, full: bool) -> None:
+    from orchestrator.console.paint import painted
+    from orchestrator.console.story import story
+
+    colour = lively(sys.stdout)
+    for line in story(_asked(folder), _events(folder), full=full):
+        put_painted(painted(line, colour=colour), colour=colour)
+    put(f"record     {folder}")
 
 
 def _put_tree(runs: Path, name: str) -> None:

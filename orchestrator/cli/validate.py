@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.flags import read_tasks
+from orchestrator.cli.flags import read_bytes, read_tasks
 from orchestrator.cli.frame import errors, fail, put, put_json
 
 
@@ -32,12 +32,22 @@ def validate(file: Annotated[Path, typer.Argument(metavar="TASK.yaml")]) -> None
     with errors():
         tasks = read_tasks(file)
         for at, task in enumerate(tasks.tasks):
-            where = f"{file}: " + ("" if tasks.single else f"tasks.{at}.")
+            where = f"{file}:{_workspace_line(file, at)}: "
+            where += "" if tasks.single else f"tasks.{at}."
             if task.template is None and task.source is None and not task.workspace.is_dir():
                 fail(f"{where}workspace: no folder {task.workspace}")
             if task.template is not None and not task.template.is_dir():
                 fail(f"{where}workspace.scratch: no folder {task.template}")
         put(f"{file}: valid\n{planned(tasks)}")
+
+
+def _workspace_line(file: Path, at: int) -> int:
+    """Where the workspace stands of the file's task number `at`: in it, or for all at the top."""
+    from orchestrator.task import written_in
+
+    _, line = written_in(read_bytes(file), file=str(file))
+    first, own = line(()), line(("tasks", at, "workspace"))
+    return own if own != first else line(("workspace",))
 
 
 def schema(name: Annotated[SchemaName, typer.Argument(help="Which one.")]) -> None:
