@@ -166,9 +166,6 @@ def show(
     orchestrate runs show 4f0c2a1b --full | less
     orchestrate runs show 4f0c2a1b --raw | jq .
     """  # noqa: D301 (click takes \b for: leave these lines alone)
-    from orchestrator.cli.jobs import job_told
-    from orchestrator.console.paint import painted
-    from orchestrator.console.story import story
     from orchestrator.errors import InputError
     from orchestrator.journal import find_job, find_run
 
@@ -178,9 +175,7 @@ def show(
             _put_tree(runs, run_)
             return
         if (job := find_job(runs.parent / "jobs", run_)) is not None:
-            colour = lively(sys.stdout)
-            for part in job_told(job, runs, width=width(), colour=colour):
-                put_painted(part, colour=colour)
+            _put_job(job, runs)
             return
         try:
             folder = find_run(runs, run_)
@@ -191,11 +186,26 @@ def show(
             return
         if raw:
             _print_raw(folder)
-            return
-        colour = lively(sys.stdout)
-        for line in story(_asked(folder), _events(folder), full=full):
-            put_painted(painted(line, colour=colour), colour=colour)
-        put(f"record     {folder}")
+        else:
+            _put_story(folder, full=full)
+
+
+def _put_job(job: Path, runs: Path) -> None:
+    from orchestrator.cli.jobs import job_told
+
+    colour = lively(sys.stdout)
+    for part in job_told(job, runs, width=width(), colour=colour):
+        put_painted(part, colour=colour)
+
+
+def _put_story(folder: Path, *, full: bool) -> None:
+    from orchestrator.console.paint import painted
+    from orchestrator.console.story import story
+
+    colour = lively(sys.stdout)
+    for line in story(_asked(folder), _events(folder), full=full):
+        put_painted(painted(line, colour=colour), colour=colour)
+    put(f"record     {folder}")
 
 
 def _put_tree(runs: Path, name: str) -> None:
