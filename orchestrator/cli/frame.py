@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -121,6 +121,21 @@ def put(text: str, *, end: bool = True) -> None:
     from orchestrator.console import safe
 
     typer.echo(safe(text), nl=end)
+
+
+def tabled(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a table that fits into the window, if there is one; the first row is the head."""
+    from orchestrator.console import table
+
+    return table(rows, width())
+
+
+def width() -> int | None:
+    """How many cells wide the terminal is that a result goes to; None: it goes elsewhere."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except (OSError, ValueError):  # no terminal, or no file at all
+        return None
 
 
 def put_painted(text: str, *, colour: bool) -> None:

@@ -35,7 +35,7 @@ from orchestrator.events import (
 from orchestrator.journal import STDOUT
 from orchestrator.lines import Line
 from orchestrator.outcome import Digest
-from orchestrator.redaction import Pieces, pattern, spellings
+from orchestrator.redaction import Pieces, finder, pattern
 from orchestrator.telemetry import warn
 from orchestrator.usage import Tally
 
@@ -87,8 +87,8 @@ class Recorder:
         self._publish = publish
         self._price = price
         self._served: str | None = None
-        self._forms = sorted({form for value in secret_values for form in spellings(value)})
         self._secret = pattern(secret_values)
+        self._holds_secret = finder(secret_values)
         self._pieces = Pieces(secret_values)
         self.seq = seq
         self._waiting: list[_Said] = []
@@ -205,7 +205,7 @@ class Recorder:
             block = self._lines(waiting, now)
         secret = self._secret
         # One look at all of it: a search of each line took as long as its encoding.
-        if secret is None or not _holds(block, self._forms):
+        if secret is None or not self._holds_secret(block):
             return block
         lines = block.split(b"\n")[:-1]
         waiting[:] = [
@@ -239,10 +239,6 @@ def _writable(update: Update) -> Update:
         reason = f"cannot be written as JSON: {error}"
         return Unparsed(stream=STDOUT, text="", reason=reason)
     return update
-
-
-def _holds(block: bytes, forms: Sequence[bytes]) -> bool:
-    return any(form in block for form in forms)
 
 
 def translate(conversation: Conversation, line: Line) -> Sequence[Update | Send]:
