@@ -8,31 +8,37 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 import orjson
 
-from adapters.fronts import count_of, heard, is_list, is_table, kind_of, text_of, texts_of
+from adapters.fronts import (
+    FrontConversation,
+    count_of,
+    heard,
+    is_list,
+    is_table,
+    text_of,
+    texts_of,
+)
 from adapters.providers import KEYS, WHOLE, endpoint, environment, litellm_model, variables
 from orchestrator.adapter import (
     TEXT_LIMIT,
     About,
     Agent,
     Command,
-    Exit,
     Front,
     Install,
-    Monologue,
     Program,
-    error_kind,
     json_line,
 )
 from orchestrator.errors import ConfigError
 from orchestrator.events import (
     Error,
+    ErrorKind,
     Location,
     Notice,
     Permission,
@@ -256,16 +262,14 @@ _STATUSES: Mapping[object, ToolCallStatus] = MappingProxyType(
 _EDITS: Mapping[object, ToolKind] = MappingProxyType(
     {"created": "edit", "changed": "edit", "deleted": "delete"}
 )
-_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
 @dataclass(kw_only=True)
-class AiderConversation(Monologue):
-    """One run. `key` is the variable to name when the key is refused."""
+class AiderConversation(FrontConversation):
+    """One run."""
 
-    key: str | None = None
-    _failed: bool = False
-    _ended: bool = False
+    title: str = ABOUT.title
+    again: str = ABOUT.install_hint
 
     def feed(self, line: bytes) -> Iterator[Update]:
         """What a line of the front means."""
@@ -287,7 +291,6 @@ class AiderConversation(Monologue):
                 reason = f"editing {path}: {said.get('reason')}"
                 yield Permission(id=id_, status="denied", tool="edit", reason=reason)
             case {"type": "error", "text": str(text)}:
-                self._failed = True
                 yield self._error(text, said)
             case {"type": "result", "status": str(status)}:
                 self._ended = True
@@ -297,36 +300,12 @@ class AiderConversation(Monologue):
             case _:
                 yield from heard(said, line)
 
-    def close(self, exit: Exit) -> Iterable[Update]:
-        """The front always has a last word: without it, it never came up, or was killed."""
-        if self._ended or exit.signal in _SIGNALS:
-            return
-        told = exit.stderr.strip().rsplit("\n", 1)[-1]
-        how = f"signal {exit.signal}" if exit.signal else f"exit status {exit.status}"
-        text = f"aider ended without a last word ({how})" + (f": {told}" if told else "")
-        yield Error(kind="crashed", text=text)
-
-    def _error(self, text: str, said: Mapping[str, object]) -> Error:
-        kind = kind_of(said.get("kind")) or error_kind(text, count_of(said, "status"))
-        hint: str | None = None
-        if (missing := said.get("missing")) is not None:
-            kind, hint = "spawn", f"{missing} is missing. {ABOUT.install_hint}"
-        elif (unset := said.get("unset")) is not None:
-            hint = f"Set {unset}, or name the variable that holds the key with --api-key-env."
-        elif kind == "auth_failed" and self.key is not None and text.startswith("Missing "):
-            hint = f"Set {self.key}, or name the variable that holds the key with --api-key-env."
-        elif kind == "auth_failed" and self.key is not None:
-            hint = f"Is the key in {self.key} valid for this provider and model?"
-        elif kind == "check_failed":
-            hint = "See its output above; a stronger model may succeed."
-        retryable = said.get("retryable")
-        return Error(
-            kind=kind,
-            text=text,
-            retryable=retryable if isinstance(retryable, bool) else None,
-            hint=hint,
-            resets_at=text_of(said, "resets_at"),
-        )
+    def _hint(self, kind: ErrorKind, text: str) -> str | None:
+        if kind == "auth_failed" and self.key is not None and text.startswith("Missing "):
+            return f"Set {self.key}, or name the variable that holds the key with --api-key-env."
+        if kind == "check_failed":
+            return "See its output above; a stronger model may succeed."
+        return super()._hint(kind, text)
 
     def _result(self, status: str, said: Mapping[str, object]) -> Iterator[Update]:
         match status, said:

@@ -1,16 +1,19 @@
-"""The lines that our own fronts have in common (`programs/`), and how their fields are read.
+"""What our own fronts have in common (`programs/`): conversation, lines, how fields are read.
 
 A field of another type than it should have is as good as none: a line may come from anywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TypeGuard, get_args
 
-from orchestrator.adapter import TEXT_LIMIT, unparsed
+from orchestrator.adapter import TEXT_LIMIT, Exit, Monologue, error_kind, unparsed
 from orchestrator.events import (
     Context,
+    Error,
     ErrorKind,
     Message,
     MessageDelta,
@@ -21,6 +24,57 @@ from orchestrator.events import (
     Update,
     Usage,
 )
+
+_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
+@dataclass(kw_only=True)
+class FrontConversation(Monologue):
+    """What the conversations with all fronts have in common. `title` is what its program is called,
+    `again` how it is installed once more, `key` the variable to name when the key is refused.
+    """
+
+    title: str
+    again: str
+    key: str | None = None
+    _failed: bool = False
+    _ended: bool = False
+
+    def close(self, exit: Exit) -> Iterable[Update]:
+        """The front always has a last word: without it, it never came up, or was killed."""
+        if self._ended or exit.signal in _SIGNALS:
+            return
+        told = exit.stderr.strip().rsplit("\n", 1)[-1]
+        how = f"signal {exit.signal}" if exit.signal else f"exit status {exit.status}"
+        text = f"{self.title} ended without a last word ({how})" + (f": {told}" if told else "")
+        hint = self.again if "No module named" in told else None
+        yield Error(kind="crashed", text=text, hint=hint)
+
+    def _error(self, text: str, said: Mapping[str, object]) -> Error:
+        self._failed = True
+        kind = kind_of(said.get("kind")) or error_kind(text, count_of(said, "status"))
+        hint: str | None
+        if (missing := said.get("missing")) is not None:
+            kind, hint = "spawn", f"{missing} is missing. {self.again}"
+        elif (unset := said.get("unset")) is not None:
+            hint = f"Set {unset}, or name the variable that holds the key with --api-key-env."
+        else:
+            hint = self._hint(kind, text)
+        retryable = said.get("retryable")
+        return Error(
+            kind=kind,
+            text=text,
+            retryable=retryable if isinstance(retryable, bool) else None,
+            hint=hint,
+            resets_at=text_of(said, "resets_at"),
+        )
+
+    def _hint(self, kind: ErrorKind, text: str) -> str | None:
+        """What to do about an error of this kind, where the front does not say what is missing."""
+        del text
+        if kind == "auth_failed" and self.key is not None:
+            return f"Is the key in {self.key} valid for this provider and model?"
+        return None
 
 
 def heard(said: Mapping[str, object], line: bytes) -> Iterator[Update]:

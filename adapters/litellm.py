@@ -9,25 +9,22 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 import orjson
 
-from adapters.fronts import count_of, heard, is_list, is_table, kind_of, text_of
+from adapters.fronts import FrontConversation, heard, is_list, is_table, text_of
 from adapters.providers import KEYS, WHOLE, endpoint, environment, litellm_model, variables
 from orchestrator.adapter import (
     TEXT_LIMIT,
     About,
     Agent,
     Command,
-    Exit,
     Install,
-    Monologue,
     Program,
-    error_kind,
     json_line,
 )
 from orchestrator.errors import ConfigError
@@ -68,7 +65,6 @@ ABOUT = About(
     counts="call",
     keys=KEYS,
 )
-_AGAIN = f"{ABOUT.install_hint} --force"
 
 FRONT = str(Path(__file__).with_name("programs") / "litellm_agent" / "__main__.py")
 KEY = "LITELLM_AGENT_KEY"
@@ -206,17 +202,15 @@ adapter = LiteLLM()
 _TOOL_STATUSES: Mapping[object, ToolCallStatus] = MappingProxyType(
     {status: status for status in ("in_progress", "completed", "failed")}
 )
-_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
 @dataclass(kw_only=True)
-class LiteLLMConversation(Monologue):
-    """One run. `note` is said first; `key` is the variable to name when the key is refused."""
+class LiteLLMConversation(FrontConversation):
+    """One run. `note` is said first."""
 
-    key: str | None = None
+    title: str = "the agent"
+    again: str = f"Reinstall it: {ABOUT.install_hint} --force"
     _text: str | None = None
-    _failed: bool = False
-    _ended: bool = False
     _turns: int = 0
 
     def feed(self, line: bytes) -> Iterator[Update]:
@@ -243,42 +237,12 @@ class LiteLLMConversation(Monologue):
             case {"type": "format_error", "text": str(text)}:
                 yield Notice(text=text)
             case {"type": "error", "text": str(text)}:
-                self._failed = True
                 yield self._error(text, said)
             case {"type": "result", "status": str(status)}:
                 self._ended = True
                 yield from self._result(status, said)
             case _:
                 yield from heard(said, line)
-
-    def close(self, exit: Exit) -> Iterable[Update]:
-        """The front always has a last word: without it, it never came up, or was killed."""
-        if self._ended or exit.signal in _SIGNALS:
-            return
-        told = exit.stderr.strip().rsplit("\n", 1)[-1]
-        how = f"signal {exit.signal}" if exit.signal else f"exit status {exit.status}"
-        text = f"the agent ended without a last word ({how})" + (f": {told}" if told else "")
-        hint = f"Reinstall it: {_AGAIN}" if "No module named" in told else None
-        yield Error(kind="crashed", text=text, hint=hint)
-
-    def _error(self, text: str, said: Mapping[str, object]) -> Error:
-        status = count_of(said, "status")
-        kind = kind_of(said.get("kind")) or error_kind(text, status)
-        hint: str | None = None
-        if (missing := said.get("missing")) is not None:
-            kind, hint = "spawn", f"{missing} is missing. Reinstall it: {_AGAIN}"
-        elif (unset := said.get("unset")) is not None:
-            hint = f"Set {unset}, or name the variable that holds the key with --api-key-env."
-        elif kind == "auth_failed" and self.key is not None:
-            hint = f"Is the key in {self.key} valid for this provider and model?"
-        retryable = said.get("retryable")
-        return Error(
-            kind=kind,
-            text=text,
-            retryable=retryable if isinstance(retryable, bool) else None,
-            hint=hint,
-            resets_at=text_of(said, "resets_at"),
-        )
 
     def _result(self, status: str, said: Mapping[str, object]) -> Iterator[Update]:
         match status, said:

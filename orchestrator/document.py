@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol, TypeAlias, TypeGuard
 
 from pydantic import StringConstraints, TypeAdapter
 
@@ -304,6 +304,20 @@ _FORMS: Mapping[str, str] = MappingProxyType(
 )
 
 
+def _mistaken(error: Mapping[str, object], known: Sequence[str]) -> str:
+    """The key that was probably meant to be the one that is missing."""
+    import difflib
+
+    given = error.get("input")
+    keys = [key for key in given if key not in known] if _is_mapping(given) else []
+    near = difflib.get_close_matches(str(parts(error["loc"])[-1]), keys, n=1)
+    return f" (is it meant by `{near[0]}`?)" if near else ""
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[str, object]]:
+    return isinstance(value, Mapping)
+
+
 def described(error: Mapping[str, object], known: Sequence[str]) -> str:
     """What one of pydantic's errors found, and what is allowed; `known` are its place's keys."""
     found = _found(error.get("input"))
@@ -314,7 +328,7 @@ def described(error: Mapping[str, object], known: Sequence[str]) -> str:
             near = difflib.get_close_matches(str(parts(error["loc"])[-1]), known, n=1)
             return f"unknown key; {f'did you mean `{near[0]}`?' if near else _list(known)}"
         case "missing", _:
-            return "required, but not there"
+            return f"required, but not there{_mistaken(error, known)}"
         case "string_pattern_mismatch", {"pattern": str(pattern)}:
             allowed = _FORMS[pattern]
             if pattern == _NAME and not _is_key(error):  # by mistake it may be the secret itself

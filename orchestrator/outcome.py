@@ -433,7 +433,8 @@ def _work(facts: Facts) -> Failure | None:
     answered = bool((facts.digest.text or "").strip())
     if kind in EDITING_KINDS and not changed:
         what = "nobody could see a change" if changes is None else "nothing that git sees changed"
-        return Failure(kind="no_change", text=f"{what}, and a {kind} task must change something")
+        a = "an" if kind[:1] == "e" else "a"
+        return Failure(kind="no_change", text=f"{what}, and {a} {kind} task must change something")
     if kind in READING_KINDS and not answered:
         return Failure(kind="incomplete", text=f"no answer, and a {kind} task must give one")
     if not (changed or answered or facts.digest.wrote or _passed(facts)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeGuard
 from urllib.parse import quote_from_bytes
 
@@ -64,6 +64,19 @@ def _in_base64(plain: bytes) -> Iterator[bytes]:
         whole = slice(shared, len(shifted) * 8 // 6)
         yield base64.b64encode(shifted)[whole]
         yield base64.urlsafe_b64encode(shifted)[whole]
+
+
+def finder(values: Sequence[str]) -> Callable[[bytes], bool]:
+    """What tells whether one of them stands in a record, in any spelling."""
+    forms = sorted({form for value in values for form in spellings(value)})
+    if not forms:
+        return lambda _: False
+    # Not at the top: a command that records nothing needs none of it.
+    from ahocorasick_rs import BytesAhoCorasick, MatchKind
+
+    # By this kind of match it passes over what cannot be one, as fast as memory is read.
+    seek = BytesAhoCorasick(forms, matchkind=MatchKind.LeftmostFirst)
+    return lambda block: bool(seek.find_matches_as_indexes(block))
 
 
 def pattern(values: Sequence[str]) -> re.Pattern[str] | None:

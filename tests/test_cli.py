@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import __version__
 from orchestrator.cli.flags import _task
 from orchestrator.errors import InputError
 from orchestrator.task import Task
@@ -98,6 +99,19 @@ def test_the_program_starts_by_itself_and_its_help_names_every_command(
     assert done.returncode == 0
     for command in ("run", "validate", "schema", "replay", "runs", "agents"):
         assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", [("runs", "gc"), ("run", "-p", "do it")])
+def test_a_place_that_cannot_be_used_is_named_and_not_taken_for_the_output(
+    place: Path, command: tuple[str, ...]
+) -> None:
+    state = f"/{'x' * 300}"
+    config = ("--config", configured(place, DONE), "--agent", "scripted")
+    words = (*command, *config) if command[0] == "run" else command
+    done = call(place, *words, env={"ORCHESTRATE_STATE_DIR": state})
+    assert done.returncode == 3
+    assert f"{state}/" in done.stderr
+    assert done.stderr.strip().endswith("File name too long")
 
 
 def test_a_file_with_one_task_is_told_as_that_task(place: Path) -> None:
@@ -197,6 +211,45 @@ def test_every_problem_of_a_task_file_is_told_with_its_place(place: Path) -> Non
     assert done.returncode == 2
     for text in ("task.yaml:2:7: kind:", "task.yaml:3:16: limits.wall:", "task.yaml:4:1: fiels:"):
         assert text in done.stderr
+
+
+def test_a_recording_that_is_not_there_is_told_and_nothing_else(place: Path) -> None:
+    told = "orchestrate: cannot read gone: No such file or directory\n"
+    assert call(place, "replay", "codex", "gone").stderr == told
+
+
+def test_a_workspace_that_is_not_there_is_told_with_its_line(place: Path) -> None:
+    (place / "one.yaml").write_text("prompt: x\nworkspace: gone\n")
+    (place / "two.yaml").write_text("tasks:\n- id: a\n  prompt: x\n  workspace: gone\n")
+    gone = f"workspace: no folder {place / 'gone'}"
+    for file, where in (("one.yaml", "2: "), ("two.yaml", "4: tasks.0.")):
+        done = call(place, "validate", file)
+        assert (done.returncode, done.stderr) == (2, f"orchestrate: {file}:{where}{gone}\n")
+
+
+def test_a_task_may_come_by_a_pipe(place: Path) -> None:
+    done = subprocess.run(
+        [*ORCHESTRATE, "validate", "/dev/stdin"], input="prompt: x\n", capture_output=True,
+        text=True, cwd=place, env=environment(place),
+    )  # fmt: skip
+    assert done.stdout.startswith("/dev/stdin: valid\n"), done.stderr
+
+
+def test_the_list_of_runs_for_programs_holds_whole_values(place: Path) -> None:
+    assert json.loads(call(place, "runs", "list", "-o", "json").stdout) == []
+    assert run(place, said("hello"), DONE).returncode == 0
+    [one] = json.loads(call(place, "runs", "list", "--output", "json").stdout)
+    [folder] = (place.parent / "state/runs").iterdir()
+    assert (one["run"], one["outcome"], one["problem"]) == (folder.name, "succeeded", None)
+    (folder / "task.json").write_text("{")
+    [one] = json.loads(call(place, "runs", "list", "--output", "json").stdout)
+    assert (one["outcome"], one["agent"]) == ("unreadable", None)
+    assert "task.json" in one["problem"]
+
+
+def test_the_version_is_told_as_people_ask_for_it(place: Path) -> None:
+    told = {call(place, word).stdout for word in ("version", "--version", "-V")}
+    assert told == {f"{__version__}\n"}
 
 
 def test_a_file_with_only_a_prompt_is_valid(place: Path) -> None:

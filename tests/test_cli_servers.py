@@ -83,7 +83,9 @@ def call(*arguments: str, status: int = 0) -> Result:
 
 
 def test_with_nothing_at_all_the_doctor_ends_with_three_ways_to_a_first_agent():
-    last = call("doctor").stdout.split("\n\n")[-1].splitlines()
+    told = call("doctor").stdout
+    assert "No problems found." not in told
+    last = told.split("\n\n")[-1].splitlines()
     assert last == [
         "No agent works yet. The shortest ways to one:",
         (
@@ -222,6 +224,13 @@ def test_a_server_that_is_down_is_said_with_the_remedy(monkeypatch):
         text = call("models", "test", "vllm/m", status=3).stderr
     assert "Cannot reach vLLM" in text
     assert "vllm serve MODEL" in text
+
+
+def test_a_usual_server_that_is_named_and_does_not_answer_is_said_with_the_remedy():
+    # Here all kinds have one usual port, and the first of them is asked there.
+    told = call("models", "pull", "llamacpp/m", status=3).stderr
+    assert "Cannot reach llama.cpp at http://127.0.0.1:" in told
+    assert "Is it running (" in told
 
 
 # --- local ----------------------------------------------------------------------------------------

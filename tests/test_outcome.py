@@ -442,9 +442,10 @@ def test_only_an_edit_of_its_own_counts_where_nobody_could_look(kind):
 @pytest.mark.parametrize("kind", sorted(EDITING_KINDS))
 def test_a_kind_that_must_change_something_names_itself(kind):
     outcome = decide(facts(ANSWER, DONE, kind=kind, changes=NOTHING))
+    a = "an" if kind == "edit" else "a"
     assert outcome.error == Failure(
         kind="no_change",
-        text=f"nothing that git sees changed, and a {kind} task must change something",
+        text=f"nothing that git sees changed, and {a} {kind} task must change something",
     )
 
 

@@ -14,6 +14,7 @@ from orchestrator.journal import scrub
 from orchestrator.redaction import (
     REDACTED,
     Pieces,
+    finder,
     known,
     may_escape,
     pattern,
@@ -61,6 +62,17 @@ def test_a_key_is_found_as_it_is_in_json_in_urls_and_in_base64(spelt: str) -> No
     assert "planted" not in clean
     assert clean.startswith("before ")
     assert clean.endswith(" after")
+
+
+def test_of_several_keys_each_is_noticed_in_a_record_in_any_spelling() -> None:
+    values = [f"{KEY}-{number}" for number in range(5)]
+    holds = finder(values)
+    text = b'{"text":"sk-planted/key+01234, and no more of it"}\n' * 1000
+    assert not holds(text)
+    for value in values:
+        for form in spellings(value):
+            assert holds(text + form + text)
+    assert not finder([])(text)
 
 
 def test_the_longer_of_two_keys_goes_first() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+import orjson
+
 from adapters.codex.items import (
     CALLS,
     CUT,
@@ -19,6 +21,7 @@ from adapters.codex.items import (
     plain,
     plan_entries,
     unknown_call,
+    unwrapped,
 )
 from adapters.codex.values import first_line, instant, usage
 from adapters.reading import MOST, fields, hold, whole
@@ -99,13 +102,19 @@ class CodexConversation(Monologue):
 
     def feed(self, line: bytes) -> Iterable[Update]:
         """What a line of stdout means, or of the session log (which may mean nothing)."""
-        event = read_line(line)
-        if event is None:
+        try:
+            event: JsonValue = orjson.loads(line)  # nearly always; `read_line` is a step more
+        except orjson.JSONDecodeError:
+            event = read_line(line)
+        if not isinstance(event, dict):
             return (unparsed(line),)
         # The type by itself: to try one mapping after the other takes ten times as long.
         kind, item = event.get("type"), event.get("item")
         if isinstance(item, dict):
-            return self._item(item, kind == "item.completed", line)
+            over = kind == "item.completed"
+            if item.get("type") == "command_execution":
+                return self._command(item, over, line)
+            return self._item(item, over, line)
         said = _LINES.get(kind) if isinstance(kind, str) else None
         return _other(self, event, line) if said is None else said(self, event, line)
 
@@ -177,19 +186,44 @@ class CodexConversation(Monologue):
         self._trouble = text
         return (Notice(text=plain(text)),)
 
+    def _command(self, item: dict[str, JsonValue], over: bool, line: bytes) -> tuple[Update, ...]:
+        """A command that it runs: most lines, so that no step is taken that is not needed."""
+        id_, command, stated = item.get("id"), item.get("command"), item.get("status")
+        output, code = item.get("aggregated_output"), item.get("exit_code")
+        if not isinstance(id_, str) or not isinstance(command, str):
+            return self._item(item, over, line)
+        call = ToolCall(
+            id_,
+            "completed" if stated == "completed" else call_status(stated, over),
+            "execute",
+            unwrapped(command),
+            None,
+            output[:TEXT_LIMIT] if isinstance(output, str) and output else None,
+            None,
+            None,
+            code if type(code) is int else None,
+        )
+        return self._took(call, stated, over)
+
     def _item(self, item: dict[str, JsonValue], over: bool, line: bytes) -> tuple[Update, ...]:
         """What it thinks, says and does."""
         id_, kind, stated = item.get("id"), item.get("type"), item.get("status")
         if not isinstance(id_, str):
             id_ = str(id_)
-        read = CALLS.get(kind, unknown_call) if isinstance(kind, str) else unknown_call
-        if read is unknown_call and (word := self._word(id_, kind, item)) is not None:
+        read = CALLS.get(kind) if isinstance(kind, str) else None
+        if read is not None:
+            call = read(id_, call_status(stated, over), item)
+        elif (word := self._word(id_, kind, item)) is not None:
             return (word,)
-        call = read(id_, "completed" if stated == "completed" else call_status(stated, over), item)
-        if call is None:
+        else:
+            call = unknown_call(id_, call_status(stated, over), item)
+        if call is None or (call.input is not None and not exact(item, line)):
             return (unparsed(line),)
-        if call.input is not None and not exact(item, line):
-            return (unparsed(line),)
+        return self._took(call, stated, over)
+
+    def _took(self, call: ToolCall, stated: object, over: bool) -> tuple[Update, ...]:
+        """A call, begun or over."""
+        id_ = call.id
         if id_ not in self._running:
             self._acted, self._answered = True, False  # the answer comes after the last call
         if over:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from adapters.reading import fields, items, text, whole
+from adapters.reading import fields, items, text
 from orchestrator.adapter import Exit, error_kind, json_line
 from orchestrator.events import (
     Error,
@@ -27,10 +27,9 @@ CUT = re.compile(r"Incomplete response returned, reason: (\w+)")
 PANIC = 101
 _NO_SUCH_PAGE = re.compile(r"unexpected status 40[45]")
 _SHELL = re.compile(r"\S*/(?:ba|z)?sh -l?c (['\"])(.*)\1", re.DOTALL)
-_BASH = {f"/bin/bash -lc {quote}": quote for quote in "'\""}
-_QUOTED = len("/bin/bash -lc '")
+_BASH = "/bin/bash -lc "
+_QUOTE = len(_BASH)
 _WORDS = ("agent_message", "reasoning", "todo_list", "error")
-_DELETED = {"delete"}
 _RETRYABLE: frozenset[ErrorKind] = frozenset({"unavailable", "server_error", "rate_limited"})
 
 # --- tool calls and plans ------------------------------------------------------------------------
@@ -44,23 +43,10 @@ def unknown_call(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -
     return ToolCall(id_, status, "other", text(kind) or "item", dict(item))
 
 
-def _command_call(
-    id_: str, status: ToolCallStatus, item: Mapping[str, JsonValue]
-) -> ToolCall | None:
-    command, output = item.get("command"), item.get("aggregated_output")
-    code = item.get("exit_code")
-    if not isinstance(command, str):
-        return unknown_call(id_, status, item)
-    # By position, as most calls are such ones.
-    told = text(output) if output else None
-    title = _command(command)
-    return ToolCall(id_, status, "execute", title, None, told, None, None, whole(code))
-
-
 def _file_change(id_: str, status: ToolCallStatus, item: Mapping[str, JsonValue]) -> ToolCall:
     titles: list[str] = []
     places: list[Location] = []
-    kinds: set[str] = set()
+    deletes = 0
     listed = item.get("changes")
     for change in listed if isinstance(listed, list) else ():
         if isinstance(change, dict):
@@ -68,8 +54,8 @@ def _file_change(id_: str, status: ToolCallStatus, item: Mapping[str, JsonValue]
             if isinstance(what, str) and isinstance(path, str):
                 titles.append(f"{what} {path}")
                 places.append(Location(path))
-                kinds.add(what)
-    kind: ToolKind = "delete" if kinds == _DELETED else "edit"
+                deletes += what == "delete"
+    kind: ToolKind = "delete" if 0 < deletes == len(places) else "edit"
     return ToolCall(id_, status, kind, ", ".join(titles), None, None, places)
 
 
@@ -103,13 +89,12 @@ def _agents_call(id_: str, status: ToolCallStatus, item: Mapping[str, object]) -
 
 _Call: TypeAlias = "Callable[[str, ToolCallStatus, Mapping[str, JsonValue]], ToolCall | None]"
 CALLS: Mapping[str, _Call] = {
-    "command_execution": _command_call,
     "file_change": _file_change,
     "mcp_tool_call": _mcp_call,
     "web_search": _web_search,
     "collab_tool_call": _agents_call,
 }
-"""What reads a call, by the type of its item."""
+"""What reads a call, by the type of its item; a command is the conversation's."""
 
 
 def plan_entries(listed: object) -> Iterator[PlanEntry]:
@@ -129,17 +114,22 @@ def asked(arguments: object) -> str:
             return said
 
 
-def call_status(value: object, over: bool) -> ToolCallStatus:
+def call_status(stated: object, over: bool) -> ToolCallStatus:
     """The status of an item that states this one, `over` or begun."""
-    if value == "completed" or (over and value is None):  # a web search states none
+    if stated == "completed":
         return "completed"
-    return "failed" if over and value != "in_progress" else "in_progress"
+    if stated == "in_progress" or not over:
+        return "in_progress"
+    return "completed" if stated is None else "failed"  # a web search states none
 
 
-def _command(command: str) -> str:
+def unwrapped(command: str) -> str:
     """The command without the shell that codex puts around it."""
-    if _BASH.get(command[:_QUOTED]) == command[-1:] and len(command) > _QUOTED:
-        return command[_QUOTED:-1]  # nearly always, and in a third of the pattern's time
+    # Nearly always this one, and in a fifth of the pattern's time.
+    if command[:_QUOTE] == _BASH and len(command) > _QUOTE + 1:
+        quote = command[_QUOTE]
+        if quote == command[-1] and quote in "'\"":
+            return command[_QUOTE + 1 : -1]
     found = _SHELL.fullmatch(command)
     return found[2] if found else command
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Mapping
-from typing import ClassVar, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, NoReturn
 
 import typer
 
 from orchestrator.cli import agents, config, local, mcp, models, queue, runs
 from orchestrator.cli.delegate import delegate
 from orchestrator.cli.doctor import doctor
-from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCCEEDED, say
+from orchestrator.cli.frame import INTERRUPTED, NOT_SUCCEEDED, OUR_FAILURE, SUCCEEDED, put, say
 from orchestrator.cli.fronts import Commands, Part
 from orchestrator.cli.init import init
 from orchestrator.cli.queue import submit, worker
@@ -35,7 +35,7 @@ def version() -> None:
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator import __version__
 
-    typer.echo(__version__)
+    put(__version__)
 
 
 class _All(Commands):
@@ -60,6 +60,13 @@ class _All(Commands):
         "config": config.app,
         "mcp": mcp.app,
     }
+    sections: ClassVar[Mapping[str, Sequence[str]]] = {
+        "Run tasks": ("run", "validate", "route", "schema"),
+        "Look at runs": ("runs", "stats", "replay"),
+        "Agents and models": ("doctor", "init", "agents", "models", "local", "config"),
+        "In the background": ("submit", "worker", "queue"),
+        "From agent to agent": ("delegate", "mcp"),
+    }
 
 
 app = typer.Typer(
@@ -67,8 +74,21 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
-def orchestrate() -> None:
+def orchestrate(
+    version_: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
     """Run coding agents as supervised processes: one event stream, one truthful outcome."""
 
 
@@ -81,7 +101,7 @@ def main() -> None:
     # Looking for plug-ins of pydantic reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
-        app(obj=given)
+        app(obj=given, prog_name="orchestrate")  # also as `python -m`, as agents start it
     except SystemExit as end:
         _leave(end.code if isinstance(end.code, int) else SUCCEEDED)
     except KeyboardInterrupt:

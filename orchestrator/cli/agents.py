@@ -18,6 +18,7 @@ from orchestrator.cli.frame import (
     put,
     put_json,
     say,
+    tabled,
 )
 
 if TYPE_CHECKING:
@@ -56,8 +57,6 @@ def agents_(
 
 def _agents_told(survey: Survey) -> str:
     """Adapters and agents as two tables."""
-    from orchestrator.console import table
-
     adapters = [["ADAPTER", "PROGRAM", "VERSION", "TESTED", "AUTH", "DIALECTS"]]
     for one in survey.adapters:
         stated = one.version or "-"
@@ -71,7 +70,7 @@ def _agents_told(survey: Survey) -> str:
         held = ", ".join(agent.access) or "not enforced"
         note = "; ".join(filter(None, ["default" if agent.default else "", agent.problem]))
         agents.append([agent.name, agent.adapter, *where, held, agent.auth or "-", note])
-    return f"{table(adapters)}\n\n{table(agents)}"
+    return f"{tabled(adapters)}\n\n{tabled(agents)}"
 
 
 @app.command("install")

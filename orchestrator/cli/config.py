@@ -20,6 +20,7 @@ from orchestrator.cli.frame import (
     put,
     put_json,
     say,
+    tabled,
 )
 
 if TYPE_CHECKING:
@@ -82,15 +83,13 @@ def _of_tasks(path: Path, settings: tuple[Setting, ...]) -> tuple[Setting, ...]:
 
 
 def _table(settings: tuple[Setting, ...]) -> str:
-    from orchestrator.console import table
-
     rows = [["KEY", "VALUE", "LEVEL", "WHERE", "OTHERS SAY"]]
     for setting in settings:
         holds = setting.holds
         others = "; ".join(f"{_text(one.value)} ({_from(one)})" for one in setting.others)
         where = holds.origin.where or "-"
         rows.append([setting.key, _text(holds.value), holds.origin.level, where, others])
-    return table(rows)
+    return tabled(rows)
 
 
 def _from(one: Stated) -> str:

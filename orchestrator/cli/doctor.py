@@ -13,6 +13,7 @@ from orchestrator.cli.frame import (
     looked_at,
     put,
     put_json,
+    tabled,
 )
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _sections(found: Diagnosis) -> Iterator[str]:
     if found.problems:
         told = [f"- {shown(one.what)}\n  {shown(one.remedy)}" for one in found.problems]
         yield "\n".join(["Problems:", *told])
-    else:
+    elif not found.ways:
         yield "No problems found."
     if found.ways:
         numbered = [f"{number}. {way}" for number, way in enumerate(found.ways, 1)]
@@ -61,19 +62,15 @@ def _sections(found: Diagnosis) -> Iterator[str]:
 
 
 def _agents(found: Diagnosis) -> str:
-    from orchestrator.console import table
-
     rows = [["AGENT", "PROGRAM", "VERSION", "TESTED", "AUTH"]]
     for one in found.adapters:
         path = one.path or (f"not installed ({one.install})" if one.install else "-")
         tested = {True: "no", False: "yes", None: "?" if one.path else "-"}[one.untested]
         rows.append([one.name, one.problem or path, one.version or "-", tested, one.auth])
-    return table(rows)
+    return tabled(rows)
 
 
 def _servers(found: Diagnosis) -> str:
-    from orchestrator.console import table
-
     if not found.servers:
         return "No model server answers at its usual port."
     rows = [["SERVER", "KIND", "ADDRESS", "STATE", "VERSION", "DIALECTS"]]
@@ -81,7 +78,7 @@ def _servers(found: Diagnosis) -> str:
         state = "up" if one.problem is None else one.problem.kind
         version, dialects = one.version or "?", ", ".join(one.dialects) or "-"
         rows.append([one.name, one.kind, one.base_url, state, version, dialects])
-    return table(rows)
+    return tabled(rows)
 
 
 def _rest(found: Diagnosis) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -123,6 +123,21 @@ def put(text: str, *, end: bool = True) -> None:
     typer.echo(safe(text), nl=end)
 
 
+def tabled(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a table that fits into the window, if there is one; the first row is the head."""
+    from orchestrator.console import table
+
+    return table(rows, width())
+
+
+def width() -> int | None:
+    """How many cells wide the terminal is that a result goes to; None: it goes elsewhere."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except (OSError, ValueError):  # no terminal, or no file at all
+        return None
+
+
 def put_painted(text: str, *, colour: bool) -> None:
     """The same, made by `console.paint`, which has escaped what it painted."""
     typer.echo(text, color=colour)
@@ -173,7 +188,9 @@ def errors() -> Generator[None]:
     except typer.Exit:
         raise
     except OSError as error:
-        say(f"orchestrate: cannot write the output: {error.strerror or error}")
+        # Of a descriptor there is no name: what was written to is our own output.
+        what = "write the output" if error.filename is None else f"use {error.filename}"
+        say(f"orchestrate: cannot {what}: {error.strerror or error}")
         raise typer.Exit(OUR_FAILURE) from None
     except Exception:  # noqa: BLE001 (the last resort: our own mistake has its exit status, too)
         say(f"{_traceback()}orchestrate: this is a mistake of ours, please report it")

@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from orchestrator.cli.frame import configured, errors, put
+from orchestrator.cli.grouped import Group
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -58,11 +59,11 @@ def _made(name: str, part: Part) -> Made:
     if not isinstance(part, typer.Typer):
         alone.command(name)(part)
         return get_command(alone)  # type: ignore[return-value]  # of an app with one command
-    alone.add_typer(part, name=name)
+    alone.add_typer(part, name=name, cls=Group)
     return get_command(alone).commands[name]  # type: ignore[attr-defined,no-any-return]
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """Our own commands, then those that adapters bring, which are looked for only if need be."""
 
     ours: ClassVar[Mapping[str, Part]] = {}

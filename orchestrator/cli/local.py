@@ -168,7 +168,8 @@ def _warn(server: FoundServer, mode: LocalMode, config: Config) -> None:
         has = ", ".join(model.name for model in server.models[:5]) or "none"
         say(f"warning: no model is set: `orchestrate local model NAME` (it has: {has})")
     elif server.models and find_model(server.models, mode.model) is None:
-        say(f"warning: {mode.model} is not there: `orchestrate models pull {server.name}/...`")
+        pull = f"orchestrate models pull {server.name}/{mode.model}"
+        say(f"warning: {mode.model} is not there: `{pull}`")
     _tell_who_stays(config)
 
 

@@ -20,6 +20,7 @@ from orchestrator.cli.frame import (
     put,
     put_json,
     say,
+    tabled,
 )
 
 if TYPE_CHECKING:
@@ -68,8 +69,6 @@ def _found(config: Config) -> tuple[FoundServer, ...]:
 
 def models_told(servers: list[FoundServer]) -> str:
     """The models as a table, and below it what is wrong with a server."""
-    from orchestrator.console import table
-
     rows = [["MODEL", "WINDOW", "OF", "TOOLS", "THINKING", "LOADED", "SIZE"]]
     rows += [
         [f"{server.name}/{model.name}", *_columns(model)]
@@ -78,7 +77,7 @@ def models_told(servers: list[FoundServer]) -> str:
     ]
     problems = [one.problem.text for one in servers if one.problem is not None]
     empty = "no models" if servers else "no model server answers: `orchestrate doctor` says more"
-    return "\n".join([table(rows) if len(rows) > 1 else empty, *problems])
+    return "\n".join([tabled(rows) if len(rows) > 1 else empty, *problems])
 
 
 def _columns(model: Model) -> list[str]:
@@ -151,6 +150,8 @@ def _named(text: str, config: Config) -> tuple[FoundServer, str]:
         if slash and rest and server.name == first:
             return _up(server), rest
     having = [server for server in found if find_model(server.models, text)]
+    if not having and slash and rest:
+        _missed(first, config)
     if not having:
         names = ", ".join(server.name for server in found)
         fail(f"no server is named or has it: {text!r} (servers: {names or 'none answers'})")
@@ -158,6 +159,18 @@ def _named(text: str, config: Config) -> tuple[FoundServer, str]:
         names = ", ".join(f"{server.name}/{text}" for server in having)
         fail(f"more than one server has it: {names}")
     return having[0], text
+
+
+def _missed(name: str, config: Config) -> None:
+    """Tell why a server that is named does not answer, if there is one of that name."""
+    import anyio
+
+    from orchestrator.config import places_of
+    from orchestrator.discovery import see
+
+    for place in places_of(config):
+        if place.name == name:
+            _up(anyio.run(see, place, config))
 
 
 def _up(server: FoundServer) -> FoundServer:

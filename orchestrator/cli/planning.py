@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.console import one_line, table
+from orchestrator.cli.frame import tabled
+from orchestrator.console import one_line
 from orchestrator.graph import order
 from orchestrator.task import Task, TaskFile
 
@@ -12,7 +13,7 @@ def planned(file: TaskFile) -> str:
     tasks = {task.id: task for task in file.tasks}
     rows = [["TASK", "NEEDS", "KIND", "ACCESS", "AGENT", "CHECK", "PROMPT"]]
     rows += [_row(tasks[id_]) for id_ in order(file.needs)]
-    return table(rows)
+    return tabled(rows)
 
 
 def _row(task: Task) -> list[str]:

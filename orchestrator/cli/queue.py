@@ -23,6 +23,7 @@ from orchestrator.cli.frame import (
     put,
     put_json,
     say,
+    tabled,
 )
 
 if TYPE_CHECKING:
@@ -218,13 +219,11 @@ def list_(
             jobs = [_as_json(entry) | {"waits": why.get(entry.job_id)} for entry in entries]
             put_json({"paused": paused, "jobs": jobs})
             return
-        from orchestrator.console import table
-
         if paused:
             say("The queue is paused: no worker takes a job. `orchestrate queue unpause`")
         rows = [["JOB", "STATE", "PRIORITY", "SUBMITTED", "WORKER", "TASKS", "PROMPT"]]
         rows += [_row(entry) for entry in entries]
-        put(table(rows) if len(rows) > 1 else "no jobs")
+        put(tabled(rows) if len(rows) > 1 else "no jobs")
         for line in _waits(why):
             say(line)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -67,6 +67,7 @@ def _replay(
     from orchestrator.run.replay import replay as replayed
     from orchestrator.task import Task
 
+    chunks = _chunks(stdout_file)
     task = read_task(task_file) if task_file else Task(prompt="(a recording)")
     agent = next((one for one in config.agents if one.name == name), None)
     if agent is None:
@@ -76,7 +77,7 @@ def _replay(
         config.adapters[agent.adapter],
         task=task,
         agent=agent,
-        stdout=_chunks(stdout_file),
+        stdout=chunks,
         exit_=exit_,
         publish=printer(output),
         secrets=known((), config.environ),
@@ -92,8 +93,17 @@ def _replay(
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
+    """What is in the file. One that cannot be opened is told before the first event."""
     try:
-        with path.open("rb") as file:
+        file = path.open("rb")
+    except OSError as error:
+        fail(f"cannot read {path}: {error.strerror}")
+    return _read(file, path)
+
+
+def _read(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    try:
+        with file:
             while chunk := file.read(64 * 1024):
                 yield chunk
     except OSError as error:

@@ -28,6 +28,7 @@ from orchestrator.cli.frame import (
     errors,
     put,
     put_json,
+    tabled,
 )
 
 if TYPE_CHECKING:
@@ -109,12 +110,12 @@ async def _routes(asked: Task | TaskFile, config: Config) -> list[tuple[Task, tu
 
 
 def _told(task: Task, routes: Sequence[Route], config: Config) -> str:
-    from orchestrator.console import one_line, table
+    from orchestrator.console import one_line
 
     rows = [["AGENT", "MODEL", "TIER", "COST", "WHY"]]
     rows += [_row(route) for route in routes]
     head = f"{task.id}: {one_line(task.prompt, 80)}"
-    lines = [head, _class(task), table(rows), f"plan: {_plan(task, routes)}"]
+    lines = [head, _class(task), tabled(rows), f"plan: {_plan(task, routes)}"]
     if limits := _limits(task, routes, config):
         lines.append(limits)
     if remedy := next((route.remedy for route in routes if route.remedy), None):

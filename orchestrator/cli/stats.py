@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.frame import ConfigOption, configured, errors, fail, put, put_line
+from orchestrator.cli.frame import (
+    ConfigOption,
+    configured,
+    errors,
+    fail,
+    put,
+    put_line,
+    width,
+)
 
 if TYPE_CHECKING:
     from orchestrator.stats.shown import Report
@@ -90,7 +98,7 @@ def stats(  # noqa: PLR0913, PLR0917 (each is a flag)
         )
         match output:
             case StatsForm.TEXT:
-                put(shown.as_text(report))
+                put(shown.as_text(report, width()))
             case StatsForm.JSON:
                 put_line(shown.as_json(report))
             case StatsForm.CSV:

@@ -93,7 +93,7 @@ def discard(
     with errors():
         state, folder = _found(config, run_)
         if not yes and not sys.stdin.isatty():
-            fail(f"discard: nobody can be asked whether to delete the work of {folder.name}; --yes")
+            fail(f"discard: to delete the work of {folder.name} with nobody to ask, say --yes")
         if not yes and not typer.confirm(f"Delete the branch of run {folder.name}?", err=True):
             raise typer.Exit(NOT_SUCCEEDED)
         branch = at_desk(state, lambda desk: remains.discard(desk, folder))

@@ -239,7 +239,8 @@ def _supervised(event: Event, teller: _Teller) -> _Step | None:
             return _Step(what="left over", text=counted, below=below, style="doubtful")
         case WorkspaceChanged(changes=changes):
             below = tuple(changed_files(changes))
-            counted = f"{len(changes.files)} files (+{changes.insertions} -{changes.deletions})"
+            files = _counted(len(changes.files), "file")
+            counted = f"{files} (+{changes.insertions} -{changes.deletions})"
             return _Step(what="changed", text=counted if changes.files else "nothing", below=below)
         case Check():
             return _checked(event.update, teller)
@@ -337,7 +338,11 @@ def _result(call: ToolCall, *, full: bool, most: int) -> tuple[str, ...]:
 def _last(lines: list[str], most: int) -> list[str]:
     if len(lines) <= most:
         return lines
-    return [f"... {len(lines) - most} lines before", *lines[-most:]]
+    return [f"... {_counted(len(lines) - most, 'line')} before", *lines[-most:]]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _checked(check: Check, teller: _Teller) -> _Step:

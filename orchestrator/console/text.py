@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import zip_longest
 
 from orchestrator.errors import HOSTILE, shown
 from orchestrator.events import Usage
@@ -93,15 +94,46 @@ def wrapped(text: str, width: int | None) -> list[str]:
     return lines
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of texts in columns, each row on one line; the first row is the head."""
+def table(rows: Sequence[Sequence[str]], columns: int | None = None) -> str:
+    """Rows of texts in columns; the first row is the head. In a window that is only `columns`
+    wide, what is long is folded within its column: nothing is left out.
+    """
     safe_rows = [[shown(cell) for cell in row] for row in rows]
     widths = [max(map(cells, column)) for column in zip(*safe_rows, strict=True)]
-    lines = [
-        "  ".join(padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in safe_rows
-    ]
-    return "\n".join(lines)
+    if columns is not None:
+        widths = _narrowed(widths, columns - len(_GAP) * (len(widths) - 1))
+    return "\n".join(line for row in safe_rows for line in _laid(row, widths))
+
+
+_GAP, _NARROWEST = "  ", 10
+
+
+def _narrowed(widths: Sequence[int], room: int) -> list[int]:
+    """The widest columns made smaller until all have room, or none can be smaller."""
+    smaller = list(widths)
+    while sum(smaller) > room and max(smaller) > _NARROWEST:
+        smaller[smaller.index(max(smaller))] -= 1
+    return smaller
+
+
+def _laid(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
+    """The lines of one row."""
+    folded = (_folded(cell, width) for cell, width in zip(row, widths, strict=True))
+    for line in zip_longest(*folded, fillvalue=""):
+        texts = (padded(text, width) for text, width in zip(line, widths, strict=True))
+        yield _GAP.join(texts).rstrip()
+
+
+def _folded(cell: str, width: int) -> list[str]:
+    """The cell in lines of at most `width` cells, broken at spaces where there are some."""
+    lines: list[str] = []
+    for line in wrapped(cell, width):
+        while cells(line) > width > 1:
+            first = _first_cells(line, width)[0]
+            lines.append(first)
+            line = line[len(first) :]  # noqa: PLW2901 (what is left of it)
+        lines.append(line)
+    return lines
 
 
 # --- figures -------------------------------------------------------------------------------------

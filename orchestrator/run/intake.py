@@ -144,7 +144,7 @@ class Intake:
     def _stdout_lines(self, lines: Sequence[Line]) -> None:
         add, conversation = self._recorder.add, self.conversation
         for line in lines:
-            place = (STDOUT, line.offset, line.length)
+            place = (STDOUT, line[1], line[2])  # offset, length: in half of the time
             for one in translate(conversation, line):
                 if isinstance(one, Send):
                     self.sends.append(one)

@@ -35,7 +35,7 @@ from orchestrator.events import (
 from orchestrator.journal import STDOUT
 from orchestrator.lines import Line
 from orchestrator.outcome import Digest
-from orchestrator.redaction import Pieces, pattern, spellings
+from orchestrator.redaction import Pieces, finder, pattern
 from orchestrator.telemetry import warn
 from orchestrator.usage import Tally
 
@@ -87,8 +87,8 @@ class Recorder:
         self._publish = publish
         self._price = price
         self._served: str | None = None
-        self._forms = sorted({form for value in secret_values for form in spellings(value)})
         self._secret = pattern(secret_values)
+        self._holds_secret = finder(secret_values)
         self._pieces = Pieces(secret_values)
         self.seq = seq
         self._waiting: list[_Said] = []
@@ -205,7 +205,7 @@ class Recorder:
             block = self._lines(waiting, now)
         secret = self._secret
         # One look at all of it: a search of each line took as long as its encoding.
-        if secret is None or not _holds(block, self._forms):
+        if secret is None or not self._holds_secret(block):
             return block
         lines = block.split(b"\n")[:-1]
         waiting[:] = [
@@ -241,17 +241,14 @@ def _writable(update: Update) -> Update:
     return update
 
 
-def _holds(block: bytes, forms: Sequence[bytes]) -> bool:
-    return any(form in block for form in forms)
-
-
 def translate(conversation: Conversation, line: Line) -> Sequence[Update | Send]:
     """What one line of stdout means; at least one update, whatever the line and the adapter do."""
-    if line.oversize:
+    # By position: `oversize` and `data`, in half of the time.
+    if line[3]:
         reason = f"a line of {line.length} bytes is too long to parse"
         return (_kept(line, reason),)
     try:
-        told = conversation.feed(line.data)
+        told = conversation.feed(line[0])
         said = told if isinstance(told, tuple) else tuple(told)
     except Exception as error:  # noqa: BLE001
         return (_mistaken(line, error),)

@@ -16,9 +16,13 @@ async def served(run: Run) -> None:
     if held is None:
         await _seen_to_be_served(run)
         return
+
+    def waits(text: str) -> None:
+        run.say(Notice(text=text))
+
     try:
         with anyio.move_on_after(limit_s):
-            await run.control.until(held.take, lambda text: run.say(Notice(text=text)))
+            await run.control.until(held.take, waits)
         if held.full:
             await _seen_to_be_served(run)
         elif run.control.stopped is None:

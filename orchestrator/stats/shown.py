@@ -121,7 +121,7 @@ _HEAD = (
 )
 
 
-def as_text(report: Report) -> str:
+def as_text(report: Report, columns: int | None = None) -> str:
     """A table with a line for each group, and below it what its numbers mean."""
     if not report.total.runs:
         return "no runs" if report.since is None else f"no runs since {report.since}"
@@ -129,7 +129,7 @@ def as_text(report: Report) -> str:
     rows += [[*(one_line(word, 40) for word in group.key), *_row(group)] for group in report.groups]
     if len(report.groups) > 1:
         rows.append(["total", *[""] * (len(report.by) - 1), *_row(report.total)])
-    return "\n".join([table(rows), "", *_notes(report)])
+    return "\n".join([table(rows, columns), "", *_notes(report)])
 
 
 def _row(sums: Sums) -> list[str]:

@@ -9,7 +9,6 @@ cases' names: sessions that begin anew every few lines, with hardly a word in th
 import gc
 import statistics
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -79,9 +78,7 @@ def printed(cli: str, cases: frozenset[str]) -> bytes:
 
 def bench() -> bool:
     """Both CLIs; true if both keep the bar in a working session."""
-    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-    how = "with a profile" if optimized else "without a profile: slower by a third, as a rule"
-    print(f"Python {sys.version.split()[0]}, built {how}")
+    print(f"Python {sys.version.split()[0]}")
     adapters = Adapters()
     kept: list[bool] = []
     for cli in ("codex", "claude"):

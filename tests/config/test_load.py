@@ -140,6 +140,10 @@ WRONG = {
         '[agents.a]\nadapter = "mine"\nbase_url = "http://me:pw@x"',
         "agents.a.base_url: found 'http://me:pw@x'; allowed: an address such as ",
     ),
+    "a mistyped adapter": (
+        '[agents.a]\nadaptor = "codex"',
+        "agents.a.adapter: required, but not there (is it meant by `adaptor`?)",
+    ),
     "an agent without an adapter": ("[agents.a]", "agents.a.adapter: required, but not there"),
     "a bad tier": (
         '[agents.a]\nadapter = "mine"\ntier = "near"',

@@ -36,6 +36,16 @@ def test_the_help_of_every_command_has_an_example_and_fits_80_columns(command):
     assert [line for line in shown.splitlines() if len(line) > 80] == []
 
 
+@pytest.mark.parametrize("group", [[], ["runs"], ["models"], ["config"]], ids=" ".join)
+def test_the_help_of_a_group_tells_every_command_in_a_whole_sentence(group):
+    shown = CliRunner(env={"COLUMNS": "80"}).invoke(app, [*group, "--help"]).stdout
+    size = len(group)
+    there = {path[size] for path in COMMANDS if list(path[:size]) == group != list(path)}
+    for name in there:
+        assert f"\n  {name} " in shown
+    assert ".." not in shown.replace("[ARGS]...", "")
+
+
 def completed(place: Path, line: str) -> str:
     words = f"orchestrate {line}"
     env = {

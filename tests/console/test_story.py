@@ -91,7 +91,7 @@ def test_a_tool_call_is_told_when_it_is_over_with_its_time_and_result():
     ).split("\n")[6:]
     assert lines[:9] == [
         "  1m05s  execute   pytest -q  (exit 1, 1m05s)",
-        *(f"                   {line}" for line in ("... 1 lines before", *"234567")),
+        *(f"                   {line}" for line in ("... 1 line before", *"234567")),
         "",
     ]
 

@@ -112,6 +112,29 @@ def test_wide_characters_take_two_cells_and_marks_none():
     assert table([["A", "B"], ["日本", "x"]]) == "A     B\n日本  x"
 
 
+def test_a_table_is_folded_into_a_narrow_window_and_leaves_nothing_out():
+    rows = [["AGENT", "WHY"], ["home", "search is cheap: local first"], ["far", "x" * 20]]
+    assert table(rows, 24).splitlines() == [
+        "AGENT  WHY",
+        "home   search is cheap:",
+        "       local first",
+        "far    xxxxxxxxxxxxxxxxx",
+        "       xxx",
+    ]
+    assert table(rows, 200) == table(rows)
+
+
+@given(
+    st.lists(st.tuples(*[st.text("ab 日\u0301", max_size=40)] * 3), min_size=1, max_size=4),
+    st.integers(1, 60),
+)
+def test_no_line_of_a_table_is_wider_than_a_window_that_has_room_for_its_columns(rows, columns):
+    lines = table([["A", "B", "C"], *rows], columns).splitlines()
+    assert all(cells(line) <= max(columns, 3 * 10 + 4) for line in lines)
+    letters = sorted("".join(lines).replace(" ", ""))
+    assert letters == sorted("ABC" + "".join(map("".join, rows)).replace(" ", ""))
+
+
 @given(st.text("ab 日\u0301", max_size=60), st.integers(1, 20))
 def test_wrapped_lines_hold_every_word_and_only_a_lone_word_is_longer(text, width):
     lines = wrapped(text, width)
