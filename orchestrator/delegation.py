@@ -7,6 +7,7 @@ asked can act on.
 
 from __future__ import annotations
 
+import math
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -265,5 +266,13 @@ def _budgets(left: Limits, asked: Limits) -> Iterator[Refused]:
                 text = f"nothing is left of this task's {word}"
                 yield Refused(text=text, hint="Finish with what you have.")
             elif want is not None and want > have:
-                text = f"{word}: {want:g} is more than what is left of this task's: {have:.4g}"
-                yield Refused(text=text, hint="Ask for less, or leave it out.")
+                asks = f"{word}: {_digits(want)} is more than what is left of this task's"
+                yield Refused(
+                    text=f"{asks}: {_digits(have)}", hint="Ask for less, or leave it out."
+                )
+
+
+def _digits(number: float) -> str:
+    """Digits that may be asked for as they stand: no exponent of a count, nothing rounded up."""
+    cut = math.floor(number * 10_000) / 10_000 if math.isfinite(number) else number
+    return f"{cut:.15g}"

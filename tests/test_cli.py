@@ -227,6 +227,26 @@ def test_a_workspace_that_is_not_there_is_told_with_its_line(place: Path) -> Non
         assert (done.returncode, done.stderr) == (2, f"orchestrate: {file}:{where}{gone}\n")
 
 
+def test_a_task_may_come_by_a_pipe(place: Path) -> None:
+    done = subprocess.run(
+        [*ORCHESTRATE, "validate", "/dev/stdin"], input="prompt: x\n", capture_output=True,
+        text=True, cwd=place, env=environment(place),
+    )  # fmt: skip
+    assert done.stdout.startswith("/dev/stdin: valid\n"), done.stderr
+
+
+def test_the_list_of_runs_for_programs_holds_whole_values(place: Path) -> None:
+    assert json.loads(call(place, "runs", "list", "-o", "json").stdout) == []
+    assert run(place, said("hello"), DONE).returncode == 0
+    [one] = json.loads(call(place, "runs", "list", "--output", "json").stdout)
+    [folder] = (place.parent / "state/runs").iterdir()
+    assert (one["run"], one["outcome"], one["problem"]) == (folder.name, "succeeded", None)
+    (folder / "task.json").write_text("{")
+    [one] = json.loads(call(place, "runs", "list", "--output", "json").stdout)
+    assert (one["outcome"], one["agent"]) == ("unreadable", None)
+    assert "task.json" in one["problem"]
+
+
 def test_the_version_is_told_as_people_ask_for_it(place: Path) -> None:
     told = {call(place, word).stdout for word in ("version", "--version", "-V")}
     assert told == {f"{__version__}\n"}

@@ -1,5 +1,6 @@
 """What an agent may hand on: never more than it has itself, and each refusal says what to do."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,14 @@ def test_access_is_what_the_work_needs_and_its_parent_has(parent, asked, access)
         (of(access="read", check=None), {"check": "x"}, "check: it would", "Leave it out"),
         (PARENT, {"limits": Limits(cost_usd=2)}, "cost_usd: 2 is more", "Ask for less"),
         (PARENT, {"limits": Limits(wall_s=601)}, "wall (seconds): 601", "leave it out"),
+        (
+            left(tokens=123_456),
+            {"limits": Limits(tokens=9_999_999)},
+            "tokens: 9999999 is more than what is left of this task's: 123456",
+            "Ask for less",
+        ),
+        (left(wall_s=289.56789), {"limits": Limits(wall_s=math.inf)}, "inf is more", "Ask"),
+        (left(wall_s=289.56789), {"limits": Limits(wall_s=300)}, "'s: 289.5678", "Ask"),
         (left(cost_usd=0.0), {}, "nothing is left of this task's cost_usd", "what you have"),
     ],
 )

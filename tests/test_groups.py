@@ -31,7 +31,7 @@ from orchestrator.process import (
 from orchestrator.process.means import ASKED
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Task
-from tests.hostile import children, hostile, living, new_mark, read, until
+from tests.hostile import children, hostile, living, new_mark, read, state, until
 from tests.scripted_adapter import DONE, Scripted, say, scripted_config
 
 pytestmark = pytest.mark.anyio
@@ -390,3 +390,46 @@ def test_a_list_of_processes_that_fails_is_no_list():
     shown = look("/bin/ps")
     assert shown is not None
     assert shown[os.getpid()].group == os.getpgrp()
+
+
+def test_a_host_that_ignores_the_end_of_its_children_sees_the_processes_too():
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        shown = look("/bin/ps")
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert shown is not None
+    assert os.getpid() in shown
+
+
+HOLDING = """
+import ctypes, sys, time
+from pathlib import Path
+parent, ptrace = sys.argv[1], ctypes.CDLL(None).ptrace
+ptrace.argtypes = [ctypes.c_long] * 4
+print("ready", flush=True)
+while True:
+    for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        if Path(f"/proc/{pid}/comm").read_text() == "held\\n":
+            ptrace(0x4206, int(pid), 0, 0)  # PTRACE_SEIZE
+            time.sleep(60)
+    time.sleep(0.005)
+"""
+
+
+def test_a_ps_that_does_not_end_when_it_is_killed_is_not_waited_for(tmp_path, monkeypatch):
+    held = tmp_path / "held"
+    held.write_text(f"#!{sys.executable} -IS\nimport time\ntime.sleep(60)\n")
+    held.chmod(0o755)
+    monkeypatch.setattr("orchestrator.groups.table._PS_S", 1.5)
+    command = [sys.executable, "-c", HOLDING, str(os.getpid())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as tracer:
+        try:
+            assert tracer.stdout is not None
+            assert tracer.stdout.readline() == b"ready\n"
+            assert look(str(held)) is None
+            (pid,) = [pid for pid in children(os.getpid()) if pid != tracer.pid]
+            assert state(pid) == "Z"
+        finally:
+            tracer.kill()
+    os.waitpid(pid, 0)

@@ -220,7 +220,8 @@ def test_guard_and_reaper_leave_no_bytecode_where_their_supervisor_leaves_none(t
     package = tmp_path / "orchestrator"
     shutil.copytree(ROOT / "orchestrator", package, ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-B", "-c", OPENING]
-    subprocess.run(command, env={"PYTHONPATH": str(tmp_path)}, check=True, cwd="/")
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    subprocess.run(command, env={"PYTHONPATH": path}, check=True, cwd="/")
     assert not list(package.rglob("__pycache__"))
 
 

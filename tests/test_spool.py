@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from orchestrator.adapter import Agent, Command, Conversation, Exit, json_line
-from orchestrator.events import Error, Event, Unparsed, Usage, decode
+from orchestrator.events import Error, Event, Message, Notice, Unparsed, Usage, decode
 from orchestrator.journal import (
     EVENTS,
     STDERR,
@@ -292,6 +292,26 @@ def test_what_stands_in_the_place_of_a_spool_is_not_read(tmp_path, other):
         Spool(path, STDOUT)
     scrub(path, ["sk-secret-0123456789"])
     assert (tmp_path / "target").read_bytes() == b"sk-secret-0123456789"
+
+
+@pytest.mark.anyio
+async def test_that_an_agent_took_its_own_output_away_is_told_and_no_line_of_it_is_lost(tmp_path):
+    program = (
+        "import os, json\n"
+        "def say(**line): print(json.dumps(line), flush=True)\n"
+        "say(type='message', text='before')\n"
+        "path = os.readlink('/proc/self/fd/1'); os.unlink(path); os.mkfifo(path)\n"
+        "say(type='message', text='after'); say(type='end')\n"
+    )
+    events: list[Event] = []
+    async with Supervisor(scripted_config(tmp_path / "state", adapter=Speaks())) as supervisor:
+        task = Task(prompt=program, workspace=tmp_path, kind="search")
+        outcome = await supervisor.run(task, events.append)
+    assert outcome.status == "succeeded"
+    said = [event.update.text for event in events if isinstance(event.update, Message)]
+    assert said == ["before", "after"]
+    told = [event.update.text for event in events if isinstance(event.update, Notice)]
+    assert any("took its own stdout away" in text for text in told)
 
 
 @pytest.mark.anyio

@@ -101,7 +101,7 @@ def main() -> None:
     # Looking for plug-ins of pydantic reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
-        app(obj=given)
+        app(obj=given, prog_name="orchestrate")  # also as `python -m`, as agents start it
     except SystemExit as end:
         _leave(end.code if isinstance(end.code, int) else SUCCEEDED)
     except KeyboardInterrupt:

@@ -127,10 +127,10 @@ def tabled(rows: Sequence[Sequence[str]]) -> str:
     """Rows as a table that fits into the window, if there is one; the first row is the head."""
     from orchestrator.console import table
 
-    return table(rows, window())
+    return table(rows, width())
 
 
-def window() -> int | None:
+def width() -> int | None:
     """How many cells wide the terminal is that a result goes to; None: it goes elsewhere."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or None

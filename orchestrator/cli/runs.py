@@ -5,32 +5,35 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from orchestrator.cli.frame import (
     INTERRUPTED,
     ConfigOption,
+    ListForm,
+    ListOption,
     OutputForm,
     OutputOption,
     RunArgument,
     configured,
     errors,
     put,
+    put_json,
     put_painted,
     runs_folder,
     say,
     tabled,
-    window,
+    width,
 )
 from orchestrator.cli.keeping import gc, recover
 from orchestrator.cli.queue import DatabaseOption
 from orchestrator.cli.run import run_and_leave
-from orchestrator.cli.showing import line_printer, lively, width
+from orchestrator.cli.showing import line_printer, lively
 from orchestrator.cli.submitted import cancel, follow, queued_told, retry, wait
 from orchestrator.cli.trees import apply, diff, discard, prune
 
@@ -49,6 +52,7 @@ CUT_OFF = "cut off"
 @app.command("list")
 def list_(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest last.")] = 20,
+    output: ListOption = ListForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
     """List recorded runs: when, how it ended, of which job and task, by which agent, on what.
@@ -56,48 +60,83 @@ def list_(
     \b
     orchestrate runs list
     orchestrate runs list -n 100 | grep failed
+    orchestrate runs list --output json
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.cli.submitted import has_queue
-    from orchestrator.console import one_line
-    from orchestrator.errors import ConfigError, JournalError
-    from orchestrator.journal import list_runs, read_outcome, read_record, running
+    from orchestrator.errors import ConfigError
+    from orchestrator.journal import list_runs
 
     with errors():
-        rows = [["RUN", "STARTED", "OUTCOME", "JOB", "TASK", "AGENT", "MODEL", "PROMPT"]]
-        for folder in list_runs(runs_folder(config))[-limit:]:
-            try:
-                record, outcome = read_record(folder), read_outcome(folder)
-            except JournalError as error:
-                gaps = ["-"] * 4
-                rows.append([folder.name, "-", "unreadable", *gaps, one_line(str(error), 60)])
-                continue
-            rows.append(
-                [
-                    folder.name,
-                    record.started,
-                    outcome.status if outcome else "running" if running(folder) else CUT_OFF,
-                    (record.job_id or "-")[-8:],
-                    record.task.id,
-                    one_line(record.agent.name, 20),
-                    one_line((outcome and outcome.model) or record.agent.model or "-", 30),
-                    one_line(record.task.prompt, 40),
-                ]
-            )
-        put(_listed(rows) if len(rows) > 1 else "no runs yet")
-        if any(row[2] == CUT_OFF for row in rows):
+        entries = [_entry(folder) for folder in list_runs(runs_folder(config))[-limit:]]
+        if output is ListForm.JSON:
+            put_json([one._asdict() for one in entries], indented=True)
+            return
+        put(_listed(entries) if entries else "no runs yet")
+        if any(one.outcome == CUT_OFF for one in entries):
             say("Records that were cut off are completed by `orchestrate runs recover --all`.")
         with suppress(ConfigError):  # a broken one keeps nobody from what is on record
             if has_queue(config):  # to ask it takes over a second
                 say("Jobs that were submitted and not begun: `orchestrate queue list`.")
 
 
-def _listed(rows: list[list[str]]) -> str:
+class _Entry(NamedTuple):
+    """A run of the list. `outcome` is also `running`, `cut off` or `unreadable`."""
+
+    run: str
+    outcome: str
+    started: str | None = None
+    job: str | None = None
+    task: str | None = None
+    agent: str | None = None
+    model: str | None = None
+    prompt: str | None = None
+    problem: str | None = None
+
+
+def _entry(folder: Path) -> _Entry:
+    from orchestrator.errors import JournalError
+    from orchestrator.journal import read_outcome, read_record, running
+
+    try:
+        record, outcome = read_record(folder), read_outcome(folder)
+    except JournalError as error:
+        return _Entry(run=folder.name, outcome="unreadable", problem=str(error))
+    return _Entry(
+        run=folder.name,
+        outcome=outcome.status if outcome else "running" if running(folder) else CUT_OFF,
+        started=record.started,
+        job=record.job_id,
+        task=record.task.id,
+        agent=record.agent.name,
+        model=(outcome and outcome.model) or record.agent.model,
+        prompt=record.task.prompt,
+    )
+
+
+def _row(one: _Entry) -> list[str]:
+    from orchestrator.console import one_line
+
+    return [
+        one.run,
+        one.started or "-",
+        one.outcome,
+        (one.job or "-")[-8:],
+        one.task or "-",
+        one_line(one.agent or "-", 20),
+        one_line(one.model or "-", 30),
+        one_line(one.prompt, 40) if one.prompt is not None else one_line(one.problem or "-", 60),
+    ]
+
+
+def _listed(entries: Sequence[_Entry]) -> str:
     """As a table. In a window that is too narrow for it, a run goes by the end of its id, and when
     it began by day and minute.
     """
     from orchestrator.console import table
 
-    room, whole = window(), table(rows)
+    rows = [["RUN", "STARTED", "OUTCOME", "JOB", "TASK", "AGENT", "MODEL", "PROMPT"]]
+    rows += map(_row, entries)
+    room, whole = width(), table(rows)
     if room is None or max(map(len, whole.splitlines())) <= room:
         return whole
     short = ([row[0][-8:], row[1][5:16].replace("T", " "), *row[2:]] for row in rows[1:])
@@ -127,9 +166,6 @@ def show(
     orchestrate runs show 4f0c2a1b --full | less
     orchestrate runs show 4f0c2a1b --raw | jq .
     """  # noqa: D301 (click takes \b for: leave these lines alone)
-    from orchestrator.cli.jobs import job_told
-    from orchestrator.console.paint import painted
-    from orchestrator.console.story import story
     from orchestrator.errors import InputError
     from orchestrator.journal import find_job, find_run
 
@@ -139,9 +175,7 @@ def show(
             _put_tree(runs, run_)
             return
         if (job := find_job(runs.parent / "jobs", run_)) is not None:
-            colour = lively(sys.stdout)
-            for part in job_told(job, runs, width=width(), colour=colour):
-                put_painted(part, colour=colour)
+            _put_job(job, runs)
             return
         try:
             folder = find_run(runs, run_)
@@ -152,11 +186,26 @@ def show(
             return
         if raw:
             _print_raw(folder)
-            return
-        colour = lively(sys.stdout)
-        for line in story(_asked(folder), _events(folder), full=full):
-            put_painted(painted(line, colour=colour), colour=colour)
-        put(f"record     {folder}")
+        else:
+            _put_story(folder, full=full)
+
+
+def _put_job(job: Path, runs: Path) -> None:
+    from orchestrator.cli.jobs import job_told
+
+    colour = lively(sys.stdout)
+    for part in job_told(job, runs, width=width(), colour=colour):
+        put_painted(part, colour=colour)
+
+
+def _put_story(folder: Path, *, full: bool) -> None:
+    from orchestrator.console.paint import painted
+    from orchestrator.console.story import story
+
+    colour = lively(sys.stdout)
+    for line in story(_asked(folder), _events(folder), full=full):
+        put_painted(painted(line, colour=colour), colour=colour)
+    put(f"record     {folder}")
 
 
 def _put_tree(runs: Path, name: str) -> None:
@@ -213,7 +262,7 @@ def _events(folder: Path) -> Iterator[Event]:
 def _print_raw(folder: Path) -> None:
     """The agent's stdout: as it is for programs, escaped on a terminal."""
     from orchestrator import private
-    from orchestrator.errors import JournalError
+    from orchestrator.errors import InputError, JournalError
     from orchestrator.journal import STDOUT
 
     try:
@@ -224,7 +273,7 @@ def _print_raw(folder: Path) -> None:
             else:
                 shutil.copyfileobj(file, sys.stdout.buffer)
     except FileNotFoundError as error:
-        raise JournalError(f"run {folder.name} has no raw output: no agent was started") from error
+        raise InputError(f"run {folder.name} has no raw output: no agent was started") from error
     except OSError as error:
         raise JournalError(f"cannot read {folder / STDOUT}: {error.strerror}") from error
 

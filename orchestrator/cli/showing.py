@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from orchestrator.cli.frame import OutputForm, put_json, put_line, put_painted, say
+from orchestrator.cli.frame import OutputForm, put_json, put_line, put_painted, say, width
 
 if TYPE_CHECKING:
     from orchestrator.cli.permitting import Keys
@@ -166,14 +166,6 @@ def _of_its_task(outcome: Outcome) -> Outcome:
             return alone if alone.status == outcome.status else outcome
         case _:
             return outcome
-
-
-def width() -> int | None:
-    """The columns of the terminal that stdout is, None where it is none."""
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or None
-    except OSError:
-        return None
 
 
 def _workspace(outcome: Outcome, config: Config) -> str | None:

@@ -18,7 +18,7 @@ from orchestrator.cli.frame import (
     fail,
     put,
     put_line,
-    window,
+    width,
 )
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def stats(  # noqa: PLR0913, PLR0917 (each is a flag)
         )
         match output:
             case StatsForm.TEXT:
-                put(shown.as_text(report, window()))
+                put(shown.as_text(report, width()))
             case StatsForm.JSON:
                 put_line(shown.as_json(report))
             case StatsForm.CSV:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.flags import read_bytes, read_tasks
+from orchestrator.cli.flags import read_bytes
 from orchestrator.cli.frame import errors, fail, put, put_json
 
 
@@ -28,24 +29,26 @@ def validate(file: Annotated[Path, typer.Argument(metavar="TASK.yaml")]) -> None
     orchestrate validate task.yaml
     """  # noqa: D301 (click takes \b for: leave these lines alone)
     from orchestrator.cli.planning import planned
+    from orchestrator.task import parse_task_file
 
     with errors():
-        tasks = read_tasks(file)
+        text = read_bytes(file)
+        tasks = parse_task_file(text, file=str(file), folder=file.absolute().parent)
         for at, task in enumerate(tasks.tasks):
-            where = f"{file}:{_workspace_line(file, at)}: "
-            where += "" if tasks.single else f"tasks.{at}."
+            key = "workspace" if tasks.single else f"tasks.{at}.workspace"
+            where = partial(_workspace_line, text, file, at)
             if task.template is None and task.source is None and not task.workspace.is_dir():
-                fail(f"{where}workspace: no folder {task.workspace}")
+                fail(f"{file}:{where()}: {key}: no folder {task.workspace}")
             if task.template is not None and not task.template.is_dir():
-                fail(f"{where}workspace.scratch: no folder {task.template}")
+                fail(f"{file}:{where()}: {key}.scratch: no folder {task.template}")
         put(f"{file}: valid\n{planned(tasks)}")
 
 
-def _workspace_line(file: Path, at: int) -> int:
+def _workspace_line(text: bytes, file: Path, at: int) -> int:
     """Where the workspace stands of the file's task number `at`: in it, or for all at the top."""
     from orchestrator.task import written_in
 
-    _, line = written_in(read_bytes(file), file=str(file))
+    _, line = written_in(text, file=str(file))
     first, own = line(()), line(("tasks", at, "workspace"))
     return own if own != first else line(("workspace",))
 

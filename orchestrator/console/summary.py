@@ -279,7 +279,7 @@ def _all(board: Board, rows: Sequence[Row], width: int | None) -> list[Line]:
     end = max((row.ended for row in rows if row.ended), default=None)
     seconds = board.outcome.duration_s if board.outcome else None
     seconds = between(start, end) if seconds is None else seconds
-    facts = [f"{short_tokens(total(rows))} tokens", f"cost {_sum(rows)}"]
+    facts = [_tokens(total(rows)), f"cost {_sum(rows)}"]
     if seconds is not None:
         facts.append(clock(seconds, tenths=True))
     counts = Span(f"{words}{others}", "good" if good else "bad")
@@ -287,6 +287,11 @@ def _all(board: Board, rows: Sequence[Row], width: int | None) -> list[Line]:
     if width is None or length(line) <= width:
         return [line]
     return [(counts,), *((Span(f"  {fact}", "dim"),) for fact in facts)]
+
+
+def _tokens(usage: Usage | None) -> str:
+    short = short_tokens(usage)
+    return f"tokens {short}" if short == "unknown" else f"{short} tokens"
 
 
 def _sum(rows: Sequence[Row]) -> str:

@@ -8,7 +8,7 @@ import time
 
 from orchestrator.reaper.signals import signalled, wait_readable
 
-_PS_S = 5.0
+_PS_S, _END_S = 5.0, 1.0
 
 
 class Shown:
@@ -59,8 +59,22 @@ def _said(ps: str) -> bytes:
     os.close(ours)
     if not whole:
         signalled(os.kill, pid, signal.SIGKILL)
-    status = os.waitpid(pid, 0)[1]
-    return text if whole and status == 0 else b""
+    return text if _ended_well(pid) and whole else b""
+
+
+def _ended_well(pid: int) -> bool:
+    """One that was killed and does not end, stuck in the kernel or held by a tracer, is left."""
+    until, pause = time.monotonic() + _END_S, 0.0005
+    while time.monotonic() < until:
+        try:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:  # taken by a host that waits for every child, or ignores SIGCHLD
+            return True
+        if ended:
+            return status == 0
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+    return False
 
 
 def below(groups: set[int], shown: dict[int, Shown], spared: frozenset[int]) -> list[Shown]:

@@ -18,6 +18,7 @@ _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 4, 15, 36
 
 
 def guard(control: socket.socket, supervisor: int) -> None:
+    """Be the guard, and start the reaper. `supervisor`: a handle for that process."""
     for descriptor in (control.fileno(), supervisor):
         os.set_inheritable(descriptor, False)  # noqa: FBT003
     prepare(b"orch-guard")

@@ -203,6 +203,11 @@ async def _drain(run: Run, live: Live) -> None:
     """Read what the agent left, in turns with others. After a stop there is no time for all."""
     for spool in live.intake.spools:
         spool.bound()  # what the task lets outlive the agent may write for ever
+        if spool.replaced():
+            text = (
+                f"the agent took its own {spool.stream} away: what it wrote is in the events alone"
+            )
+            run.say(Notice(text=text))
     end = anyio.current_time() + DRAIN_S
     while live.intake.pump(last=True):
         await anyio.lowlevel.checkpoint()

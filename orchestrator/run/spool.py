@@ -37,6 +37,7 @@ class Spool:
         self.stream = stream
         self.size = offset
         self.full = False
+        self._path = path
         self._end: int | None = None
         self._quantum = QUANTUM // 16
         # The agent could put anything there: a pipe would block us, /dev/zero never end.
@@ -89,6 +90,13 @@ class Spool:
         elif len(lines) < MANY // 4:
             self._quantum = min(QUANTUM, self._quantum * 2)
         return lines
+
+    def replaced(self) -> bool:
+        """Whether something else stands in its place now, or nothing."""
+        try:
+            return not os.path.samestat(os.lstat(self._path), os.fstat(self._fd))
+        except OSError:
+            return True
 
     def there(self) -> int:
         """How large the file is, also of what was not read yet."""

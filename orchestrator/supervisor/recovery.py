@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.events import Failure, JobFinished, JobOutcome, Outcome, TaskFinished, TaskStarted
@@ -20,6 +21,18 @@ from orchestrator.outcome import together
 from orchestrator.run.recorder import Recorder
 
 
+@dataclass(kw_only=True)
+class _Told:
+    """What a job's journal tells: the tasks that were begun, with the run that handed each on, and
+    those that ended; the job's own end. `seq` is that of its last event.
+    """
+
+    begun: dict[str, str | None] = field(default_factory=dict[str, str | None])
+    ended: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
+    outcome: JobOutcome | None = None
+    seq: int = 0
+
+
 def recover_job(
     folder: Path, runs: Path, made: Sequence[Record] | None = None
 ) -> JobOutcome | None:
@@ -35,34 +48,38 @@ def recover_job(
         return None
     with journal:
         made = runs_of(runs, record.job_id) if made is None else made
-        ended: dict[str, Outcome] = {}
-        begun: dict[str, str | None] = {}
-        outcome: JobOutcome | None = None
-        seq = 0
-        for event in read_events(folder):
-            seq = event.seq
-            match event.update:
-                case TaskStarted(id=id_):
-                    begun[id_] = event.parent_run_id
-                case TaskFinished(outcome=of_task) if event.task_id is not None:
-                    ended[event.task_id] = of_task
-                case JobFinished(outcome=of_job):
-                    outcome = of_job
-                case _:
-                    pass
+        told = _told(folder)
         asked = {task.id: task.parent_run_id for task in record.tasks}
-        for task_id, parent in (begun | asked).items():  # those that were handed on, too
-            if task_id not in ended:
-                ended[task_id] = _of_runs(runs, made, task_id)
+        for task_id, parent in (told.begun | asked).items():  # those that were handed on, too
+            if task_id not in told.ended:
+                told.ended[task_id] = _of_runs(runs, made, task_id)
                 head = _head(record.job_id, task_id, parent)
-                seq = _say(journal, head, seq, TaskFinished(outcome=ended[task_id]))
+                told.seq = _say(journal, head, told.seq, TaskFinished(outcome=told.ended[task_id]))
+        outcome = told.outcome
         if outcome is None:
-            outcome = together({task.id: ended[task.id] for task in record.tasks})
-            _say(journal, _head(record.job_id, None, None), seq, JobFinished(outcome=outcome))
+            outcome = together({task.id: told.ended[task.id] for task in record.tasks})
+            head = _head(record.job_id, None, None)
+            _say(journal, head, told.seq, JobFinished(outcome=outcome))
         journal.sync()
         if not (folder / OUTCOME).exists():
             write_outcome(folder, outcome)
         return outcome
+
+
+def _told(folder: Path) -> _Told:
+    told = _Told()
+    for event in read_events(folder):
+        told.seq = event.seq
+        match event.update:
+            case TaskStarted(id=id_):
+                told.begun[id_] = event.parent_run_id
+            case TaskFinished(outcome=of_task) if event.task_id is not None:
+                told.ended[event.task_id] = of_task
+            case JobFinished(outcome=of_job):
+                told.outcome = of_job
+            case _:
+                pass
+    return told
 
 
 def _of_runs(runs: Path, made: Sequence[Record], task_id: str) -> Outcome:

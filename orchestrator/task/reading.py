@@ -92,21 +92,11 @@ def _task(top: TaskModel, own: Keys, folder: Path) -> Task:
     stated = {name: getattr(top, name) for name in common & top.model_fields_set}
     stated |= {name: getattr(own, name) for name in common & own.model_fields_set}
     keys = Keys.model_construct(**stated)
-    workspace, template, source = folder, None, None
-    match keys.workspace:
-        case ScratchModel(scratch=scratch):
-            template = folder / Path(scratch).expanduser()
-        case GitModel(git=url, ref=ref):
-            source = Source(url=url, ref=ref)
-        case place:
-            workspace = folder / Path(place).expanduser()
-    return Task(
+    task = Task(
         prompt="",
         name=top.name,
         kind=keys.kind,
-        workspace=workspace,
-        template=template,
-        source=source,
+        workspace=folder,
         files=tuple(keys.files),
         agent=keys.agent,
         model=keys.model,
@@ -133,6 +123,13 @@ def _task(top: TaskModel, own: Keys, folder: Path) -> Task:
         env=MappingProxyType({**top.env, **own.env}),
         env_from=tuple(keys.env_from),
     )
+    match keys.workspace:
+        case ScratchModel(scratch=scratch):
+            return replace(task, template=folder / Path(scratch).expanduser())
+        case GitModel(git=url, ref=ref):
+            return replace(task, source=Source(url=url, ref=ref))
+        case place:
+            return replace(task, workspace=folder / Path(place).expanduser())
 
 
 def _scripted(base_url: str | None, folder: Path) -> str | None:

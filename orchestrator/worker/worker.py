@@ -51,7 +51,7 @@ from orchestrator.worker.lease import Files, Session, session, worker_id
 from orchestrator.worker.sign import Sign
 
 SWEEP_S, SETTLE_S, STOP_S, LOOK_S = 0.25, 0.5, 3.0, 1.0
-LAST_WORDS_S = 3.0
+LAST_WORDS_S, SWEPT_S = 3.0, 10.0
 UNWRITTEN = 60
 """After so many sweeps, whether the end of each job that was done here is written is looked at."""
 
@@ -122,10 +122,13 @@ async def work(post: Post, shift: Shift, tell: Callable[[str], None] = lambda _:
             group.start_soon(_kept_in_view, post.url, shift, gone)
             group.start_soon(sign.shown)
             group.start_soon(anyio.to_thread.run_sync, _prepared, post)
-            group.start_soon(_sweeping, worker, files, lock, access, app, post)
+            swept = anyio.Event()
+            group.start_soon(
+                partial(_sweeping, worker, files, lock, access, app, post, swept=swept)
+            )
             if lock is not None:
                 group.start_soon(_given_up, lock, shift, desk)
-            await _until_over(shift, desk, access, app, sign)
+            await _until_over(shift, desk, access, app, sign, swept)
             group.cancel_scope.cancel()
         if gone.is_set():
             raise QueueError(
@@ -199,12 +202,16 @@ async def _given_up(lock: Session, shift: Shift, desk: Desk) -> None:
     )
 
 
-async def _until_over(shift: Shift, desk: Desk, access: Access, app: App, sign: Sign) -> None:
-    """Until somebody ended the shift and no job runs here, or there is nothing left to do."""
+async def _until_over(
+    shift: Shift, desk: Desk, access: Access, app: App, sign: Sign, swept: anyio.Event
+) -> None:
+    """Until somebody ended the shift and no job runs here, or there is nothing left to do: what
+    workers that died left is `swept` before that is said.
+    """
     while True:
         if shift.draining.is_set() and await _nothing_runs(desk, app):
             return
-        idle = shift.idle_ends and desk.idle() and not app.running()
+        idle = shift.idle_ends and swept.is_set() and desk.idle() and not app.running()
         if idle and await _nothing_waits(access, sign):
             shift.drain()
             continue
@@ -445,11 +452,19 @@ def _left_out(count: int, last: Event) -> Event:
 
 
 async def _sweeping(
-    worker: str, files: Files, lock: Session | None, access: Access, app: App, post: Post
+    worker: str,
+    files: Files,
+    lock: Session | None,
+    access: Access,
+    app: App,
+    post: Post,
+    *,
+    swept: anyio.Event,
 ) -> None:
     """Look after the jobs of workers that died, again and again; those here are found by files,
-    and so looked for more often.
+    and so looked for more often. `swept` is set when nothing is left, or was not to be mended soon.
     """
+    began = anyio.current_time()
     sweeps, idle = 0, frozenset[str]()
     while True:
         sweeps += 1
@@ -464,6 +479,11 @@ async def _sweeping(
         except Exception as error:  # noqa: BLE001 (of the database or of a record: tried again)
             if not away(error):  # then whoever takes jobs has said so
                 warn("the jobs of a dead worker were not looked after", error=repr(error))
+        else:
+            if not files.dead():
+                swept.set()
+        if anyio.current_time() - began > SWEPT_S:
+            swept.set()
         await anyio.sleep(SWEEP_S)
 
 
@@ -491,9 +511,10 @@ async def _looked_after(dead: str, access: Access, app: App, post: Post) -> bool
     async def settle(job: Entry) -> None:
         settled.append(await _settled(job, access, config))
 
-    async with anyio.create_task_group() as group:
-        for job in jobs:
-            group.start_soon(settle, job)
+    with lone_error():
+        async with anyio.create_task_group() as group:
+            for job in jobs:
+                group.start_soon(settle, job)
     if not all(settled):
         return False
     if any(job.state == "running" and _may_go_on(job) for job in jobs):

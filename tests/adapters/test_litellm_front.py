@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from adapters.programs import attributes, confinement, json_lines, model_calls
+from adapters.programs.asked import SettingsError
 from adapters.programs.litellm_agent.sessions import Session
-from adapters.programs.litellm_agent.settings import SettingsError
 from adapters.programs.shell import KEPT_BYTES, Kept, Ran, Shell
 from tests.hostile import until
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapters.programs.aider_front.run import Run
-from adapters.programs.aider_front.settings import Json
+from adapters.programs.asked import Json
 from adapters.programs.model_calls import Growing, ModelError, price, tokens
 
 

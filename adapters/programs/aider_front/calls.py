@@ -11,7 +11,7 @@ from pathlib import Path
 from adapters.programs.aider_front.answer import Answer
 from adapters.programs.aider_front.replacing import pair
 from adapters.programs.aider_front.run import Run, Stop
-from adapters.programs.aider_front.settings import LIMIT, Json
+from adapters.programs.asked import LIMIT, Json
 from adapters.programs.model_calls import (
     LONGEST_WAIT_S,
     ModelError,

@@ -10,7 +10,8 @@ import uuid
 from pathlib import Path
 
 from adapters.programs.aider_front.run import Run
-from adapters.programs.aider_front.settings import Settings, SettingsError
+from adapters.programs.aider_front.settings import Settings
+from adapters.programs.asked import SettingsError
 from adapters.programs.confinement import confine
 
 

@@ -32,16 +32,10 @@ from adapters.programs.aider_front.replacing import (
 )
 from adapters.programs.aider_front.run import Run, Stop
 from adapters.programs.aider_front.screen import is_command, parser, screen, search_path, setup_git
-from adapters.programs.aider_front.settings import (
-    BAD_SETTINGS,
-    FINISHED,
-    MISSING,
-    Settings,
-    SettingsError,
-    read_settings,
-)
+from adapters.programs.aider_front.settings import Settings, read_settings
 from adapters.programs.aider_front.tables import read_tables_quickly
 from adapters.programs.aider_front.turns import exhausted, run_one, send_message
+from adapters.programs.asked import BAD_SETTINGS, FINISHED, MISSING, SettingsError
 from adapters.programs.confinement import PR_SET_CHILD_SUBREAPER
 from adapters.programs.json_lines import Lines, watch_signals
 from adapters.programs.light_start import start_lightly

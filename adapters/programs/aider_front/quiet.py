@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from adapters.programs.aider_front.replacing import Maker, by, nothing
 from adapters.programs.aider_front.run import Stop
-from adapters.programs.aider_front.settings import Json
+from adapters.programs.asked import Json
 
 
 def quiet_patches() -> dict[str, Maker]:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import NoReturn
 
-from adapters.programs.aider_front.settings import FAILED, Settings
+from adapters.programs.aider_front.settings import Settings
+from adapters.programs.asked import FAILED
 from adapters.programs.json_lines import Lines
 from adapters.programs.shell import Shell
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 from adapters.programs.aider_front.folders import lend_identity, session_folder
 from adapters.programs.aider_front.replacing import nothing
 from adapters.programs.aider_front.run import TEXT_CHARS, Run, Stop
-from adapters.programs.aider_front.settings import BAD_SETTINGS
+from adapters.programs.asked import BAD_SETTINGS
 
 _CONFIG_FILE = ".aider.conf.yml"
 

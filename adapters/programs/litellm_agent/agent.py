@@ -13,10 +13,11 @@ from minisweagent.exceptions import FormatError, LimitsExceeded, Submitted
 from minisweagent.models.litellm_model import LitellmModel
 from minisweagent.models.utils.actions_toolcall import BASH_TOOL
 
+from adapters.programs.asked import Json
 from adapters.programs.litellm_agent.answers import is_answer, request_text, why_unusable
 from adapters.programs.litellm_agent.calls import Caller, model_kwargs
 from adapters.programs.litellm_agent.run import Run
-from adapters.programs.litellm_agent.settings import Json, Settings
+from adapters.programs.litellm_agent.settings import Settings
 from adapters.programs.model_calls import ModelError
 
 

@@ -6,8 +6,9 @@ import os
 import time
 from collections.abc import Mapping
 
+from adapters.programs.asked import Json
 from adapters.programs.json_lines import Lines
-from adapters.programs.litellm_agent.settings import Json, Settings
+from adapters.programs.litellm_agent.settings import Settings
 from adapters.programs.model_calls import (
     BACKOFF_S,
     LONGEST_WAIT_S,

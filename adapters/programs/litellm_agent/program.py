@@ -11,6 +11,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
+from adapters.programs.asked import (
+    BAD_SETTINGS,
+    FAILED,
+    FINISHED,
+    LIMIT,
+    MISSING,
+    SettingsError,
+    read,
+)
 from adapters.programs.confinement import PR_SET_CHILD_SUBREAPER
 from adapters.programs.json_lines import Lines, watch_signals
 from adapters.programs.light_start import start_lightly
@@ -19,16 +28,7 @@ from adapters.programs.litellm_agent.calls import Caller, missing_key
 from adapters.programs.litellm_agent.environment import open_shell, prepare_environment
 from adapters.programs.litellm_agent.run import Run
 from adapters.programs.litellm_agent.sessions import Session, user_sessions
-from adapters.programs.litellm_agent.settings import (
-    BAD_SETTINGS,
-    FAILED,
-    FINISHED,
-    LIMIT,
-    MISSING,
-    Settings,
-    SettingsError,
-    read_settings,
-)
+from adapters.programs.litellm_agent.settings import Settings
 from adapters.programs.model_calls import ModelError, unreachable
 
 TESTED = ("2.4.6",)
@@ -43,7 +43,7 @@ def main() -> NoReturn:
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
-        settings = read_settings(sys.stdin.buffer.read())
+        settings = read(sys.stdin.buffer.read(), Settings)
         prepare_environment(settings)
         run.lines.hide([os.environ.get(name, "") for name in settings.secrets])
         work(settings, run)

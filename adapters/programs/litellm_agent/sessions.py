@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from adapters.programs.litellm_agent.settings import Json, SettingsError
+from adapters.programs.asked import Json, SettingsError
 
 
 def user_sessions() -> Path:
