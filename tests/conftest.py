@@ -122,6 +122,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, b
     return (yield)
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Telling why a test failed takes seconds: a time-out in the midst of it would end pytest."""
+    if call.excinfo is not None:
+        item.config.hook.pytest_timeout_cancel_timer(item=item)
+    return (yield)
+
+
 @functools.cache
 def _agents_are_there() -> None:
     """scripts/test holds the lock while it installs what the tests need."""
