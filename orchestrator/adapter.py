@@ -419,7 +419,13 @@ def json_line(line: bytes) -> dict[str, JsonValue] | None:
     inside an update (254 levels are the most), or not exactly (integers from 2^64 on), is None too.
     """
     value = read_line(line)
-    return value if value is not None and exact(value, line) else None
+    return value if value is not None and (_is_plain(line) or exact(value, line)) else None
+
+
+def _is_plain(line: bytes) -> bool:
+    """Whether its bytes alone tell that all of it is exact: to look at each value takes longer."""
+    flat = len(line) <= 2 * _DEEP or line.count(b"{") + line.count(b"[") <= _DEEP
+    return flat and not _has_many_digits(line)
 
 
 def read_line(line: bytes) -> dict[str, JsonValue] | None:
@@ -457,9 +463,7 @@ def exact(value: JsonValue, line: bytes) -> bool:
         depth += 1
     if depth > _DEEP and not _writable(value):
         return False
-    # A float it may have been: then nowhere on the line are as many digits as such an integer has.
-    # `find`, since `in` first tries to take bytes for a number: that took as long as all the rest.
-    return not huge or line.translate(_DIGITS).find(_TWENTY) < 0
+    return not huge or not _has_many_digits(line)
 
 
 def _writable(value: JsonValue) -> bool:
@@ -472,6 +476,12 @@ def _writable(value: JsonValue) -> bool:
 
 _DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else byte for byte in range(256))
 _TWENTY = b"0" * 20
+
+
+def _has_many_digits(line: bytes) -> bool:
+    """Whether there are as many in a row as an integer has that is read as a float."""
+    # `find`, since `in` first tries to take bytes for a number: that took as long as all the rest.
+    return line.translate(_DIGITS).find(_TWENTY) >= 0
 
 
 def _bare(line: bytes) -> bytes:

@@ -15,9 +15,15 @@ So that all of them stay quick (judge by CPU time, not by the clock):
   before a release and whenever another version of an agent is locked.
 """
 
+import fcntl
 import functools
 import gc
+import os
 import signal
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -26,6 +32,19 @@ import typer.testing
 from tests.examples import CAMPAIGNING, examples
 
 REAL_AGENT_S = 120
+
+NEED_NOTHING = (
+    *(f"tests/adapters/test_{name}.py" for name in ("acp", "acp_agents", "acp_described")),
+    *(f"tests/adapters/test_{name}.py" for name in ("aider", "claude", "codex", "jsonl")),
+    *(f"tests/adapters/test_{name}.py" for name in ("litellm", "qwen_lines", "servers")),
+    *(f"tests/config/test_{name}.py" for name in ("ladder", "load", "origins")),
+    *(f"tests/test_{name}.py" for name in ("adapter", "answer", "budget", "events", "journal")),
+    *(f"tests/test_{name}.py" for name in ("lines", "outcome", "outcomes_page", "recordings")),
+    *(f"tests/test_{name}.py" for name in ("redaction", "route", "task")),
+    *(f"tests/test_{name}.py" for name in ("server", "template", "usage")),
+    "tests/supervisor/test_following.py",
+)
+"""Tests without an installed agent or database: they run while scripts/test installs these."""
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # Started in the background of a script: all that the tests start would ignore Ctrl-C, too.
@@ -65,10 +84,46 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    later: list[pytest.Item] = []
     for item in items:
         if item.get_closest_marker("real") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(REAL_AGENT_S))
-    if not config.getoption("--thorough"):
-        later = [item for item in items if item.get_closest_marker("thorough")]
-        config.hook.pytest_deselected(items=later)
-        items[:] = [item for item in items if item not in later]
+        if item.get_closest_marker("thorough") and not config.getoption("--thorough"):
+            later.append(item)
+    config.hook.pytest_deselected(items=later)
+    gone = frozenset(later)
+    items[:] = _dealt([item for item in items if item not in gone])
+
+
+def _dealt(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """Each worker gets an equal share, in order: so that all begin with what needs no agent."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers == 1:
+        return list(items)
+    first = [item for item in items if _needs_nothing(item)]
+    then = [item for item in items if not _needs_nothing(item)]
+    cuts = [len(then) * worker // workers for worker in range(workers + 1)]
+    shares = (
+        [*first[worker::workers], *then[cuts[worker] : cuts[worker + 1]]]
+        for worker in range(workers)
+    )
+    return [item for share in shares for item in share]
+
+
+def _needs_nothing(item: pytest.Item) -> bool:
+    return item.nodeid.startswith(NEED_NOTHING) and item.get_closest_marker("real") is None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, bool | None]:
+    """What waits for the agents waits here: no test's time has begun."""
+    if not _needs_nothing(item):
+        _agents_are_there()
+    return (yield)
+
+
+@functools.cache
+def _agents_are_there() -> None:
+    """scripts/test holds the lock while it installs what the tests need."""
+    with suppress(FileNotFoundError), Path(sys.prefix, ".setup/agents.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)

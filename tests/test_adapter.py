@@ -328,7 +328,7 @@ def test_a_number_that_would_not_come_back_as_it_was_leaves_the_line_raw(digits)
 
 def test_a_line_may_be_read_without_a_close_look_and_a_part_of_it_looked_at():
     line = b'\xef\xbb\xbf {"a": 18446744073709551616, "b": [1, {"c": "x"}], "d": 1e300}'
-    value = read_line(line)
+    value = read_line(line) or {}
     assert value == {"a": 2.0**64, "b": [1, {"c": "x"}], "d": 1e300}
     assert exact(value["b"], line)
     assert not exact(value["a"], line)

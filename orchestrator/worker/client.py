@@ -405,9 +405,9 @@ def _check(priority: int, dedup: str | None, delay_s: float | None) -> None:
 def _notes(file: TaskFile, parent: str | None) -> dict[str, object]:
     """What lists show of a job without reading it whole."""
     notes: dict[str, object] = {
-        "name": file.name,
+        "name": file.name and wire.without_nul(file.name),
         "tasks": len(file.tasks),
-        "prompt": file.tasks[0].prompt[:200].replace("\0", " "),
+        "prompt": wire.without_nul(file.tasks[0].prompt[:200]),
     }
     return notes if parent is None else {**notes, "parent": parent}
 

@@ -6,6 +6,7 @@ What was written by a newer version than this one is refused, never read halfway
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -78,8 +79,13 @@ def outcome_text(outcome: Outcome) -> str:
 
 
 def outcome_json(outcome: Outcome) -> object:
-    """The same as a value."""
-    return orjson.loads(outcome_text(outcome))
+    """The same as a value that every database takes."""
+    return _each_text(orjson.loads(outcome_text(outcome)), without_nul)
+
+
+def without_nul(text: str) -> str:
+    """PostgreSQL's JSON has no NUL; an agent may print one."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def line(event: Event) -> bytes:
@@ -87,18 +93,21 @@ def line(event: Event) -> bytes:
     encoded = encode(event)
     if len(encoded) <= _LONG:
         return encoded
-    return orjson.dumps(_cut(orjson.loads(encoded)))
+    return orjson.dumps(_each_text(orjson.loads(encoded), _cut))
 
 
-def _cut(value: object) -> object:
+def _cut(text: str) -> str:
+    return text if len(text) <= _TEXT else f"{text[:_TEXT]}[... cut here, not in the journal]"
+
+
+def _each_text(value: object, changed: Callable[[str], str]) -> object:
+    """The same with each text in it changed; keys stay."""
     if isinstance(value, str):
-        return (
-            value if len(value) <= _TEXT else f"{value[:_TEXT]}[... cut here, not in the journal]"
-        )
+        return changed(value)
     if is_list(value):
-        return [_cut(one) for one in value]
+        return [_each_text(one, changed) for one in value]
     if is_dict(value):
-        return {key: _cut(one) for key, one in value.items()}
+        return {key: _each_text(one, changed) for key, one in value.items()}
     return value
 
 

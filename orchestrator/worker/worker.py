@@ -511,9 +511,10 @@ async def _looked_after(dead: str, access: Access, app: App, post: Post) -> bool
     async def settle(job: Entry) -> None:
         settled.append(await _settled(job, access, config))
 
-    async with anyio.create_task_group() as group:
-        for job in jobs:
-            group.start_soon(settle, job)
+    with lone_error():
+        async with anyio.create_task_group() as group:
+            for job in jobs:
+                group.start_soon(settle, job)
     if not all(settled):
         return False
     if any(job.state == "running" and _may_go_on(job) for job in jobs):

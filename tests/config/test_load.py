@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.adapter import Agent
@@ -28,6 +28,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.server import ModelServer
 from orchestrator.task import Limits
 from tests.config.places import agent, found, named, project, user, write
+from tests.examples import examples
 
 # --- which files are read -------------------------------------------------------------------------
 
@@ -300,6 +301,7 @@ TOMLISH = st.lists(
 ).map("".join)  # fmt: skip
 
 
+@settings(max_examples=examples(40))
 @given(text=TOMLISH | st.text(max_size=30))
 def test_any_text_is_a_configuration_or_a_config_error(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any.toml"

@@ -260,8 +260,8 @@ TRUSTING = {"trust_workspace": True}
 @pytest.mark.parametrize(
     ("name", "tool", "options"),
     [
-        ("opencode", "orchestrate_delegate", {}),
-        pytest.param(*("qwen", "mcp__orchestrate__delegate", TRUSTING), marks=pytest.mark.thorough),
+        pytest.param(*("opencode", "orchestrate_delegate", {}), marks=pytest.mark.thorough),
+        ("qwen", "mcp__orchestrate__delegate", TRUSTING),
         pytest.param(*("gemini", "mcp_orchestrate_delegate", TRUSTING), marks=pytest.mark.thorough),
     ],
     ids=["opencode", "qwen", "gemini"],

@@ -96,7 +96,7 @@ def test_an_error_names_the_turn_the_key_and_what_is_allowed(
         ("turns: []\nturns: [{text: hi}]\n", "duplicate key 'turns'(?s:.*)line 1"),
         ("turns: &t []\nmodel: *t\n", "aliases are not allowed(?s:.*)line 2"),
         ("turns: !!python/object:os.system []\n", "could not determine a constructor"),
-        ("[" * 5000, "model.yaml: "),
+        ("[" * 500, "model.yaml: (?s:.*)recursion"),
         ("turns: [\x00]", "model.yaml: "),
     ],
 )

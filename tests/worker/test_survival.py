@@ -94,6 +94,20 @@ async def test_without_its_database_a_client_can_give_up_and_a_worker_can_end(
     assert (await client.wait(job)).ok
 
 
+@only_postgresql
+async def test_the_words_of_a_killed_worker_s_agent_may_be_any(here: Scene, client: Client) -> None:
+    first = await here.worker()
+    mark = "619.25"
+    said = """printf '{"type": "said", "text": "%s"}' 'a\\u0000b'; echo; sleep """
+    job = await client.submit(here.task(f"{said}{mark}", id="job"))
+    await until(lambda: here.alive(mark))
+    first.kill()
+    first.wait()
+    await here.ask("worker", "--drain")
+    outcome = await client.wait(job)
+    assert (outcome.status, outcome.tasks["job"].text) == ("interrupted", "a\ufffdb")
+
+
 @only_sqlite
 async def test_a_worker_that_drains_looks_after_what_a_dead_one_left(
     here: Scene, client: Client
