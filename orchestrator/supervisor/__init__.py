@@ -1,6 +1,7 @@
 """The embedder's one object: `run(task)` and `stream(task)`, for one task or a file of them.
 
-`job` decides when each task has its turn, `attempts` does one, `stream` reads what was recorded.
+`job` decides when each task has its turn, `attempts` does one (`placing` finds it a
+place, `planning` makes its plan), `stream` reads what was recorded.
 
 async with Supervisor(load_config()) as supervisor:
     outcome = await supervisor.run(Task(prompt="rename foo to bar", workspace=repo))
