@@ -858,21 +858,26 @@ def encoded(
         source: b',"time":"%b","source":"%b",' % (time.encode(), source.encode())
         for source in _SOURCES
     }
-    lines = [
+    lines: list[bytes] = []
+    before: Update | None = None
+    body = b""
+    for seq, (update, source, place) in enumerate(said, first):
+        if update is not before:  # a silence is said again and again, as the same
+            before, body = update, dumps(update)[1:-1]
         # A third of the time that a format takes, and half of it is the update's own.
-        join(
-            (
-                begin,
-                dumps(seq),
-                stamps[source],
-                dumps(update)[1:-1],
-                b',"raw":',
-                dumps(place, tuple),
-                b"}\n",
+        lines.append(
+            join(
+                (
+                    begin,
+                    dumps(seq),
+                    stamps[source],
+                    body,
+                    b',"raw":',
+                    dumps(place, tuple),
+                    b"}\n",
+                )
             )
         )
-        for seq, (update, source, place) in enumerate(said, first)
-    ]
     return join(lines)
 
 

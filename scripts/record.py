@@ -96,7 +96,8 @@ class Case(Part):
     """One recording. `resumes`: a case that is played first, in the same home and workspace.
 
     In `env` and in the agent's options `{server}` stands for the scripted server's URL. `workspace`
-    holds files by name, or is named: the files of tests/recordings/workspaces/NAME.yaml.
+    holds files by name, or is named: the files of tests/recordings/workspaces/NAME.yaml. `sources`
+    are files of this project that stand there, too, as they are when it is recorded.
     """
 
     about: str
@@ -104,6 +105,7 @@ class Case(Part):
     task: Wanted = Wanted()
     agent: Doer = Doer()
     workspace: dict[str, str] | str = {}
+    sources: tuple[str, ...] = ()
     model: dict[str, JsonValue] = {"turns": []}
     signal: Signal | None = None
     resumes: str | None = None
@@ -225,19 +227,20 @@ def _configured(case: Case) -> Case:
     return case.model_copy(update={"agent": case.agent.model_copy(update={"options": options})})
 
 
-def _files(workspace: dict[str, str] | str) -> dict[str, str]:
-    """The files of a workspace, by name."""
-    if isinstance(workspace, dict):
-        return workspace
-    files = yaml.safe_load((RECORDINGS / f"workspaces/{workspace}.yaml").read_text())
-    return {name: str(content) for name, content in files.items()}
+def _files(case: Case) -> dict[str, str]:
+    """The files of a case's workspace, by name."""
+    files = {name: (ROOT / name).read_text() for name in case.sources}
+    if isinstance(case.workspace, dict):
+        return files | case.workspace
+    named = yaml.safe_load((RECORDINGS / f"workspaces/{case.workspace}.yaml").read_text())
+    return files | {name: str(content) for name, content in named.items()}
 
 
 def play(name: str, adapter: Adapter, cases: Mapping[str, Case], which: str) -> Take:
     """Runs a case, and before it the one that it resumes."""
     case = cases[which]
     scene = Scene(folder=SCENE / name / which)
-    scene.set_up(_files(case.workspace))
+    scene.set_up(_files(case))
     if case.resumes is None:
         return run(name, adapter, case, scene, case.task.session_id, None)
     first = run(name, adapter, cases[case.resumes], scene, None, None)

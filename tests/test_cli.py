@@ -69,6 +69,11 @@ when = {{ type = "session" }}
 emit = "session.started"
 session_id = ".id"
 [[agents.scripted.events]]
+when = {{ type = "tool" }}
+emit = "tool_call"
+id = ".id"
+status = "completed"
+[[agents.scripted.events]]
 when = {{ type = "end" }}
 emit = "turn.finished"
 stop_reason = "end_turn"
@@ -180,6 +185,9 @@ def test_what_an_agent_says_cannot_steer_the_terminal(place: Path) -> None:
         (("run", "-p", "x", "--agent", "codx"), "no agent 'codx' (known: "),
         (("run", "-p", "x", "--kind", "fixx"), "--kind: found 'fixx'; allowed: search, "),
         (("run", "-p", "x", "--wall", "soon"), "--wall: found 'soon'; allowed: a duration"),
+        (("run", "-p", "x", "--cost-usd", "0"), "--cost-usd: found the number 0.0; allowed: a"),
+        (("run", "-p", "x", "--steps", "-1"), "--steps: found the number -1; allowed: "),
+        (("route", "-p", "x", "--cost-usd", "nan"), "--cost-usd: found"),
         (("run", "-p", "", "--agent", "codex"), "--prompt: found ''"),
         (("run", "-p", "x", "-C", "nowhere"), "no folder"),
         (("run", "-p", "x", "--config", "gone.toml"), "cannot read gone.toml"),
@@ -512,13 +520,27 @@ def test_what_is_one_tasks_own_cannot_be_a_flag_for_several(place: Path, flag: s
 
 
 def test_a_flag_gives_no_task_of_several_more_access_than_its_file(place: Path) -> None:
-    run_graph(place, "--access", "full", "--wall", "5m", "-o", "quiet")
+    run_graph(place, "--access", "full", "--wall", "5m", "--steps", "90", "-o", "quiet")
     records = [
         json.loads(path.read_text())["task"]
         for path in (place.parent / "state" / "runs").glob("*/task.json")
     ]
     found = {task["id"]: (task["access"] or "edit", task["limits"]["wall_s"]) for task in records}
     assert found == {"locate": ("read", 300), "fix": ("edit", 300), "other": ("read", 300)}
+    assert {task["limits"]["steps"] for task in records} == {90}
+
+
+def test_a_budget_on_the_command_line_holds_over_all_tasks_together(place: Path) -> None:
+    tool = {"print": json.dumps({"type": "tool", "id": "1"})}
+    config = configured(place, tool, said("here"), DONE)
+    (place / "graph.yaml").write_text(GRAPH)
+    flags = ("--config", config, "--agent", "scripted", "--concurrency", "1", "-o", "json")
+    done = call(place, "run", "graph.yaml", *flags, "--steps", "1")
+    outcome = json.loads(done.stdout)
+    # Each has one tool call: the second is one too many, and what comes after it never begins.
+    assert outcome["tasks"]["locate"]["status"] == "succeeded"
+    assert outcome["tasks"]["other"]["status"] == "skipped"
+    assert "more than 1 steps by the tasks together" in done.stdout
 
 
 def test_validate_tells_the_order_and_what_each_task_would_do(place: Path) -> None:

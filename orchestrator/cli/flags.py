@@ -13,7 +13,7 @@ from orchestrator.cli.completing import agents_there
 from orchestrator.cli.frame import fail
 
 if TYPE_CHECKING:
-    from orchestrator.task import Task, TaskFile
+    from orchestrator.task import Limits, Task, TaskFile
 
 TaskFileArgument = Annotated[
     Path | None, typer.Argument(metavar="TASK.yaml", help="The task file; or use --prompt.")
@@ -35,6 +35,9 @@ WorkspaceOption = Annotated[
     Path | None, typer.Option("--workspace", "-C", help="The folder to work in.")
 ]
 WallOption = Annotated[str | None, typer.Option(help="Time limit, such as 10m.")]
+StepsOption = Annotated[int | None, typer.Option(help="The most tool calls.")]
+TokensOption = Annotated[int | None, typer.Option(help="The most that its model may use.")]
+CostOption = Annotated[float | None, typer.Option(help="The most that it may cost, in US dollars.")]
 ConcurrencyOption = Annotated[
     int | None, typer.Option(min=1, help="How many tasks may run side by side.")
 ]
@@ -62,13 +65,13 @@ ForceOption = Annotated[
 
 
 class Flags(NamedTuple):
-    """What flags say of a task. `keys` are those of a task file, None where nothing was said. A
-    `workspace` takes the place of the file's; `wall` and `concurrency` only tighten.
+    """What flags say of a task. `keys` and `limits` are those of a task file; None: nothing was
+    said. A `workspace` takes the place of the file's; `limits` and `concurrency` only tighten.
     """
 
     keys: Mapping[str, str | None] = MappingProxyType({})
     workspace: Path | None = None
-    wall: str | None = None
+    limits: Mapping[str, str | float | None] = MappingProxyType({})
     concurrency: int | None = None
     include_uncommitted: bool = False
     force: bool = False
@@ -77,6 +80,20 @@ class Flags(NamedTuple):
     def stated(self) -> dict[str, str]:
         """The keys of which something was said."""
         return {name: value for name, value in self.keys.items() if value is not None}
+
+    def tightened(self, limits: Limits, *but: str) -> Limits:
+        """The limits with those of the flags, `but` some. Raises InputError."""
+        stated = {
+            name: value
+            for name, value in self.limits.items()
+            if value is not None and name not in but
+        }
+        if not stated:
+            return limits
+        from orchestrator.task import parse_flags
+
+        wanted = {"prompt": "-", "limits": stated}
+        return limits.meet(parse_flags(wanted, folder=Path.cwd()).limits)
 
 
 def asked(file: Path | None, flags: Flags = Flags()) -> Task | TaskFile:  # noqa: B008 (a value)
@@ -96,7 +113,8 @@ def asked(file: Path | None, flags: Flags = Flags()) -> Task | TaskFile:  # noqa
             fail(f"--{name}: {file} has several tasks; say it there, in the one that is meant")
     each = tuple(_no_looser(task, _tightened(_task(task, stated), flags)) for task in tasks.tasks)
     side_by_side = min(filter(None, (tasks.concurrency, flags.concurrency)), default=None)
-    return replace(tasks, tasks=each, concurrency=side_by_side)
+    limits = flags.tightened(tasks.limits, "wall")  # what adds up holds over all of them, too
+    return replace(tasks, tasks=each, concurrency=side_by_side, limits=limits)
 
 
 def _tightened(task: Task, flags: Flags) -> Task:
@@ -106,14 +124,9 @@ def _tightened(task: Task, flags: Flags) -> Task:
     if flags.workspace is not None:
         workspace = flags.workspace.absolute()
         task = replace(task, workspace=workspace, template=None, source=None)
-    if flags.wall is not None:
-        from orchestrator.task import parse_flags
-
-        wanted = {"prompt": "-", "limits": {"wall": flags.wall}}
-        limits = parse_flags(wanted, folder=Path.cwd()).limits
-        task = replace(task, limits=task.limits.meet(limits))
     return replace(
         task,
+        limits=flags.tightened(task.limits),
         include_uncommitted=flags.include_uncommitted or task.include_uncommitted,
         force=flags.force or task.force,
     )

@@ -9,6 +9,7 @@ import typer
 
 from orchestrator.cli.flags import (
     AgentOption,
+    CostOption,
     FallbackOption,
     Flags,
     KindOption,
@@ -47,6 +48,7 @@ def route(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     privacy: PrivacyOption = None,
     strategy: StrategyOption = None,
     fallback: FallbackOption = None,
+    cost_usd: CostOption = None,
     output: ListOption = ListForm.TEXT,
     config: ConfigOption = None,
 ) -> None:
@@ -72,7 +74,7 @@ def route(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     }
     with errors():
         settings = configured(config)
-        tasks = asked(file, Flags(keys=keys))
+        tasks = asked(file, Flags(keys=keys, limits={"cost_usd": cost_usd}))
         found = anyio.run(_routes, tasks, settings)
         if output is ListForm.JSON:
             told = [_fields(task, routes, settings) for task, routes in found]

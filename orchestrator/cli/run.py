@@ -16,6 +16,7 @@ from orchestrator.cli.flags import (
     BaseUrlOption,
     CheckOption,
     ConcurrencyOption,
+    CostOption,
     DelegationOption,
     DeliverOption,
     FallbackOption,
@@ -26,8 +27,10 @@ from orchestrator.cli.flags import (
     ModelOption,
     PrivacyOption,
     PromptOption,
+    StepsOption,
     StrategyOption,
     TaskFileArgument,
+    TokensOption,
     UncommittedOption,
     WallOption,
     WorkspaceOption,
@@ -67,6 +70,9 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     privacy: PrivacyOption = None,
     workspace: WorkspaceOption = None,
     wall: WallOption = None,
+    cost_usd: CostOption = None,
+    tokens: TokensOption = None,
+    steps: StepsOption = None,
     concurrency: ConcurrencyOption = None,
     isolation: IsolationOption = None,
     deliver: DeliverOption = None,
@@ -80,8 +86,8 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
 ) -> None:
     """Run TASK.yaml (a task, or several with what they need), or --prompt.
 
-    Flags win over the file and hold for each of its tasks; limits, privacy and, with several
-    tasks, access only tighten.
+    Flags win over the file and hold for each of its tasks (cost, tokens and steps over all of
+    them together, too); limits, privacy and, with several tasks, access only tighten.
 
     \b
     orchestrate run task.yaml
@@ -107,7 +113,7 @@ def run(  # noqa: PLR0913, PLR0917 (a flag is a parameter)
     flags = Flags(
         keys=keys,
         workspace=workspace,
-        wall=wall,
+        limits={"wall": wall, "cost_usd": cost_usd, "tokens": tokens, "steps": steps},
         concurrency=concurrency,
         include_uncommitted=include_uncommitted,
         force=force,

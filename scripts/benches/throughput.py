@@ -1,9 +1,15 @@
 """Spool to journal on one core, against bare `orjson.loads` over the same lines.
 
-The bar is put on a working session: some thirty steps of real work in a small repository, whole, as
-codex and claude printed them, again and again. Beside it stand the recordings of everyday work in
-miniature (an edit, a tool that fails, a denial; not the faults of providers), in the order of the
-cases' names: sessions that begin anew every few lines, with hardly a word in them.
+The bar is put on typical lines: a review in a project of ordinary size, whole, as codex and claude
+printed it, again and again. It was made to be like other people's sessions. Nine of codex's that
+somebody published (553 lines) have 2,894 bytes a line on average, 5,919 where a command ended, 227
+where one began; here it is 2,552, 6,416 and 217. Three of claude's with its partial messages, which
+read next to nothing, have 410 to 670 bytes a line; here it is 692.
+
+Beside it stand thirty steps of work in a tiny project, whose files are a screen long at most, and
+the recordings of everyday work in miniature (an edit, a tool that fails, a denial; not the faults
+of providers), in the order of the cases' names: sessions that begin anew every few lines, with
+hardly a word in them.
 """
 
 import gc
@@ -35,7 +41,8 @@ BAR = 0.20
 PAIRS = 7
 SIZE = 3 * 1024 * 1024
 RECORDINGS = Path(__file__).parents[2] / "tests/recordings"
-WORKING = frozenset({"working_session"})
+TYPICAL = frozenset({"review_session"})
+TINY = frozenset({"working_session"})
 MINIATURE = frozenset(
     {
         "answer_only",
@@ -77,13 +84,14 @@ def printed(cli: str, cases: frozenset[str]) -> bytes:
 
 
 def bench() -> bool:
-    """Both CLIs; true if both keep the bar in a working session."""
+    """Both CLIs; true if both keep the bar on typical lines."""
     print(f"Python {sys.version.split()[0]}")
     adapters = Adapters()
     kept: list[bool] = []
     for cli in ("codex", "claude"):
         adapter = adapters[cli]
-        kept.append(_ratio(cli, adapter, "a working session", WORKING) >= BAR)
+        kept.append(_ratio(cli, adapter, "typical lines", TYPICAL) >= BAR)
+        _ratio(cli, adapter, "work in a tiny project", TINY)
         _ratio(cli, adapter, "miniatures", MINIATURE)
     return all(kept)
 
@@ -95,7 +103,7 @@ def _ratio(cli: str, adapter: Adapter, what: str, cases: frozenset[str]) -> floa
     pairs = [(_bare(lines), _whole(stream, cli, adapter)) for _ in range(PAIRS + 1)][1:]
     ratio = statistics.median(bare / ours for bare, ours in pairs)
     ours = statistics.median(ours for _, ours in pairs)
-    bar = "no bar" if cases is not WORKING else f"bar {BAR:g}" + ", MISSED" * (ratio < BAR)
+    bar = "no bar" if cases is not TYPICAL else f"bar {BAR:g}" + ", MISSED" * (ratio < BAR)
     print(
         f"{cli}, {what}: spool to journal / orjson.loads: ratio {ratio:.3f} ({bar}), "
         f"{len(lines) / ours / 1000:.0f} k lines/s of {len(stream) / len(lines):.0f} bytes",
