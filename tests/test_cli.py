@@ -316,6 +316,8 @@ def test_runs_are_listed_shown_tailed_and_exported(place: Path) -> None:
         assert text in shown.stdout
     tailed = call(place, "runs", "tail", "last", "-o", "jsonl")
     assert json.loads(tailed.stdout.splitlines()[-1])["type"] == "run.finished"
+    nowhere = call(place, "runs", "export", run_id, "--to", "gone/a.tar.gz")
+    assert (nowhere.returncode, "no folder gone" in nowhere.stderr) == (2, True)
     exported = call(place, "runs", "export", run_id)
     with tarfile.open(place / exported.stdout.strip()) as archive:
         names = {Path(name).name for name in archive.getnames()}

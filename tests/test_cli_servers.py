@@ -103,6 +103,16 @@ def test_with_nothing_at_all_the_doctor_ends_with_three_ways_to_a_first_agent():
     ]
 
 
+def test_an_agent_that_somebody_described_is_enough_for_the_doctor(alone):
+    described = '[agents.mine]\nadapter = "jsonl"\nargv = ["sh", "-c", "true"]\n'
+    rule = '[[agents.mine.events]]\nwhen = { type = "end" }\nemit = "turn.finished"\n'
+    (alone / "c.toml").write_text(described + rule + 'stop_reason = "end_turn"\n')
+    told = call("doctor", "--config", str(alone / "c.toml")).stdout
+    assert "No agent works yet" not in told
+    (alone / "c.toml").write_text(described.replace('"sh"', '"not-there"') + rule)
+    assert "No agent works yet" in call("doctor", "--config", str(alone / "c.toml")).stdout
+
+
 def test_the_doctor_tells_servers_models_and_for_each_problem_a_remedy(ollama, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "never-shown")
     told = json.loads(call("doctor", "--output", "json").stdout)

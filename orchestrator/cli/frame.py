@@ -19,6 +19,8 @@ import typer
 from orchestrator.cli.completing import runs_there
 
 if TYPE_CHECKING:
+    import signal
+
     from orchestrator.config import Config
     from orchestrator.events import Outcome
 
@@ -158,6 +160,16 @@ def put_line(line: bytes) -> None:
         line = escaped_in_json(line.decode()).encode()
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
+
+
+def ending() -> tuple[signal.Signals, ...]:
+    """The signals that ask a command to end. That the terminal was closed is one (not under
+    `nohup`).
+    """
+    import signal
+
+    closed = (signal.SIGHUP,) if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL else ()
+    return signal.SIGINT, signal.SIGTERM, *closed
 
 
 def fail(text: str) -> NoReturn:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -18,6 +19,7 @@ from orchestrator.cli.frame import (
     ListOption,
     OutputForm,
     OutputOption,
+    ending,
     errors,
     looked_at,
     put,
@@ -108,8 +110,9 @@ def worker(
 ) -> None:
     """Take tasks from the queue and run them, until it is told to end.
 
-    The first Ctrl-C or SIGTERM drains: what runs is finished, nothing else begun. The second stops
-    the agents, the third kills them. The configuration is read anew for each job.
+    The first Ctrl-C or SIGTERM drains (so does a terminal that is closed): what runs is finished,
+    nothing else begun. The second stops the agents, the third kills them. The configuration is read
+    anew for each job.
 
     \b
     orchestrate worker
@@ -168,28 +171,32 @@ async def _working(post: Post, shift: Shift) -> bool:
     with lone_error():
         async with anyio.create_task_group() as group:
             await group.start(_signals, shift, group.cancel_scope)
-            await work(post, shift, say)
+            await work(post, shift, _tell)
             group.cancel_scope.cancel()
             return True
     return False
 
 
+def _tell(text: str) -> None:
+    """What the worker does, as long as somebody can read it: its terminal may be closed."""
+    with suppress(OSError):
+        say(text)
+
+
 async def _signals(
     shift: Shift, scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None]
 ) -> None:
-    import signal
-
     import anyio
 
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+    with anyio.open_signal_receiver(*ending()) as received:
         task_status.started()
         async for _ in received:
             if not shift.draining.is_set():
-                say("no further jobs; once more to stop those that run")
                 shift.drain()
+                _tell("no further jobs; once more to stop those that run")
             elif not shift.stopping.is_set():
-                say("stopping the agents; once more to kill them")
                 shift.stop()
+                _tell("stopping the agents; once more to kill them")
             else:
                 scope.cancel()
 

@@ -41,6 +41,7 @@ from orchestrator.cli.frame import (
     OutputForm,
     OutputOption,
     configured,
+    ending,
     errors,
     status,
 )
@@ -201,11 +202,8 @@ async def _interrupts(
 
     import anyio
 
-    ends = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-        ends.append(signal.SIGHUP)
     asked = False
-    with anyio.open_signal_receiver(*ends) as received:
+    with anyio.open_signal_receiver(*ending()) as received:
         task_status.started()
         async for number in received:
             if number == signal.SIGHUP:

@@ -326,6 +326,8 @@ def export(
             hint = "Wait for its end, or see `orchestrate runs recover`."
             raise InputError(f"run {folder.name} is not over", hint=hint)
         target = to or Path(f"{folder.name}.tar.gz")
+        if not target.parent.is_dir():
+            raise InputError(f"no folder {target.parent}", hint="Make it, or name another.")
         export_run(folder, target)
         put(str(target))
 

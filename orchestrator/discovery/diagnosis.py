@@ -81,7 +81,9 @@ async def diagnose(config: Config) -> Diagnosis:
     (surveyed,) = surveys
     surveyed = replace(surveyed, agents=agents_there(with_found(config, servers)))
     keys = tuple(sorted(_keys(config)))
-    ready = _ready(surveyed.agents, surveyed.adapters, servers)
+    ready = _described(surveyed.agents, config) or _ready(
+        surveyed.agents, surveyed.adapters, servers
+    )
     problems = (
         *broken,
         *_of_agents(surveyed.adapters, surveyed.agents),
@@ -121,6 +123,17 @@ def _keys(config: Config) -> Iterator[str]:
             continue  # it is among the adapters' problems
         named |= {*about.keys, about.key_env}
     return (name for name in named if name is not None and config.environ.get(name))
+
+
+def _described(agents: Iterable[FoundAgent], config: Config) -> bool:
+    """Whether somebody has described an agent whose program is there: with which model, nobody else
+    knows.
+    """
+    programs = {about.name for about in _abouts(config)}
+    return any(
+        agent.configured and agent.problem is None and agent.adapter not in programs
+        for agent in agents
+    )
 
 
 def _ready(

@@ -146,14 +146,15 @@ async def test_the_agent_s_own_session_goes_on_in_its_own_work_tree(
 
 
 @only_sqlite
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGHUP], ids=["term", "closed"])
 async def test_the_first_signal_lets_jobs_end_and_the_second_stops_them(
-    here: Scene, client: Client
+    here: Scene, client: Client, first: signal.Signals
 ) -> None:
     worker = await here.worker()
     mark = "619.25"
     job = await client.submit(here.task(f"sleep {mark}"))
     await until(lambda: here.alive(mark))
-    worker.send_signal(signal.SIGTERM)
+    worker.send_signal(first)
     log = here.folder / "worker-0.log"
     await until(lambda: "no further jobs" in log.read_text())
     later = await client.submit(here.task("true"))
