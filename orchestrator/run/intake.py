@@ -12,7 +12,7 @@ from orchestrator.adapter import Conversation, Exit, Send
 from orchestrator.events import Error, Notice, Output, Permission, Place, Raw, Source, Update
 from orchestrator.journal import STDERR, STDOUT
 from orchestrator.lines import Line
-from orchestrator.run.recorder import Recorder, fed, last_words, translate
+from orchestrator.run.recorder import Recorder, Said, fed, last_words, translate
 from orchestrator.run.spool import Spool, Tails
 
 STDERR_TAIL = 64 * 1024
@@ -142,14 +142,16 @@ class Intake:
         return True
 
     def _stdout_lines(self, lines: Sequence[Line]) -> None:
-        add, conversation = self._recorder.add, self.conversation
+        conversation = self.conversation
+        told: list[Said] = []
         for line in lines:
             place = (STDOUT, line[1], line[2])  # offset, length: in half of the time
             for one in translate(conversation, line):
                 if isinstance(one, Send):
                     self.sends.append(one)
                 else:
-                    add(one, "agent", place)
+                    told.append((one, "agent", place))
+        self._recorder.take(told)
 
     def _stderr_lines(self, lines: Sequence[Line]) -> None:
         for line in lines:

@@ -42,7 +42,8 @@ from orchestrator.usage import Tally
 Publish = Callable[[Event], None]
 # A third of the time that `Raw(...)` takes.
 _new = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-_Said: TypeAlias = tuple[Update, Source, Place | None]
+Said: TypeAlias = tuple[Update, Source, Place | None]
+"""An update, who said it, and where its line stands."""
 _INCOMPLETE = frozenset[type[object]]({SessionStarted, Usage, Message, Thought})
 _HEAD = ("job_id", "run_id", "task_id", "parent_run_id", "agent")
 
@@ -91,11 +92,15 @@ class Recorder:
         self._holds_secret = finder(secret_values)
         self._pieces = Pieces(secret_values)
         self.seq = seq
-        self._waiting: list[_Said] = []
+        self._waiting: list[Said] = []
 
     def add(self, update: Update, source: Source, raw: Place | None = None) -> None:
         """Take an update; it is priced, stamped, recorded and seen by `flush`."""
         self._waiting.append((update, source, raw))
+
+    def take(self, told: Sequence[Said]) -> None:
+        """The same of many, with their sources and places."""
+        self._waiting += told
 
     def say(self, *updates: Update) -> None:
         """Put the supervisor's own updates on record."""
@@ -123,7 +128,7 @@ class Recorder:
         self._tell(waiting, first, now)
         return said
 
-    def _complete(self, waiting: list[_Said]) -> None:
+    def _complete(self, waiting: list[Said]) -> None:
         """What an update alone does not know: what its tokens cost, how its text goes on."""
         cuts = self._pieces.cuts
         for at, (update, source, raw) in enumerate(waiting):
@@ -148,7 +153,7 @@ class Recorder:
                 pass
         return update
 
-    def _tell(self, waiting: Sequence[_Said], first: int, now: str) -> None:
+    def _tell(self, waiting: Sequence[Said], first: int, now: str) -> None:
         head, publish = self._head, self._publish
         run, task, agent = head["run_id"], head["task_id"], head["agent"]
         parent, job = head["parent_run_id"], head["job_id"]
@@ -196,7 +201,7 @@ class Recorder:
     def _priced(self, usage: Usage) -> Usage:
         return self._price(usage, self._served or self.digest.model)
 
-    def _encoded(self, waiting: list[_Said], now: str) -> bytes:
+    def _encoded(self, waiting: list[Said], now: str) -> bytes:
         """Their lines. What is written otherwise than it was said is replaced in `waiting`."""
         try:
             block = self._lines(waiting, now)
@@ -216,7 +221,7 @@ class Recorder:
         ]
         return self._lines(waiting, now)
 
-    def _lines(self, waiting: Sequence[_Said], now: str) -> bytes:
+    def _lines(self, waiting: Sequence[Said], now: str) -> bytes:
         return events.encoded(waiting, self._prefix, self.seq + 1, now)
 
 
