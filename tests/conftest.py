@@ -21,10 +21,12 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
+from inspect import iscoroutinefunction
 from pathlib import Path
 
+import anyio
 import hypothesis
 import pytest
 import typer.testing
@@ -130,6 +132,32 @@ def pytest_runtest_makereport(
     if call.excinfo is not None:
         item.config.hook.pytest_timeout_cancel_timer(item=item)
     return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """An asynchronous test ends by itself before its time-out does: that only breaks into the loop,
+    where the test would go on, and its fixtures would wait for it for ever.
+    """
+    limit_s = _limit_s(pyfuncitem)
+    if limit_s and iscoroutinefunction(pyfuncitem.obj):
+        pyfuncitem.obj = _ending(pyfuncitem.obj, 0.9 * limit_s)
+    return (yield)
+
+
+def _limit_s(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    stated = marker.args[0] if marker and marker.args else item.config.getvalue("timeout")
+    return float(stated or 0.0)
+
+
+def _ending(test: Callable[..., Awaitable[None]], limit_s: float) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def limited(**given: object) -> None:
+        with anyio.fail_after(limit_s):
+            await test(**given)
+
+    return limited
 
 
 @functools.cache

@@ -133,6 +133,7 @@ def _become(request: Request, streams: list[int]) -> NoReturn:
             os.setsid()
             if os.isatty(0):
                 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
         os.chdir(request["cwd"])
         sys.argv[:] = request["argv"]
         _environ(request["env"])
