@@ -48,6 +48,20 @@ NEED_NOTHING = (
 )
 """Tests without an installed agent or database: they run while scripts/test installs these."""
 
+RUN_PROCESSES = (
+    *(f"tests/{name}/" for name in ("embedding", "mcp", "real", "servers", "worker", "workspace")),
+    *(f"tests/supervisor/test_{name}.py" for name in ("attempts", "budgets", "fifty", "job")),
+    *(f"tests/supervisor/test_{name}.py" for name in ("questions", "trees")),
+    *(f"tests/test_{name}" for name in ("add_an_agent", "cli", "disk_full", "faults", "gateway")),
+    *(f"tests/test_{name}" for name in ("groups", "install", "keeping", "loading", "open_stdin")),
+    *(f"tests/test_{name}" for name in ("package", "process", "reaper", "recovery", "secrets")),
+    *(f"tests/test_{name}" for name in ("silence", "slots", "spool", "supervisor", "survivors")),
+    *(f"tests/test_{name}" for name in ("terminal_safety", "ticks")),
+)
+"""Tests that are measured by no coverage, which would double their time: what they reach of the pure
+modules, the tests of these reach.
+"""
+
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # Started in the background of a script: all that the tests start would ignore Ctrl-C, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -90,6 +104,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("real") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(REAL_AGENT_S))
+        if item.nodeid.startswith(RUN_PROCESSES):
+            item.add_marker(pytest.mark.no_cover)
         if item.get_closest_marker("thorough") and not config.getoption("--thorough"):
             later.append(item)
     config.hook.pytest_deselected(items=later)
