@@ -49,7 +49,7 @@ NEED_NOTHING = (
 """Tests without an installed agent or database: they run while scripts/test installs these."""
 
 RUN_PROCESSES = (
-    *(f"tests/{name}/" for name in ("embedding", "mcp", "real", "servers", "worker", "workspace")),
+    *(f"tests/{name}/" for name in ("embedding", "mcp", "real", "worker", "workspace")),
     *(f"tests/supervisor/test_{name}.py" for name in ("attempts", "budgets", "fifty", "job")),
     *(f"tests/supervisor/test_{name}.py" for name in ("questions", "trees")),
     *(f"tests/test_{name}" for name in ("add_an_agent", "cli", "disk_full", "faults", "gateway")),
@@ -58,7 +58,7 @@ RUN_PROCESSES = (
     *(f"tests/test_{name}" for name in ("silence", "slots", "spool", "supervisor", "survivors")),
     *(f"tests/test_{name}" for name in ("terminal_safety", "ticks")),
 )
-"""Tests that are measured by no coverage, which would double their time: what they reach of the pure
+"""Tests that no coverage measures, which would double their time: what they reach of the pure
 modules, the tests of these reach.
 """
 
