@@ -56,7 +56,7 @@ RUN_PROCESSES = (
     *(f"tests/test_{name}" for name in ("groups", "install", "keeping", "loading", "open_stdin")),
     *(f"tests/test_{name}" for name in ("package", "process", "reaper", "recovery", "secrets")),
     *(f"tests/test_{name}" for name in ("silence", "slots", "spool", "supervisor", "survivors")),
-    *(f"tests/test_{name}" for name in ("terminal_safety", "ticks")),
+    "tests/test_ticks",
 )
 """Tests that no coverage measures, which would double their time: what they reach of the pure
 modules, the tests of these reach.

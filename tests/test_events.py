@@ -326,3 +326,17 @@ def test_a_secret_is_taken_out_of_every_free_text_and_no_word_of_the_schema():
         locations=[events.Location(path="[redacted]/x")],
     )
     assert call.id == "KEY"
+
+
+def test_what_is_said_again_as_the_same_stands_there_each_time_with_its_own_place():
+    silence, other = events.MessageDelta("", "m:0"), events.MessageDelta("a", "m:0")
+    said: list[tuple[Update, events.Source, events.Place | None]] = [
+        (update, "agent", ("stdout", at, 1))
+        for at, update in enumerate((silence, silence, other, silence))
+    ]
+    head = prefix(job_id=None, run_id="r", task_id="t", parent_run_id=None, agent="a")
+    lines = events.encoded(said, head, 1, "2026-11-28T00:00:00.000000Z").splitlines()
+    told = [decode(line) for line in lines]
+    assert [one.update for one in told] == [silence, silence, other, silence]
+    assert [one.raw for one in told] == [Raw("stdout", at, 1) for at in range(4)]
+    assert [one.seq for one in told] == [1, 2, 3, 4]
