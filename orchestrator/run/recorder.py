@@ -133,7 +133,7 @@ class Recorder:
         cuts = self._pieces.cuts
         for at, (update, source, raw) in enumerate(waiting):
             if type(update) is MessageDelta or type(update) is ThoughtDelta:
-                if cuts(update.text):
+                if update.text and cuts(update.text):  # most of them are silence
                     waiting[at] = self._completed(update), source, raw
             elif type(update) in _INCOMPLETE:
                 waiting[at] = self._completed(update), source, raw
