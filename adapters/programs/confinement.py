@@ -19,7 +19,7 @@ from pathlib import Path
 from adapters.programs.attributes import keep_attributes
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-_PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 24, 36, 38
+_PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 24, 36, 38
 _WRITE_FILE, _TRUNCATE = 1 << 1, 1 << 14
 # remove_dir, remove_file, make_{dir,reg,sock,fifo,sym}, refer; granted where one may write.
 _CHANGE_TREE = sum(1 << bit for bit in (4, 5, 7, 8, 9, 10, 12, 13))
@@ -31,6 +31,12 @@ _SCOPE_SIGNAL, _SCOPE_ABI = 1 << 1, 6  # no signal leaves the domain: not to us,
 _CAPABILITIES = (16, 17, 19, 21, 22, 27, 38, 39)
 _TRUNCATE_ABI = 3  # before it, truncate(2) was free: not worth the name of enforcement
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts")
+
+
+def adopt_orphans() -> None:
+    """What a child leaves behind becomes a child of this program, which can end it."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def confine(writable: Sequence[str], workspace: str) -> str | None:

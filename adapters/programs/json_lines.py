@@ -17,6 +17,15 @@ END_S = 2.0
 _PIECE = 4096  # a pipe that can be written to takes so much without waiting
 
 
+def take_stdout() -> int:
+    """The descriptor for the lines: what was standard output. Whatever a library prints goes to
+    stderr from now on, and does not stand among them.
+    """
+    descriptor = os.dup(1)
+    os.dup2(2, 1)
+    return descriptor
+
+
 class Lines:
     """The JSON lines. After `seize` only the thread that ends the program is heard."""
 

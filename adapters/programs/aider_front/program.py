@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Sequence
@@ -36,8 +35,8 @@ from adapters.programs.aider_front.settings import Settings, read_settings
 from adapters.programs.aider_front.tables import read_tables_quickly
 from adapters.programs.aider_front.turns import exhausted, run_one, send_message
 from adapters.programs.asked import BAD_SETTINGS, FINISHED, MISSING, SettingsError
-from adapters.programs.confinement import PR_SET_CHILD_SUBREAPER
-from adapters.programs.json_lines import Lines, watch_signals
+from adapters.programs.confinement import adopt_orphans
+from adapters.programs.json_lines import Lines, take_stdout, watch_signals
 from adapters.programs.light_start import start_lightly
 from adapters.programs.model_calls import unreachable
 
@@ -46,12 +45,10 @@ TESTED = ("0.86.2",)
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    descriptor = os.dup(1)
-    os.dup2(2, 1)  # whatever a library prints must not stand among the lines
+    descriptor = take_stdout()
     run = Run(Lines(descriptor))
     watch_signals(lambda number: run.end(128 + number, "interrupted", signal=number))
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     try:
         run.settings = settings = read_settings(arguments)
         prepare(settings)

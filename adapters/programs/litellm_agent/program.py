@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 import uuid
@@ -20,8 +19,8 @@ from adapters.programs.asked import (
     SettingsError,
     read,
 )
-from adapters.programs.confinement import PR_SET_CHILD_SUBREAPER
-from adapters.programs.json_lines import Lines, watch_signals
+from adapters.programs.confinement import adopt_orphans
+from adapters.programs.json_lines import Lines, take_stdout, watch_signals
 from adapters.programs.light_start import start_lightly
 from adapters.programs.litellm_agent.answers import request_text
 from adapters.programs.litellm_agent.calls import Caller, missing_key
@@ -36,12 +35,9 @@ TESTED = ("2.4.6",)
 
 
 def main() -> NoReturn:
-    descriptor = os.dup(1)
-    os.dup2(2, 1)  # whatever a library prints must not stand among the lines
-    run = Run(Lines(descriptor))
+    run = Run(Lines(take_stdout()))
     watch_signals(lambda number: run.end(128 + number, "interrupted", signal=number))
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     try:
         settings = read(sys.stdin.buffer.read(), Settings)
         prepare_environment(settings)
