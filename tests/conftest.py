@@ -21,7 +21,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -32,6 +32,7 @@ import pytest
 import typer.testing
 
 from tests.examples import CAMPAIGNING, examples
+from tests.hostile import living, new_mark
 
 REAL_AGENT_S = 120
 
@@ -83,6 +84,15 @@ typer.testing._get_command = functools.cache(typer.main.get_command)  # type: ig
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """What the processes of a test bear in their command lines: those that are left are killed."""
+    mark = new_mark()
+    yield mark
+    for pid in living(mark):
+        os.kill(pid, signal.SIGKILL)
 
 
 def pytest_collection() -> None:

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -43,14 +43,6 @@ ENV = base_environment(os.environ)
 @pytest.fixture(autouse=True)
 def asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ASKED, "groups")
-
-
-@pytest.fixture
-def mark() -> Iterator[str]:
-    mark = new_mark()
-    yield mark
-    for pid in living(mark):
-        os.kill(pid, signal.SIGKILL)
 
 
 # Children in the group, in one of their own and in a session of their own; none minds SIGTERM.

@@ -7,7 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -28,7 +28,7 @@ from orchestrator.process import (
     open_reaper,
     run_to_end,
 )
-from tests.hostile import children, hostile, living, new_mark, read
+from tests.hostile import children, hostile, living, read
 
 pytestmark = pytest.mark.anyio
 
@@ -82,14 +82,6 @@ class Desk:
 async def desk(tmp_path: Path) -> AsyncGenerator[Desk]:
     async with open_reaper() as reaper:
         yield Desk(reaper, tmp_path)
-
-
-@pytest.fixture
-def mark() -> Iterator[str]:
-    mark = new_mark()
-    yield mark
-    for pid in living(mark):
-        os.kill(pid, signal.SIGKILL)
 
 
 async def written(path: Path, text: bytes) -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -22,14 +22,6 @@ pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parent.parent
 ENV = base_environment(os.environ)
-
-
-@pytest.fixture
-def mark() -> Iterator[str]:
-    mark = new_mark()
-    yield mark
-    for pid in living(mark):
-        os.kill(pid, signal.SIGKILL)
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
@@ -18,21 +17,13 @@ from orchestrator.adapter import Command
 from orchestrator.process import Process, Reaper, base_environment, open_reaper, run_to_end
 from orchestrator.reaper.kept import Kept
 from orchestrator.reaper.table import Seen
-from tests.hostile import children, living, new_mark, state
+from tests.hostile import children, living, state
 
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parent.parent
 ENV = base_environment(os.environ)
 PTRACE_SEIZE, WALL = 0x4206, 0x40000000
-
-
-@pytest.fixture
-def mark() -> Iterator[str]:
-    mark = new_mark()
-    yield mark
-    for pid in living(mark):
-        os.kill(pid, signal.SIGKILL)
 
 
 async def test_a_zombie_that_a_tracer_holds_does_not_delay_the_end_of_the_others(tmp_path, mark):

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import anyio
@@ -20,14 +20,6 @@ from tests.scripted_adapter import DONE, Step, say, scripted_config
 pytestmark = pytest.mark.anyio
 
 ENV = base_environment(os.environ)
-
-
-@pytest.fixture
-def mark() -> Iterator[str]:
-    mark = new_mark()
-    yield mark
-    for pid in living(mark):
-        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
