@@ -107,6 +107,16 @@ def status(outcome: Outcome) -> int:
     return SUCCEEDED if outcome.ok else NOT_SUCCEEDED
 
 
+def ending() -> tuple[signal.Signals, ...]:
+    """The signals that ask a command to end. That the terminal was closed is one (not under
+    `nohup`).
+    """
+    import signal
+
+    closed = (signal.SIGHUP,) if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL else ()
+    return signal.SIGINT, signal.SIGTERM, *closed
+
+
 # Everything that a command prints goes through one of these: nothing from outside steers the
 # terminal, whoever forgot to escape it.
 
@@ -160,16 +170,6 @@ def put_line(line: bytes) -> None:
         line = escaped_in_json(line.decode()).encode()
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
-
-
-def ending() -> tuple[signal.Signals, ...]:
-    """The signals that ask a command to end. That the terminal was closed is one (not under
-    `nohup`).
-    """
-    import signal
-
-    closed = (signal.SIGHUP,) if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL else ()
-    return signal.SIGINT, signal.SIGTERM, *closed
 
 
 def fail(text: str) -> NoReturn:
