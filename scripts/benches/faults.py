@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent.parent
 LIFE_S = 300
 GRACE_S = 0.5
 ENV = base_environment(os.environ)
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+NOBODY = 65534
 
 
 # --- processes that bear a mark ------------------------------------------------------------------
@@ -144,7 +144,7 @@ def killed_supervisor(
     Raises LookupError if it cannot be done as nobody here.
     """
     mark = new_mark()
-    interpreter, env = interpreter_of(nobody=nobody)
+    interpreter, env = interpreter_of(NOBODY if nobody else None)
     limit = () if files is None else ("prlimit", f"--nofile={files}:{files}")
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
@@ -169,14 +169,15 @@ def is_host(pid: int) -> bool:
     return b"--host" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-def interpreter_of(*, nobody: bool) -> tuple[list[str], dict[str, str]]:
-    """An interpreter, and what it needs to find us. As nobody, one that nobody may run."""
+def interpreter_of(uid: int | None) -> tuple[list[str], dict[str, str]]:
+    """An interpreter, and what it needs to find us. With a user's number, one that they may run."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    if not nobody or os.getuid() != 0:
+    if uid is None or os.getuid() != 0:
         return [sys.executable], env
+    user = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for candidate in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
-        argv = [*NOBODY, candidate]
+        argv = [*user, candidate]
         # The guard is started as sys.executable: that must be runnable, too.
         probe = (
             "import subprocess as s, sys, pydantic; s.run([sys.executable, '-c', ''], check=True)"

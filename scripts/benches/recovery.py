@@ -47,6 +47,7 @@ from orchestrator.supervisor.recovery import recover_job
 from orchestrator.task import Limits, Task
 from orchestrator.workspace.remains import Desk, look_into, prune
 from scripts.benches.faults import (
+    NOBODY,
     children,
     interpreter_of,
     living,
@@ -146,7 +147,7 @@ class Host:
 
 def killed(place: Path, mark: str, host: Host, blow: Blow) -> int:
     """Kill, and the supervisor in any case; how many processes of agents there were."""
-    interpreter, env = interpreter_of(nobody=host.nobody)
+    interpreter, env = interpreter_of(NOBODY if host.nobody else None)
     limit = () if host.files is None else ("prlimit", f"--nofile={host.files}:{host.files}")
     argv = [*limit, *interpreter, "-m", __spec__.name, "--host", mark, str(place)]
     argv += ["--agents", str(host.agents), "--pause", str(host.pause)]
