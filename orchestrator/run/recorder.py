@@ -140,11 +140,11 @@ class Recorder:
 
     def _completed(self, update: Update) -> Update:
         match update:
+            case Message(id=id_) | Thought(id=id_):
+                self._pieces.end(id_ or "")
             case MessageDelta(id=id_, text=text) | ThoughtDelta(id=id_, text=text):
                 # No piece of a text may end in the middle of a secret.
                 return replace(update, text=self._pieces.cut(id_ or "", text))
-            case Message(id=id_) | Thought(id=id_):
-                self._pieces.end(id_ or "")
             case SessionStarted(model=model):
                 self._served = model or self._served
             case Usage():
@@ -186,9 +186,8 @@ class Recorder:
     def _fold(self, updates: Sequence[Update]) -> None:
         self.digest.add(*updates)
         self.counts.add(*updates)
-        used = [update for update in updates if type(update) is Usage]
-        if used:
-            self._use(used)
+        if Usage in map(type, updates):
+            self._use([update for update in updates if type(update) is Usage])
 
     def _use(self, used: Sequence[Usage]) -> None:
         for usage in used:
