@@ -9,7 +9,7 @@ upsert by id. On the wire an event is one flat JSON object a line: envelope, pay
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cache
