@@ -9,7 +9,7 @@ upsert by id. On the wire an event is one flat JSON object a line: envelope, pay
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cache
@@ -112,7 +112,9 @@ CostSource: TypeAlias = Literal["agent", "prices", "local", "subscription", "mix
 nobody (a login is not paid by the token). `mixed`: a sum of several.
 """
 Source: TypeAlias = Literal["agent", "supervisor"]
-_SOURCES: tuple[Source, ...] = get_args(Source)
+_SAID_BY: Mapping[Source, bytes] = {
+    source: b'","source":"%b",' % source.encode() for source in get_args(Source)
+}
 
 
 class Raw(NamedTuple):
@@ -854,10 +856,7 @@ def encoded(
     """
     dumps, join = orjson.dumps, b"".join
     begin = head + b',"seq":'
-    stamps = {
-        source: b',"time":"%b","source":"%b",' % (time.encode(), source.encode())
-        for source in _SOURCES
-    }
+    stamp = b',"time":"' + time.encode()
     lines: list[bytes] = []
     before: Update | None = None
     body = b""
@@ -870,7 +869,8 @@ def encoded(
                 (
                     begin,
                     dumps(seq),
-                    stamps[source],
+                    stamp,
+                    _SAID_BY[source],
                     body,
                     b',"raw":',
                     dumps(place, tuple),

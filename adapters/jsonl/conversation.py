@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from adapters.jsonl.options import Options
+from adapters.jsonl.paths import Scope
 from adapters.jsonl.rules import BaseRule, IgnoreRule, UsageRule
 from adapters.reading import Pieces, complaint
 from orchestrator.adapter import Exit, Monologue, Send, error_kind, json_line, unparsed, usage_since
@@ -49,19 +50,20 @@ class Mapped(Monologue):
         if value is None:
             return (unparsed(line),)
         self._spoke = True
+        whole = Scope(value, value)
         said = [
             update
             for number, rule in enumerate(self._rules, start=1)
-            for found in rule.read(value)
+            for found in rule.read(whole)
             for update in self._remembered(found, rule, number)
         ]
-        return said or (self._kept(line, value),)
+        return said or (self._kept(line, whole),)
 
-    def _kept(self, line: bytes, value: Mapping[str, object]) -> Update:
+    def _kept(self, line: bytes, whole: Scope) -> Update:
         matching = [
             (number, rule)
             for number, rule in enumerate(self._rules, start=1)
-            if any(rule.scopes(value))
+            if any(rule.scopes(whole))
         ]
         for number, rule in matching:
             if isinstance(rule, IgnoreRule):
@@ -73,6 +75,8 @@ class Mapped(Monologue):
     def _remembered(self, update: Update, rule: BaseRule, number: int) -> Iterator[Update]:
         """The update in the light of what came before: often itself, sometimes more, or nothing."""
         match update:
+            case Message():
+                self._pieces.drop()
             case SessionStarted():
                 if update == self._session:
                     return
@@ -83,8 +87,6 @@ class Mapped(Monologue):
                 update = self._told_apart(update, rule)
             case MessageDelta():
                 yield from self._pieces.add(update)
-            case Message():
-                self._pieces.drop()
             case TurnStarted():
                 yield from self._pieces.take()
                 self._ended = self._failed = False

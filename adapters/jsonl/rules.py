@@ -129,20 +129,19 @@ class BaseRule(Strict):
         None, description="A list in the line: the rule is asked for each item; `.` is the item."
     )
 
-    def read(self, line: object) -> Iterable[Update]:
+    def read(self, line: Scope) -> Iterable[Update]:
         """What the line says by this rule."""
         if self.each is not None:
             return (update for scope in self.scopes(line) for update in self.updates(scope))
-        scope = Scope(line, line)
-        return self.updates(scope) if self._applies(scope) else ()
+        return self.updates(line) if self._applies(line) else ()
 
-    def scopes(self, line: object) -> Iterator[Scope]:
+    def scopes(self, line: Scope) -> Iterator[Scope]:
         """The line, or its items, where everything in `when` holds."""
-        items: object = [line]
+        items: object = [line.item]
         if self.each is not None:
-            items = self.each.find(Scope(line, line))
+            items = self.each.find(line)
         for item in items if is_list(items) else ():
-            scope = Scope(line, item)
+            scope = Scope(line.line, item)
             if self._applies(scope):
                 yield scope
 
