@@ -89,7 +89,8 @@ def of(kind: type[Any], played: Played) -> list[Any]:
     return [event.update for event in played.events if isinstance(event.update, kind)]
 
 
-@some("gemini", "opencode", "qwen-json", others=("opencode-json", "qwen"))
+# That the others do a task over ACP is seen where no name is looked up.
+@some("gemini", "qwen-json", others=("opencode", "opencode-json", "qwen"))
 async def test_a_task_is_done_and_its_command_seen(kind: Kind, tmp_path: Path) -> None:
     turns = [kind.shell("echo hello > made.txt; echo out"), {"text": "Made it."}]
     played = await play(
@@ -171,6 +172,7 @@ async def test_no_name_is_looked_up(kind: Kind, tmp_path: Path) -> None:
     turns = [kind.shell("echo a > a.txt"), DONE]
     said = names_looked_up(f"adapters.{name}", turns, tmp_path, **kind.fields)
     assert said == {"names": [], "status": "succeeded"}
+    assert (tmp_path / "work/a.txt").read_text() == "a\n"
 
 
 # Not gemini: it names a session's file by the minute, and loses a session that goes on within it;
