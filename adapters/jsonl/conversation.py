@@ -51,12 +51,10 @@ class Mapped(Monologue):
             return (unparsed(line),)
         self._spoke = True
         whole = Scope(value, value)
-        said = [
-            update
-            for number, rule in enumerate(self._rules, start=1)
-            for found in rule.read(whole)
-            for update in self._remembered(found, rule, number)
-        ]
+        said: list[Update] = []
+        for number, rule in enumerate(self._rules, start=1):
+            for found in rule.read(whole):
+                said += self._remembered(found, rule, number)
         return said or (self._kept(line, whole),)
 
     def _kept(self, line: bytes, whole: Scope) -> Update:

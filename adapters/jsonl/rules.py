@@ -26,6 +26,7 @@ from adapters.jsonl.values import (
     PlanWord,
     RanWord,
     Regex,
+    Role,
     RoleWord,
     Scalar,
     StatusWord,
@@ -192,28 +193,34 @@ class _Said(BaseRule):
     id: Value | None = Field(None, description="What the pieces of one message have in common.")
 
 
-class MessageRule(_Said):
+class _Spoken(_Said):
+    role: RoleWord | None = Field(None, description="`assistant` unless stated.")
+
+    def speaker(self, scope: Scope) -> Role:
+        """Whose message it is."""
+        if self.role is None:
+            return "assistant"
+        return ROLES.get(shown(read(self.role, scope)), "assistant")
+
+
+class MessageRule(_Spoken):
     """A whole message. The assistant's last one is the run's text."""
 
     emit: Literal["message"]
-    role: RoleWord | None = Field(None, description="`assistant` unless stated.")
 
     def updates(self, scope: Scope) -> Iterator[Update]:
         if (text := text_of(read(self.text, scope))) is not None:
-            role = ROLES.get(shown(read(self.role, scope)), "assistant")
-            yield Message(text=text, id=name_of(read(self.id, scope)), role=role)
+            yield Message(text, name_of(read(self.id, scope)), self.speaker(scope))
 
 
-class MessageDeltaRule(_Said):
+class MessageDeltaRule(_Spoken):
     """A piece of a message. Where no whole message follows, the pieces are put together."""
 
     emit: Literal["message.delta"]
-    role: RoleWord | None = Field(None, description="`assistant` unless stated.")
 
     def updates(self, scope: Scope) -> Iterator[Update]:
         if (text := text_of(read(self.text, scope))) is not None:
-            role = ROLES.get(shown(read(self.role, scope)), "assistant")
-            yield MessageDelta(text=text, id=name_of(read(self.id, scope)), role=role)
+            yield MessageDelta(text, name_of(read(self.id, scope)), self.speaker(scope))
 
 
 class ThoughtRule(_Said):
