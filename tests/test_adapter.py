@@ -39,9 +39,8 @@ from orchestrator.events import (
     ToolCall,
     Unparsed,
     Usage,
-    decode,
-    encode,
 )
+from orchestrator.events.wire import decode, encode
 from orchestrator.task import Task
 from orchestrator.usage import add
 from tests.scripted_adapter import Scripted
