@@ -23,7 +23,6 @@ from orchestrator.adapter import (
     Program,
     Send,
     about_of,
-    error_kind,
     exact,
     json_line,
     read_line,
@@ -39,9 +38,9 @@ from orchestrator.events import (
     ToolCall,
     Unparsed,
     Usage,
-    decode,
-    encode,
 )
+from orchestrator.events.wire import decode, encode
+from orchestrator.model_errors import error_kind
 from orchestrator.task import Task
 from orchestrator.usage import add
 from tests.scripted_adapter import Scripted

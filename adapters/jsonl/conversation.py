@@ -9,7 +9,7 @@ from adapters.jsonl.options import Options
 from adapters.jsonl.paths import Scope
 from adapters.jsonl.rules import BaseRule, IgnoreRule, UsageRule
 from adapters.reading import Pieces, complaint
-from orchestrator.adapter import Exit, Monologue, Send, error_kind, json_line, unparsed, usage_since
+from orchestrator.adapter import Exit, Monologue, Send, json_line, unparsed, usage_since
 from orchestrator.events import (
     Error,
     Message,
@@ -22,6 +22,7 @@ from orchestrator.events import (
     Update,
     Usage,
 )
+from orchestrator.model_errors import error_kind
 
 
 class Mapped(Monologue):

@@ -45,7 +45,6 @@ from adapters.jsonl.values import (
     status_of,
     text_of,
 )
-from orchestrator.adapter import error_kind
 from orchestrator.events import (
     Context,
     Error,
@@ -68,6 +67,7 @@ from orchestrator.events import (
     Update,
     Usage,
 )
+from orchestrator.model_errors import error_kind
 
 # --- conditions ------------------------------------------------------------
 

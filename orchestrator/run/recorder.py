@@ -12,7 +12,6 @@ from uuid import UUID
 
 import orjson
 
-from orchestrator import events
 from orchestrator.adapter import Conversation, Exit, Send, unparsed
 from orchestrator.budget import Counts
 from orchestrator.events import (
@@ -31,7 +30,9 @@ from orchestrator.events import (
     Unparsed,
     Update,
     Usage,
+    wire,
 )
+from orchestrator.events.redaction import redacted
 from orchestrator.journal import STDOUT
 from orchestrator.lines import Line
 from orchestrator.outcome import Digest
@@ -83,7 +84,7 @@ class Recorder:
         self._tally = Tally()
         self._stated_usd = 0.0
         self._of = tuple(head.get(name) for name in _HEAD)
-        self._prefix = events.prefix(**dict(zip(_HEAD, self._of, strict=True)))
+        self._prefix = wire.prefix(**dict(zip(_HEAD, self._of, strict=True)))
         self._write = write
         self._publish = publish
         self._price = price
@@ -212,7 +213,7 @@ class Recorder:
             return block
         lines = block.split(b"\n")[:-1]
         waiting[:] = [
-            (events.redacted(update, secret), source, raw)
+            (redacted(update, secret), source, raw)
             if secret.search(line.decode())
             else (update, source, raw)
             for (update, source, raw), line in zip(waiting, lines, strict=True)
@@ -220,7 +221,7 @@ class Recorder:
         return self._lines(waiting, now)
 
     def _lines(self, waiting: Sequence[Said], now: str) -> bytes:
-        return events.encoded(waiting, self._prefix, self.seq + 1, now)
+        return wire.encoded(waiting, self._prefix, self.seq + 1, now)
 
 
 def _now() -> str:

@@ -23,14 +23,8 @@ import anyio.to_thread
 import orjson
 
 from orchestrator.errors import ConfigError, InputError
-from orchestrator.events import (
-    Event,
-    Failure,
-    JobFinished,
-    JobOutcome,
-    Outcome,
-    decode,
-)
+from orchestrator.events import Event, Failure, JobFinished, JobOutcome, Outcome
+from orchestrator.events.wire import decode
 from orchestrator.outcome import together
 from orchestrator.redaction import is_dict, is_list
 from orchestrator.run.recorder import new_run_id

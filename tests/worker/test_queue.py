@@ -13,7 +13,8 @@ import pytest
 
 from orchestrator.cli.queue import _waits
 from orchestrator.errors import ConfigError, InputError, QueueError
-from orchestrator.events import Event, Notice, decode
+from orchestrator.events import Event, Notice
+from orchestrator.events.wire import decode
 from orchestrator.run.recorder import new_run_id
 from orchestrator.task import McpServer, Task, TaskFile
 from orchestrator.worker import wire, worker
