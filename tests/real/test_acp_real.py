@@ -89,8 +89,8 @@ def of(kind: type[Any], played: Played) -> list[Any]:
     return [event.update for event in played.events if isinstance(event.update, kind)]
 
 
-# That the others do a task over ACP is seen where no name is looked up.
-@some("gemini", "qwen-json", others=("opencode", "opencode-json", "qwen"))
+# That they do a task over ACP is seen where no name is looked up.
+@some("qwen-json", others=("gemini", "opencode", "opencode-json", "qwen"))
 async def test_a_task_is_done_and_its_command_seen(kind: Kind, tmp_path: Path) -> None:
     turns = [kind.shell("echo hello > made.txt; echo out"), {"text": "Made it."}]
     played = await play(
@@ -119,7 +119,7 @@ async def test_under_read_no_file_changes_whatever_the_model_tries(
     assert played.outcome.changes is None or not played.outcome.changes.files
 
 
-@some("opencode", others=("qwen", "gemini"))
+@some("gemini", others=("qwen", "opencode"))
 async def test_a_person_is_asked_before_each_command(kind: Kind, tmp_path: Path) -> None:
     turns = [kind.shell("echo yes > yes.txt"), kind.shell("echo no > no.txt"), DONE]
     seen: list[str] = []
@@ -208,9 +208,9 @@ def configured(kind: Kind, base_url: str, folder: Path, home: Path) -> Config:
     )
 
 
-# Each agent and each death once; with --thorough, every agent dies every death.
+# An interrupt, which is each adapter's own, of the quickest; with --thorough, all die every death.
 DEATHS = ("cancel", "SIGTERM", "SIGKILL")
-USUAL = tuple(zip(("gemini", "opencode", "qwen"), DEATHS, strict=True))
+USUAL = (("gemini", "cancel"),)
 
 
 @pytest.mark.parametrize(

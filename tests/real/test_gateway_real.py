@@ -187,8 +187,8 @@ REFUSALS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"status": 500}, "unavailable"),
     ({"fault": "reset"}, "unavailable"),
 )
-# Each refusal once; claude's 404 is in the next test.
-USUAL = tuple(zip(("codex", "claude", "codex", "claude"), REFUSALS, strict=True))
+# Each refusal once, with the quicker one; claude's 404 is in the next test.
+USUAL = tuple(("codex", refusal) for refusal in REFUSALS)
 
 
 @pytest.mark.parametrize(
