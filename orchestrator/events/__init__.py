@@ -102,7 +102,7 @@ class Raw(NamedTuple):
 
 
 Place: TypeAlias = tuple[str, int, int]
-"""The same, not named yet: to name one takes as long as to write an event."""
+"""A `Raw` as a plain tuple: making a named one takes as long as writing an event."""
 
 
 # --- values inside updates -----------------------------------------------------------------------
@@ -112,7 +112,9 @@ Kind = TypeVar("Kind")
 
 
 class Plain:
-    """`==` and `repr` of all updates. Generated ones, for each class, were half of this import."""
+    """`==` and `repr` of all updates, written once: generating them for each class took half of
+    the time that importing this module takes.
+    """
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -126,12 +128,13 @@ class Plain:
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
 def _plain(cls: type[Kind]) -> type[Kind]:
+    """A dataclass that is built by keyword only."""
     return dataclass(kw_only=True, eq=False, repr=False)(cls)
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(field,))
 def _quick(cls: type[Kind]) -> type[Kind]:
-    """Of those that most lines become: may be built by position, too, in half the time."""
+    """A dataclass that may be built by position, too: twice as fast; for common updates."""
     return dataclass(eq=False, repr=False)(cls)
 
 
@@ -162,8 +165,8 @@ class Considered(Plain):
 
 @_plain
 class Delivered(Plain):
-    """The work, where `deliver` brought it: `push`, the branch is where the workspace was fetched;
-    `bundle` and `patch`, it is the `content` (base64), and goes onto the commit `base`.
+    """Where `deliver` put the work. `push`: a branch in the repository that the workspace was
+    fetched from. `bundle`, `patch`: in `content` (base64), to be applied onto the commit `base`.
     """
 
     form: Literal["push", "bundle", "patch"]

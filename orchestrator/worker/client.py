@@ -384,7 +384,7 @@ def _at_home(file: TaskFile) -> TaskFile:
 
 
 def _check(priority: int, dedup: str | None, delay_s: float | None) -> None:
-    """Raises InputError for what cannot be meant."""
+    """Raises InputError for a value that is not valid."""
     if priority not in PRIORITIES:
         raise InputError(f"priority: {priority} is not between -1000 and 1000")
     if dedup is not None and not dedup.strip():
