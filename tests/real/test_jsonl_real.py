@@ -175,6 +175,7 @@ async def test_what_it_would_repeat_for_ever_ends_at_the_wall(start, work):
     assert asked > 3
 
 
+@pytest.mark.thorough
 async def test_an_interrupt_leaves_nothing_behind_even_when_it_is_not_heeded(start, work):
     marker = work / "marker"
     turns = [{"tool_calls": [bash(f"touch {marker}; setsid tail -f {marker} & wait")]}]
