@@ -20,7 +20,8 @@ from orchestrator.task import McpServer, Task, TaskFile
 from orchestrator.worker import wire, worker
 from orchestrator.worker.client import Client
 from orchestrator.worker.engine import Access, Order, sqlite_file
-from orchestrator.worker.worker import BATCH_S, Feed, Post, Shift, work
+from orchestrator.worker.feed import BATCH_S, Feed
+from orchestrator.worker.worker import Post, Shift, work
 from tests.worker.scene import Scene
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(100)]
