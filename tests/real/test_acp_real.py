@@ -18,6 +18,7 @@ from adapters import gemini, opencode, qwen
 from orchestrator.adapter import Adapter, Agent
 from orchestrator.config import Config
 from orchestrator.events import Event, ProcessSpawned, ToolCall
+from orchestrator.journal import read_outcome
 from orchestrator.supervisor import Answer, Asked, Supervisor
 from orchestrator.task import Limits, Task
 from orchestrator.testing import model_server
@@ -167,12 +168,18 @@ async def test_a_model_server_that_is_down_is_unavailable_within_30_s(
 
 
 @agents
-async def test_no_name_is_looked_up(kind: Kind, tmp_path: Path) -> None:
+async def test_a_task_is_done_and_no_name_is_looked_up(kind: Kind, tmp_path: Path) -> None:
     name = kind.adapter.about.name
     turns = [kind.shell("echo a > a.txt"), DONE]
     said = names_looked_up(f"adapters.{name}", turns, tmp_path, **kind.fields)
     assert said == {"names": [], "status": "succeeded"}
     assert (tmp_path / "work/a.txt").read_text() == "a\n"
+    (run,) = (tmp_path / "state/runs").iterdir()
+    outcome = read_outcome(run)
+    assert outcome is not None
+    assert (outcome.text, outcome.run_id) == ("Done.", run.name)
+    assert outcome.usage is not None
+    assert outcome.usage.output_tokens
 
 
 # Not gemini: it names a session's file by the minute, and loses a session that goes on within it;
