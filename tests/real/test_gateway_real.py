@@ -232,7 +232,7 @@ async def test_a_run_outlives_a_kill_of_its_gateway(scene, work):
     assert scene.gateways != (killed,)
 
 
-@pytest.mark.parametrize("agent", ["claude"])
+@pytest.mark.parametrize("agent", ["codex", pytest.param("claude", marks=pytest.mark.thorough)])
 def test_neither_gateway_nor_agent_looks_any_name_up(tmp_path, agent):
     said = names_looked_up(
         f"adapters.{agent}",
