@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeGuard, get_args
 
-from orchestrator.adapter import TEXT_LIMIT, Exit, Monologue, error_kind, unparsed
+from orchestrator.adapter import TEXT_LIMIT, Exit, Monologue, unparsed
 from orchestrator.events import (
     Context,
     Error,
@@ -24,6 +24,7 @@ from orchestrator.events import (
     Update,
     Usage,
 )
+from orchestrator.model_errors import error_kind
 
 _SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 

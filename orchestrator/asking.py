@@ -31,7 +31,7 @@ Progress: TypeAlias = Callable[[Mapping[str, "JsonValue"]], Awaitable[None]]
 Answer: TypeAlias = "dict[str, JsonValue]"
 Ask: TypeAlias = Callable[[str, Mapping[str, "JsonValue"], Progress], Awaitable[Answer]]
 """Asks one thing: a word, its parameters, where progress goes. Raises InputError if it is refused,
-or cannot be meant.
+or not valid.
 """
 
 

@@ -135,32 +135,38 @@ class Tree:
         """What pydantic and we have against the values, in the order of the file; the first few of
         many.
         """
-        found = [*map(self._described, errors), *map(self._placed, problems)]
+        found: list[tuple[_At, Mapping[str, object] | Problem]] = [
+            *((self._found_at(error), error) for error in errors),
+            *((self._placed(problem), problem) for problem in problems),
+        ]
         found.sort(key=lambda each: each[0])
-        lines = [line for _, line in found[:_TOLD]]
+        lines = [self._line(at, what) for at, what in found[:_TOLD]]
         if len(found) > _TOLD:
             lines.append(shown(f"{self._file}: and {len(found) - _TOLD} more problems"))
         return TaskFileError(tuple(lines))
 
-    def _described(self, error: Mapping[str, object]) -> tuple[_At, str]:
+    def _found_at(self, error: Mapping[str, object]) -> _At:
         where = self._plain(parts(error["loc"]))
         of_key = error["type"] == "extra_forbidden" or _is_key(error)
         places = self._keys if of_key else self._marks
-        at = places.get(where) or self._marks.get(where[:-1], (1, 1))
-        return self._line(at, where, described(error, sorted(self._fields(where[:-1]))))
+        return places.get(where) or self._marks.get(where[:-1], (1, 1))
 
-    def _placed(self, problem: Problem) -> tuple[_At, str]:
-        at = self._marks.get(problem.where) or self._marks.get(problem.where[:-1], (1, 1))
+    def _placed(self, problem: Problem) -> _At:
         start, end = self._spans.get(problem.where, (0, 0))
         if problem.within and (found := self._source.find(problem.within, start, end)) >= 0:
-            at = _place(self._source[:found])
-        return self._line(at, problem.where, problem.text)
+            return _place(self._source[:found])
+        return self._marks.get(problem.where) or self._marks.get(problem.where[:-1], (1, 1))
 
-    def _line(self, at: _At, where: Where, text: str) -> tuple[_At, str]:
+    def _line(self, at: _At, what: Mapping[str, object] | Problem) -> str:
+        if isinstance(what, Problem):
+            where, text = what.where, what.text
+        else:
+            where = self._plain(parts(what["loc"]))
+            text = described(what, sorted(self._fields(where[:-1])))
         key = ".".join(str(part) for part in where)
         if self._file is None:
-            return at, shown(f"--{key.removeprefix('limits.').replace('_', '-')}: {text}")
-        return at, shown(f"{self._file}:{at[0]}:{at[1]}: {key}: {text}")
+            return shown(f"--{key.removeprefix('limits.').replace('_', '-')}: {text}")
+        return shown(f"{self._file}:{at[0]}:{at[1]}: {key}: {text}")
 
     def _error(self, at: _At, text: str) -> TaskFileError:
         return TaskFileError((shown(f"{self._file}:{at[0]}:{at[1]}: {text}"),))

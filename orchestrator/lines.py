@@ -28,6 +28,7 @@ class Line(NamedTuple):
     ended: bool = True
 
 
+_NEWLINE = ord("\n")
 # A third of the time that `Line(...)` takes.
 _new = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
@@ -54,12 +55,14 @@ class LineSplitter:
             self._hold(chunk)
             return []
         parts = BytesIO(chunk).readlines()  # in half of the time that `split` takes
-        rest = b"" if chunk.endswith(b"\n") else parts.pop()
-        self._hold(parts[0][:-1])
-        lines = [self._take(newline=1)]
+        rest = b"" if chunk[-1] == _NEWLINE else parts.pop()
+        lines: list[Line] = []
+        if self._length:
+            self._hold(parts.pop(0)[:-1])
+            lines.append(self._take(newline=1))
         # Most lines stand in one chunk: they need not be held first.
         start, limit = self._start, self._limit
-        for part in parts[1:]:
+        for part in parts:
             length = len(part)
             if length <= limit:
                 lines.append(_new(Line, (part[:-1], start, length, False, True)))
@@ -70,7 +73,8 @@ class LineSplitter:
                 lines.append(self._take(newline=1))
                 start = self._start
         self._start = start
-        self._hold(rest)
+        if rest:
+            self._hold(rest)
         return lines
 
     def close(self) -> list[Line]:
@@ -78,8 +82,6 @@ class LineSplitter:
         return [self._take(newline=0)] if self._length else []
 
     def _hold(self, part: bytes) -> None:
-        if not part:
-            return
         self._length += len(part)
         if self._length > self._limit:
             # Oversize: from here on only the head is of use, whatever else arrives.

@@ -138,6 +138,8 @@ class Digest:
 
     def _add(self, update: Update) -> None:
         match update:
+            case Message(role="assistant", text=text):
+                self.text = text
             case SessionStarted(session_id=session_id, model=model):
                 self.session_id = session_id
                 self.model = model or self.model
@@ -145,8 +147,6 @@ class Digest:
                 self.terminal, self.error = None, None
             case TurnFinished(stop_reason=stop_reason):
                 self.terminal = stop_reason
-            case Message(role="assistant", text=text):
-                self.text = text
             case Error():
                 self.error = update
             case RateLimit():

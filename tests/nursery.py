@@ -78,7 +78,8 @@ def _prepare() -> None:
     import typer
     from pydantic import BaseModel
 
-    from orchestrator import cli, document, events
+    from orchestrator import cli, document
+    from orchestrator.events import wire
     from orchestrator.journal import records
 
     # What calling an application begins with.
@@ -86,7 +87,7 @@ def _prepare() -> None:
     list(cli.app.commands.values())  # type: ignore[attr-defined]  # each is made when it is asked for
     for model in _below(BaseModel):
         model.model_rebuild(raise_errors=False)
-    for made in (document._loader, document._location, events._reader):
+    for made in (document._loader, document._location, wire._reader):
         made()
     for reader in (records._of_runs, records._of_jobs, records._of_outcomes):
         reader()

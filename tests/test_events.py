@@ -24,12 +24,10 @@ from orchestrator.events import (
     Unparsed,
     Update,
     Usage,
-    decode,
-    encode,
-    prefix,
-    redacted,
-    schema,
+    wire,
 )
+from orchestrator.events.redaction import redacted
+from orchestrator.events.wire import decode, encode, prefix, schema
 from tests import strategies
 from tests.schema import problems
 from tests.strategies import JSON, KINDS
@@ -319,7 +317,7 @@ def test_a_secret_is_taken_out_of_every_free_text_and_no_word_of_the_schema():
         input={"KEY": ["a KEY", 7, None]},
         locations=[events.Location(path="KEY/x")],
     )
-    assert events.redacted(call, secret) == events.ToolCall(
+    assert redacted(call, secret) == events.ToolCall(
         id="[redacted]",
         status="completed",
         input={"[redacted]": ["a [redacted]", 7, None]},
@@ -335,7 +333,7 @@ def test_what_is_said_again_as_the_same_stands_there_each_time_with_its_own_plac
         for at, update in enumerate((silence, silence, other, silence))
     ]
     head = prefix(job_id=None, run_id="r", task_id="t", parent_run_id=None, agent="a")
-    lines = events.encoded(said, head, 1, "2026-11-28T00:00:00.000000Z").splitlines()
+    lines = wire.encoded(said, head, 1, "2026-11-28T00:00:00.000000Z").splitlines()
     told = [decode(line) for line in lines]
     assert [one.update for one in told] == [silence, silence, other, silence]
     assert [one.raw for one in told] == [Raw("stdout", at, 1) for at in range(4)]

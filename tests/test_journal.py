@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from orchestrator.adapter import Agent
 from orchestrator.errors import InputError, JournalError
-from orchestrator.events import Event, Message, Notice, Outcome, Usage, encode
+from orchestrator.events import Event, Message, Notice, Outcome, Usage
+from orchestrator.events.wire import encode
 from orchestrator.journal import (
     EVENTS,
     OUTCOME,

@@ -10,11 +10,12 @@ import pytest
 
 from adapters.claude import adapter as claude
 from adapters.codex import adapter as codex
-from orchestrator.adapter import About, Agent, error_kind
+from orchestrator.adapter import About, Agent
 from orchestrator.config import Config, load_config
 from orchestrator.discovery import Ready, ready
 from orchestrator.discovery.credentials import keyless
 from orchestrator.events import Event, Failure, Notice, ProcessSpawned
+from orchestrator.model_errors import error_kind
 from orchestrator.outcome import STATUS
 from orchestrator.remedy import remedy
 from orchestrator.supervisor import Supervisor

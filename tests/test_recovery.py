@@ -26,9 +26,8 @@ from orchestrator.events import (
     RunStarted,
     Update,
     Usage,
-    decode,
-    encode,
 )
+from orchestrator.events.wire import decode, encode
 from orchestrator.journal import (
     EVENTS,
     OUTCOME,

@@ -11,7 +11,8 @@ import pytest
 from orchestrator.adapter import Agent, Conversation, OneShot, json_line
 from orchestrator.console import told
 from orchestrator.console.story import Asked, story
-from orchestrator.events import Event, Message, MessageDelta, ToolCall, Update, encode
+from orchestrator.events import Event, Message, MessageDelta, ToolCall, Update
+from orchestrator.events.wire import encode
 from orchestrator.journal import EVENTS, STDOUT, export_run, list_runs
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Task, TaskFile

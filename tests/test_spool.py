@@ -15,7 +15,8 @@ import anyio
 import pytest
 
 from orchestrator.adapter import Agent, Command, Conversation, Exit, json_line
-from orchestrator.events import Error, Event, Message, Notice, Unparsed, Usage, decode
+from orchestrator.events import Error, Event, Message, Notice, Unparsed, Usage
+from orchestrator.events.wire import decode
 from orchestrator.journal import (
     EVENTS,
     STDERR,

@@ -29,9 +29,8 @@ from orchestrator.events import (
     Stall,
     Unparsed,
     Update,
-    decode,
-    encode,
 )
+from orchestrator.events.wire import decode, encode
 from orchestrator.journal import read_events, read_lines, read_outcome, read_record
 from orchestrator.supervisor import Supervisor
 from orchestrator.supervisor.stream import EventStream

@@ -9,8 +9,9 @@ from typing import get_args
 import orjson
 
 from adapters.reading import complaint, fields, first_line, text, whole
-from orchestrator.adapter import Exit, error_kind
+from orchestrator.adapter import Exit
 from orchestrator.events import Error, ErrorKind, StopReason
+from orchestrator.model_errors import error_kind
 
 STOP_REASONS: Mapping[str, StopReason] = MappingProxyType(
     {word: word for word in get_args(StopReason) if word != "error"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from adapters.reading import first_line, items, text, whole
-from orchestrator.adapter import Exit, error_kind
+from orchestrator.adapter import Exit
 from orchestrator.events import Error, ErrorKind, TurnFinished, Update
+from orchestrator.model_errors import error_kind
 
 _RETRYABLE: frozenset[ErrorKind] = frozenset({"unavailable", "server_error", "rate_limited"})
 _ENDED_BY_SIGNAL = frozenset({129, 130, 143})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from adapters.reading import fields, items, text
-from orchestrator.adapter import Exit, error_kind, json_line
+from orchestrator.adapter import Exit, json_line
 from orchestrator.events import (
     Error,
     ErrorKind,
@@ -17,6 +17,7 @@ from orchestrator.events import (
     ToolCallStatus,
     ToolKind,
 )
+from orchestrator.model_errors import error_kind
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from adapters.jsonl.options import Options
+from adapters.jsonl.paths import Scope
 from adapters.jsonl.rules import BaseRule, IgnoreRule, UsageRule
 from adapters.reading import Pieces, complaint
-from orchestrator.adapter import Exit, Monologue, Send, error_kind, json_line, unparsed, usage_since
+from orchestrator.adapter import Exit, Monologue, Send, json_line, unparsed, usage_since
 from orchestrator.events import (
     Error,
     Message,
@@ -21,6 +22,7 @@ from orchestrator.events import (
     Update,
     Usage,
 )
+from orchestrator.model_errors import error_kind
 
 
 class Mapped(Monologue):
@@ -49,19 +51,18 @@ class Mapped(Monologue):
         if value is None:
             return (unparsed(line),)
         self._spoke = True
-        said = [
-            update
-            for number, rule in enumerate(self._rules, start=1)
-            for found in rule.read(value)
-            for update in self._remembered(found, rule, number)
-        ]
-        return said or (self._kept(line, value),)
+        whole = Scope(value, value)
+        said: list[Update] = []
+        for number, rule in enumerate(self._rules, start=1):
+            for found in rule.read(whole):
+                said += self._remembered(found, rule, number)
+        return said or (self._kept(line, whole),)
 
-    def _kept(self, line: bytes, value: Mapping[str, object]) -> Update:
+    def _kept(self, line: bytes, whole: Scope) -> Update:
         matching = [
             (number, rule)
             for number, rule in enumerate(self._rules, start=1)
-            if any(rule.scopes(value))
+            if any(rule.scopes(whole))
         ]
         for number, rule in matching:
             if isinstance(rule, IgnoreRule):
@@ -73,6 +74,8 @@ class Mapped(Monologue):
     def _remembered(self, update: Update, rule: BaseRule, number: int) -> Iterator[Update]:
         """The update in the light of what came before: often itself, sometimes more, or nothing."""
         match update:
+            case Message():
+                self._pieces.drop()
             case SessionStarted():
                 if update == self._session:
                     return
@@ -83,8 +86,6 @@ class Mapped(Monologue):
                 update = self._told_apart(update, rule)
             case MessageDelta():
                 yield from self._pieces.add(update)
-            case Message():
-                self._pieces.drop()
             case TurnStarted():
                 yield from self._pieces.take()
                 self._ended = self._failed = False

@@ -33,9 +33,9 @@ class Path:
         if None in self.steps:
             return self._all([value])
         for step in self.steps:
-            value = None if step is None else _below(value, step)
-            if value is None:
-                break
+            if value is None or step is None:
+                return None
+            value = _below(value, step)
         return value
 
     def _all(self, values: Sequence[object]) -> Sequence[object] | None:
@@ -63,7 +63,8 @@ def is_list(value: object) -> TypeGuard[Sequence[object]]:
 def _below(value: object, step: str | int) -> object | None:
     """What is one step further down: JSON's null counts as not there."""
     if isinstance(step, str):
-        return value.get(step) if is_mapping(value) else None
+        # `is_mapping` takes as long as all the rest.
+        return value.get(step) if isinstance(value, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return value[step] if is_list(value) and -len(value) <= step < len(value) else None
 
 

@@ -26,6 +26,7 @@ from adapters.jsonl.values import (
     PlanWord,
     RanWord,
     Regex,
+    Role,
     RoleWord,
     Scalar,
     StatusWord,
@@ -44,7 +45,6 @@ from adapters.jsonl.values import (
     status_of,
     text_of,
 )
-from orchestrator.adapter import error_kind
 from orchestrator.events import (
     Context,
     Error,
@@ -67,6 +67,7 @@ from orchestrator.events import (
     Update,
     Usage,
 )
+from orchestrator.model_errors import error_kind
 
 # --- conditions ------------------------------------------------------------
 
@@ -129,20 +130,19 @@ class BaseRule(Strict):
         None, description="A list in the line: the rule is asked for each item; `.` is the item."
     )
 
-    def read(self, line: object) -> Iterable[Update]:
+    def read(self, line: Scope) -> Iterable[Update]:
         """What the line says by this rule."""
         if self.each is not None:
             return (update for scope in self.scopes(line) for update in self.updates(scope))
-        scope = Scope(line, line)
-        return self.updates(scope) if self._applies(scope) else ()
+        return self.updates(line) if self._applies(line) else ()
 
-    def scopes(self, line: object) -> Iterator[Scope]:
+    def scopes(self, line: Scope) -> Iterator[Scope]:
         """The line, or its items, where everything in `when` holds."""
-        items: object = [line]
+        items: object = [line.item]
         if self.each is not None:
-            items = self.each.find(Scope(line, line))
+            items = self.each.find(line)
         for item in items if is_list(items) else ():
-            scope = Scope(line, item)
+            scope = Scope(line.line, item)
             if self._applies(scope):
                 yield scope
 
@@ -193,28 +193,34 @@ class _Said(BaseRule):
     id: Value | None = Field(None, description="What the pieces of one message have in common.")
 
 
-class MessageRule(_Said):
+class _Spoken(_Said):
+    role: RoleWord | None = Field(None, description="`assistant` unless stated.")
+
+    def speaker(self, scope: Scope) -> Role:
+        """Whose message it is."""
+        if self.role is None:
+            return "assistant"
+        return ROLES.get(shown(read(self.role, scope)), "assistant")
+
+
+class MessageRule(_Spoken):
     """A whole message. The assistant's last one is the run's text."""
 
     emit: Literal["message"]
-    role: RoleWord | None = Field(None, description="`assistant` unless stated.")
 
     def updates(self, scope: Scope) -> Iterator[Update]:
         if (text := text_of(read(self.text, scope))) is not None:
-            role = ROLES.get(shown(read(self.role, scope)), "assistant")
-            yield Message(text=text, id=name_of(read(self.id, scope)), role=role)
+            yield Message(text, name_of(read(self.id, scope)), self.speaker(scope))
 
 
-class MessageDeltaRule(_Said):
+class MessageDeltaRule(_Spoken):
     """A piece of a message. Where no whole message follows, the pieces are put together."""
 
     emit: Literal["message.delta"]
-    role: RoleWord | None = Field(None, description="`assistant` unless stated.")
 
     def updates(self, scope: Scope) -> Iterator[Update]:
         if (text := text_of(read(self.text, scope))) is not None:
-            role = ROLES.get(shown(read(self.role, scope)), "assistant")
-            yield MessageDelta(text=text, id=name_of(read(self.id, scope)), role=role)
+            yield MessageDelta(text, name_of(read(self.id, scope)), self.speaker(scope))
 
 
 class ThoughtRule(_Said):

@@ -167,16 +167,14 @@ Value = TypeAliasType(
 
 
 def read(
-    value: Constant | At | Lookup | Sequence[Constant | At | Lookup] | None, scope: Scope
+    value: Constant | At | Lookup | list[Constant | At | Lookup] | None, scope: Scope
 ) -> object | None:
     """The value, or of several the first that is there."""
-    match value:
-        case None:
-            return None
-        case Constant() | At() | Lookup():
-            return value.read(scope)
-        case _:
-            return next((found for one in value if (found := one.read(scope)) is not None), None)
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return next((found for one in value if (found := one.read(scope)) is not None), None)
+    return value.read(scope)
 
 
 def _refuse(
@@ -240,6 +238,8 @@ def same(one: object, other: object) -> bool:
 def shown(value: object) -> str:
     """A scalar as the keys of `map` spell it; nothing else has such a key."""
     match value:
+        case None:
+            return ""
         case str():
             return value
         case bool():

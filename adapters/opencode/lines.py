@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from adapters.reading import complaint, fields, items, text, whole
-from orchestrator.adapter import Exit, Monologue, Send, error_kind, json_line, unparsed
+from orchestrator.adapter import Exit, Monologue, Send, json_line, unparsed
 from orchestrator.events import (
     Error,
     ErrorKind,
@@ -32,6 +32,7 @@ from orchestrator.events import (
     Update,
     Usage,
 )
+from orchestrator.model_errors import error_kind
 
 _ENDS: Mapping[str, StopReason] = MappingProxyType(
     {"stop": "end_turn", "length": "max_tokens", "content-filter": "refusal"}

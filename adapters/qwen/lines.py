@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from adapters.blocks import call_usage, delta, said, todos
 from adapters.reading import complaint, fields, first_line, hold, items, text, whole
-from orchestrator.adapter import TEXT_LIMIT, Exit, Monologue, Send, error_kind, json_line, unparsed
+from orchestrator.adapter import TEXT_LIMIT, Exit, Monologue, Send, json_line, unparsed
 from orchestrator.events import (
     Error,
     ErrorKind,
@@ -31,6 +31,7 @@ from orchestrator.events import (
     TurnStarted,
     Update,
 )
+from orchestrator.model_errors import error_kind
 
 _KINDS: Mapping[str, ToolKind] = MappingProxyType(
     {

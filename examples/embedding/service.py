@@ -27,7 +27,8 @@ from starlette.types import Receive, Scope, Send
 
 from orchestrator.config import load_config
 from orchestrator.errors import InputError, OrchestrateError
-from orchestrator.events import Event, JobFinished, JobOutcome, encode
+from orchestrator.events import Event, JobFinished, JobOutcome
+from orchestrator.events.wire import encode
 from orchestrator.supervisor import EventStream, Supervisor
 from orchestrator.task import Kind, Task
 

@@ -241,7 +241,8 @@ def _asked(folder: Path) -> Asked:
 def _events(folder: Path) -> Iterator[Event]:
     """The events of a run; for a line that is none, a notice that says so."""
     from orchestrator.errors import JournalError
-    from orchestrator.events import Event, Notice, decode
+    from orchestrator.events import Event, Notice
+    from orchestrator.events.wire import decode
     from orchestrator.journal import read_lines
 
     for number, line in enumerate(read_lines(folder), start=1):

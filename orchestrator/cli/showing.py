@@ -98,7 +98,7 @@ def _shower(output: OutputForm) -> Callable[[Event, Board], None]:
     """What is done with an event, and the board before it."""
     from orchestrator.console.state import titled
     from orchestrator.console.told import task_told, told
-    from orchestrator.events import encode
+    from orchestrator.events.wire import encode
 
     def jsonl(event: Event, _: Board) -> None:
         put_line(encode(event))
@@ -178,7 +178,7 @@ def _workspace(outcome: Outcome, config: Config) -> str | None:
 
 def line_printer(output: OutputForm) -> Callable[[bytes], None]:
     """What `tail` does with a journal's line."""
-    from orchestrator.events import decode
+    from orchestrator.events.wire import decode
 
     show_event = printer(output)
 

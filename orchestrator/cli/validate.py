@@ -65,7 +65,8 @@ def schema(name: Annotated[SchemaName, typer.Argument(help="Which one.")]) -> No
 
 
 def _schema(name: SchemaName) -> dict[str, object]:
-    from orchestrator import config, events, task
+    from orchestrator import config, task
+    from orchestrator.events import wire
 
     match name:
         case SchemaName.TASK:
@@ -73,4 +74,4 @@ def _schema(name: SchemaName) -> dict[str, object]:
         case SchemaName.CONFIG:
             return config.config_schema()
         case SchemaName.EVENTS:
-            return events.schema()
+            return wire.schema()

@@ -44,7 +44,7 @@ _LISTS = frozenset({("limits", "agents"), ("queue", "labels")})
 
 
 def of_environment(environ: Mapping[str, str]) -> Rung:
-    """What the variables say. Raises ConfigError for a value that cannot be meant, and for a
+    """What the variables say. Raises ConfigError for a value that is not valid, and for a
     variable that is probably a misspelt one: a limit that does not hold costs money.
     """
     unknown = [shown(f"{name}: {why}") for name in sorted(environ) if (why := _misspelt(name))]

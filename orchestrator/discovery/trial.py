@@ -12,12 +12,12 @@ from typing import Literal, TypeAlias
 
 import orjson
 
-from orchestrator.adapter import error_kind
 from orchestrator.client import ask, lines_of
 from orchestrator.config import Config
 from orchestrator.discovery.pulling import key_of
 from orchestrator.discovery.servers import FoundServer, see
 from orchestrator.errors import AskError
+from orchestrator.model_errors import error_kind
 from orchestrator.server import Ask, Place, Reply, count_of, find_model, inner, items, text_of
 
 LOAD_S = 600.0

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from orchestrator import private
 from orchestrator.errors import JournalError
-from orchestrator.events import Event, Outcome, RunFinished, decode
+from orchestrator.events import Event, Outcome, RunFinished
+from orchestrator.events.wire import decode
 from orchestrator.journal.names import EVENTS
 
 _LAST = (64 * 1024, 2 * 1024 * 1024, 32 * 1024 * 1024)

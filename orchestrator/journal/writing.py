@@ -84,7 +84,8 @@ class Journal:
         r"""Write events, each with its `\n`, in one go. Raises JournalError, DiskFullError if there
         is no room, also none for the last words; what stood before stays whole.
         """
-        self._reserve(len(block))
+        if self._good + len(block) + RESERVE > self._allocated:
+            self._reserve(len(block))
         self._write(block)
 
     def append_last(self, block: bytes) -> None:
@@ -92,9 +93,8 @@ class Journal:
         self._write(block)
 
     def _reserve(self, size: int) -> None:
+        """Take more room, for `size` bytes at least."""
         needed = self._good + size + RESERVE - self._allocated
-        if needed <= 0:
-            return
         length = max(needed, _STEP, min(self._good // 8, _LARGEST_STEP))
         failed = _allocate(self._fd, self._allocated, length)
         if failed and length > needed:

@@ -97,12 +97,14 @@ class Intake:
         grew = False
         for spool in (self._stdout, self._stderr):
             grew = (spool.grown() and self._pump(spool)) or grew
-        tails, tails_grew = self._tails.read(self._stdout.start, last=last)
-        for tail in tails:
-            self._take(fed(self.conversation, tail.line), tail.raw)
-        if grew or tails_grew:
+        if self._tails.any:
+            tails, tails_grew = self._tails.read(self._stdout.start, last=last)
+            grew = grew or tails_grew
+            for tail in tails:
+                self._take(fed(self.conversation, tail.line), tail.raw)
+        if grew:
             self._recorder.flush()
-        return grew or tails_grew
+        return grew
 
     def leave(self) -> None:
         """Read no further; what is left unread is told with its place."""

@@ -68,7 +68,7 @@ class Live:
     def _look(self) -> float:
         """Do what there is to do if it is time; when the next look is due."""
         now, tails = time.monotonic(), self.intake.tails
-        if now >= self.due or tails.grown():
+        if now >= self.due or (tails.any and tails.grown()):
             self._do(whole=True)
         return min(self.due, now + TAILS_S) if tails.any else self.due
 

@@ -12,7 +12,6 @@ from uuid import UUID
 
 import orjson
 
-from orchestrator import events
 from orchestrator.adapter import Conversation, Exit, Send, unparsed
 from orchestrator.budget import Counts
 from orchestrator.events import (
@@ -31,7 +30,9 @@ from orchestrator.events import (
     Unparsed,
     Update,
     Usage,
+    wire,
 )
+from orchestrator.events.redaction import redacted
 from orchestrator.journal import STDOUT
 from orchestrator.lines import Line
 from orchestrator.outcome import Digest
@@ -82,8 +83,8 @@ class Recorder:
         # A lower bound, where some costs are unknown: what a budget is held against.
         self._tally = Tally()
         self._stated_usd = 0.0
-        self._head = {name: head.get(name) for name in _HEAD}
-        self._prefix = events.prefix(**self._head)
+        self._of = tuple(head.get(name) for name in _HEAD)
+        self._prefix = wire.prefix(**dict(zip(_HEAD, self._of, strict=True)))
         self._write = write
         self._publish = publish
         self._price = price
@@ -140,11 +141,11 @@ class Recorder:
 
     def _completed(self, update: Update) -> Update:
         match update:
+            case Message(id=id_) | Thought(id=id_):
+                self._pieces.end(id_ or "")
             case MessageDelta(id=id_, text=text) | ThoughtDelta(id=id_, text=text):
                 # No piece of a text may end in the middle of a secret.
                 return replace(update, text=self._pieces.cut(id_ or "", text))
-            case Message(id=id_) | Thought(id=id_):
-                self._pieces.end(id_ or "")
             case SessionStarted(model=model):
                 self._served = model or self._served
             case Usage():
@@ -154,9 +155,8 @@ class Recorder:
         return update
 
     def _tell(self, waiting: Sequence[Said], first: int, now: str) -> None:
-        head, publish = self._head, self._publish
-        run, task, agent = head["run_id"], head["task_id"], head["agent"]
-        parent, job = head["parent_run_id"], head["job_id"]
+        publish = self._publish
+        job, run, task, parent, agent = self._of
         for seq, (update, source, raw) in enumerate(waiting, first):
             place = None if raw is None else _new(Raw, raw)
             publish(Event(seq, now, run, task, agent, source, update, parent, place, job))
@@ -186,9 +186,8 @@ class Recorder:
     def _fold(self, updates: Sequence[Update]) -> None:
         self.digest.add(*updates)
         self.counts.add(*updates)
-        used = [update for update in updates if type(update) is Usage]
-        if used:
-            self._use(used)
+        if Usage in map(type, updates):
+            self._use([update for update in updates if type(update) is Usage])
 
     def _use(self, used: Sequence[Usage]) -> None:
         for usage in used:
@@ -214,7 +213,7 @@ class Recorder:
             return block
         lines = block.split(b"\n")[:-1]
         waiting[:] = [
-            (events.redacted(update, secret), source, raw)
+            (redacted(update, secret), source, raw)
             if secret.search(line.decode())
             else (update, source, raw)
             for (update, source, raw), line in zip(waiting, lines, strict=True)
@@ -222,7 +221,7 @@ class Recorder:
         return self._lines(waiting, now)
 
     def _lines(self, waiting: Sequence[Said], now: str) -> bytes:
-        return events.encoded(waiting, self._prefix, self.seq + 1, now)
+        return wire.encoded(waiting, self._prefix, self.seq + 1, now)
 
 
 def _now() -> str:

@@ -87,7 +87,7 @@ class Spool:
         lines = self._splitter.feed(chunk)
         if len(lines) > MANY:
             self._quantum = max(MANY, self._quantum // 2)
-        elif len(lines) < MANY // 4:
+        elif self._quantum < QUANTUM and len(lines) < MANY // 4:
             self._quantum = min(QUANTUM, self._quantum * 2)
         return lines
 
@@ -149,6 +149,8 @@ class Tails:
         self, tails: Sequence[Followed], env: Mapping[str, str], copy: Path, stack: ExitStack
     ) -> None:
         self._tails = [(tail, folder) for tail in tails if (folder := expanded(tail.folder, env))]
+        self.any = bool(self._tails)
+        """Whether there are such files, or may be."""
         self._copy = copy
         self._copied = 0
         self._stack = stack
@@ -199,11 +201,6 @@ class Tails:
         append_private(self._copy, block, self._copied)
         self._copied += len(block)
         return tails
-
-    @property
-    def any(self) -> bool:
-        """Whether there are such files, or may be."""
-        return bool(self._tails)
 
     def grown(self) -> bool:
         """Whether a file that is followed has changed since it was read."""

@@ -1,7 +1,7 @@
 """The embedder's one object: `run(task)` and `stream(task)`, for one task or a file of them.
 
-`job` decides when each task has its turn, `attempts` does one (`placing` finds it a
-place, `planning` makes its plan), `stream` reads what was recorded.
+Below it, `job` decides when each task begins, `attempts` does one task (`placing` finds its work
+tree, `planning` makes its plan), and `stream` reads the events back from their journals.
 
 async with Supervisor(load_config()) as supervisor:
     outcome = await supervisor.run(Task(prompt="rename foo to bar", workspace=repo))
@@ -90,8 +90,8 @@ class Supervisor:
     def __init__(
         self, config: Config, *, slots: Slots | None = None, ask: Ask | None = None
     ) -> None:
-        """`slots`: of more than this machine, where somebody keeps account of those. `ask` answers
-        agents that are told to ask (`permissions = "ask"`); without it they are denied it.
+        """`slots` limits how many agents run at once; the default counts those of this machine.
+        `ask` answers agents with `permissions = "ask"`; without it every question is denied.
         """
         self._config = config
         self._stack = AsyncExitStack()
@@ -149,12 +149,13 @@ class Supervisor:
         an outcome, not an exception.
 
         The outcome is the task's own, or for a file a `JobOutcome` with those of its tasks. Raises
-        InputError if a task cannot be meant (unknown agent, no workspace), JournalError and
-        SupervisionError if our own work failed. Cancelling it kills the agents at once. When the
-        reaper is lost, the runs that it had end as `interrupted`; the next ones have a new one.
-        `continued` is what the task goes on from, or each of some by its id. `job_id` is a UUIDv7
-        that somebody gave the job before; if there is a record of it that was cut off, the job goes
-        on in it, with the tasks that were not over.
+        InputError if a task cannot be done as written (unknown agent, no workspace), JournalError
+        and SupervisionError if our own work failed. Cancelling it kills the agents at once. When
+        the reaper is lost, its runs end as `interrupted`; later runs get a new reaper.
+
+        `continued`: the earlier run that the task goes on from; for several tasks, by task id.
+        `job_id`: a UUIDv7 that the job was given before, as by a queue. If that job has a record
+        that was cut off, it goes on there, with the tasks that had not ended.
         """
         with self._lifetime.job():
             outcome = await self._job(_file(task), sinks, continued, job_id)
@@ -187,8 +188,8 @@ class Supervisor:
             )
 
     async def _config_of(self, file: TaskFile, of: Mapping[str, Continued]) -> Config:
-        """The configuration with what is found nearby. Raises InputError if a task cannot be meant
-        with that.
+        """The configuration, with the agents found on this machine. Raises InputError if a task
+        cannot be done as written with that.
         """
         named = [each.agent for each in file.tasks if each.id not in of]
         named += [None for each in file.tasks if each.delegation]  # to any agent that there is

@@ -1,4 +1,4 @@
-"""Whether a task can be meant, before anything is started for it."""
+"""Whether a task can be done as written. Asked before anything is started for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_task(task: Task, config: Config, continued: Continued | None) -> None:
-    """Raises InputError if the task cannot be meant: before anything of its job is started."""
+    """Raises InputError if the task cannot be done as written (an unknown agent, no workspace)."""
     if continued is None:
         agents_for(task.agent, config)
     if task.base_url is not None and task.base_url.startswith("scripted:"):

@@ -64,9 +64,9 @@ Do: TypeAlias = Callable[[Task, Callable[[Event], None]], Awaitable[Outcome]]
 
 @dataclass(frozen=True, kw_only=True)
 class Ways:
-    """What handing on is done with. `parent` is who asks, as it stands now, having asked so often
-    before. `check` raises InputError for a task that cannot be meant, `adopt` gives one its id,
-    `do` does it. `lent`: a block in which the parent waits.
+    """What delegating is done with. `parent(asked)` is the asking side as it stands now, after
+    `asked` sub-tasks. `check` raises InputError for a task that is not valid, `adopt` gives a
+    sub-task its id, `do` runs it. `lent` is the block in which the parent waits.
     """
 
     config: Config

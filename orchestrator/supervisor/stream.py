@@ -14,7 +14,8 @@ import anyio.lowlevel
 
 from orchestrator import private
 from orchestrator.errors import JournalError
-from orchestrator.events import Event, Outcome, RunFinished, decode
+from orchestrator.events import Event, Outcome, RunFinished
+from orchestrator.events.wire import decode
 from orchestrator.journal import EVENTS
 
 _FINISHED = b'"type":"run.finished"'

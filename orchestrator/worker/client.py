@@ -23,14 +23,8 @@ import anyio.to_thread
 import orjson
 
 from orchestrator.errors import ConfigError, InputError
-from orchestrator.events import (
-    Event,
-    Failure,
-    JobFinished,
-    JobOutcome,
-    Outcome,
-    decode,
-)
+from orchestrator.events import Event, Failure, JobFinished, JobOutcome, Outcome
+from orchestrator.events.wire import decode
 from orchestrator.outcome import together
 from orchestrator.redaction import is_dict, is_list
 from orchestrator.run.recorder import new_run_id
@@ -390,7 +384,7 @@ def _at_home(file: TaskFile) -> TaskFile:
 
 
 def _check(priority: int, dedup: str | None, delay_s: float | None) -> None:
-    """Raises InputError for what cannot be meant."""
+    """Raises InputError for a value that is not valid."""
     if priority not in PRIORITIES:
         raise InputError(f"priority: {priority} is not between -1000 and 1000")
     if dedup is not None and not dedup.strip():

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from orchestrator.config import Config
 from orchestrator.errors import OrchestrateError
-from orchestrator.events import Event, JobOutcome, Notice, TurnFinished, TurnStarted, decode
+from orchestrator.events import Event, JobOutcome, Notice, TurnFinished, TurnStarted
+from orchestrator.events.wire import decode
 from orchestrator.journal import JOB, Record, read_events, read_job_outcome, read_outcome, runs_of
 from orchestrator.run.attempt import open_reaper
 from orchestrator.run.recovery import recover

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal
 import orjson
 
 from orchestrator.errors import InputError, first_problem
-from orchestrator.events import Event, JobOutcome, Outcome, encode
+from orchestrator.events import Event, JobOutcome, Outcome
+from orchestrator.events.wire import encode
 from orchestrator.journal.records import job_outcomes, plain
 from orchestrator.redaction import is_dict, is_list
 from orchestrator.task import Task, TaskFile

@@ -28,7 +28,8 @@ import orjson
 from orchestrator.adapter import Adapter, Agent, Send
 from orchestrator.budget import Counts
 from orchestrator.config import Adapters
-from orchestrator.events import Event, Place, Source, Update, encoded, prefix
+from orchestrator.events import Event, Place, Source, Update
+from orchestrator.events.wire import encoded, prefix
 from orchestrator.journal import STDERR, STDOUT, TAILS, Journal, make_folder
 from orchestrator.lines import Line, LineSplitter
 from orchestrator.outcome import Digest

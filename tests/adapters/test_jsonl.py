@@ -1087,7 +1087,7 @@ scalars = (
 values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4),
-    max_leaves=12,
+    max_leaves=5,
 )
 lines = st.dictionaries(keys, values, max_size=5)
 steps = st.sampled_from([".type", ".a", ".b", ".list", ".text", ".id", "[0]", "[-1]", "[]"])

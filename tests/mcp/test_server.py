@@ -8,12 +8,10 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from mcp import Client, MCPError, StdioServerParameters, stdio_client
-from mcp_types import INVALID_PARAMS, CallToolResult
 
 from orchestrator.events import Outcome
 from orchestrator.journal import read_outcome
@@ -23,6 +21,9 @@ from tests.commands import MCP, Command
 from tests.delegation.scene import says, shell_config
 from tests.delegation.test_desk import WAITS
 from tests.workspace.scene import git, repository
+
+if TYPE_CHECKING:  # it takes a second, which a worker without one of these tests need not spend
+    from mcp import Client
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
@@ -72,16 +73,21 @@ def environ(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def server(environ: dict[str, str], folder: Path) -> StdioServerParameters:
-    return StdioServerParameters(
+def client_of(environ: dict[str, str], folder: Path) -> "Client":
+    from mcp import Client, StdioServerParameters, stdio_client
+
+    server = StdioServerParameters(
         command=sys.executable,
         args=["-P", "-m", "orchestrator.cli", "mcp"],
         env=environ,
         cwd=folder,
     )
+    return Client(stdio_client(server))
 
 
 def answer(result: Any) -> dict[str, Any]:
+    from mcp_types import CallToolResult
+
     assert isinstance(result, CallToolResult)
     found: dict[str, Any] = json.loads(result.content[0].text)  # type: ignore[union-attr]
     assert found == result.structured_content
@@ -110,7 +116,10 @@ async def gone(pid: int) -> None:
 async def test_a_client_lists_and_calls_the_tools_and_no_mistake_of_its_ends_them(
     user: Path, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    async with Client(stdio_client(server(environ, user))) as client:
+    from mcp import MCPError
+    from mcp_types import INVALID_PARAMS
+
+    async with client_of(environ, user) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert set(tools) == {
             "delegate", "delegate_many", "status", "result", "cancel", "list_agents",
@@ -195,7 +204,7 @@ async def test_inside_of_a_run_the_tools_are_the_supervisors(tmp_path: Path, use
         group.start_soon(run)
         socket, token = (await appeared(tmp_path / "seen/desk")).split("\n")
         environ = {"ORCHESTRATE_SOCKET": socket, "ORCHESTRATE_TOKEN": token}
-        async with Client(stdio_client(server(environ, user))) as client:
+        async with client_of(environ, user) as client:
             done = answer(await client.call_tool("delegate", {"prompt": "x", "agent": "child"}))
             assert (done["id"], done["text"]) == ("task-1", "y")
         (tmp_path / "seen/go").touch()

@@ -18,6 +18,7 @@ from adapters import gemini, opencode, qwen
 from orchestrator.adapter import Adapter, Agent
 from orchestrator.config import Config
 from orchestrator.events import Event, ProcessSpawned, ToolCall
+from orchestrator.journal import read_outcome
 from orchestrator.supervisor import Answer, Asked, Supervisor
 from orchestrator.task import Limits, Task
 from orchestrator.testing import model_server
@@ -89,7 +90,8 @@ def of(kind: type[Any], played: Played) -> list[Any]:
     return [event.update for event in played.events if isinstance(event.update, kind)]
 
 
-@some("gemini", "opencode", "qwen-json", others=("opencode-json", "qwen"))
+# That they do a task over ACP is seen where no name is looked up.
+@some("qwen-json", others=("gemini", "opencode", "opencode-json", "qwen"))
 async def test_a_task_is_done_and_its_command_seen(kind: Kind, tmp_path: Path) -> None:
     turns = [kind.shell("echo hello > made.txt; echo out"), {"text": "Made it."}]
     played = await play(
@@ -118,7 +120,7 @@ async def test_under_read_no_file_changes_whatever_the_model_tries(
     assert played.outcome.changes is None or not played.outcome.changes.files
 
 
-@some("opencode", others=("qwen", "gemini"))
+@some("gemini", others=("qwen", "opencode"))
 async def test_a_person_is_asked_before_each_command(kind: Kind, tmp_path: Path) -> None:
     turns = [kind.shell("echo yes > yes.txt"), kind.shell("echo no > no.txt"), DONE]
     seen: list[str] = []
@@ -166,11 +168,18 @@ async def test_a_model_server_that_is_down_is_unavailable_within_30_s(
 
 
 @agents
-async def test_no_name_is_looked_up(kind: Kind, tmp_path: Path) -> None:
+async def test_a_task_is_done_and_no_name_is_looked_up(kind: Kind, tmp_path: Path) -> None:
     name = kind.adapter.about.name
     turns = [kind.shell("echo a > a.txt"), DONE]
     said = names_looked_up(f"adapters.{name}", turns, tmp_path, **kind.fields)
     assert said == {"names": [], "status": "succeeded"}
+    assert (tmp_path / "work/a.txt").read_text() == "a\n"
+    (run,) = (tmp_path / "state/runs").iterdir()
+    outcome = read_outcome(run)
+    assert outcome is not None
+    assert (outcome.text, outcome.run_id) == ("Done.", run.name)
+    assert outcome.usage is not None
+    assert outcome.usage.output_tokens
 
 
 # Not gemini: it names a session's file by the minute, and loses a session that goes on within it;
@@ -206,9 +215,9 @@ def configured(kind: Kind, base_url: str, folder: Path, home: Path) -> Config:
     )
 
 
-# Each agent and each death once; with --thorough, every agent dies every death.
+# An interrupt, which is each adapter's own, of the quickest; with --thorough, all die every death.
 DEATHS = ("cancel", "SIGTERM", "SIGKILL")
-USUAL = tuple(zip(("gemini", "opencode", "qwen"), DEATHS, strict=True))
+USUAL = (("gemini", "cancel"),)
 
 
 @pytest.mark.parametrize(

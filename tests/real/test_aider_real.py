@@ -77,16 +77,6 @@ async def test_what_a_vllm_counts_is_what_the_run_used(edited: Played) -> None:
     assert (usage.input_tokens, usage.output_tokens) == (900, 40)
 
 
-async def test_a_folder_that_is_no_repository_stays_one(tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    work.mkdir()
-    (work / "hello.py").write_text("print('helo')\n")
-    task = {"kind": "fix", "files": ("hello.py",)}
-    played = await play(adapter, [FIX], tmp_path, task=task, model=MODEL)
-    assert (work / "hello.py").read_text() == "print('hello')\n", played.outcome
-    assert [path.name for path in work.iterdir()] == ["hello.py"]
-
-
 @pytest.mark.parametrize(
     "args",
     [pytest.param((), marks=pytest.mark.thorough), ("--chat-mode", "whole")],
@@ -136,11 +126,17 @@ async def test_a_planted_cloud_key_never_reaches_a_local_server(tmp_path: Path) 
     await no_planted_key_arrives(adapter, turns, tmp_path, login=LOGIN, model=MODEL, **looks)
 
 
-async def test_the_own_key_arrives_and_no_test_command_sees_it(tmp_path: Path) -> None:
-    flags = options("--auto-test", "--test-cmd", f"{LOOK}; true")
-    turns = [SEE, FIX]
-    played = await the_own_key_arrives(adapter, turns, tmp_path, model=MODEL, **flags)
+async def test_the_own_key_arrives_no_test_command_sees_it_and_no_repository_is_made(
+    tmp_path: Path,
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "hello.py").write_text("print('helo')\n")
+    flags = options("--auto-test", "--test-cmd", f"{LOOK}; true", "--file", "hello.py")
+    played = await the_own_key_arrives(adapter, [FIX], tmp_path, model=MODEL, **flags)
     assert played.outcome.status == "succeeded"
+    assert (work / "hello.py").read_text() == "print('hello')\n"
+    assert [path.name for path in work.iterdir()] == ["hello.py"]
 
 
 async def test_an_interrupt_ends_aider_and_its_test_command(tmp_path: Path) -> None:
@@ -316,7 +312,7 @@ def test_a_strange_aider_is_told(tmp_path: Path, shim: str, says: str, status: i
         pytest.param(["--show-repo-map"], 0, marks=pytest.mark.thorough),
         pytest.param(["--lint", "bad.py"], 0, marks=pytest.mark.thorough),
         (["--no-such-flag"], 2),
-        (["--version"], 0),
+        pytest.param(["--version"], 0, marks=pytest.mark.thorough),
         (["--message-file", "not-there"], 1),
         pytest.param(["--gui"], 2, marks=pytest.mark.thorough),
     ],

@@ -213,7 +213,7 @@ async def test_an_interrupt_while_the_model_is_silent_takes_no_time(start, work)
         outcome = await supervisor.run(Task(prompt="x", workspace=work, isolation="none"))
         assert outcome.status == "interrupted"
         assert outcome.session_id
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
 
 
 def running(marker: Path) -> list[Path]:

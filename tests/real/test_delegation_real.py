@@ -260,11 +260,11 @@ TRUSTING = {"trust_workspace": True}
 @pytest.mark.parametrize(
     ("name", "tool", "options"),
     [
+        ("gemini", "mcp_orchestrate_delegate", TRUSTING),
         pytest.param(*("opencode", "orchestrate_delegate", {}), marks=pytest.mark.thorough),
-        ("qwen", "mcp__orchestrate__delegate", TRUSTING),
-        pytest.param(*("gemini", "mcp_orchestrate_delegate", TRUSTING), marks=pytest.mark.thorough),
+        pytest.param(*("qwen", "mcp__orchestrate__delegate", TRUSTING), marks=pytest.mark.thorough),
     ],
-    ids=["opencode", "qwen", "gemini"],
+    ids=["gemini", "opencode", "qwen"],
 )
 async def test_an_agent_hands_a_search_on_over_acp(
     tmp_path: Path, name: str, tool: str, options: Mapping[str, object]
@@ -273,17 +273,17 @@ async def test_an_agent_hands_a_search_on_over_acp(
         tmp_path,
         {
             name: [
-                call(tool, prompt="Where?", kind="search", agent="litellm"),
+                call(tool, prompt="Where?", kind="search", agent="codex"),
                 {"text": "It is in hello.py."},
             ],
-            "litellm": [{"text": "Look into hello.py."}],
+            "codex": [{"text": "Look into hello.py."}],
         },
         {"prompt": "Find out about the typo", "kind": "explain"},
         options,
     )
     assert found.outcome.ok, (found.outcome, found.heard)
     assert "Look into hello.py." in found.heard
-    assert found.parents() == {name: None, "litellm": found.outcome.run_id}
+    assert found.parents() == {name: None, "codex": found.outcome.run_id}
     assert all(one.status == "succeeded" for one in found.runs().values())
 
 
@@ -308,7 +308,7 @@ async def test_the_users_own_claude_lists_and_calls_the_tools_with_the_configura
         model_server({"model": "*", "turns": [{"text": "In hello.py."}]}) as inner,
     ):
         (tmp_path / "orchestrate.toml").write_text(
-            '[agents.helper]\nadapter = "litellm"\nmodel = "openai/scripted"\n'
+            '[agents.helper]\nadapter = "codex"\nmodel = "scripted"\n'
             f'tier = "local"\nbase_url = "{inner.base_url}"\n'
         )
         environ |= {

@@ -130,7 +130,8 @@ async def test_a_session_goes_on(start, work):
     assert "First." in str(server.played[-1].body)
 
 
-async def test_what_it_may_not_do_is_a_denial_and_not_done(start, work):
+@pytest.mark.thorough
+async def test_what_an_editor_may_not_do_is_a_denial_and_not_done(start, work):
     outside = work.parent / "outside.txt"
     arguments = {"filePath": str(outside), "content": "x"}
     turns = [{"tool_calls": [{"name": "write", "arguments": arguments}]}, {"text": "Done."}]
@@ -142,12 +143,18 @@ async def test_what_it_may_not_do_is_a_denial_and_not_done(start, work):
     assert not outside.exists()
 
 
-async def test_a_reader_has_no_tool_to_edit_with(start, work):
-    async with start([{"tool_calls": [EDIT]}, {"text": "Nothing to say."}]) as (supervisor, server):
+async def test_a_reader_has_no_tool_to_edit_with_and_what_it_may_not_do_is_a_denial(start, work):
+    outside = work.parent / "outside.txt"
+    outside.write_text("not for the model\n")
+    look = {"name": "read", "arguments": {"filePath": str(outside)}}
+    turns = [{"tool_calls": [EDIT]}, {"tool_calls": [look]}, {"text": "Nothing to say."}]
+    async with start(turns) as (supervisor, server):
         outcome = await supervisor.run(
             Task(prompt="x", workspace=work, isolation="none", access="read")
         )
-    assert outcome.status == "succeeded"
+    assert outcome.status == "denied"
+    assert len(server.played) >= 2
+    assert "not for the model" not in str([request.body for request in server.requests])
     assert (work / "hello.py").read_text() == "print('helo')\n"
     tools = {tool["function"]["name"] for tool in server.played[0].body["tools"]}
     assert "read" in tools
@@ -175,6 +182,7 @@ async def test_what_it_would_repeat_for_ever_ends_at_the_wall(start, work):
     assert asked > 3
 
 
+@pytest.mark.thorough
 async def test_an_interrupt_leaves_nothing_behind_even_when_it_is_not_heeded(start, work):
     marker = work / "marker"
     turns = [{"tool_calls": [bash(f"touch {marker}; setsid tail -f {marker} & wait")]}]

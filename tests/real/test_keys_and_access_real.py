@@ -64,6 +64,14 @@ KINDS = {
     ),
 }
 agents = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+# The same of the other one is in test_litellm_real.py, in a run that shows more.
+codex_alone = pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(KINDS["codex"], id="codex"),
+        pytest.param(KINDS["litellm"], id="litellm", marks=pytest.mark.thorough),
+    ],
+)
 
 
 @agents
@@ -72,7 +80,7 @@ async def test_a_planted_cloud_key_never_reaches_a_local_server(kind: Kind, tmp_
     await no_planted_key_arrives(kind.adapter, turns, tmp_path, login=kind.login, model=kind.model)
 
 
-@agents
+@codex_alone
 async def test_a_key_that_is_named_arrives_alone_and_tools_do_not_see_it(
     kind: Kind, tmp_path: Path
 ) -> None:
@@ -89,17 +97,25 @@ async def test_under_read_no_file_changes_whatever_the_model_tries(
     assert played.outcome.status == "denied"
 
 
-@agents
+@codex_alone
 async def test_under_edit_the_same_attempts_change_files(kind: Kind, tmp_path: Path) -> None:
     turns = attempts(kind.shell, *kind.patch)
     await edit_changes_files(kind.adapter, turns, tmp_path, model=kind.model)
 
 
-@agents
-@pytest.mark.parametrize(("access", "written"), [("edit", False), ("full", True)])
+@pytest.mark.parametrize(
+    ("name", "access", "written"),
+    [
+        ("codex", "edit", False),
+        ("codex", "full", True),
+        ("litellm", "edit", False),
+        pytest.param("litellm", "full", True, marks=pytest.mark.thorough),
+    ],
+)
 async def test_edit_ends_at_the_work_tree_and_full_does_not(
-    kind: Kind, tmp_path: Path, access: str, written: bool
+    name: str, tmp_path: Path, access: str, written: bool
 ) -> None:
+    kind = KINDS[name]
     with outside() as folder:
         turns = [kind.shell(f"echo x > {folder}/made.txt"), DONE]
         await play(kind.adapter, turns, tmp_path, task={"access": access}, model=kind.model)

@@ -21,7 +21,7 @@ from orchestrator.config import load_config
 from orchestrator.events import JobOutcome
 from orchestrator.supervisor import Supervisor
 from orchestrator.task import Access, Task, parse_task, parse_task_file
-from orchestrator.testing import ModelServer, model_server
+from orchestrator.testing import ModelServer, Request, model_server
 
 pytestmark = pytest.mark.real
 
@@ -123,8 +123,10 @@ class Worked:
     """A run of several commands, and what each of them printed."""
 
     said: Said
+    asked: list[Request]
     outputs: Mapping[str, str]
     workspace: Path
+    outside: Path
     mark: str
 
 
@@ -165,12 +167,20 @@ def alive(mark: str) -> list[str]:
 # --- work
 
 
+SPY = "env; tr '\\0' '\\n' < /proc/$PPID/environ; cat /proc/*/cmdline | tr '\\0' '\\n'"
+
+
 @pytest.fixture(scope="module")
 async def worked(tmp_path_factory: pytest.TempPathFactory) -> Worked:
-    """One run in which a model asks for an edit, a flood, a process that stays, and a look at the
-    folder for temporary files.
+    """One run, with a key and one more folder to write to, in a work tree that is full of traps.
+
+    Its model asks for an edit, a flood, a process that stays, a look at the folder for temporary
+    files, the key, and an edit elsewhere.
     """
     folder = new_workspace(tmp_path_factory.mktemp("worked"))
+    trap(folder)
+    outside = folder.parent / "outside"
+    outside.mkdir()
     mark = f"61{os.getpid()}"  # in seconds: longer than the test has time
     commands = {
         "edit": "sed -i s/world/there/ hello.txt && cat hello.txt",
@@ -178,17 +188,36 @@ async def worked(tmp_path_factory: pytest.TempPathFactory) -> Worked:
         "memory": "ps -o rss= -p $PPID",
         "background": f"sleep {mark} & echo started",
         "scratch": "echo x > $TMPDIR/x; echo in $TMPDIR",
+        "spy": SPY,
+        "key": f"echo {SECRET}",
+        "outside": "echo x > ../outside/x; echo written",
     }
     async with model_server(says(*commands.values())) as server:
-        said = await run(folder, server)
+        said = await run(
+            folder,
+            server,
+            environ={"MY_KEY": SECRET},
+            api_key_env="MY_KEY",
+            options={"writable": [str(outside)]},
+        )
         assert (server.mismatches, server.exhausted, server.remaining()) == ([], 0, 0)
     done = [str(line["output"]) for line in said.of("tool_call") if line["status"] == "completed"]
     return Worked(
         said=said,
+        asked=list(server.requests),
         outputs=dict(zip(commands, done, strict=True)),
         workspace=folder,
+        outside=outside,
         mark=mark,
     )
+
+
+def trap(folder: Path) -> None:
+    """Puts what would change the agent into a work tree, were it imported or read as settings."""
+    for name in ("litellm.py", "json.py", "minisweagent.py", "sitecustomize.py"):
+        (folder / name).write_text("raise SystemExit('imported from the workspace')\n")
+    (folder / ".env").write_text("OPENAI_API_BASE=http://127.0.0.1:9\nMSWEA_SILENT_STARTUP=\n")
+    (folder / "mini.yaml").write_text("agent: {system_template: hijacked}\n")
 
 
 async def test_an_edit_is_made_and_told_to_the_end(worked: Worked) -> None:
@@ -220,19 +249,41 @@ async def test_nothing_of_its_scratch_folder_stays(worked: Worked) -> None:
     assert not folder.exists()
 
 
-async def test_a_resumed_session_remembers_what_was_said_and_done(workspace: Path) -> None:
-    async with model_server(says("cat hello.txt", text="It says hello.")) as server:
-        first = await run(workspace, server)
-    session = str(first.of("session")[0]["session_id"])
-    task = Task(prompt="And what else?", workspace=workspace, session_id=session)
+async def test_writing_elsewhere_is_allowed_where_the_user_says(worked: Worked) -> None:
+    assert (worked.outside / "x").read_text() == "x\n"
+    assert not [line for line in worked.said.of("denied") if "outside" in str(line["path"])]
+
+
+async def test_no_command_sees_the_key(worked: Worked) -> None:
+    said = worked.said
+    assert all(request.has_key(SECRET) for request in worked.asked)
+    assert SECRET not in json.dumps(said.lines)
+    assert "[redacted]" in worked.outputs["key"]
+    assert "PATH=" in worked.outputs["spy"]
+    assert "LITELLM_AGENT_KEY" not in said.outputs
+    for path in (worked.workspace.parent / "home").rglob("*"):
+        assert not path.is_file() or SECRET not in path.read_text() or path.suffix == ".json"
+
+
+async def test_what_lies_in_the_workspace_is_not_imported_or_read_as_settings(
+    worked: Worked,
+) -> None:
+    assert worked.said.status == 0
+    assert "imported from the workspace" not in worked.said.stderr
+    assert "hijacked" not in json.dumps(worked.asked[0].body)
+
+
+async def test_a_resumed_session_remembers_what_was_said_and_done(worked: Worked) -> None:
+    session = str(worked.said.of("session")[0]["session_id"])
+    task = Task(prompt="And what else?", workspace=worked.workspace, session_id=session)
     async with model_server(says(text="Nothing else.")) as server:
-        second = await run(workspace, server, task=task)
+        second = await run(worked.workspace, server, task=task)
         asked = json.dumps(server.requests[0].body)
     assert second.status == 0
     assert second.of("session")[0]["session_id"] == session
-    for text in ("Do it.", "hello world", "It says hello.", "And what else?"):
+    for text in ("Do it.", "hello there", "All done.", "And what else?"):
         assert text in asked
-    folder = workspace.parent / "home/sessions"
+    folder = worked.workspace.parent / "home/sessions"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / f"{session}.json").stat().st_mode & 0o777 == 0o600
     assert list(folder.iterdir()) == [folder / f"{session}.json"]
@@ -330,6 +381,8 @@ CHANGES = (
 )
 
 
+# test_keys_and_access_real.py tells it each time, of other attempts.
+@pytest.mark.thorough
 async def test_read_access_changes_no_file_whatever_the_model_tries(workspace: Path) -> None:
     before = fingerprint(workspace)
     async with model_server(says(*CHANGES)) as server:
@@ -351,53 +404,19 @@ async def test_the_same_changes_are_made_under_edit(workspace: Path) -> None:
     assert (workspace / "new.txt").exists()
 
 
-@pytest.mark.parametrize(
-    ("access", "options", "written"),
-    [
-        pytest.param("read", {}, False, marks=pytest.mark.thorough),
-        # As test_keys_and_access_real.py tells.
-        pytest.param("edit", {}, False, marks=pytest.mark.thorough),
-        ("edit", {"writable": ["OUTSIDE"]}, True),
-        pytest.param("full", {}, True, marks=pytest.mark.thorough),
-    ],
-)
+# Of `edit`, test_keys_and_access_real.py tells it each time.
+@pytest.mark.thorough
+@pytest.mark.parametrize(("access", "written"), [("read", False), ("edit", False), ("full", True)])
 async def test_writing_elsewhere_takes_more_than_edit(
-    workspace: Path, access: Access, options: dict[str, object], written: bool
+    workspace: Path, access: Access, written: bool
 ) -> None:
     outside = workspace.parent / "outside"
     outside.mkdir()
-    options = {key: [str(outside)] for key in options}
     async with model_server(says("echo x > ../outside/x; echo y > $TMPDIR/y")) as server:
-        said = await run(workspace, server, access=access, options=options)
+        said = await run(workspace, server, access=access)
     assert said.status == 0
     assert (outside / "x").exists() is written
     assert len(said.of("denied")) == (not written)
-
-
-async def test_no_command_sees_the_key(workspace: Path) -> None:
-    spy = "env; tr '\\0' '\\n' < /proc/$PPID/environ; cat /proc/*/cmdline | tr '\\0' '\\n'"
-    async with model_server(says(spy, f"echo {SECRET}")) as server:
-        said = await run(workspace, server, environ={"MY_KEY": SECRET}, api_key_env="MY_KEY")
-        assert all(request.has_key(SECRET) for request in server.requests)
-    assert said.status == 0
-    assert SECRET not in json.dumps(said.lines)
-    assert "[redacted]" in said.outputs
-    assert "LITELLM_AGENT_KEY" not in said.outputs
-    for path in (workspace.parent / "home").rglob("*"):
-        assert not path.is_file() or SECRET not in path.read_text() or path.suffix == ".json"
-
-
-async def test_what_lies_in_the_workspace_is_not_imported_or_read_as_settings(
-    workspace: Path,
-) -> None:
-    for name in ("litellm.py", "json.py", "minisweagent.py", "sitecustomize.py"):
-        (workspace / name).write_text("raise SystemExit('imported from the workspace')\n")
-    (workspace / ".env").write_text("OPENAI_API_BASE=http://127.0.0.1:9\nMSWEA_SILENT_STARTUP=\n")
-    (workspace / "mini.yaml").write_text("agent: {system_template: hijacked}\n")
-    async with model_server(says("cat hello.txt")) as server:
-        said = await run(workspace, server)
-        assert "hijacked" not in json.dumps(server.requests[0].body)
-    assert said.status == 0
 
 
 # --- providers
@@ -406,7 +425,7 @@ async def test_what_lies_in_the_workspace_is_not_imported_or_read_as_settings(
 @pytest.mark.parametrize(
     ("model", "environ", "path"),
     [
-        (
+        pytest.param(
             "azure/dep",
             {
                 "AZURE_API_BASE": "SERVER",
@@ -414,6 +433,7 @@ async def test_what_lies_in_the_workspace_is_not_imported_or_read_as_settings(
                 "AZURE_API_VERSION": "2024-10-21",
             },
             "/openai/deployments/dep/chat/completions?api-version=2024-10-21",
+            marks=pytest.mark.thorough,
         ),
         pytest.param(
             "openrouter/a/b",
@@ -498,12 +518,13 @@ async def test_vertex_ai_fetches_a_token_with_the_service_accounts_key(
     assert said.of("error")[0]["kind"] == "auth_failed"
 
 
+# One more where an untested version is said.
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("model", "variable"),
     [
-        ("openrouter/a/b", "OPENROUTER_API_KEY"),
-        pytest.param("anthropic/claude-x", "ANTHROPIC_API_KEY", marks=pytest.mark.thorough),
-        pytest.param("gemini/gemini-2.5-flash", "GEMINI_API_KEY", marks=pytest.mark.thorough),
+        ("anthropic/claude-x", "ANTHROPIC_API_KEY"),
+        ("gemini/gemini-2.5-flash", "GEMINI_API_KEY"),
     ],
 )
 async def test_a_key_that_is_not_set_is_named_and_nobody_is_asked(
@@ -534,7 +555,7 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
     assert lines[-1]["status"] == "missing"
 
 
-def test_an_untested_version_is_said(tmp_path: Path) -> None:
+def test_an_untested_version_and_a_key_that_is_not_set_are_said(tmp_path: Path) -> None:
     programs = tmp_path / "adapters/programs"
     shutil.copytree(Path(FRONT).parents[1], programs)
     front = programs / Path(FRONT).relative_to(Path(FRONT).parents[1])
@@ -549,6 +570,9 @@ def test_an_untested_version_is_said(tmp_path: Path) -> None:
     )
     notice = '"text": "mini-swe-agent 2.4.6 is untested (tested: 0.0.1)"'
     assert notice in done.stdout
+    (error,) = (line for line in map(json.loads, done.stdout.splitlines()) if "kind" in line)
+    assert (error["type"], error["kind"]) == ("error", "auth_failed")
+    assert error["text"] == "no key: OPENROUTER_API_KEY is not set"
 
 
 def test_settings_that_are_none_are_refused(tmp_path: Path) -> None:
@@ -561,6 +585,8 @@ def test_settings_that_are_none_are_refused(tmp_path: Path) -> None:
 # --- the whole way
 
 
+# .ci/run runs it with the wheel, as its users would.
+@pytest.mark.thorough
 async def test_the_quickstart_succeeds_and_its_check_passes(tmp_path: Path) -> None:
     file = ROOT / "examples/quickstart/task.yaml"
     task = parse_task(file.read_bytes(), file="task.yaml", folder=file.parent)
@@ -574,6 +600,8 @@ async def test_the_quickstart_succeeds_and_its_check_passes(tmp_path: Path) -> N
     assert outcome.text.startswith("Fixed: ")
 
 
+# That a task hands on what it left, supervisor/test_job.py shows.
+@pytest.mark.thorough
 async def test_the_example_of_several_tasks_hands_on_what_they_left(tmp_path: Path) -> None:
     file = ROOT / "examples/graph/task.yaml"
     tasks = parse_task_file(file.read_bytes(), file="task.yaml", folder=file.parent)

@@ -7,7 +7,8 @@ from pathlib import Path
 from uuid import UUID
 
 from orchestrator.adapter import Agent
-from orchestrator.events import Event, JobOutcome, Outcome, Update, encode
+from orchestrator.events import Event, JobOutcome, Outcome, Update
+from orchestrator.events.wire import encode
 from orchestrator.journal import (
     JobRecord,
     Journal,

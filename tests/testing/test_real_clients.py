@@ -84,7 +84,8 @@ async def test_codex_follows_a_script_of_a_command_a_patch_and_a_text(
 @pytest.mark.parametrize(
     ("model", "variable", "path"),
     [
-        ("openai/scripted", "OPENAI_API_BASE", "/v1"),
+        # As all of tests/real/test_litellm_real.py.
+        pytest.param("openai/scripted", "OPENAI_API_BASE", "/v1", marks=pytest.mark.thorough),
         ("ollama_chat/scripted", "OLLAMA_API_BASE", ""),
     ],
 )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import events
 from orchestrator.config import load_config
+from orchestrator.events import wire
 from orchestrator.worker import records
 from tests.commands import WORKER, Command
 from tests.worker.scene import Scene, scene, until
@@ -108,6 +108,6 @@ async def test_who_follows_a_job_may_go_and_one_that_was_cut_off_says_so(place: 
 
 
 def test_what_a_takeover_needs_is_loaded_before_it(place: Scene) -> None:
-    events._reader.cache_clear()
+    wire._reader.cache_clear()
     records.prepared(load_config(place.config, environ=place.environ, folder=place.folder))
-    assert events._reader.cache_info().currsize == 1
+    assert wire._reader.cache_info().currsize == 1

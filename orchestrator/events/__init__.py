@@ -3,36 +3,15 @@
 
 Updates are plain dataclasses: building and dumping one is on the hot path (0.2 us each way, 0.9
 when frozen and slotted). Nobody mutates them. In an update, None means "not stated"; it is an
-upsert by id. On the wire an event is one flat JSON object a line: envelope, payload, `raw`.
+upsert by id. How an event is written and read is in `orchestrator.events.wire`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from copy import copy
 from dataclasses import dataclass, field
-from functools import cache
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Literal,
-    NamedTuple,
-    TypeAlias,
-    TypeVar,
-    dataclass_transform,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Literal, NamedTuple, TypeAlias, TypeVar, dataclass_transform
 
-import orjson
-
-from orchestrator.errors import JournalError, OutcomeError, first_problem
-from orchestrator.redaction import REDACTED, is_dict, is_list
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from orchestrator.errors import OutcomeError
 
 SCHEMA_VERSION = 1
 
@@ -112,7 +91,6 @@ CostSource: TypeAlias = Literal["agent", "prices", "local", "subscription", "mix
 nobody (a login is not paid by the token). `mixed`: a sum of several.
 """
 Source: TypeAlias = Literal["agent", "supervisor"]
-_SOURCES: tuple[Source, ...] = get_args(Source)
 
 
 class Raw(NamedTuple):
@@ -124,7 +102,7 @@ class Raw(NamedTuple):
 
 
 Place: TypeAlias = tuple[str, int, int]
-"""The same, not named yet: to name one takes as long as to write an event."""
+"""A `Raw` as a plain tuple: making a named one takes as long as writing an event."""
 
 
 # --- values inside updates -----------------------------------------------------------------------
@@ -133,8 +111,10 @@ Place: TypeAlias = tuple[str, int, int]
 Kind = TypeVar("Kind")
 
 
-class _Plain:
-    """`==` and `repr` of all updates. Generated ones, for each class, were half of this import."""
+class Plain:
+    """`==` and `repr` of all updates, written once: generating them for each class took half of
+    the time that importing this module takes.
+    """
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -148,17 +128,18 @@ class _Plain:
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
 def _plain(cls: type[Kind]) -> type[Kind]:
+    """A dataclass that is built by keyword only."""
     return dataclass(kw_only=True, eq=False, repr=False)(cls)
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(field,))
 def _quick(cls: type[Kind]) -> type[Kind]:
-    """Of those that most lines become: may be built by position, too, in half the time."""
+    """A dataclass that may be built by position, too: twice as fast; for common updates."""
     return dataclass(eq=False, repr=False)(cls)
 
 
 @_quick
-class Location(_Plain):
+class Location(Plain):
     """A place that a tool touched. `line` counts from 1."""
 
     path: str
@@ -166,7 +147,7 @@ class Location(_Plain):
 
 
 @_quick
-class PlanEntry(_Plain):
+class PlanEntry(Plain):
     """One step of an agent's plan."""
 
     text: str
@@ -174,7 +155,7 @@ class PlanEntry(_Plain):
 
 
 @_plain
-class Considered(_Plain):
+class Considered(Plain):
     """One agent that a route looked at, and why it was taken or not."""
 
     agent: str
@@ -183,9 +164,9 @@ class Considered(_Plain):
 
 
 @_plain
-class Delivered(_Plain):
-    """The work, where `deliver` brought it: `push`, the branch is where the workspace was fetched;
-    `bundle` and `patch`, it is the `content` (base64), and goes onto the commit `base`.
+class Delivered(Plain):
+    """Where `deliver` put the work. `push`: a branch in the repository that the workspace was
+    fetched from. `bundle`, `patch`: in `content` (base64), to be applied onto the commit `base`.
     """
 
     form: Literal["push", "bundle", "patch"]
@@ -194,7 +175,7 @@ class Delivered(_Plain):
 
 
 @_plain
-class Changes(_Plain):
+class Changes(Plain):
     """What changed in a work tree. `diff` is unified, cut at a limit (`truncated`).
 
     `commit` holds the changes on `branch`, where the run had a work tree of its own.
@@ -211,7 +192,7 @@ class Changes(_Plain):
 
 
 @_plain
-class Failure(_Plain):
+class Failure(Plain):
     """Why a run did not succeed: kind, cause in one line, remedy in one line.
 
     `retryable`: whether the agent or the provider says that the same may work later; `resets_at`:
@@ -231,7 +212,7 @@ class Failure(_Plain):
 
 
 @_plain
-class SessionStarted(_Plain):
+class SessionStarted(Plain):
     """The agent's own conversation began, or went on. `session_id` is what it can be resumed
     with.
     """
@@ -243,7 +224,7 @@ class SessionStarted(_Plain):
 
 
 @_plain
-class TurnStarted(_Plain):
+class TurnStarted(Plain):
     """The agent began to work on a prompt."""
 
     type: Literal["turn.started"] = "turn.started"
@@ -251,7 +232,7 @@ class TurnStarted(_Plain):
 
 
 @_plain
-class TurnFinished(_Plain):
+class TurnFinished(Plain):
     """The agent's own word that a turn ended: the terminal event that success needs."""
 
     type: Literal["turn.finished"] = "turn.finished"
@@ -260,7 +241,7 @@ class TurnFinished(_Plain):
 
 
 @_quick
-class MessageDelta(_Plain):
+class MessageDelta(Plain):
     """A piece of a message's text. The whole follows as `Message` with the same id."""
 
     type: Literal["message.delta"] = field(default="message.delta", kw_only=True)
@@ -270,7 +251,7 @@ class MessageDelta(_Plain):
 
 
 @_quick
-class Message(_Plain):
+class Message(Plain):
     """A whole message. The assistant's last one is the run's text."""
 
     type: Literal["message"] = field(default="message", kw_only=True)
@@ -280,7 +261,7 @@ class Message(_Plain):
 
 
 @_quick
-class ThoughtDelta(_Plain):
+class ThoughtDelta(Plain):
     """A piece of the model's reasoning."""
 
     type: Literal["thought.delta"] = field(default="thought.delta", kw_only=True)
@@ -289,7 +270,7 @@ class ThoughtDelta(_Plain):
 
 
 @_quick
-class Thought(_Plain):
+class Thought(Plain):
     """A whole block of the model's reasoning."""
 
     type: Literal["thought"] = field(default="thought", kw_only=True)
@@ -298,7 +279,7 @@ class Thought(_Plain):
 
 
 @_quick
-class ToolCall(_Plain):
+class ToolCall(Plain):
     """A tool call: an upsert by id. `input` is any JSON value; `exit_code` is a command's."""
 
     type: Literal["tool_call"] = field(default="tool_call", kw_only=True)
@@ -314,7 +295,7 @@ class ToolCall(_Plain):
 
 
 @_plain
-class Plan(_Plain):
+class Plan(Plain):
     """The agent's plan, whole: it replaces the one before."""
 
     type: Literal["plan"] = "plan"
@@ -323,7 +304,7 @@ class Plan(_Plain):
 
 
 @_plain
-class Permission(_Plain):
+class Permission(Plain):
     """The agent asked to do something, or was allowed or denied it. `always`: it was allowed this
     kind of thing for the rest of its session.
     """
@@ -337,7 +318,7 @@ class Permission(_Plain):
 
 
 @_plain
-class Subagent(_Plain):
+class Subagent(Plain):
     """An agent that this agent started. `child_task_id` is set when it does a sub-task of ours,
     `child_run_id` when that has a run; only of such a one it is told when it was `requested`.
     """
@@ -351,7 +332,7 @@ class Subagent(_Plain):
 
 
 @_plain
-class Usage(_Plain):
+class Usage(Plain):
     """Tokens and cost, always a delta for this run; the sum of all is the run's. None is unknown, 0
     is zero.
 
@@ -371,7 +352,7 @@ class Usage(_Plain):
 
 
 @_plain
-class Context(_Plain):
+class Context(Plain):
     """Occupancy of the model's context window, in tokens. Never confused with usage."""
 
     type: Literal["context"] = "context"
@@ -380,7 +361,7 @@ class Context(_Plain):
 
 
 @_plain
-class RateLimit(_Plain):
+class RateLimit(Plain):
     """The provider's word on its limits; `resets_at` is RFC 3339. No failure: mostly it only tells
     how much is used. `exhausted`: whether nothing is left.
     """
@@ -392,7 +373,7 @@ class RateLimit(_Plain):
 
 
 @_plain
-class Retry(_Plain):
+class Retry(Plain):
     """A request is tried again by the agent itself, or by the supervisor the whole task, in a run
     of its own; `delay_s` in seconds.
     """
@@ -405,7 +386,7 @@ class Retry(_Plain):
 
 
 @_plain
-class Notice(_Plain):
+class Notice(Plain):
     """Something worth knowing that decides nothing."""
 
     type: Literal["notice"] = "notice"
@@ -413,7 +394,7 @@ class Notice(_Plain):
 
 
 @_plain
-class Error(_Plain):
+class Error(Plain):
     """Something failed. The last one before an unsuccessful end is the cause; `hint` is the
     remedy, `resets_at` (RFC 3339, UTC) the time from when on it may work again.
     """
@@ -427,7 +408,7 @@ class Error(_Plain):
 
 
 @_quick
-class Output(_Plain):
+class Output(Plain):
     """A line that is not of the agent's protocol: plain text."""
 
     type: Literal["output"] = field(default="output", kw_only=True)
@@ -436,9 +417,9 @@ class Output(_Plain):
 
 
 @_quick
-class Unparsed(_Plain):
-    """A line that no rule of the adapter knows. Never dropped; `text` may be cut, the spool has it
-    whole.
+class Unparsed(Plain):
+    """A line that begins as JSON and that no rule of the adapter knows, or that cannot be read:
+    `reason` says which. Never dropped; `text` may be cut, the spool has it whole.
     """
 
     type: Literal["unparsed"] = field(default="unparsed", kw_only=True)
@@ -451,7 +432,7 @@ class Unparsed(_Plain):
 
 
 @_plain
-class Outcome(_Plain):
+class Outcome(Plain):
     """How a run or a task ended, with the facts that led to it. Decided by `outcome.decide`.
 
     `verified` is what the task's check said, None without a check. `usage` sums the run's; an
@@ -497,7 +478,7 @@ class JobOutcome(Outcome):
 
 
 @_plain
-class TaskStarted(_Plain):
+class TaskStarted(Plain):
     """A task began; it may have 0..n runs. `id` is the envelope's task_id."""
 
     type: Literal["task.started"] = "task.started"
@@ -507,7 +488,7 @@ class TaskStarted(_Plain):
 
 
 @_plain
-class TaskFinished(_Plain):
+class TaskFinished(Plain):
     """A task ended."""
 
     type: Literal["task.finished"] = "task.finished"
@@ -515,7 +496,7 @@ class TaskFinished(_Plain):
 
 
 @_plain
-class JobFinished(_Plain):
+class JobFinished(Plain):
     """An invocation ended: the last event of a job, exactly one. The tasks' outcomes are without
     their diffs.
     """
@@ -525,7 +506,7 @@ class JobFinished(_Plain):
 
 
 @_plain
-class RunStarted(_Plain):
+class RunStarted(Plain):
     """One attempt began, by the envelope's agent; `attempt` counts from 1 in its task. `argv` is
     redacted; `server` is the base URL.
     """
@@ -544,7 +525,7 @@ class RunStarted(_Plain):
 
 
 @_plain
-class RunFinished(_Plain):
+class RunFinished(Plain):
     """One attempt ended: the last event of a run, exactly one."""
 
     type: Literal["run.finished"] = "run.finished"
@@ -552,7 +533,7 @@ class RunFinished(_Plain):
 
 
 @_plain
-class RouteSelected(_Plain):
+class RouteSelected(Plain):
     """The envelope's agent was chosen, and why, with every agent that was considered.
 
     `enforced` is what holds the task to `privacy: local`: the choice alone, no sandbox. None: it is
@@ -567,7 +548,7 @@ class RouteSelected(_Plain):
 
 
 @_plain
-class RouteVerified(_Plain):
+class RouteVerified(Plain):
     """What really served. `claimed` (the agent's word) is never shown as verified."""
 
     type: Literal["route.verified"] = "route.verified"
@@ -577,7 +558,7 @@ class RouteVerified(_Plain):
 
 
 @_plain
-class RouteEscalated(_Plain):
+class RouteEscalated(Plain):
     """The task moves on to another agent. `cost_usd`: what that is expected to cost; None is
     unknown.
     """
@@ -590,7 +571,7 @@ class RouteEscalated(_Plain):
 
 
 @_plain
-class ProcessSpawned(_Plain):
+class ProcessSpawned(Plain):
     """The agent's process was started."""
 
     type: Literal["process.spawned"] = "process.spawned"
@@ -598,7 +579,7 @@ class ProcessSpawned(_Plain):
 
 
 @_plain
-class ProcessExited(_Plain):
+class ProcessExited(Plain):
     """The agent's process ended: exit status or signal number; CPU seconds, peak memory in
     bytes.
     """
@@ -612,7 +593,7 @@ class ProcessExited(_Plain):
 
 
 @_plain
-class Survivor(_Plain):
+class Survivor(Plain):
     """A process that outlived its agent, and what became of it.
 
     `command`: its arguments, those beyond 1 KiB left out. `found`, how it was known to be the
@@ -627,7 +608,7 @@ class Survivor(_Plain):
 
 
 @_plain
-class ProcessReaped(_Plain):
+class ProcessReaped(Plain):
     """What outlived the agent: `survivors` were killed, `kept` were left alone because the task
     said so. `processes` names the first 20.
     """
@@ -639,7 +620,7 @@ class ProcessReaped(_Plain):
 
 
 @_plain
-class Stall(_Plain):
+class Stall(Plain):
     """No progress for `seconds`; `budget` says which wait it was, `last` what the last sign of life
     was: `start`, `output`, `bytes`, `cpu` or `child`.
     """
@@ -652,7 +633,7 @@ class Stall(_Plain):
 
 
 @_plain
-class Limit(_Plain):
+class Limit(Plain):
     """A limit was reached. `value` is what was measured, in the limit's own unit.
 
     `enforced`: after what it could be noticed, a call or the end of a turn; `run` is at any moment.
@@ -667,7 +648,7 @@ class Limit(_Plain):
 
 
 @_plain
-class JournalFull(_Plain):
+class JournalFull(Plain):
     """The disk is full: from here on events are missing. The spool has what the agent wrote, as far
     as the disk had room for that.
     """
@@ -678,7 +659,7 @@ class JournalFull(_Plain):
 
 
 @_plain
-class WorkspaceChanged(_Plain):
+class WorkspaceChanged(Plain):
     """What the run changed in the work tree."""
 
     type: Literal["workspace.changed"] = "workspace.changed"
@@ -686,7 +667,7 @@ class WorkspaceChanged(_Plain):
 
 
 @_plain
-class Check(_Plain):
+class Check(Plain):
     """The task's check ran: exit status (None: it did not end by itself) and the end of its
     output.
     """
@@ -738,7 +719,7 @@ Update: TypeAlias = (
 
 
 @dataclass(eq=False, repr=False)  # by position, too: a third of the time that it takes by name
-class Event(_Plain):
+class Event(Plain):
     """An update, stamped. `seq` is gapless from 1 in its run, or in its job where `run_id` is None;
     `time` is RFC 3339, UTC, microseconds. `job_id` is None only in old records.
     """
@@ -758,220 +739,3 @@ class Event(_Plain):
     def type(self) -> str:
         """The update's type, such as `message`."""
         return self.update.type
-
-
-# --- secrets -------------------------------------------------------------------------------------
-
-
-def redacted(update: Update, secret: re.Pattern[str]) -> Update:
-    """The same update with what `secret` finds taken out of every free text in it.
-
-    Words of a closed vocabulary stay: a secret that equals one of them is none in that place.
-    """
-    clean = copy(update)
-    vars(clean).update(_free_of(update, secret))
-    return clean
-
-
-def _free_of(value: _Plain, secret: re.Pattern[str]) -> dict[str, object]:
-    closed = _closed(type(value).__name__)
-    return {
-        name: one if name in closed else _redacted(one, secret) for name, one in vars(value).items()
-    }
-
-
-def _redacted(value: object, secret: re.Pattern[str]) -> object:
-    if isinstance(value, str):
-        return secret.sub(REDACTED, value)
-    if is_list(value):
-        return [_redacted(one, secret) for one in value]
-    if is_dict(value):
-        return {_redacted(key, secret): _redacted(one, secret) for key, one in value.items()}
-    if isinstance(value, _Plain):
-        clean = copy(value)
-        vars(clean).update(_free_of(value, secret))
-        return clean
-    return value
-
-
-@cache
-def _closed(kind: str) -> frozenset[str]:
-    """The fields of a class whose type is a closed set of words."""
-    hints = get_type_hints(globals()[kind])
-    return frozenset(
-        name
-        for name, hint in hints.items()
-        if get_origin(hint) is Literal or any(get_origin(one) is Literal for one in get_args(hint))
-    )
-
-
-# --- the wire ------------------------------------------------------------------------------------
-
-
-def prefix(
-    *,
-    job_id: str | None,
-    run_id: str | None,
-    task_id: str | None,
-    parent_run_id: str | None,
-    agent: str | None,
-) -> bytes:
-    """The part of the envelope that is the same for all events of a run, prepared once."""
-    head = {
-        "v": SCHEMA_VERSION,
-        "job_id": job_id,
-        "run_id": run_id,
-        "task_id": task_id,
-        "parent_run_id": parent_run_id,
-        "agent": agent,
-    }
-    return orjson.dumps(head)[:-1]
-
-
-def encode(event: Event, head: bytes | None = None) -> bytes:
-    r"""The wire form: one flat JSON object, without `\n`. `head` is `prefix(...)` of the event's
-    run.
-
-    Raises TypeError (from orjson) if the update holds what JSON cannot: adapters keep such lines
-    raw.
-    """
-    if head is None:
-        head = prefix(
-            job_id=event.job_id,
-            run_id=event.run_id,
-            task_id=event.task_id,
-            parent_run_id=event.parent_run_id,
-            agent=event.agent,
-        )
-    return encoded([(event.update, event.source, event.raw)], head, event.seq, event.time)[:-1]
-
-
-def encoded(
-    said: Iterable[tuple[Update, Source, Place | None]], head: bytes, first: int, time: str
-) -> bytes:
-    r"""The wire form of updates of one moment, each with its source and place, numbered from
-    `first` on, and each with a `\n` at its end. Raises TypeError.
-    """
-    dumps, join = orjson.dumps, b"".join
-    begin = head + b',"seq":'
-    stamps = {
-        source: b',"time":"%b","source":"%b",' % (time.encode(), source.encode())
-        for source in _SOURCES
-    }
-    lines: list[bytes] = []
-    before: Update | None = None
-    body = b""
-    for seq, (update, source, place) in enumerate(said, first):
-        if update is not before:  # a silence is said again and again, as the same
-            before, body = update, dumps(update)[1:-1]
-        # A third of the time that a format takes, and half of it is the update's own.
-        lines.append(
-            join(
-                (
-                    begin,
-                    dumps(seq),
-                    stamps[source],
-                    body,
-                    b',"raw":',
-                    dumps(place, tuple),
-                    b"}\n",
-                )
-            )
-        )
-    return join(lines)
-
-
-@cache
-def _reader() -> TypeAdapter[Update]:
-    # pydantic is needed only to read; building and writing events stays free of it.
-    from pydantic import Discriminator, TypeAdapter
-
-    return TypeAdapter(Annotated[Update, Discriminator("type")])
-
-
-def decode(line: bytes) -> Event:
-    """The event of one line of a journal or stream. Fields that we do not know are ignored.
-
-    Raises JournalError if it is not an event of this schema version.
-    """
-    from pydantic import ValidationError
-
-    try:
-        match orjson.loads(line):
-            case {"v": int(version)} if version > SCHEMA_VERSION:
-                text = f"event has schema version {version}, this program reads {SCHEMA_VERSION}"
-                raise JournalError(text, hint="Use a newer version of orchestrate.")
-            case {
-                "v": int(),
-                "seq": int(seq),
-                "time": str(time),
-                "source": "agent" | "supervisor" as source,
-                "type": str(),
-            } as object_:
-                return Event(
-                    seq=seq,
-                    time=time,
-                    job_id=_text(object_.get("job_id")),
-                    run_id=_text(object_.get("run_id")),
-                    task_id=_text(object_.get("task_id")),
-                    parent_run_id=_text(object_.get("parent_run_id")),
-                    agent=_text(object_.get("agent")),
-                    source=source,
-                    update=_reader().validate_python(object_),
-                    raw=_raw(object_.get("raw")),
-                )
-            case _:
-                raise JournalError(f"not an event: {line[:80]!r}")
-    except orjson.JSONDecodeError as error:
-        raise JournalError(f"not an event: {line[:80]!r}: {error}") from error
-    except ValidationError as error:
-        raise JournalError(f"not an event: {line[:80]!r}: {first_problem(error)}") from error
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _raw(value: object) -> Raw | None:
-    match value:
-        case [str(stream), int(offset), int(length)]:
-            return Raw(stream=stream, offset=offset, length=length)
-        case _:
-            return None
-
-
-def schema() -> dict[str, object]:
-    """JSON Schema of an event on the wire: the envelope, and one of the updates beside it."""
-    text_or_null = {"type": ["string", "null"]}
-    envelope: dict[str, object] = {
-        "v": {"const": SCHEMA_VERSION},
-        "seq": {"type": "integer", "minimum": 1},
-        "time": {"type": "string", "format": "date-time"},
-        "job_id": text_or_null,
-        "run_id": text_or_null,
-        "task_id": text_or_null,
-        "parent_run_id": text_or_null,
-        "agent": text_or_null,
-        "source": {"enum": ["agent", "supervisor"]},
-        "type": {"type": "string"},
-        "raw": {
-            "description": "stream, offset and length of the line in the run's spool file",
-            "anyOf": [
-                {"type": "null"},
-                {
-                    "type": "array",
-                    "prefixItems": [{"type": "string"}, {"type": "integer"}, {"type": "integer"}],
-                    "minItems": 3,
-                    "maxItems": 3,
-                },
-            ],
-        },
-    }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Event",
-        "type": "object",
-        "properties": envelope,
-        "required": list(envelope),
-        **_reader().json_schema(),
-    }
