@@ -20,7 +20,7 @@ FREE_S = 1.0
 def unbounded(run: Run) -> Error | None:
     """That the run would be without the limit of its cost that the user wrote, if it would."""
     plan, agent = run.plan, run.plan.agent
-    tells = run.about.tells_cost or price_of(agent) is not None
+    tells = run.about.tells_cost or price_of(plan.recorded) is not None
     known = agent.tier == "local" or (tells and plan.auth != "login")
     why = uncounted(plan.task.limits.meet(run.config.limits), cost_known=known)
     if why is None:
