@@ -278,7 +278,7 @@ async def test_through_a_gateway_a_run_costs_the_same_before_and_after_a_crash(t
     events = list(read_events(folder))
     told = spent(events)
     assert outcome.usage is not None
-    assert outcome.usage.cost_usd == sum(usage.cost_usd for usage in told) > 0
+    assert outcome.usage.cost_usd == sum(usage.cost_usd or 0.0 for usage in told) > 0
     for number, event in enumerate(events):
         if isinstance(event.update, Usage):
             block = b"".join(encode(one) + b"\n" for one in events[:number])
@@ -286,6 +286,7 @@ async def test_through_a_gateway_a_run_costs_the_same_before_and_after_a_crash(t
             (folder / OUTCOME).unlink(missing_ok=True)
             recovered = recover(folder, configured(tmp_path))
             assert spent(whole(folder)) == told
+            assert recovered is not None
             assert recovered.outcome.usage == outcome.usage
 
 
