@@ -195,7 +195,8 @@ class About:
     `enforces` are the levels of access that the CLI itself can hold an agent to. `tells_cost`:
     whether it states what its calls cost. `counts`: after what it tells its tokens, None: it does
     not tell them, or nobody knows. `mcp`: it takes the MCP servers of a task. `trust_option` is the
-    option that makes the repository's own settings count for it.
+    option that makes the repository's own settings count for it. `landlock`: it is held to `access`
+    by the kernel's Landlock, and where there is none by nothing.
     """
 
     name: str
@@ -216,6 +217,7 @@ class About:
     counts: Literal["call", "turn"] | None = None
     mcp: bool = False
     trust_option: str | None = None
+    landlock: bool = False
     key_env: str | None = None
     keys: tuple[str, ...] = ()
     logins: tuple[str, ...] = ()
