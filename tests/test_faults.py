@@ -64,9 +64,14 @@ from orchestrator.adapter import Command
 from orchestrator.errors import SpawnError
 from orchestrator.process import base_environment, open_reaper
 
+def is_mine(pid):
+    try:
+        return os.stat(f"/proc/{pid}").st_uid == os.getuid()
+    except FileNotFoundError:  # others' processes end at any moment
+        return False
+
 def mine():
-    return sum(os.stat(f"/proc/{pid}").st_uid == os.getuid()
-               for pid in os.listdir("/proc") if pid.isdigit() and os.path.exists(f"/proc/{pid}"))
+    return sum(is_mine(pid) for pid in os.listdir("/proc") if pid.isdigit())
 
 async def main(folder):
     async with open_reaper() as reaper, AsyncExitStack() as stack:

@@ -39,7 +39,7 @@ def test_a_command_is_killed_with_its_children_when_its_time_is_over(tmp_path: P
     shell = shell_in(tmp_path, timeout_s=0.3)
     began = time.monotonic()
     ran = shell.run("echo begun; sleep 50 & sleep 50; echo never")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert (ran.output, ran.exit_code) == ("begun\n", None)
     assert ran.problem == "timed out after 0.3 s; it was killed"
     # One that has closed its output, too.
@@ -49,8 +49,8 @@ def test_a_command_is_killed_with_its_children_when_its_time_is_over(tmp_path: P
 def test_a_background_process_that_holds_the_output_is_not_waited_for(tmp_path: Path) -> None:
     shell = shell_in(tmp_path)
     began = time.monotonic()
-    assert shell.run("sleep 20 & echo started").output == "started\n"
-    assert time.monotonic() - began < 5
+    assert shell.run("sleep 50 & echo started").output == "started\n"
+    assert time.monotonic() - began < 20
     shell.stop()
 
 
