@@ -73,6 +73,7 @@ ABOUT = About(
     lean=MappingProxyType({"repo_map": False}),
     tools=False,
     resumes=True,
+    landlock=True,
     counts="call",
     keys=KEYS,
 )

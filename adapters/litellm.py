@@ -62,6 +62,7 @@ ABOUT = About(
     dialects=("chat", "ollama"),
     prompt_tokens=1_100,
     resumes=True,
+    landlock=True,
     counts="call",
     keys=KEYS,
 )

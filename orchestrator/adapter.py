@@ -195,7 +195,8 @@ class About:
     `enforces` are the levels of access that the CLI itself can hold an agent to. `tells_cost`:
     whether it states what its calls cost. `counts`: after what it tells its tokens, None: it does
     not tell them, or nobody knows. `mcp`: it takes the MCP servers of a task. `trust_option` is the
-    option that makes the repository's own settings count for it.
+    option that makes the repository's own settings count for it. `landlock`: it is held to `access`
+    by the kernel's Landlock, and where there is none by nothing.
     """
 
     name: str
@@ -216,6 +217,7 @@ class About:
     counts: Literal["call", "turn"] | None = None
     mcp: bool = False
     trust_option: str | None = None
+    landlock: bool = False
     key_env: str | None = None
     keys: tuple[str, ...] = ()
     logins: tuple[str, ...] = ()
@@ -486,12 +488,21 @@ def _bare(line: bytes) -> bytes:
     return line.strip(blanks).removeprefix(b"\xef\xbb\xbf").lstrip(blanks)
 
 
-def unparsed(line: bytes, reason: str = "no rule of the adapter matches") -> Update:
+def unparsed(line: bytes, reason: str | None = None) -> Update:
     """A line kept as it is: plain text becomes `Output`, JSON that nobody knows `Unparsed`."""
     text = line[:TEXT_LIMIT].decode("utf-8", "backslashreplace")
     if line[:1] == b"{" or _bare(line)[:1] == b"{":
-        return Unparsed("stdout", text, reason)
+        return Unparsed("stdout", text, _why_unparsed(line) if reason is None else reason)
     return Output("stdout", text)
+
+
+def _why_unparsed(line: bytes) -> str:
+    value = read_line(line)
+    if value is None:
+        return "it cannot be read as a JSON object"
+    if not exact(value, line):
+        return "it is nested too deeply, or has too large a number, to be kept exactly"
+    return "no rule of the adapter matches"
 
 
 def usage_since(now: Usage, before: Usage | None) -> Usage:

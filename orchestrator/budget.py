@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from orchestrator.errors import counted
 from orchestrator.events import (
     Message,
     MessageDelta,
@@ -199,12 +200,12 @@ def left_s(limits: Limits, reading: Reading) -> float:
 def over(limits: Limits, spent: Spent, unit: Unit, whose: str = "") -> Verdict | None:
     """The limit that was passed of those that add up over runs. `whose` names them in the text."""
     if limits.steps is not None and spent.steps > limits.steps:
-        text = f"more than {limits.steps} steps{whose}"
+        text = f"more than {counted(limits.steps, 'step')}{whose}"
         return Verdict(
             limit="steps", value=spent.steps, stop="budget_exceeded", text=text, enforced="call"
         )
     if limits.tokens is not None and spent.tokens > limits.tokens:
-        text = f"more than {limits.tokens} tokens{whose}: {spent.tokens}"
+        text = f"more than {counted(limits.tokens, 'token')}{whose}: {spent.tokens}"
         return Verdict(
             limit="tokens", value=spent.tokens, stop="budget_exceeded", text=text, enforced=unit
         )
@@ -240,7 +241,7 @@ def _output(limits: Limits, reading: Reading) -> Verdict | None:
     size = reading.output_bytes
     if limits.output_bytes is None or size <= limits.output_bytes:
         return None
-    text = f"more than {limits.output_bytes} bytes of output"
+    text = f"more than {counted(limits.output_bytes, 'byte')} of output"
     return Verdict(limit="output", value=size, stop="output_limit", text=text)
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.errors import JournalError
+from orchestrator.errors import JournalError, counted
 from orchestrator.journal import (
     EVENTS,
     JOB,
@@ -61,7 +61,7 @@ def old(state: Path, *, older_s: float, keep_bytes: int, now: float) -> list[Old
     found: list[Old] = []
     for run in sorted((run for run in runs if run.free), key=lambda run: run.ended):
         if now - run.ended > older_s:
-            why = f"ended {(now - run.ended) / 86400:.0f} days ago"
+            why = f"ended {_ago(now - run.ended)}"
         elif total > keep_bytes:
             why = f"all runs together take more than {keep_bytes} bytes"
         else:
@@ -153,7 +153,7 @@ def _caches(state: Path, kept: Sequence[_Run], older_s: float, now: float) -> It
         with suppress(FileNotFoundError):
             idle = now - folder.stat().st_mtime
             if folder not in needed and idle > max(older_s, _ABANDONED_S):
-                why = f"a repository that was fetched {idle / 86400:.0f} days ago, of no run"
+                why = f"a repository that was fetched {_ago(idle)}, of no run"
                 yield Old(name=folder.name, paths=(folder,), size=size_of(folder), why=why)
 
 
@@ -225,3 +225,7 @@ def _remove(path: Path) -> None:
         with suppress(OSError):
             os.chmod(folder, 0o700)  # noqa: PTH101 (os.walk follows no links, and gives texts)
     shutil.rmtree(path)
+
+
+def _ago(seconds: float) -> str:
+    return f"{counted(round(seconds / 86400), 'day')} ago"

@@ -132,6 +132,11 @@ characters, fillers, tags), other line ends, and lone surrogates, which cannot b
 """
 
 
+def counted(number: int, what: str, more: str = "s") -> str:
+    """`1 step`, `2 steps`: how many there are of something, for a person."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}{more}"
+
+
 def shown(text: str) -> str:
     r"""Text from outside (a file's name, a key, a value) as a part of one line, escaped as
     `\x1b`.

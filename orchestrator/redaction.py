@@ -24,6 +24,7 @@ _TELLING = re.compile(
     r"(?i)((key|token|secret|passw(or)?d|credentials?|authorization|cookie)s?|(^|_)pat)$"
 )
 _KEY = re.compile(r"[!-~]+")
+_ESCAPE = re.compile(rb"%[0-9A-F]{2}")
 _PLACE = re.compile(r"[/~.]|[A-Za-z]:\\|[a-z+]+://")
 
 
@@ -44,8 +45,7 @@ def _is_key(value: str) -> bool:
 def spellings(secret: str) -> tuple[bytes, ...]:
     """How a secret may stand in a record."""
     plain = os.fsencode(secret)
-    url = quote_from_bytes(plain, safe="").encode()
-    return tuple(dict.fromkeys((plain, *_in_json(secret), url, *_in_base64(plain))))
+    return tuple(dict.fromkeys((plain, *_in_json(secret), *_in_url(plain), *_in_base64(plain))))
 
 
 def _in_json(secret: str) -> Iterator[bytes]:
@@ -54,7 +54,18 @@ def _in_json(secret: str) -> Iterator[bytes]:
     except TypeError:  # not UTF-8, so no JSON holds it
         return
     yield once
-    yield orjson.dumps(once.decode())[1:-1]
+    twice = orjson.dumps(once.decode())[1:-1]
+    yield twice
+    yield orjson.dumps(twice.decode())[1:-1]  # the text of a record may hold it in JSON inside JSON
+
+
+def _in_url(plain: bytes) -> Iterator[bytes]:
+    """As Python, JavaScript (`encodeURIComponent`) and forms escape it, digits in either case."""
+    for safe in ("", "/", "!'()*"):
+        escaped = quote_from_bytes(plain, safe=safe).encode()
+        for form in (escaped, escaped.replace(b"%20", b"+")):
+            yield form
+            yield _ESCAPE.sub(lambda found: found[0].lower(), form)
 
 
 def _in_base64(plain: bytes) -> Iterator[bytes]:

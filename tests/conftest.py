@@ -25,6 +25,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from inspect import iscoroutinefunction
 from pathlib import Path
+from typing import Any
 
 import anyio
 import hypothesis
@@ -95,12 +96,17 @@ def mark() -> Iterator[str]:
         os.kill(pid, signal.SIGKILL)
 
 
+def coverage_of(session: pytest.Session) -> Any:
+    """pytest-cov's controller, if coverage is measured."""
+    return getattr(session.config.pluginmanager.getplugin("_cov"), "cov_controller", None)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """pytest-cov measures each worker twice, and what `no_cover` pauses is the second one alone."""
-    covering = session.config.pluginmanager.getplugin("_cov")
+    covering = coverage_of(session)
     if covering and "PYTEST_XDIST_WORKER" in os.environ:
-        covering.cov_controller.cov.stop()
+        covering.cov.stop()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -108,16 +114,16 @@ def pytest_collection(session: pytest.Session) -> Generator[None]:
     """What is collected makes no garbage, and is never looked through for any. What is imported for
     it is the same in each worker: the first one measures it, which takes it twice as long.
     """
-    covering = session.config.pluginmanager.getplugin("_cov")
+    covering = coverage_of(session)
     elsewhere = os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0"
     if covering and elsewhere:
-        covering.cov_controller.pause()
+        covering.pause()
     gc.disable()
     yield
     gc.freeze()
     gc.enable()
     if covering and elsewhere:
-        covering.cov_controller.resume()
+        covering.resume()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

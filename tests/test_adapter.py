@@ -132,11 +132,23 @@ def test_no_line_is_dropped_and_each_can_be_written(line):
     assert orjson.dumps(update)
 
 
-@pytest.mark.parametrize("line", [b'{"new": 1}', b'\0 {"new": 1}', b"\xef\xbb\xbf{broken"])
-def test_what_looks_like_json_is_unparsed_with_the_reason(line):
-    assert unparsed(line) == Unparsed(
-        stream="stdout", text=line.decode(), reason="no rule of the adapter matches"
-    )
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"new": 1}', "no rule of the adapter matches"),
+        (b'\0 {"new": 1}', "no rule of the adapter matches"),
+        (b"\xef\xbb\xbf{broken", "it cannot be read as a JSON object"),
+        (b'{"a": NaN}', "it cannot be read as a JSON object"),
+        (b'{"a":' * 5000 + b"1" + b"}" * 5000, "it cannot be read as a JSON object"),
+        (b'{"a": 99999999999999999999}', "too large a number"),
+        (b'{"a":' * 300 + b"1" + b"}" * 300, "nested too deeply"),
+    ],
+)
+def test_what_looks_like_json_is_unparsed_with_the_reason(line, reason):
+    update = unparsed(line)
+    assert isinstance(update, Unparsed)
+    assert (update.stream, update.text) == ("stdout", line.decode())
+    assert reason in update.reason
     assert unparsed(line, "cut") == Unparsed(stream="stdout", text=line.decode(), reason="cut")
 
 

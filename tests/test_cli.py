@@ -235,6 +235,27 @@ def test_a_workspace_that_is_not_there_is_told_with_its_line(place: Path) -> Non
         assert (done.returncode, done.stderr) == (2, f"orchestrate: {file}:{where}{gone}\n")
 
 
+def test_agents_that_there_are_not_are_told_with_their_lines(place: Path) -> None:
+    (place / "one.yaml").write_text("prompt: x\nagent: cladue\n")
+    (place / "two.yaml").write_text(
+        "agent: zzz\ntasks:\n- id: a\n  prompt: x\n- id: b\n  prompt: x\n  agent: script\n"
+    )
+    (place / "good.yaml").write_text("prompt: x\nagent: scripted\n")
+    named = ("--config", configured(place))
+    done = call(place, "validate", "one.yaml", *named)
+    assert (done.returncode, done.stdout) == (2, "")
+    told, hint = done.stderr.splitlines()
+    assert told == "orchestrate: one.yaml:2: agent: no agent 'cladue'; did you mean `claude`?"
+    assert "`orchestrate agents`" in hint
+    assert call(place, "run", "one.yaml", *named).returncode == 2
+    done = call(place, "validate", "two.yaml", *named)
+    assert done.returncode == 2
+    assert "two.yaml:1: tasks.0.agent: no agent 'zzz'; known: scripted, " in done.stderr
+    assert "two.yaml:7: tasks.1.agent: no agent 'script'; did you mean `scripted`?" in done.stderr
+    assert call(place, "validate", "good.yaml", *named).returncode == 0
+    assert call(place, "validate", "good.yaml").returncode == 2
+
+
 def test_a_task_may_come_by_a_pipe(place: Path) -> None:
     done = subprocess.run(
         [*ORCHESTRATE, "validate", "/dev/stdin"], input="prompt: x\n", capture_output=True,
@@ -542,7 +563,7 @@ def test_a_budget_on_the_command_line_holds_over_all_tasks_together(place: Path)
     # Each has one tool call: the second is one too many, and what comes after it never begins.
     assert outcome["tasks"]["locate"]["status"] == "succeeded"
     assert outcome["tasks"]["other"]["status"] == "skipped"
-    assert "more than 1 steps by the tasks together" in done.stdout
+    assert "more than 1 step by the tasks together" in done.stdout
 
 
 def test_validate_tells_the_order_and_what_each_task_would_do(place: Path) -> None:

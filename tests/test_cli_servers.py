@@ -14,6 +14,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
+from orchestrator.adapter import About
 from orchestrator.cli import app
 from orchestrator.config import LocalMode, load, load_config, plugins, read_local, write_local
 from orchestrator.discovery import diagnosis
@@ -169,8 +170,10 @@ def test_a_kernel_without_landlock_is_a_problem():
         landlock=None,
         seccomp=False,
     )
-    [problem] = list(diagnosis._of_sandbox(nothing))
-    assert "Landlock" in problem.what
+    held = [About(name=name, title=name, program=None, landlock=name != "c") for name in "bca"]
+    [problem] = list(diagnosis._of_sandbox(nothing, held))
+    assert problem.what == "the kernel offers no Landlock: nothing holds a, b to `access`"
+    assert list(diagnosis._of_sandbox(nothing, held[1:2])) == []
     abi = landlock_abi()
     assert abi is None or abi > 0
 

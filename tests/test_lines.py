@@ -104,6 +104,7 @@ def test_a_splitter_can_be_fed_again_after_its_tail_was_taken():
     assert splitter.feed(b"cut") == []
     assert splitter.close() == [Line(data=b"cut", offset=0, length=3, ended=False)]
     assert splitter.close() == []
+    assert splitter.start == 3
     assert splitter.feed(b"whole\n") == [Line(data=b"whole", offset=3, length=6)]
 
 

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapter import Agent, Exit, Send
+from orchestrator.adapter import Agent, Command, Exit, Send
 from orchestrator.config import Config
 from orchestrator.errors import JournalError
 from orchestrator.events import (
@@ -46,6 +47,9 @@ from orchestrator.journal import (
 )
 from orchestrator.lines import Line, LineSplitter
 from orchestrator.run import recovery
+from orchestrator.run.attempt import open_reaper, perform
+from orchestrator.run.control import Control
+from orchestrator.run.plan import Plan
 from orchestrator.run.recorder import fed, last_words, new_run_id, translate
 from orchestrator.run.recovery import recover
 from orchestrator.supervisor.recovery import recover_job
@@ -228,6 +232,62 @@ def test_usage_that_a_cli_counts_cumulatively_is_not_counted_twice(tmp_path):
             (run.folder / OUTCOME).unlink(missing_ok=True)
             recover(run.folder, configured(tmp_path))
             assert spent(whole(run.folder)) == spent(run.events)
+
+
+async def test_through_a_gateway_a_run_costs_the_same_before_and_after_a_crash(tmp_path):
+    said = b"".join(b'{"input":%d,"output":9}\n' % count for count in (1000, 30)) + b'{"end":1}\n'
+    options = {
+        "argv": ["x"],
+        "events": [
+            {"when": {"end": 1}, "emit": "turn.finished", "stop_reason": "end_turn"},
+            {"emit": "usage", "input_tokens": ".input", "output_tokens": ".output"},
+        ],
+    }
+    work = tmp_path / "work"
+    work.mkdir()
+    task = Task(prompt="p", workspace=work, kind="search")
+    asked = Agent(
+        name="a",
+        adapter="jsonl",
+        options=options,
+        model="gpt-4o",
+        base_url="https://api.openai.com",
+    )
+    with socket.create_server(("127.0.0.1", 0)) as gateway:
+        plan = Plan(
+            job_id="j",
+            run_id=new_run_id(),
+            started="2026-01-02T03:04:05Z",
+            task=task,
+            agent=replace(asked, base_url=f"http://127.0.0.1:{gateway.getsockname()[1]}"),
+            recorded=asked,
+            adapter=ADAPTERS["jsonl"],
+            command=Command(argv=("/bin/cat",), cwd=str(work), stdin=said),
+            limits=task.limits,
+            auth="key",
+        )
+        async with open_reaper() as reaper:
+            outcome = await perform(
+                plan,
+                config=configured(tmp_path),
+                reaper=reaper,
+                control=Control(),
+                publish=lambda _: None,
+            )
+    folder = tmp_path / "runs" / plan.run_id
+    events = list(read_events(folder))
+    told = spent(events)
+    assert outcome.usage is not None
+    assert outcome.usage.cost_usd == sum(usage.cost_usd or 0.0 for usage in told) > 0
+    for number, event in enumerate(events):
+        if isinstance(event.update, Usage):
+            block = b"".join(encode(one) + b"\n" for one in events[:number])
+            (folder / EVENTS).write_bytes(block)
+            (folder / OUTCOME).unlink(missing_ok=True)
+            recovered = recover(folder, configured(tmp_path))
+            assert spent(whole(folder)) == told
+            assert recovered is not None
+            assert recovered.outcome.usage == outcome.usage
 
 
 def test_a_run_that_is_running_is_left_alone(tmp_path):

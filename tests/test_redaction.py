@@ -3,7 +3,7 @@
 import base64
 import json
 from itertools import pairwise
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import orjson
 import pytest
@@ -62,6 +62,31 @@ def test_a_key_is_found_as_it_is_in_json_in_urls_and_in_base64(spelt: str) -> No
     assert "planted" not in clean
     assert clean.startswith("before ")
     assert clean.endswith(" after")
+
+
+ODD = 'sk-odd/Key+42="q" (%end)\\x'
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        json.dumps(ODD),
+        json.dumps(json.dumps(ODD)),
+        quote(ODD, safe=""),
+        quote(ODD),
+        quote(ODD, safe="!'()*"),  # JavaScript's encodeURIComponent
+        quote_plus(ODD),
+        "sk-odd%2fKey%2b42%3d%22q%22%20%28%25end%29%5cx",
+    ],
+)
+def test_a_key_with_characters_that_are_escaped_is_noticed_in_a_record_and_taken_out(
+    spelt: str,
+) -> None:
+    assert finder([ODD])(orjson.dumps({"type": "message", "text": f"before {spelt} after"}))
+    clean = cleaned(f"before {spelt} after", ODD)
+    assert REDACTED in clean
+    assert "odd" not in clean
+    assert "42" not in clean
 
 
 def test_of_several_keys_each_is_noticed_in_a_record_in_any_spelling() -> None:

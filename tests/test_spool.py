@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from orchestrator.adapter import Agent, Command, Conversation, Exit, json_line
-from orchestrator.events import Error, Event, Message, Notice, Unparsed, Usage
+from orchestrator.events import Error, Event, Message, Notice, ToolCall, Unparsed, Usage
 from orchestrator.events.wire import decode
 from orchestrator.journal import (
     EVENTS,
@@ -456,3 +456,24 @@ async def test_a_final_line_of_2_mb_from_node_that_exits_at_once_arrives_whole(t
     async with Supervisor(scripted_config(tmp_path / "state", adapter=Speaks())) as supervisor:
         outcome = await supervisor.run(Task(prompt=program, workspace=tmp_path))
     assert outcome.text == "x" * 2_000_000
+
+
+@pytest.mark.parametrize("raw", [None, (STDERR, 3, 4)])
+def test_what_json_cannot_hold_is_on_record_in_other_words(raw):
+    deep: list[object] = []
+    for _ in range(9000):
+        deep = [deep]
+    cases = ({"answer": {1, 2}}, {"answer": "\udcff"}, {"answer": 2**70}, {"answer": deep})
+    lines: list[bytes] = []
+    recorder = Recorder(head={}, write=lines.append, publish=lambda _: None)
+    for value in cases:
+        recorder.add(ToolCall(id="one", input=value), "agent", raw)
+        recorder.add(Message(text="whole"), "agent", None)
+        recorder.flush()
+    kept = [decode(line).update for block in lines for line in block.splitlines()]
+    assert [one for one in kept if isinstance(one, Message)] == [Message(text="whole")] * 4
+    told = [one for one in kept if isinstance(one, Unparsed)]
+    assert {one.stream for one in told} == {STDOUT if raw is None else STDERR}
+    assert all(one.reason.startswith("cannot be written as JSON: ") for one in told)
+    for one, words in zip(told, ("{1, 2}", "\\udcff", str(2**70), "ToolCall"), strict=True):
+        assert words in one.text

@@ -204,6 +204,9 @@ async def _signals(
 @app.command("list")
 def list_(
     every: Annotated[bool, typer.Option("--all", help="Those that are over, too.")] = False,
+    limit: Annotated[
+        int, typer.Option(min=1, help="At most so many, the latest that were submitted.")
+    ] = 1000,
     database: DatabaseOption = None,
     output: ListOption = ListForm.TEXT,
     config: ConfigOption = None,
@@ -213,14 +216,23 @@ def list_(
     \b
     orchestrate queue list
     orchestrate queue list --all --output json
+    orchestrate queue list --all --limit 100000
     """  # noqa: D301 (click takes \b for: leave these lines alone)
 
     async def listed(client: Client) -> tuple[bool, list[Entry], dict[str, str]]:
-        entries = list(await client.entries(waiting=not every))
+        # One more than is shown tells whether there are more.
+        entries = list(await client.entries(waiting=not every, limit=limit + 1))
         return await client.paused(), entries, await client.why_waiting(entries)
+
+    from orchestrator.errors import counted
 
     with errors():
         paused, entries, why = with_client(listed, config, database)
+        if len(entries) > limit:
+            entries = entries[-limit:]
+            most = counted(limit, "job")
+            say(f"Only the latest {most}, and there are more: such as `--limit {limit * 10}`.")
+            why = {entry.job_id: why[entry.job_id] for entry in entries if entry.job_id in why}
         entries.sort(key=_turn)
         if output is ListForm.JSON:
             jobs = [_as_json(entry) | {"waits": why.get(entry.job_id)} for entry in entries]
@@ -239,7 +251,13 @@ def _waits(why: dict[str, str]) -> list[str]:
     """What jobs wait for: with many of them, each cause once."""
     if len(why) <= FEW:
         return [f"{job_id} waits: {missing}" for job_id, missing in why.items()]
-    return [f"{count} jobs wait: {missing}" for missing, count in Counter(why.values()).items()]
+    from orchestrator.errors import counted
+
+    causes = Counter(why.values()).items()
+    return [
+        f"{counted(count, 'job')} {'waits' if count == 1 else 'wait'}: {cause}"
+        for cause, count in causes
+    ]
 
 
 def _turn(entry: Entry) -> tuple[int, int, float]:

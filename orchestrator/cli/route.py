@@ -157,6 +157,7 @@ def _cost(route: Route) -> str:
 
 def _plan(task: Task, routes: Sequence[Route]) -> str:
     """Where the work goes, one agent after the other."""
+    from orchestrator.errors import counted
     from orchestrator.route import stages
 
     plan = stages(task, routes)
@@ -166,7 +167,9 @@ def _plan(task: Task, routes: Sequence[Route]) -> str:
     steps = [plan[0].agent.name]
     steps += [f"if {what}: {each.agent.name} ({_cost(each)})" for each in plan[1:]]
     again = (
-        f" (again up to {task.retries} times where the failure may pass)" if task.retries else ""
+        f" (again up to {counted(task.retries, 'time')} where the failure may pass)"
+        if task.retries
+        else ""
     )
     return f"{'; '.join(steps)}{again}"
 

@@ -6,7 +6,7 @@ anybody's.
 """
 
 from orchestrator.config.address import default_url, expanded, port_of, tier_of
-from orchestrator.config.agents import agents_for
+from orchestrator.config.agents import agents_for, check_named
 from orchestrator.config.default import set_default
 from orchestrator.config.file import config_schema
 from orchestrator.config.ladder import (
@@ -42,6 +42,7 @@ __all__ = [
     "agents_for",
     "at_home",
     "check_adapter",
+    "check_named",
     "config_schema",
     "default_url",
     "expanded",

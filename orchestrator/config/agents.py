@@ -8,11 +8,11 @@ from types import MappingProxyType
 
 from orchestrator.adapter import Adapter, Agent
 from orchestrator.config.address import default_url, tier_of
-from orchestrator.config.file import AgentModel, ServerModel
+from orchestrator.config.file import AgentModel, ServerModel, nearest
 from orchestrator.config.places import variable
 from orchestrator.config.plugins import check_adapter
 from orchestrator.config.value import Config
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, shown
 from orchestrator.events import Tier
 from orchestrator.server import ModelServer, address_of
 
@@ -137,6 +137,18 @@ def agents_for(name: str | None, config: Config) -> tuple[Agent, ...]:
     if name is not None:
         return tuple(first)
     return (*first, *(agent for agent in agents if agent.name != named))
+
+
+def check_named(name: str, config: Config) -> None:
+    """Raises ConfigError unless an agent has this name, or would have it once what it needs is
+    there: its program, or its server.
+    """
+    found = [agent.name for agent in (*config.agents, *_discovered(config))]
+    of_servers = {f"{adapter}-{server}" for adapter in config.adapters for server in config.servers}
+    if name not in {*found, *config.adapters, *of_servers}:
+        near = nearest(name, [*found, *config.adapters])
+        hint = "`orchestrate agents` describes them all; docs/configuration.md, how one is added."
+        raise ConfigError(shown(f"no agent {name!r}; {near}"), hint=hint)
 
 
 def _default_stated(config: Config) -> str:

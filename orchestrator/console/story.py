@@ -200,7 +200,7 @@ def _step(event: Event, teller: _Teller) -> _Step | None:
         case Plan(entries=entries):
             marks = {"completed": "[x]", "in_progress": "[>]", "pending": "[ ]"}
             below = tuple(f"{marks[one.status]} {one_line(one.text)}" for one in entries)
-            return _Step(what="plan", text=f"{len(entries)} steps", below=below)
+            return _Step(what="plan", text=_counted(len(entries), "step"), below=below)
         case Subagent(status=status, child_agent=agent, child_run_id=run):
             told = " ".join(shown(part) for part in (agent, run) if part)
             return _Step(what="subagent", text=f"{status} {told}".strip())

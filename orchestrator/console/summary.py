@@ -23,7 +23,7 @@ from orchestrator.console.text import (
     tokens,
     wrapped,
 )
-from orchestrator.errors import shown
+from orchestrator.errors import counted, shown
 from orchestrator.events import Changes, Outcome, Usage
 
 _LONG = 400
@@ -251,7 +251,7 @@ def _paragraph(row: Row, width: int) -> list[Line]:
         _counted(used),
         f"cost {spent}" if spent != "-" else "",
         time if time != "-" else "",
-        f"{changes} files" if changes != "-" else "",
+        f"{changes} {'file' if changes == '1' else 'files'}" if changes != "-" else "",
         branch if branch != "-" else "",
     ]
     style = style_of(row.outcome) if row.outcome else "doubtful"
@@ -266,15 +266,19 @@ def _paragraph(row: Row, width: int) -> list[Line]:
 def _counted(used: str) -> str:
     if used == "-":
         return ""
-    return "tokens unknown" if used == "unknown" else f"{used} tokens"
+    return "tokens unknown" if used == "unknown" else _of_tokens(used)
+
+
+def _of_tokens(short: str) -> str:
+    return f"{short} token" if short == "1" else f"{short} tokens"
 
 
 def _all(board: Board, rows: Sequence[Row], width: int | None) -> list[Line]:
     """One line for all tasks, or as many as a narrow window makes of it."""
-    counted = Counter(map(standing, rows))
-    good = counted["succeeded"] == len(rows)
-    words = f"{counted['succeeded']} of {len(rows)} tasks succeeded"
-    others = "".join(f", {counted[one]} {one}" for one in ("failed", "skipped") if counted[one])
+    ended = Counter(map(standing, rows))
+    good = ended["succeeded"] == len(rows)
+    words = f"{ended['succeeded']} of {counted(len(rows), 'task')} succeeded"
+    others = "".join(f", {ended[one]} {one}" for one in ("failed", "skipped") if ended[one])
     start = min((row.started for row in rows if row.started), default=None)
     end = max((row.ended for row in rows if row.ended), default=None)
     seconds = board.outcome.duration_s if board.outcome else None
@@ -291,7 +295,7 @@ def _all(board: Board, rows: Sequence[Row], width: int | None) -> list[Line]:
 
 def _tokens(usage: Usage | None) -> str:
     short = short_tokens(usage)
-    return f"tokens {short}" if short == "unknown" else f"{short} tokens"
+    return f"tokens {short}" if short == "unknown" else _of_tokens(short)
 
 
 def _sum(rows: Sequence[Row]) -> str:

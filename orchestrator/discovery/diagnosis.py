@@ -90,7 +90,7 @@ async def diagnose(config: Config) -> Diagnosis:
         *_of_servers(servers, config),
         *_of_keys(config),
         *_of_local(mode, servers),
-        *_of_sandbox(held[0]),
+        *_of_sandbox(held[0], _abouts(config)),
     )
     return Diagnosis(
         adapters=surveyed.adapters,
@@ -219,9 +219,10 @@ def _of_local(mode: LocalMode, servers: Iterable[FoundServer]) -> Iterator[Probl
         yield Problem(what=what, remedy=f"`orchestrate models pull {found.name}/{mode.model}`")
 
 
-def _of_sandbox(held: Sandbox) -> Iterator[Problem]:
-    if held.landlock is None:
-        what = "the kernel offers no Landlock: LiteLLM's agents cannot be held to `access`"
+def _of_sandbox(held: Sandbox, abouts: Iterable[About]) -> Iterator[Problem]:
+    needing = sorted(about.title for about in abouts if about.landlock)
+    if held.landlock is None and needing:
+        what = f"the kernel offers no Landlock: nothing holds {', '.join(needing)} to `access`"
         yield Problem(what=what, remedy="Linux 5.13 or newer, with `landlock` among its modules.")
 
 

@@ -418,8 +418,8 @@ class Output(Plain):
 
 @_quick
 class Unparsed(Plain):
-    """A line that no rule of the adapter knows. Never dropped; `text` may be cut, the spool has it
-    whole.
+    """A line that begins as JSON and that no rule of the adapter knows, or that cannot be read:
+    `reason` says which. Never dropped; `text` may be cut, the spool has it whole.
     """
 
     type: Literal["unparsed"] = field(default="unparsed", kw_only=True)

@@ -27,11 +27,10 @@ from orchestrator.run.control import Control
 from orchestrator.run.ending import finish
 from orchestrator.run.limits import see_to_room, see_to_usage, unbounded
 from orchestrator.run.plan import Plan, record, secrets_of
-from orchestrator.run.recorder import Publish, Recorder
+from orchestrator.run.recorder import Publish, recorder_of
 from orchestrator.run.run import Run
 from orchestrator.run.serving import served
 from orchestrator.run.work import deliver, leave, look, see_changes, set_up, verify
-from orchestrator.usage import priced
 
 __all__ = ["Reaper", "open_reaper", "perform"]
 # The first two are of `process`, which the layers above a run do not import: the supervisor holds a
@@ -47,8 +46,9 @@ async def perform(
     Raises JournalError if the record cannot be written, SupervisionError if there is no reaper to
     be had. Cancellation kills the agent at once, and the outcome is still written.
     """
+    told, secrets = record(plan), secrets_of(plan, config)
     async with (
-        _journal(config.state / "runs", record(plan), secrets_of(plan, config)) as journal,
+        _journal(config.state / "runs", told, secrets) as journal,
         AsyncExitStack() as stack,
     ):
         run = Run(
@@ -57,7 +57,7 @@ async def perform(
             reaper=reaper,
             control=control,
             journal=journal,
-            recorder=_recorder(plan, config, journal, publish),
+            recorder=recorder_of(told, plan.auth, journal.append, publish, secrets),
             stack=stack,
         )
         try:
@@ -108,22 +108,6 @@ def _begun(runs: Path, record: Record, secrets: Sequence[str]) -> Journal:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return journal
-
-
-def _recorder(plan: Plan, config: Config, journal: Journal, publish: Publish) -> Recorder:
-    return Recorder(
-        head={
-            "job_id": plan.job_id,
-            "run_id": plan.run_id,
-            "task_id": plan.task.id,
-            "parent_run_id": plan.task.parent_run_id,
-            "agent": plan.agent.name,
-        },
-        write=journal.append,
-        publish=publish,
-        price=lambda usage, served: priced(usage, plan.agent, plan.auth, served),
-        secret_values=secrets_of(plan, config),
-    )
 
 
 async def _attempt(run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from orchestrator.budget import uncounted
+from orchestrator.errors import counted
 from orchestrator.events import Error, Notice
 from orchestrator.journal import scarce
 from orchestrator.outcome import finished, not_held
@@ -20,7 +21,7 @@ FREE_S = 1.0
 def unbounded(run: Run) -> Error | None:
     """That the run would be without the limit of its cost that the user wrote, if it would."""
     plan, agent = run.plan, run.plan.agent
-    tells = run.about.tells_cost or price_of(agent) is not None
+    tells = run.about.tells_cost or price_of(plan.recorded) is not None
     known = agent.tier == "local" or (tells and plan.auth != "login")
     why = uncounted(plan.task.limits.meet(run.config.limits), cost_known=known)
     if why is None:
@@ -59,7 +60,9 @@ def hold(run: Run, live: Live) -> None:
     elif (free := _free(run, live, time.monotonic())) is not None:
         _stop_for_room(run, free)
     elif plan.failures is not None and failures >= plan.failures:
-        run.stop_at("failures", failures, "stalled", f"{failures} tool calls in a row failed")
+        run.stop_at(
+            "failures", failures, "stalled", f"{counted(failures, 'tool call')} in a row failed"
+        )
 
 
 def _tell_what_is_unseen(run: Run, live: Live) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,9 +13,10 @@ from uuid import UUID
 
 import orjson
 
-from orchestrator.adapter import Conversation, Exit, Send, unparsed
+from orchestrator.adapter import TEXT_LIMIT, Conversation, Exit, Send, unparsed
 from orchestrator.budget import Counts
 from orchestrator.events import (
+    Auth,
     Error,
     Event,
     Message,
@@ -33,12 +35,12 @@ from orchestrator.events import (
     wire,
 )
 from orchestrator.events.redaction import redacted
-from orchestrator.journal import STDOUT
+from orchestrator.journal import STDOUT, Record
 from orchestrator.lines import Line
 from orchestrator.outcome import Digest
 from orchestrator.redaction import Pieces, finder, pattern
 from orchestrator.telemetry import warn
-from orchestrator.usage import Tally
+from orchestrator.usage import Tally, priced
 
 Publish = Callable[[Event], None]
 # A third of the time that `Raw(...)` takes.
@@ -205,7 +207,7 @@ class Recorder:
         try:
             block = self._lines(waiting, now)
         except (TypeError, ValueError):
-            waiting[:] = [(_writable(update), source, raw) for update, source, raw in waiting]
+            waiting[:] = [(_writable(*one), *one[1:]) for one in waiting]
             block = self._lines(waiting, now)
         secret = self._secret
         # One look at all of it: a search of each line took as long as its encoding.
@@ -224,6 +226,32 @@ class Recorder:
         return wire.encoded(waiting, self._prefix, self.seq + 1, now)
 
 
+def recorder_of(
+    record: Record,
+    auth: Auth,
+    write: Callable[[bytes], None],
+    publish: Publish,
+    secret_values: Sequence[str],
+) -> Recorder:
+    """That of a run, as it goes on or after a crash. What is paid, is paid at the recorded address:
+    the one that its agent was given may be a gateway's.
+    """
+    task, agent = record.task, record.agent
+    return Recorder(
+        head={
+            "job_id": record.job_id,
+            "run_id": record.run_id,
+            "task_id": task.id,
+            "parent_run_id": task.parent_run_id,
+            "agent": agent.name,
+        },
+        write=write,
+        publish=publish,
+        price=lambda usage, served: priced(usage, agent, auth, served),
+        secret_values=secret_values,
+    )
+
+
 def _now() -> str:
     """RFC 3339, UTC, microseconds; `datetime` takes six times as long."""
     second, microsecond = divmod(time.time_ns() // 1000, 1_000_000)
@@ -235,14 +263,24 @@ def _of_second(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
-def _writable(update: Update) -> Update:
-    """The update, or if an adapter made one that JSON cannot hold, that: the spool has the line."""
+def _writable(update: Update, source: Source, raw: Place | None) -> Update:
+    """The update, or if JSON cannot hold it, its words: nothing is left out silently."""
     try:
         orjson.dumps(update)
     except (TypeError, ValueError) as error:
         reason = f"cannot be written as JSON: {error}"
-        return Unparsed(stream=STDOUT, text="", reason=reason)
+        stream = STDOUT if raw is None else raw[0]
+        return Unparsed(stream=stream, text=_as_python(update), reason=reason)
     return update
+
+
+def _as_python(update: Update) -> str:
+    """An update in Python's own words, which there are for any value."""
+    try:
+        text = repr(update)
+    except RecursionError:
+        text = reprlib.repr(update)
+    return text.encode("utf-8", "backslashreplace")[:TEXT_LIMIT].decode("utf-8", "ignore")
 
 
 def translate(conversation: Conversation, line: Line) -> Sequence[Update | Send]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -53,9 +53,8 @@ from orchestrator.outcome import Facts
 from orchestrator.process import environment
 from orchestrator.run.ending import outcome_of, scrub_all
 from orchestrator.run.intake import STDERR_TAIL, cut
-from orchestrator.run.recorder import Recorder, fed, last_words, translate
+from orchestrator.run.recorder import Recorder, fed, last_words, recorder_of, translate
 from orchestrator.run.spool import Spool, Tail, Tails, read_tails
-from orchestrator.usage import priced
 
 WHY = "orchestrate was ended before the agent was; this record was completed afterwards"
 _AT_ONCE = 500
@@ -90,7 +89,7 @@ def recover(folder: Path, config: Config) -> Recovered | None:
                 write_outcome(folder, outcome)
             return Recovered(run_id=record.run_id, outcome=outcome, added=0)
         values = redaction.known(record.secrets, config.environ)
-        recorder = _recorder(record, journal, known.auth, values)
+        recorder = recorder_of(record, known.auth, journal.append, _nobody, values)
         for event in read_events(folder):
             recorder.resume(event)
         before = recorder.seq
@@ -166,22 +165,6 @@ def _known(folder: Path) -> _Known:
     for event in read_events(folder):
         known.add(event)
     return known
-
-
-def _recorder(record: Record, journal: Journal, auth: Auth, values: Sequence[str]) -> Recorder:
-    return Recorder(
-        head={
-            "job_id": record.job_id,
-            "run_id": record.run_id,
-            "task_id": record.task.id,
-            "parent_run_id": record.task.parent_run_id,
-            "agent": record.agent.name,
-        },
-        write=journal.append,
-        publish=_nobody,
-        price=lambda usage, served: priced(usage, record.agent, auth, served),
-        secret_values=values,
-    )
 
 
 def _nobody(event: Event) -> None:

@@ -100,5 +100,6 @@ def merged(before: Event, event: Event) -> Event | None:
 
 
 def _left_out(count: int, last: Event) -> Event:
-    text = f"{count} events are only in the journal: the queue's database did not take them"
+    events = "1 event is" if count == 1 else f"{count} events are"
+    text = f"{events} only in the journal: the queue's database did not take them"
     return replace(last, source="supervisor", raw=None, update=Notice(text=text))

@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 
 import anyio
 
+from orchestrator.errors import counted
 from orchestrator.events import Changes, Delivered
 from orchestrator.process import Reaper
 from orchestrator.redaction import pattern
@@ -72,7 +73,7 @@ class Delivery:
                 then = f"orchestrate runs apply {run_id[-8:]}"
                 return f"not applied: {error}. {error.hint} ({then})"
             self.done.append(tip)
-        return f"applied to {place.repository.top}: {len(files)} files, not committed"
+        return f"applied to {place.repository.top}: {counted(len(files), 'file')}, not committed"
 
 
 async def apply(

@@ -286,6 +286,11 @@ def test_no_kind_is_sure_of_another_ones_server(kind, other):
         assert not found.sure
 
 
+@pytest.mark.parametrize("kind", sorted(SERVERS))
+def test_who_lists_nothing_is_a_server_of_no_kind(kind):
+    assert driven(SERVERS[kind], lambda _: Reply(status=404)) is None
+
+
 @pytest.mark.no_cover
 @settings(max_examples=examples(40))
 @given(

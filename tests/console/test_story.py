@@ -152,7 +152,7 @@ def test_a_call_that_never_ended_is_told_as_such():
         (Error(kind="unknown", text="x"), ["error     unknown: x"]),
         (
             Plan(entries=[PlanEntry(text="a", status="completed")]),
-            ["plan      1 steps", "          [x] a"],
+            ["plan      1 step", "          [x] a"],
         ),
         (Subagent(id="s", status="started", child_agent="x"), ["subagent  started x"]),
         (Output(stream="stderr", text="w"), ["stderr    w"]),

@@ -27,7 +27,7 @@ from tests.worker.scene import Scene
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(100)]
 
 
-LEFT_OUT = "1 events are only in the journal: the queue's database did not take them"
+LEFT_OUT = "1 event is only in the journal: the queue's database did not take them"
 TOLD = Event(
     seq=1,
     time="2026-01-02T03:04:05Z",
@@ -243,3 +243,8 @@ async def test_a_job_that_cannot_be_done_here_fails_with_its_cause(
     told = orjson.loads(here.said("queue", "list", "--all", "-o", "json"))
     states = {one["job_id"]: one["state"] for one in told["jobs"]}
     assert (states[job], states[newer.job_id], states[well]) == ("failed", "failed", "succeeded")
+    more = "Only the latest 2 jobs, and there are more: such as `--limit 20`."
+    for limit, last in ((2, more), (3, "")):
+        done = here.run("queue", "list", "--all", "--limit", str(limit))
+        assert len(done.stdout.splitlines()) == 1 + limit
+        assert done.stderr.strip() == last
