@@ -1,7 +1,6 @@
 """A stdin that stays open: what the conversation says arrives, is ended, and stops it cleanly."""
 
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,12 +127,11 @@ async def test_a_signal_follows_where_words_do_not_help(tmp_path, monkeypatch):
     assert exits(await interrupted(tmp_path, Adapter("ignores", ends=False))) == [42]
 
 
-async def test_where_nobody_reads_any_more_the_signal_comes_at_once(tmp_path):
+async def test_where_nobody_reads_any_more_the_signal_comes_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("orchestrator.run.agent.GRACE_S", 1000)  # who waits that long never ends
     lingering = PROGRAM + "time.sleep(60)\n"
-    began = time.monotonic()
     events = await interrupted(tmp_path, Adapter("obeys", ends=True, program=lingering))
     assert exits(events) == [42]
-    assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize("ignores", ["", "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"])

@@ -199,7 +199,8 @@ async def test_an_interrupt_keeps_the_usage_and_leaves_nothing_behind(start, wor
         assert not running(marker)
 
 
-async def test_an_interrupt_while_the_model_is_silent_takes_no_time(start, work):
+async def test_an_interrupt_while_the_model_is_silent_takes_no_time(start, work, monkeypatch):
+    monkeypatch.setattr("orchestrator.run.agent.GRACE_S", 1000)  # who waits that long never ends
     hang = [{"fault": "hang"}]
     async with start(hang) as (supervisor, server), anyio.create_task_group() as group:
 
@@ -209,11 +210,9 @@ async def test_an_interrupt_while_the_model_is_silent_takes_no_time(start, work)
             supervisor.interrupt()
 
         group.start_soon(stop)
-        began = time.monotonic()
         outcome = await supervisor.run(Task(prompt="x", workspace=work, isolation="none"))
         assert outcome.status == "interrupted"
         assert outcome.session_id
-        assert time.monotonic() - began < 30
 
 
 def running(marker: Path) -> list[Path]:
