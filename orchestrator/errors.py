@@ -132,9 +132,11 @@ characters, fillers, tags), other line ends, and lone surrogates, which cannot b
 """
 
 
-def counted(number: int, what: str, more: str = "s") -> str:
-    """`1 step`, `2 steps`: how many there are of something, for a person."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}{more}"
+def counted(number: int, what: str, form: str = "") -> str:
+    """`1 step`, `2 steps`: how many there are of something, for a person. `form` is the number's,
+    such as `,` for `1,000 steps`.
+    """
+    return f"{number:{form}} {what}{'' if number == 1 else 's'}"
 
 
 def shown(text: str) -> str:

@@ -218,21 +218,19 @@ def list_(
     orchestrate queue list --all --output json
     orchestrate queue list --all --limit 100000
     """  # noqa: D301 (click takes \b for: leave these lines alone)
+    from orchestrator.errors import counted
 
     async def listed(client: Client) -> tuple[bool, list[Entry], dict[str, str]]:
         # One more than is shown tells whether there are more.
         entries = list(await client.entries(waiting=not every, limit=limit + 1))
+        if len(entries) > limit:
+            most = counted(limit, "job")
+            say(f"Only the latest {most}, and there are more: such as `--limit {limit * 10}`.")
+            entries = entries[-limit:]
         return await client.paused(), entries, await client.why_waiting(entries)
-
-    from orchestrator.errors import counted
 
     with errors():
         paused, entries, why = with_client(listed, config, database)
-        if len(entries) > limit:
-            entries = entries[-limit:]
-            most = counted(limit, "job")
-            say(f"Only the latest {most}, and there are more: such as `--limit {limit * 10}`.")
-            why = {entry.job_id: why[entry.job_id] for entry in entries if entry.job_id in why}
         entries.sort(key=_turn)
         if output is ListForm.JSON:
             jobs = [_as_json(entry) | {"waits": why.get(entry.job_id)} for entry in entries]

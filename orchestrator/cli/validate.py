@@ -60,17 +60,18 @@ def _check_agents(
     from orchestrator.config import check_named
     from orchestrator.errors import ConfigError, InputError
 
-    problems: list[ConfigError] = []
+    problems: list[str] = []
+    hint: str | None = None
     for at, task in enumerate(tasks.tasks):
         try:
             if task.agent is not None:
                 check_named(task.agent, config)
         except ConfigError as error:
             key = "agent" if tasks.single else f"tasks.{at}.agent"
-            text = f"{file}:{where(at, 'agent')}: {key}: {error}"
-            problems.append(ConfigError(text, hint=error.hint))
+            problems.append(f"{file}:{where(at, 'agent')}: {key}: {error}")
+            hint = error.hint
     if problems:
-        raise InputError("\n".join(map(str, problems)), hint=problems[0].hint)
+        raise InputError("\n".join(problems), hint=hint)
 
 
 def _line(text: bytes, file: Path, at: int, key: str) -> int:

@@ -15,7 +15,7 @@ from orchestrator.console.paint import Line, Span, Style, style_of
 from orchestrator.console.state import tries
 from orchestrator.console.summary import summary_lines
 from orchestrator.console.text import between, cells, clock, one_line, safe
-from orchestrator.errors import shown
+from orchestrator.errors import counted, shown
 from orchestrator.events import (
     Changes,
     Check,
@@ -200,7 +200,7 @@ def _step(event: Event, teller: _Teller) -> _Step | None:
         case Plan(entries=entries):
             marks = {"completed": "[x]", "in_progress": "[>]", "pending": "[ ]"}
             below = tuple(f"{marks[one.status]} {one_line(one.text)}" for one in entries)
-            return _Step(what="plan", text=_counted(len(entries), "step"), below=below)
+            return _Step(what="plan", text=counted(len(entries), "step", ","), below=below)
         case Subagent(status=status, child_agent=agent, child_run_id=run):
             told = " ".join(shown(part) for part in (agent, run) if part)
             return _Step(what="subagent", text=f"{status} {told}".strip())
@@ -234,14 +234,14 @@ def _supervised(event: Event, teller: _Teller) -> _Step | None:
         case ProcessReaped(survivors=survivors, kept=kept, processes=processes) if (
             survivors or kept
         ):
-            counted = f"{survivors} process(es) were ended" + (f", {kept} left" if kept else "")
+            text = f"{survivors} process(es) were ended" + (f", {kept} left" if kept else "")
             below = tuple(f"{one.pid} {one.fate}: {shown(one.command)}" for one in processes)
-            return _Step(what="left over", text=counted, below=below, style="doubtful")
+            return _Step(what="left over", text=text, below=below, style="doubtful")
         case WorkspaceChanged(changes=changes):
             below = tuple(changed_files(changes))
-            files = _counted(len(changes.files), "file")
-            counted = f"{files} (+{changes.insertions} -{changes.deletions})"
-            return _Step(what="changed", text=counted if changes.files else "nothing", below=below)
+            files = counted(len(changes.files), "file", ",")
+            text = f"{files} (+{changes.insertions} -{changes.deletions})"
+            return _Step(what="changed", text=text if changes.files else "nothing", below=below)
         case Check():
             return _checked(event.update, teller)
         case TaskStarted(id=id_, needs=needs):
@@ -338,11 +338,7 @@ def _result(call: ToolCall, *, full: bool, most: int) -> tuple[str, ...]:
 def _last(lines: list[str], most: int) -> list[str]:
     if len(lines) <= most:
         return lines
-    return [f"... {_counted(len(lines) - most, 'line')} before", *lines[-most:]]
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+    return [f"... {counted(len(lines) - most, 'line', ',')} before", *lines[-most:]]
 
 
 def _checked(check: Check, teller: _Teller) -> _Step:

@@ -248,7 +248,7 @@ def _paragraph(row: Row, width: int) -> list[Line]:
     facts = [
         f"{'verified' if verified == 'yes' else 'check failed'}" if verified != "-" else "",
         f"{agent} {model}" if agent != "-" else "",
-        _counted(used),
+        _of_tokens(used) if used != "-" else "",
         f"cost {spent}" if spent != "-" else "",
         time if time != "-" else "",
         f"{changes} {'file' if changes == '1' else 'files'}" if changes != "-" else "",
@@ -263,13 +263,9 @@ def _paragraph(row: Row, width: int) -> list[Line]:
     return [tuple(line) for line in lines]
 
 
-def _counted(used: str) -> str:
-    if used == "-":
-        return ""
-    return "tokens unknown" if used == "unknown" else _of_tokens(used)
-
-
 def _of_tokens(short: str) -> str:
+    if short == "unknown":
+        return "tokens unknown"
     return f"{short} token" if short == "1" else f"{short} tokens"
 
 
@@ -283,7 +279,7 @@ def _all(board: Board, rows: Sequence[Row], width: int | None) -> list[Line]:
     end = max((row.ended for row in rows if row.ended), default=None)
     seconds = board.outcome.duration_s if board.outcome else None
     seconds = between(start, end) if seconds is None else seconds
-    facts = [_tokens(total(rows)), f"cost {_sum(rows)}"]
+    facts = [_of_tokens(short_tokens(total(rows))), f"cost {_sum(rows)}"]
     if seconds is not None:
         facts.append(clock(seconds, tenths=True))
     counts = Span(f"{words}{others}", "good" if good else "bad")
@@ -291,11 +287,6 @@ def _all(board: Board, rows: Sequence[Row], width: int | None) -> list[Line]:
     if width is None or length(line) <= width:
         return [line]
     return [(counts,), *((Span(f"  {fact}", "dim"),) for fact in facts)]
-
-
-def _tokens(usage: Usage | None) -> str:
-    short = short_tokens(usage)
-    return f"tokens {short}" if short == "unknown" else _of_tokens(short)
 
 
 def _sum(rows: Sequence[Row]) -> str:

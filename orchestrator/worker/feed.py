@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import anyio
 
+from orchestrator.errors import counted
 from orchestrator.events import (
     Event,
     JobFinished,
@@ -100,6 +101,6 @@ def merged(before: Event, event: Event) -> Event | None:
 
 
 def _left_out(count: int, last: Event) -> Event:
-    events = "1 event is" if count == 1 else f"{count} events are"
+    events = f"{counted(count, 'event')} {'is' if count == 1 else 'are'}"
     text = f"{events} only in the journal: the queue's database did not take them"
     return replace(last, source="supervisor", raw=None, update=Notice(text=text))
