@@ -278,6 +278,25 @@ def test_any_other_server_has_a_list_of_models(kind):
     assert seen(kind, "llamacpp-loading") is None
 
 
+@pytest.mark.parametrize(
+    ("messages", "responses", "dialects"),
+    [
+        (400, 404, ("chat", "messages")),
+        (404, 422, ("chat", "responses")),
+        (422, 400, ("chat", "messages", "responses")),
+        (500, 404, ("chat",)),
+    ],
+)
+def test_who_complains_of_an_empty_request_has_that_endpoint(messages, responses, dialects):
+    found = seen(
+        *("openai-compatible", "openai-compatible"),
+        messages=Reply(status=messages),
+        responses=Reply(status=responses),
+    )
+    assert found is not None
+    assert found.dialects == dialects
+
+
 @pytest.mark.parametrize("kind", sorted(SERVERS))
 @pytest.mark.parametrize("other", ["ollama", "lmstudio", "vllm", "llamacpp", "openai-compatible"])
 def test_no_kind_is_sure_of_another_ones_server(kind, other):
